@@ -26,7 +26,7 @@ class Mean:
 
 
 def images(*levels: float, channels: int = 3) -> torch.Tensor:
-    return torch.stack([torch.full((4, 5, channels), v) for v in levels])
+    return torch.stack([torch.full((4, 5, channels), float(v)) for v in levels])
 
 
 def test_values_groups_members_and_stats():
