@@ -1,0 +1,1 @@
+"""Post-training of diffusion and flow models: paths, transitions, rollouts, advantages, losses, updates."""

@@ -1,0 +1,172 @@
+"""The LoRA bank: the only trainable weights, laid over the user's frozen model.
+
+For a linear layer y = W x the policy computes y + (alpha / rank) * B A x (arXiv:2106.09685); a convolution gets a
+convolution of the same geometry as A and a 1x1 convolution as B. With no bank chosen, the layer's own forward runs
+alone, which is the reference policy, bit for bit.
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .checkpoint import checkpointed
+
+TARGETS = {
+    "attention": r"attn|attention",
+    "attention and feed-forward": r"(^|\.)\d+\.(?!.*(adaLN|modulation|\bmod\b|emb|norm|time|skip|\.op$))",
+    "all linear layers": r"",
+    "all linear layers and convolutions": r"",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which layers the bank covers and how large it is.
+
+    rank: 1 or more; alpha: the bank's output is scaled by alpha / rank; targets: a key of TARGETS;
+    pattern: a regular expression on module names that replaces the choice of ``targets`` when it is not empty.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+    targets: str = "attention and feed-forward"
+    pattern: str = ""
+    seed: int = 0
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+def trainable_layers(diffusion_model: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Module]:
+    """The layers that the recipe names, in the model's own order. ValueError when there are none."""
+    kinds: tuple = (torch.nn.Linear,)
+    if recipe.pattern or recipe.targets == "all linear layers and convolutions":
+        kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    try:
+        wanted = re.compile(recipe.pattern or TARGETS[recipe.targets])
+    except re.error as error:
+        raise ValueError(f"layer pattern {recipe.pattern!r} is not a valid regular expression ({error}); "
+                         "correct it, or leave it empty to use the choice of layers above it") from None
+    layers = {name: module for name, module in diffusion_model.named_modules()
+              if isinstance(module, kinds) and wanted.search(name) and getattr(module, "groups", 1) == 1}
+    if not layers:
+        what = f"pattern {recipe.pattern!r}" if recipe.pattern else f"choice {recipe.targets!r}"
+        raise ValueError(f"model: no trainable layer matches the {what}; choose 'all linear layers' "
+                         "or another pattern")
+    return layers
+
+
+def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Fresh weights in float32 on the CPU: A uniform as in Kaiming's initialisation, B zero, so nothing changes yet."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    bank = {}
+    for name, layer in layers.items():
+        a, b = _shapes(layer, recipe.rank)
+        fan_in = math.prod(a[1:])
+        smallest = min(fan_in, b[0])
+        if recipe.rank > smallest:
+            raise ValueError(f"rank: {recipe.rank} is larger than layer {name!r} allows ({smallest}); "
+                             f"choose a rank of {smallest} or less, or a pattern without this layer")
+        bank[f"{name}.lora_A"] = (torch.rand(a, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+        bank[f"{name}.lora_B"] = torch.zeros(b)
+    return bank
+
+
+def _shapes(layer: torch.nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if isinstance(layer, torch.nn.Linear):
+        return (rank, layer.in_features), (layer.out_features, rank)
+    return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
+
+
+def repeated_blocks(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The outermost modules of which the network has several alike, containers and single layers left out."""
+    containers = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
+    counts = Counter(type(m) for m in model.modules())
+    blocks: dict[str, torch.nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in blocks)
+        composite = next(module.children(), None) is not None
+        if name and composite and not inside and not isinstance(module, containers) and counts[type(module)] > 1:
+            blocks[name] = module
+    return blocks
+
+
+class Overlay:
+    """Replaces the forward of each covered layer while it is in place, and says which bank is on.
+
+    ``active`` is None (the reference) or a bank whose tensors are already on the layers' device;
+    ``recompute`` makes each of the network's repeated blocks forget its activations until the backward pass.
+    """
+
+    def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], scale: float):
+        self.model, self.layers, self.scale = model, layers, scale
+        self.active: dict[str, torch.Tensor] | None = None
+        self.recompute = False
+        self._originals: list[tuple[torch.nn.Module, object]] = []
+
+    def inject(self, _patcher=None) -> None:
+        for name, layer in self.layers.items():
+            self._replace(layer, self._layer_forward(name, layer, layer.forward))
+        for name, block in repeated_blocks(self.model).items():
+            self._replace(block, self._block_forward(name, block.forward))
+
+    def eject(self, _patcher=None) -> None:
+        for module, original in reversed(self._originals):
+            if original is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = original
+        self._originals = []
+
+    def _replace(self, module: torch.nn.Module, forward) -> None:
+        # an instance attribute left by another pack is put back as it was
+        self._originals.append((module, module.__dict__.get("forward")))
+        module.forward = forward
+
+    def _block_forward(self, name: str, base):
+        keys = [f"{layer}.{part}" for layer in self.layers if layer.startswith(f"{name}.")
+                for part in ("lora_A", "lora_B")]
+
+        def block(*args, **kwargs):
+            if not (self.recompute and torch.is_grad_enabled()):
+                return base(*args, **kwargs)
+            bank = self.active
+
+            def run(weights, *inner_args, **inner_kwargs):
+                before = self.active
+                self.active = None if bank is None else {**bank, **dict(zip(keys, weights))}
+                try:
+                    return base(*inner_args, **inner_kwargs)
+                finally:
+                    self.active = before
+
+            weights = [] if bank is None else [bank[key] for key in keys]
+            return checkpointed(run, self.model, weights, *args, **kwargs)
+
+        return block
+
+    def _layer_forward(self, name: str, layer: torch.nn.Module, base):
+        key_a, key_b = f"{name}.lora_A", f"{name}.lora_B"
+
+        def linear(x, *args, **kwargs):
+            y = base(x, *args, **kwargs)
+            if self.active is None:
+                return y
+            a, b = self.active[key_a].to(x.dtype), self.active[key_b].to(x.dtype)
+            return y + F.linear(F.linear(x, a), b) * self.scale
+
+        def convolution(x, *args, **kwargs):
+            y = base(x, *args, **kwargs)
+            if self.active is None:
+                return y
+            a, b = self.active[key_a].to(x.dtype), self.active[key_b].to(x.dtype)
+            low = F.conv2d(x, a, None, layer.stride, layer.padding, layer.dilation)
+            return y + F.conv2d(low, b) * self.scale
+
+        return linear if isinstance(layer, torch.nn.Linear) else convolution

@@ -1,0 +1,42 @@
+"""The trained bank as an ordinary LoRA: for the stock LoraLoader, or as a MODEL in the same graph."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.sd
+import safetensors.torch
+import torch
+
+from .value import Policy
+
+
+def lora_state_dict(policy: Policy, use_average: bool = True) -> dict[str, torch.Tensor]:
+    """Keys "diffusion_model.<layer>.lora_A.weight", "lora_B.weight" and ".alpha", which any ComfyUI loader knows."""
+    tensors = {}
+    for key, value in policy.weights(use_average).items():
+        layer, part = key.rsplit(".", 1)
+        tensors[f"diffusion_model.{layer}.{part}.weight"] = value.detach().clone().contiguous()
+        tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(float(policy.recipe.alpha))
+    return tensors
+
+
+def policy_as_model(policy: Policy, strength: float = 1.0, use_average: bool = True):
+    """A MODEL that generates as the policy does: the user's own with the LoRA as ordinary patches."""
+    model, _ = comfy.sd.load_lora_for_models(policy.model, None, lora_state_dict(policy, use_average), strength, 0)
+    return model
+
+
+def save_lora(policy: Policy, path: str | Path, metadata: dict[str, str], use_average: bool = True) -> Path:
+    """Writes the LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        safetensors.torch.save_file(lora_state_dict(policy, use_average), part, {k: str(v) for k, v in metadata.items()})
+        os.replace(part, path)
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"the LoRA could not be written to {path}: {error}; free some space or choose another name. "
+                      "The policy itself is not lost") from error
+    return path

@@ -1,0 +1,80 @@
+"""The policy as a value: a train step returns a new one, and whoever holds the old one still has it."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from .bank import Recipe, new_bank, trainable_layers
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+Bank = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The user's MODEL with a LoRA bank, and all that training needs to go on.
+
+    model: the user's own MODEL; never modified. bank: "<layer>.lora_A" and ".lora_B", float32 on the CPU.
+    ema: a running mean of the bank, if the trainer keeps one. anchors: other banks by name (the behaviour policy of
+    some trainers). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and ".exp_avg_sq". step: optimizer steps
+    made. metrics: the report of the last train step. memory: whatever a feedback rule carries between iterations
+    (JSON-serialisable). iteration: train steps made.
+    """
+
+    model: ModelPatcher
+    recipe: Recipe
+    bank: Bank
+    ema: Bank | None = None
+    anchors: dict[str, Bank] = field(default_factory=dict)
+    optimizer: Bank = field(default_factory=dict)
+    step: int = 0
+    iteration: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    memory: dict = field(default_factory=dict)
+
+    def state(self) -> tuple[Bank, dict]:
+        """Everything that a resume needs: tensors, and a JSON-serialisable dictionary."""
+        tensors = {f"bank/{k}": v for k, v in self.bank.items()}
+        tensors |= {f"optimizer/{k}": v for k, v in self.optimizer.items()}
+        for name, bank in {**self.anchors, **({"ema": self.ema} if self.ema is not None else {})}.items():
+            tensors |= {f"copy/{name}/{k}": v for k, v in bank.items()}
+        meta = {"step": self.step, "iteration": self.iteration, "metrics": self.metrics, "memory": self.memory,
+                "rank": self.recipe.rank, "alpha": self.recipe.alpha}
+        return tensors, meta
+
+    def with_state(self, tensors: Bank, meta: dict) -> Policy:
+        """The policy that ``state`` described, on this policy's model. ValueError where the layers differ."""
+        parts: dict[str, Bank] = {"bank": {}, "optimizer": {}}
+        copies: dict[str, Bank] = {}
+        for key, value in tensors.items():
+            kind, rest = key.split("/", 1)
+            if kind == "copy":
+                name, rest = rest.split("/", 1)
+                copies.setdefault(name, {})[rest] = value
+            else:
+                parts[kind][rest] = value
+        shapes = {k: v.shape for k, v in self.bank.items()}
+        if shapes != {k: v.shape for k, v in parts["bank"].items()}:
+            raise ValueError("policy: the saved state was trained with other layers or another rank than this policy; "
+                             "use the same model, layers and rank, or another run name")
+        return replace(self, bank=parts["bank"], optimizer=parts["optimizer"], ema=copies.pop("ema", None),
+                       anchors=copies, step=int(meta["step"]), iteration=int(meta["iteration"]),
+                       metrics=dict(meta["metrics"]), memory=json.loads(json.dumps(meta["memory"])))
+
+    def weights(self, use_average: bool = True) -> Bank:
+        """The bank to generate with: the running mean where there is one."""
+        return self.ema if use_average and self.ema is not None else self.bank
+
+
+def create_policy(model: ModelPatcher, recipe: Recipe) -> Policy:
+    """A policy that equals the reference: B is zero. ValueError names what is wrong with rank or layers."""
+    if recipe.rank < 1:
+        raise ValueError(f"rank: {recipe.rank} is not possible; choose 1 or more")
+    with torch.inference_mode(False):
+        layers = trainable_layers(model.model.diffusion_model, recipe)
+        return Policy(model=model, recipe=recipe, bank=new_bank(layers, recipe))
