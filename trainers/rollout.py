@@ -100,6 +100,25 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
                    batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
 
 
+def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptSet, vae, prompt_number: int,
+                         guidance: float = 1.0) -> Rollout:
+    """A Rollout without trajectory out of model-space latents [B, C, H, W] that some sampler made.
+
+    prompt_number: the prompt of all of them, counted from 1; 0 divides the batch evenly among the prompts in order.
+    """
+    count = len(latents)
+    if prompt_number > len(prompts):
+        raise ValueError(f"prompt number: {prompt_number}, but there are {len(prompts)} prompts")
+    if prompt_number == 0 and count % len(prompts):
+        raise ValueError(f"latent: {count} latents cannot be divided evenly among {len(prompts)} prompts; set the prompt "
+                         "number, or sample equally many for each")
+    index = (torch.full((count,), prompt_number - 1) if prompt_number
+             else torch.arange(len(prompts)).repeat_interleave(count // len(prompts)))
+    return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
+                   seeds=torch.arange(count), guidance=guidance, sigmas=torch.zeros(0), trajectory=None,
+                   batch_size=count)
+
+
 @dataclass(frozen=True)
 class _Plan:
     sigmas: torch.Tensor

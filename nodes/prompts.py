@@ -1,0 +1,149 @@
+"""Prompts: written in a box, read from a file, encoded once by the user's text encoder."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..rewards.base import Prompt
+from ..trainers.prompts import PromptSet
+from .sockets import MENU, PROMPTS
+
+CATEGORY = f"{MENU}/1 Prompts"
+MOST = 20_000
+
+
+class PTPromptList:
+    DESCRIPTION = "Your own prompts, one on each line. Training takes some of them in each iteration."
+    CATEGORY, FUNCTION = CATEGORY, "run"
+    RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
+    OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {
+            "multiline": True, "default": "a photo of a cat\na photo of a dog",
+            "tooltip": "One prompt on each line. Empty lines are left out. A few dozen different prompts generalise "
+                       "better than a handful."})}}
+
+    def run(self, text):
+        return (prompt_set(text.splitlines(), "text"),)
+
+
+class PTPromptFile:
+    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a full path), one on each line. A .jsonl file "
+                   "in the form of GenEval is read with its records, which rule rewards check.")
+    CATEGORY, FUNCTION = CATEGORY, "run"
+    RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
+    OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
+                                                                     "path. UTF-8 text."}),
+            "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
+                              "tooltip": "Read at most this many prompts. Encoded prompts stay in memory."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, file, limit):
+        path = located(file)
+        return f"{path.stat().st_mtime_ns}:{limit}" if path.is_file() else "missing"
+
+    def run(self, file, limit):
+        return (read_prompts(located(file), limit),)
+
+
+class PTEncodePrompts:
+    DESCRIPTION = ("Encodes the prompts once with your text encoder, which can then leave the memory. Use it outside "
+                   "the loop.")
+    CATEGORY, FUNCTION = CATEGORY, "run"
+    RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
+    OUTPUT_TOOLTIPS = ("The prompts with their encodings, for Rollout and Train.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "prompts": (PROMPTS, {"tooltip": "From Prompt List, Prompt File or Demo World."}),
+            "clip": ("CLIP", {"tooltip": "The text encoder of the model that you train."}),
+            "negative": ("STRING", {"multiline": True, "default": "",
+                                    "tooltip": "The negative prompt. Used only where the guidance scale is not 1."})},
+            "optional": {"distilled_guidance": ("FLOAT", {
+                "default": 0.0, "min": 0.0, "max": 100.0, "step": 0.1,
+                "tooltip": "Only for models with guidance built in, such as Flux dev (3.5 is usual). 0 leaves it "
+                           "out."})}}
+
+    def run(self, prompts, clip, negative, distilled_guidance=0.0):
+        return (encode_prompts(prompts, clip, negative, distilled_guidance),)
+
+
+def prompt_set(lines, name: str) -> PromptSet:
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{name}: there is no prompt in it; write at least one line")
+    return PromptSet(tuple(Prompt(text) for text in texts))
+
+
+def located(file: str) -> Path:
+    """The file itself, or the one of that name in ComfyUI's input folder."""
+    import folder_paths
+    path = Path(file).expanduser()
+    return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
+
+
+def read_prompts(path: Path, limit: int) -> PromptSet:
+    """Prompts of a text or GenEval .jsonl file. ValueError names the file and what to do."""
+    if not path.is_file():
+        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
+    if path.suffix.lower() == ".jsonl":
+        return _records([line for line in lines if line.strip()][:limit], path.name)
+    return prompt_set(lines[:limit], f"file {path.name}")
+
+
+def _records(lines: list[str], name: str) -> PromptSet:
+    import json
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            prompts.append(Prompt(str(record["prompt"]), record))
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"file: line {number} of {name} is not a JSON object with a \"prompt\"; correct it or "
+                             "remove the line") from None
+    if not prompts:
+        raise ValueError(f"file: {name} holds no prompt")
+    return PromptSet(tuple(prompts))
+
+
+def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:
+    """The same prompts with a CONDITIONING each. Encoding takes one text encoder call per different prompt."""
+    import comfy.model_management
+    import comfy.utils
+    import node_helpers
+
+    bar, encoded = comfy.utils.ProgressBar(len(prompts) + 1), {}
+
+    def encode(text: str):
+        if text not in encoded:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+            if guidance:
+                conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
+            encoded[text] = [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
+        bar.update(1)
+        return encoded[text]
+
+    return replace(prompts, positive=tuple(encode(p.text) for p in prompts.prompts), negative=encode(negative))
+
+
+def _to_ram(value):
+    return value.cpu() if isinstance(value, torch.Tensor) else value
+
+
+NODES = {"PTPromptList": PTPromptList, "PTPromptFile": PTPromptFile, "PTEncodePrompts": PTEncodePrompts}
+NAMES = {"PTPromptList": "Prompt List", "PTPromptFile": "Prompts from File", "PTEncodePrompts": "Encode Prompts"}

@@ -1,0 +1,16 @@
+"""The type names of the pack's own sockets, and the words that several nodes share."""
+from __future__ import annotations
+
+POLICY = "PT_POLICY"
+PROMPTS = "PT_PROMPTS"
+SAMPLING = "PT_SAMPLING"
+ROLLOUT = "PT_ROLLOUT"
+REWARD = "PT_REWARD"
+SCORES = "PT_SCORES"
+ADVANTAGES = "PT_ADVANTAGES"
+PREFERENCES = "PT_PREFERENCES"
+TRAINER = "PT_TRAINER"
+LOOP = "PT_LOOP"
+
+MENU = "PostTrain"
+SEED = {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": False}
