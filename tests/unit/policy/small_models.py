@@ -80,3 +80,33 @@ def conditioning(kind: str, seed: int = 0, tokens: int = 6):
     if kind == "lumina":
         extra["attention_mask"] = torch.ones(1, tokens)
     return [[torch.randn(1, tokens, 32, generator=generator), extra]]
+
+
+class PlainVAE:
+    """Stands where a VAE would in tests of sampling: the first three latent channels are the picture."""
+
+    def spacial_compression_decode(self):
+        return 8
+
+    def decode(self, latents):
+        return latents[:, :3].movedim(1, -1).sigmoid()
+
+
+def prompts_for(kind: str, lengths=(6, 6)):
+    """Two encoded prompts with this many tokens, and a negative one."""
+    from posttrain.rewards.base import Prompt
+    from posttrain.trainers.prompts import PromptSet
+    return PromptSet((Prompt("one"), Prompt("two")),
+                     (conditioning(kind, 1, lengths[0]), conditioning(kind, 2, lengths[1])), conditioning(kind, 3))
+
+
+def trained_policy(kind: str, dtype=torch.float32, compute=None, scale: float = 0.05, rank: int = 4):
+    """A policy whose bank is not at its start, so that gradients reach A as well as B."""
+    from posttrain.trainers.policy import Recipe, create_policy
+    policy = create_policy(small_model(kind, dtype, compute),
+                           Recipe(rank=rank, targets="all linear layers and convolutions"))
+    generator = torch.Generator().manual_seed(7)
+    for key, value in policy.bank.items():
+        if key.endswith("lora_B"):
+            value.copy_(torch.randn(value.shape, generator=generator) * scale)
+    return policy

@@ -3,25 +3,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, SIZE, conditioning, small_model
+from small_models import ARCHITECTURES, SIZE, prompts_for, trained_policy
 
-from posttrain.rewards.base import Prompt
-from posttrain.trainers.policy import Recipe, create_policy, open_policy
-from posttrain.trainers.prompts import PromptSet
-
-
-def prompts_for(kind: str) -> PromptSet:
-    return PromptSet((Prompt("one"), Prompt("two")), (conditioning(kind, 1), conditioning(kind, 2)), conditioning(kind, 3))
-
-
-def trained_policy(kind: str, dtype=torch.float64, compute=None):
-    """A policy whose bank is not at its start, so that gradients reach A as well as B."""
-    policy = create_policy(small_model(kind, dtype, compute), Recipe(rank=4, targets="all linear layers and convolutions"))
-    generator = torch.Generator().manual_seed(7)
-    for key, value in policy.bank.items():
-        if key.endswith("lora_B"):
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.05)
-    return policy
+from posttrain.trainers.policy import open_policy
 
 
 def problem(kind: str):
@@ -61,7 +45,7 @@ def finite_difference(policy, kind: str, guidance: float, direction, step: float
 @pytest.mark.parametrize("way", ["plain", "recompute", "blocks"])
 def test_gradient_equals_finite_differences(kind, way):
     guidance = 2.0
-    policy = trained_policy(kind)
+    policy = trained_policy(kind, torch.float64)
     grads = gradients(policy, kind, guidance, recompute=way == "recompute", blocks=way == "blocks")
     assert set(grads) == set(policy.bank), "every layer of the bank must receive a gradient"
     generator = torch.Generator().manual_seed(11)
@@ -75,7 +59,7 @@ def test_gradient_equals_finite_differences(kind, way):
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_recomputation_gives_the_same_gradient(kind):
-    policy = trained_policy(kind)
+    policy = trained_policy(kind, torch.float64)
     plain = gradients(policy, kind, 1.0)
     for options in ({"recompute": True}, {"blocks": True}):
         again = gradients(policy, kind, 1.0, **options)
