@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .progress import node_progress
-from .sockets import ADVANTAGES, MENU, POLICY, ROLLOUT, SCORES, TRAINER
+from .sockets import ADVANTAGES, FEEDBACK, MENU, POLICY, ROLLOUT, SCORES, TRAINER
 
 TRAINERS = f"{MENU}/6 Trainers"
 RULES = ("group mean, global std", "group mean, group std", "leave one out", "no std", "each reward in its group",
@@ -122,7 +122,7 @@ class PTAdvantages:
 
 
 class PTTrainStep:
-    DESCRIPTION = ("One train step: a new policy out of the old one, the rollout and the advantages. The trainer that "
+    DESCRIPTION = ("One train step: a new policy out of the old one, the rollout and the feedback on it. The trainer that "
                    "you connect decides the algorithm.")
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (POLICY,), ("policy",)
@@ -133,13 +133,13 @@ class PTTrainStep:
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy that made the rollout."}),
             "rollout": (ROLLOUT, {"tooltip": "From Rollout."}),
-            "advantages": (ADVANTAGES, {"tooltip": "From Advantages, of this rollout's scores."}),
+            "feedback": (FEEDBACK, {"tooltip": "From Advantages (or Preferences), of this rollout's scores."}),
             "trainer": (TRAINER, {"tooltip": "An algorithm with its settings: Flow-GRPO, DDPO ..."})},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def run(self, policy, rollout, advantages, trainer, unique_id=None):
+    def run(self, policy, rollout, feedback, trainer, unique_id=None):
         from ..trainers.algorithms import train_step
-        return (train_step(policy, rollout, advantages, trainer, progress=node_progress(unique_id)),)
+        return (train_step(policy, rollout, feedback, trainer, progress=node_progress(unique_id)),)
 
 
 NODES = {"PTFlowGRPO": PTFlowGRPO, "PTDDPO": PTDDPO, "PTAdvantages": PTAdvantages, "PTTrainStep": PTTrainStep}

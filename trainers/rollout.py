@@ -64,11 +64,12 @@ class Rollout:
 
 
 def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int = 0, *,
-            progress: Progress | None = None) -> Rollout:
-    """Samples ``images_per_prompt`` images for some of the prompts with the policy's bank.
+            weights: str = "behaviour", progress: Progress | None = None) -> Rollout:
+    """Samples ``images_per_prompt`` images for some of the prompts.
 
-    vae: the user's VAE; iteration: decides prompts and noise together with the seed; progress: called with (network
-    calls made, all, a clean estimate [1, C, H, W]) after each. Raises ValueError naming the setting that does not fit.
+    vae: the user's VAE; iteration: decides prompts and noise together with the seed; weights: which of the policy's,
+    see ``Policy.chosen``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
+    Raises ValueError naming the setting that does not fit.
     """
     if not len(prompts):
         raise ValueError("prompts: the list is empty; write at least one prompt")
@@ -82,7 +83,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     with open_policy(policy) as net:
         plan = _plan(net, sampling, iteration)
-        bank = net.to_device(policy.bank)
+        chosen = policy.chosen(weights)
+        bank = None if chosen is None else net.to_device(chosen)
         chunks = list(range(0, len(index), sampling.batch_size))
         done: list[_Chunk] = []
         for number, at in enumerate(chunks):

@@ -70,6 +70,11 @@ class Policy:
         """The bank to generate with: the running mean where there is one."""
         return self.ema if use_average and self.ema is not None else self.bank
 
+    def chosen(self, weights: str) -> Bank | None:
+        """The bank called "behaviour" (what samples while training), "trained" (what is exported) or "reference"."""
+        banks = {"behaviour": self.anchors.get("old", self.bank), "trained": self.weights(), "reference": None}
+        return banks[weights]
+
 
 def create_policy(model: ModelPatcher, recipe: Recipe) -> Policy:
     """A policy that equals the reference: B is zero. ValueError names what is wrong with rank or layers."""
