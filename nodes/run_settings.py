@@ -1,0 +1,65 @@
+"""The settings of a run: every widget and wire that shapes the policy, named independently of node ids.
+
+Two graphs that train alike have equal settings, however their nodes are numbered, placed or titled; what only says how
+long, where to and how often something is shown is left out.
+"""
+from __future__ import annotations
+
+from .loop_body import Prompt, links_of
+
+# a loop's own conditions, and how often things are saved or shown
+LEFT_OUT = {"run_name", "iterations", "when_run_exists", "save_every", "samples_every"}
+
+
+def settings_of(prompt: Prompt, node: str, inputs: tuple[str, ...]) -> dict[str, object]:
+    """"Class.input" -> value, or the source of a wire, over ``node``'s given inputs and all that lies upstream.
+
+    Left out are LEFT_OUT of ``node`` itself and of the Loop Start wired to it.
+    """
+    links, own = links_of(prompt[node]), prompt[node]
+    start = links.get("loop", ("",))[0]
+    order = [node, *_ancestry(prompt, [links[key][0] for key in inputs if key in links])]
+    names = _names(prompt, order)
+    settings: dict[str, object] = {}
+    for each in order:
+        wires = links_of(prompt[each])
+        for key, value in prompt[each]["inputs"].items():
+            if each == node and key not in inputs or each in (node, start) and key in LEFT_OUT:
+                continue
+            settings[f"{names[each]}.{key}"] = (
+                f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else value)
+    return settings
+
+
+def plain(names: dict[str, str]):
+    """A setting's name as the user knows it, from the display names of the node classes."""
+    def translate(key: str) -> str:
+        node, _, name = key.rpartition(".")
+        base, space, number = node.partition(" ")
+        return f"{names.get(base, base)}{space}{number}, {name}"
+    return translate
+
+
+def _ancestry(prompt: Prompt, roots: list[str]) -> list[str]:
+    """Depth first along the inputs' names: the same order for every numbering of the same graph."""
+    order: dict[str, None] = {}
+    waiting = list(reversed(roots))
+    while waiting:
+        node = waiting.pop()
+        if node in order:
+            continue
+        order[node] = None
+        links = links_of(prompt[node])
+        waiting.extend(links[key][0] for key in sorted(links, reverse=True))
+    return list(order)
+
+
+def _names(prompt: Prompt, order: list[str]) -> dict[str, str]:
+    """Class name, and a number from the second of a class on."""
+    counts: dict[str, int] = {}
+    names = {}
+    for node in order:
+        kind = prompt[node]["class_type"]
+        counts[kind] = counts.get(kind, 0) + 1
+        names[node] = kind if counts[kind] == 1 else f"{kind} #{counts[kind]}"
+    return names

@@ -1,0 +1,212 @@
+"""The folder of a run: who may write there, with which settings, and what is in it."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
+from .lock import RunLock
+from .metrics import MetricsFile
+from .samples import save_samples
+
+CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed settings", "start over"
+WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
+CONFIG, LOCK, METRICS = "config.json", "lock", "metrics.jsonl"
+MOST_CHANGES = 12
+LONGEST_NAME = 80
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+# states that no disk would take, by run folder: a later training in this process goes on from them
+_unsaved: dict[Path, tuple[int, dict, dict]] = {}
+
+
+class SettingsChanged(ValueError):
+    """The run was trained with other settings; the user has to say what is meant. changes: name -> (old, new)."""
+
+    def __init__(self, run_name: str, iteration: int, changes: dict[str, tuple], plain: Callable[[str], str] = str):
+        self.changes = changes
+        lines = [f"  {plain(key)}: {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items()]
+        if len(lines) > MOST_CHANGES:
+            lines = [*lines[:MOST_CHANGES], f"  and {len(lines) - MOST_CHANGES} more"]
+        super().__init__(
+            f"run_name: the run '{run_name}' ({iteration} iterations saved) was trained with other settings:\n"
+            + "\n".join(lines) + "\nWhat shall happen? Set when_run_exists to\n"
+            f"  '{CONTINUE_CHANGED}': goes on from iteration {iteration} with the new settings;\n"
+            f"  '{START_OVER}': trains anew, the old run is kept as a backup;\n"
+            "or give another run_name, or set the settings back.")
+
+
+def check_name(name: str) -> str:
+    """The name, where it can be a folder's on every system; else ValueError with what is wrong and what to do."""
+    advice = "use letters, digits, spaces, '-' and '_'"
+    if not name or not name.strip():
+        raise ValueError(f"run_name: it is empty; give the run a name, {advice}")
+    if FORBIDDEN.search(name) or name.strip(". ") != name:
+        raise ValueError(f"run_name: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space at the "
+                         f"ends); {advice}")
+    if RESERVED.fullmatch(name):
+        raise ValueError(f"run_name: Windows keeps the name '{name}' for itself; choose another")
+    if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
+        raise ValueError(f"run_name: {len(name)} characters are too many; use {LONGEST_NAME} at most")
+    return name
+
+
+def run_state(root: Path, name: str) -> str:
+    """Changes whenever a training has changed the run: what a cache needs to know."""
+    try:
+        folder = Path(root) / check_name(name)
+    except ValueError:
+        return ""
+    config, saved = read_config(folder) or {}, list_checkpoints(folder / "checkpoints")
+    return f"{config.get('id')} {saved[-1][0] if saved else 0}"
+
+
+def read_config(folder: Path) -> dict | None:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        return config if isinstance(config, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+class Run:
+    """An open run: ``load`` once, then ``record`` and ``save``, and ``close`` in any case.
+
+    notes: sentences for the user on what opening and loading found. saved: the newest iteration on the disk.
+    """
+
+    def __init__(self, folder: Path, lock: RunLock, config: dict, notes: list[str]):
+        self.folder, self.name, self.config, self.notes = folder, folder.name, config, notes
+        self.saved = 0
+        self._lock = lock
+        self._metrics: MetricsFile | None = None
+
+    @classmethod
+    def open(cls, root: Path, name: str, settings: dict, when_exists: str = CONTINUE,
+             plain: Callable[[str], str] = str) -> Run:
+        """Locks <root>/<name> and settles what happens if it holds a run already.
+
+        settings: JSON-serialisable values by name; plain: a setting's name as the user knows it.
+        Raises ValueError on the name, RunInUse, SettingsChanged, OSError.
+        """
+        if when_exists not in WHEN_EXISTS:
+            raise ValueError(f"when_run_exists: '{when_exists}' is unknown; choose one of {', '.join(WHEN_EXISTS)}")
+        folder = Path(root) / check_name(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = RunLock(folder / LOCK, name)
+        try:
+            config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain)
+            run = cls(folder, lock, config, notes)
+            run.update()
+            return run
+        except BaseException:
+            lock.release()
+            raise
+
+    def load(self) -> tuple[int, dict[str, torch.Tensor], dict] | None:
+        """iteration, tensors and meta of the newest whole state, or None; metrics of later iterations are cut off."""
+        saved, damage = load_newest(self.folder / "checkpoints")
+        self.notes += damage
+        self.saved = saved[0] if saved else 0
+        kept = _unsaved.get(self.folder)
+        if kept is not None and (saved is None or kept[0] > saved[0]):
+            saved = kept
+        self._metrics = MetricsFile(self.folder / METRICS, saved[0] if saved else 0)
+        return saved
+
+    def record(self, iteration: int, seconds: float, metrics: dict[str, float]) -> None:
+        """One line of metrics.jsonl. Raises OSError, with the file as it was."""
+        self._metrics.append({"iteration": iteration, "time": round(time.time(), 3), "seconds": round(seconds, 4),
+                              **metrics})
+
+    def save(self, iteration: int, tensors: dict[str, torch.Tensor], meta: dict, save_every: int) -> Path:
+        """A checkpoint. Where it fails the state is kept in memory, and SaveFailed is raised."""
+        folder = self.folder / "checkpoints"
+        try:
+            path = save_checkpoint(folder, iteration, tensors, meta)
+        except SaveFailed:
+            _unsaved[self.folder] = (iteration, tensors, meta)
+            raise
+        _unsaved.pop(self.folder, None)
+        self.saved = iteration
+        prune(folder, save_every)
+        return path
+
+    def save_samples(self, images: torch.Tensor, iteration: int) -> Path:
+        return save_samples(images, self.folder / "samples", iteration)
+
+    def update(self, **facts) -> None:
+        """Notes facts (status, iterations ...) in config.json, for readers."""
+        self.config |= facts
+        beside = self.folder / f"{CONFIG}.tmp"
+        try:
+            beside.write_text(json.dumps(self.config, indent=1))
+            os.replace(beside, self.folder / CONFIG)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+        self._lock.release()
+
+
+def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str], str]) -> tuple[dict, list[str]]:
+    """-> the config to go on with, and what to tell the user."""
+    old, saved, notes = read_config(folder), list_checkpoints(folder / "checkpoints"), []
+    if when_exists == START_OVER and (old is not None or saved):
+        notes.append(f"The old run was kept as '{_move_aside(folder)}'.")
+        old, saved = None, []
+    if old is None:
+        _unsaved.pop(folder, None)  # the folder was removed by hand
+    iteration = max(saved[-1][0] if saved else 0, _unsaved[folder][0] if folder in _unsaved else 0)
+    fresh = {"id": uuid.uuid4().hex, "name": folder.name, "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+             "settings": settings, "fingerprint": _fingerprint(settings), "changes": []}
+    if iteration == 0:
+        return fresh, notes
+    known = (old or {}).get("settings")
+    changes = _changes(known, settings) if isinstance(known, dict) else {CONFIG: ("cannot be read", "the graph's")}
+    if not changes:
+        return old, notes
+    if when_exists == CONTINUE:
+        raise SettingsChanged(folder.name, iteration, changes, plain)
+    notes.append(f"Goes on from iteration {iteration} with {len(changes)} changed settings.")
+    history = [*(old or {}).get("changes", []), {"iteration": iteration, "changed": changes}]
+    return (old or fresh) | {"settings": settings, "fingerprint": fresh["fingerprint"], "changes": history}, notes
+
+
+def _move_aside(folder: Path) -> str:
+    number = 1
+    while (backup := folder.with_name(f"{folder.name}_backup_{number}")).exists():
+        number += 1
+    backup.mkdir()
+    # the lock stays: it is held, and Windows renames no open file
+    for part in folder.iterdir():
+        if part.name != LOCK:
+            part.rename(backup / part.name)
+    _unsaved.pop(folder, None)
+    return backup.name
+
+
+def _changes(old: dict, new: dict) -> dict[str, tuple]:
+    missing = "(not there)"
+    return {key: (old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys())
+            if old.get(key, missing) != new.get(key, missing)}
+
+
+def _fingerprint(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,71 @@
+"""metrics.jsonl: one line per iteration, on the disk as soon as it is known."""
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+
+def read_metrics(path: Path, since: int = 0) -> list[dict]:
+    """The lines of the iterations after ``since``; a line that was cut short or damaged is left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    points = (_parse(line) for line in lines)
+    return [p for p in points if p is not None and p["iteration"] > since]
+
+
+class MetricsFile:
+    """Appends, after everything that a killed process or a newer iteration left behind ``iteration`` is cut off."""
+
+    def __init__(self, path: Path, iteration: int):
+        self._end = _end_of(path, iteration)
+        # unbuffered, so that a full disk is seen here and half a line can be taken back
+        self._file = open(path, "ab", buffering=0)
+        self._file.truncate(self._end)
+
+    def append(self, point: dict) -> None:
+        """Raises OSError; the file then ends where it ended before."""
+        line = json.dumps({k: _plain(v) for k, v in point.items()}).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("the disk is full")
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._end += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _end_of(path: Path, iteration: int) -> int:
+    """The length of the file up to its last whole line of an iteration that is not after ``iteration``."""
+    if not path.exists():
+        return 0
+    end = position = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        position += len(line)
+        point = _parse(line) if line.endswith(b"\n") else None
+        if point is not None and point["iteration"] <= iteration:
+            end = position
+    return end
+
+
+def _parse(line: bytes) -> dict | None:
+    try:
+        point = json.loads(line)
+        return point if isinstance(point["iteration"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _plain(value):
+    """JSON knows no NaN and no infinity, and a browser refuses them."""
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+

@@ -1,0 +1,196 @@
+"""One training from start to end: what is booked after every iteration, for the wired loop and for Train alike."""
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoints import SaveFailed
+from .folder import CONTINUE, Run
+
+SKIPPED = "skipped_updates_in_a_row"
+MOST_SKIPPED = 3
+RECENT = 20        # iterations that the time left is guessed from
+LOG_SECONDS = 10.0
+
+# a loop inside another one's body belongs to the outer run: it has no folder of its own
+_running: contextvars.ContextVar[Session | None] = contextvars.ContextVar("posttrain_session", default=None)
+
+
+class TrainingStopped(RuntimeError):
+    """The training cannot go on; the state so far is saved."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """iterations: how many the run shall have in all. save_every: iterations between checkpoints. samples_every:
+    iterations between sample grids, 0 for none. when_exists: one of folder.WHEN_EXISTS."""
+
+    run_name: str
+    iterations: int
+    when_exists: str = CONTINUE
+    save_every: int = 20
+    samples_every: int = 10
+
+
+class Session:
+    """``with Session(...) as s: while not s.done: s.advance(policy after one more iteration, its images)``.
+
+    policy: any value with ``state()``, ``with_state(tensors, meta)`` and ``metrics``; it is never changed, ``advance``
+    takes its successor. iteration: iterations finished. tell(kind, **data): live events. cancelled: the exceptions that
+    mean a cancel. However the block is left, the policy so far is saved, and the user is told where.
+    """
+
+    def __init__(self, root: Path, plan: Plan, policy: Any, settings: dict, tell: Callable[..., None], *,
+                 cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+                 plain: Callable[[str], str] = str):
+        for needed in ("state", "with_state", "metrics"):
+            if not hasattr(policy, needed):
+                raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
+                                "Create Policy")
+        self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
+        self.iteration, self.run, self.summary = 0, None, ""
+        self._tell, self._cancelled, self._plain = tell, cancelled, plain
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._logged = self._clock = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        return self.iteration >= self.plan.iterations
+
+    @property
+    def seconds_left(self) -> float:
+        mean = sum(self._recent) / len(self._recent) if self._recent else 0.0
+        return mean * max(0, self.plan.iterations - self.iteration)
+
+    def __enter__(self) -> Session:
+        if _running.get() is None:
+            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain)
+            try:
+                self._resume()
+            except BaseException:
+                self.run.close()
+                raise
+        self._token = _running.set(self)
+        self._clock = time.monotonic()
+        return self
+
+    def advance(self, policy: Any, images: torch.Tensor | None = None) -> None:
+        """One more iteration is done: ``policy`` came out of it, and ``images`` [N, H, W, 3] were made in it.
+
+        Raises TrainingStopped where the policy has not been updated for three iterations in a row.
+        """
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        self.policy, self.iteration = policy, self.iteration + 1
+        self._recent.append(seconds)
+        if self.run is None:
+            return
+        metrics = dict(policy.metrics)
+        self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
+        if self.iteration % self.plan.save_every == 0 and not self.done:
+            self._attempt("state", self._save)
+        self._tell("iteration", iteration=self.iteration, iterations=self.plan.iterations, metrics=metrics,
+                   seconds=round(seconds, 4), seconds_left=round(self.seconds_left, 1))
+        if images is not None and self._samples_due():
+            self._attempt("samples", lambda: self._save_samples(images))
+        self._log(metrics)
+        if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
+            raise TrainingStopped(
+                f"{MOST_SKIPPED} updates in a row were skipped: the reward or the loss was not a number. The weights are "
+                f"as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+
+    def __exit__(self, kind, error, trace) -> None:
+        _running.reset(self._token)
+        if self.run is None:
+            return
+        try:
+            failed = self._save_rest()
+            status = "done" if kind is None else "cancelled" if issubclass(kind, self._cancelled) else "error"
+            self.summary = self._summarise(status, failed)
+            self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
+            self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
+                       text=self.summary)
+            logging.info("PostTrain: %s", self.summary)
+        finally:
+            self.run.close()
+        if failed is not None and kind is None:
+            raise failed
+
+    def _resume(self) -> None:
+        saved = self.run.load()
+        if saved is not None:
+            self.iteration, tensors, meta = saved
+            with torch.inference_mode(False):
+                self.policy = self.policy.with_state(tensors, meta)
+        self._before = self.iteration
+        self.run.update(status="running", iteration=self.iteration, iterations=self.plan.iterations)
+        self._tell("start", iteration=self.iteration, iterations=self.plan.iterations)
+        for note in self.run.notes:
+            self.message(note)
+
+    def message(self, text: str, level: str = "info") -> None:
+        """A sentence for the user, on the page and in the log."""
+        logging.log(logging.WARNING if level == "warning" else logging.INFO, "PostTrain: %s: %s", self.run.name, text)
+        self._tell("message", text=text, level=level)
+
+    def _samples_due(self) -> bool:
+        every = self.plan.samples_every
+        return every > 0 and (self.iteration % every == 0 or self.done or self.iteration == 1)
+
+    def _save(self) -> None:
+        self.run.save(self.iteration, *self.policy.state(), self.plan.save_every)
+
+    def _save_rest(self) -> SaveFailed | None:
+        """Saves what no checkpoint holds yet; a failure is handed back, not raised."""
+        if self.iteration <= self.run.saved:
+            return None
+        try:
+            self._save()
+        except SaveFailed as failed:
+            self.message(f"{failed}. Until ComfyUI is closed the state is kept in memory: free some space and queue "
+                         "again.", "warning")
+            return failed
+        return None
+
+    def _save_samples(self, images: torch.Tensor) -> None:
+        path = self.run.save_samples(images, self.iteration)
+        self._tell("samples", iteration=self.iteration, file=path.name)
+
+    def _attempt(self, what: str, write: Callable[[], None]) -> None:
+        """Books something; a disk that does not take it must not cost the training."""
+        try:
+            write()
+        except (OSError, SaveFailed, ValueError) as error:
+            self.message(f"The {what} of iteration {self.iteration} could not be written ({error}). The training goes "
+                         "on.", "warning")
+
+    def _summarise(self, status: str, failed: SaveFailed | None) -> str:
+        run, done, wanted = f"Run '{self.run.name}'", self.iteration, self.plan.iterations
+        if failed is not None:
+            return f"{run}: {failed}."
+        if status == "done" and done == self._before:
+            return f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing to " \
+                   "do. To train on, raise 'iterations'."
+        if status == "done":
+            return f"{run}: trained to iteration {done} (from {self._before}). Saved in {self.run.folder}."
+        how = "was cancelled" if status == "cancelled" else "stopped with an error"
+        if done == 0:
+            return f"{run} {how} before its first iteration was done."
+        return f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {self.run.folder}. Queue " \
+               f"again to go on, or set 'iterations' to {done} to use it as it is."
+
+    def _log(self, metrics: dict) -> None:
+        now = time.monotonic()
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            reward = f", reward {metrics['reward_mean']:.4g}" if "reward_mean" in metrics else ""
+            logging.info("PostTrain: %s: iteration %d of %d%s, %.1f minutes left", self.run.name, self.iteration,
+                         self.plan.iterations, reward, self.seconds_left / 60)
