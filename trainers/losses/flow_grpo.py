@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .ddpo import ppo_clip_loss
+from .ddpo import PolicyLoss, ppo_clip_loss
 
 
-class FlowGRPOLoss(NamedTuple):
+class KLPolicyLoss(NamedTuple):
     """loss: scalar with gradient. Detached: policy_loss, kl, clip_fraction, approx_kl scalars; ratio [B]."""
 
     loss: Tensor
@@ -28,6 +28,15 @@ class FlowGRPOLoss(NamedTuple):
     approx_kl: Tensor
 
 
+def with_kl(policy: PolicyLoss, kl: Tensor | None, beta: float) -> KLPolicyLoss:
+    """policy.loss + beta * mean(kl), kl: [B] or None. With beta 0 a kl is only reported."""
+    if beta and kl is None:
+        raise ValueError(f"kl: missing although its weight is {beta}; evaluate the reference or set the weight to 0")
+    loss = policy.loss + beta * kl.mean() if beta else policy.loss
+    mean_kl = policy.loss.new_zeros(()) if kl is None else kl.detach().mean()
+    return KLPolicyLoss(loss, policy.loss.detach(), mean_kl, policy.ratio, policy.clip_fraction, policy.approx_kl)
+
+
 def flow_grpo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
@@ -35,18 +44,9 @@ def flow_grpo_loss(
     clip_range: float = 1e-4,
     kl: Tensor | None = None,
     beta: float = 0.0,
-) -> FlowGRPOLoss:
+) -> KLPolicyLoss:
     """All tensors [B]; gradient through log_prob and kl. beta 0 needs no kl, hence no reference evaluation.
 
     A plain batch mean: micro-batches weighted by their size give the same.
     """
-    policy = ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range)
-    loss = policy.loss
-    if beta:
-        if kl is None:
-            raise ValueError(f"kl: missing although beta is {beta}; evaluate the reference or set beta to 0")
-        loss = loss + beta * kl.mean()
-    mean_kl = kl.detach().mean() if kl is not None else policy.loss.new_zeros(())
-    return FlowGRPOLoss(
-        loss, policy.loss.detach(), mean_kl, policy.ratio, policy.clip_fraction, policy.approx_kl
-    )
+    return with_kl(ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range), kl, beta)
