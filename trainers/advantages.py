@@ -40,6 +40,7 @@ class Advantages:
 
     stats: groups, zero_spread_groups (two or more scores, all equal), single_groups, failed, used (counts),
     reward_mean, reward_std, and the mean of each member reward as "reward/<name>" where there are several.
+    rewards: [B] the raw scores, for trainers that weigh by them.
     memory: prompt -> last rewards, for the next call of rule "per-prompt memory", else None.
     """
 
@@ -48,6 +49,7 @@ class Advantages:
     groups: Tensor
     stats: dict[str, float]
     memory: dict[str, tuple[float, ...]] | None = None
+    rewards: Tensor | None = None
 
 
 class _Groups(NamedTuple):
@@ -175,7 +177,7 @@ def advantages(
     used = valid & spread
     values = values.where(used, 0.0).clamp(-clip, clip)
     stats = _stats(r, valid, index, group, used) | _member_means(scores)
-    return Advantages(values, used, groups, stats, new_memory)
+    return Advantages(values, used, groups, stats, new_memory, r)
 
 
 def _member_means(scores: Scores) -> dict[str, float]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .advantages import Advantages
+from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .policy.value import Policy
 from .policy_gradient import DDPO, FlowGRPO, train_ddpo, train_flow_grpo
 from .rollout import Rollout
@@ -13,6 +14,10 @@ from .update import SKIPPED, Optimizer
 ALGORITHMS: dict[type, Callable] = {
     FlowGRPO: train_flow_grpo,
     DDPO: train_ddpo,
+    NFT: train_nft,
+    AWM: train_awm,
+    DGPO: train_dgpo,
+    RWR: train_rwr,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .policy.latents import latent_shape, to_images
-from .policy.network import Network, open_policy
+from .policy.network import Network, open_policy, sigmas_of
 from .policy.value import Policy
 from .prompts import PromptSet
 from .sampling import SampleNoise, Sampling, chosen_prompts, generator, noisy_range, resolved_transition
@@ -117,8 +117,8 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
     index = (torch.full((count,), prompt_number - 1) if prompt_number
              else torch.arange(len(prompts)).repeat_interleave(count // len(prompts)))
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
-                   seeds=torch.arange(count), guidance=guidance, sigmas=torch.zeros(0), trajectory=None,
-                   batch_size=count)
+                   seeds=torch.arange(count), guidance=guidance, trajectory=None, batch_size=min(count, 4),
+                   sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))
 
 
 @dataclass(frozen=True)

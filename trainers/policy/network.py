@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 
@@ -35,6 +36,15 @@ def path_of(model_sampling) -> Path:
                      "use a model with noise, v or flow prediction")
 
 
+def sigmas_of(model_sampling, scheduler: str, steps: int) -> torch.Tensor:
+    """[steps + 1] decreasing noise levels of any ComfyUI scheduler, the last one 0, float32 on the CPU."""
+    sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, steps).float().cpu().clone()
+    if len(sigmas) < 2 or bool((sigmas[1:] >= sigmas[:-1]).any()):
+        raise ValueError(f"scheduler: {scheduler!r} with {steps} steps gives noise levels that do not decrease "
+                         f"({[round(float(s), 4) for s in sigmas]}); choose another scheduler or more steps")
+    return sigmas
+
+
 class Network:
     """Valid inside ``open_policy`` only.
 
@@ -47,18 +57,15 @@ class Network:
         self._model = patcher.model
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
+        self._anchors: dict[int, tuple[Bank, Bank]] = {}
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
         self.evaluations = 0
 
     def sigmas(self, scheduler: str, steps: int) -> torch.Tensor:
-        """[steps + 1] decreasing noise levels of any ComfyUI scheduler, the last one 0, float32 on the CPU."""
-        sigmas = comfy.samplers.calculate_sigmas(self.sampling, scheduler, steps).float().cpu().clone()
-        if len(sigmas) < 2 or bool((sigmas[1:] >= sigmas[:-1]).any()):
-            raise ValueError(f"scheduler: {scheduler!r} with {steps} steps gives noise levels that do not decrease "
-                             f"({[round(float(s), 4) for s in sigmas]}); choose another scheduler or more steps")
-        return sigmas
+        """See ``sigmas_of``."""
+        return sigmas_of(self.sampling, scheduler, steps)
 
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
@@ -69,6 +76,12 @@ class Network:
     def to_device(self, bank: Bank, train: bool = False) -> Bank:
         """The bank where the network computes; with ``train`` as leaves that collect gradients."""
         return {k: v.detach().to(self.device, torch.float32, copy=True).requires_grad_(train) for k, v in bank.items()}
+
+    def anchor(self, bank: Bank) -> Bank:
+        """The same as ``to_device``, kept for as long as the policy is open: for banks that are asked many times."""
+        if id(bank) not in self._anchors:
+            self._anchors[id(bank)] = (bank, self.to_device(bank))
+        return self._anchors[id(bank)][1]
 
     def denoise(self, x, sigma, prompts: PromptSet, index, guidance: float, bank: Bank | None, *,
                 recompute: bool = False) -> torch.Tensor:
@@ -166,6 +179,7 @@ class Network:
     def _apply(self, x, sigma, arguments: dict, branches: list[int]):
         options = self._patcher.model_options
         transformer = dict(options.get("transformer_options", {}))
+        transformer["wrappers"] = comfy.patcher_extension.copy_nested_dicts(self._patcher.wrappers)
         transformer |= {"cond_or_uncond": branches, "uuids": [uuid.uuid4() for _ in branches], "sigmas": sigma}
         call = {**arguments, "transformer_options": transformer}
         if "model_function_wrapper" in options:

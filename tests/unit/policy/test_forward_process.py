@@ -1,0 +1,93 @@
+"""Likelihood-free trainers on ComfyUI's real modules: gradients, evaluations, anchors."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_models import PlainVAE, prompts_for, trained_policy
+
+from posttrain.rewards.base import Scores
+from posttrain.trainers.advantages import advantages
+from posttrain.trainers.algorithms import Trainer, train_step
+from posttrain.trainers.forward_process import AWM, DGPO, NFT, RWR, Question, noised
+from posttrain.trainers.policy import open_policy
+from posttrain.trainers.rollout import rollout
+from posttrain.trainers.sampling import Sampling
+from posttrain.trainers.update import Optimizer
+
+SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4,
+                 transition="deterministic")
+
+
+@pytest.fixture(params=["sd15", "sd2_v", "sd3"])
+def case(request):
+    policy = trained_policy(request.param)
+    run = rollout(policy, prompts_for(request.param), PlainVAE(), SMALL, 0)
+    scores = Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {})
+    return policy, run, advantages(scores)
+
+
+@pytest.mark.parametrize("settings, evaluations", [
+    (NFT(kl_weight=0, levels=3), 8 * 3),  # fully on-policy: the old policy's answer is the policy's own
+    (NFT(kl_weight=1e-4, levels=3), 8 * 3 * 2),
+    (AWM(beta=0, levels=2), 8 * 2), (AWM(levels=2), 8 * 2 * 2),
+    (DGPO(levels=2), 8 * 2 * 2), (RWR(levels=2), 8 * 2)])
+def test_each_evaluates_the_network_no_more_than_it_needs(case, settings, evaluations):
+    policy, run, feedback = case
+    new = train_step(policy, run, feedback, Trainer(settings, Optimizer(learning_rate=1e-3)))
+    assert new.metrics["update_evaluations"] == evaluations
+    assert new.metrics["updates"] == 1 and any(not torch.equal(new.bank[k], policy.bank[k]) for k in new.bank)
+
+
+@pytest.mark.parametrize("settings", [NFT(levels=2, kl_weight=0), AWM(levels=2, beta=0), DGPO(levels=2),
+                                      RWR(levels=2, sharpness=200)])
+def test_a_step_makes_good_images_likelier_than_bad_ones(case, settings):
+    """After a step the denoising error falls more on the better half than on the worse."""
+    policy, run, feedback = case
+    new = train_step(policy, run, feedback, Trainer(settings, Optimizer(learning_rate=3e-3)))
+    (micros,) = noised(run, feedback.weight, 4, 1, 8)
+    changes = torch.zeros(8)
+    with open_policy(policy) as net:
+        for micro in micros:
+            question = Question(net, run, micro)
+            after, before = (question.error(question.ask(net.to_device(p.bank))) for p in (new, policy))
+            changes[micro.rows] += after - before
+    best = feedback.values > 0
+    assert changes[best].mean() < changes[~best].mean()
+
+
+def test_nft_gradient_at_the_start_is_advantage_weighted_matching(case):
+    """The README of the loss says so; here through the network: NFT with half the advantage halves the gradient."""
+    policy, run, feedback = case
+    half = replace(feedback, values=feedback.values / 2)
+    settings = Trainer(NFT(levels=2, kl_weight=0), Optimizer())
+    norms = [train_step(policy, run, f, settings).metrics["grad_norm"] for f in (feedback, half)]
+    assert norms[1] == pytest.approx(norms[0] / 2, rel=1e-3)
+
+
+def test_nft_keeps_the_old_policy_that_samples(case):
+    policy, run, feedback = case
+    later = replace(policy, iteration=100)
+    new = train_step(later, run, feedback, Trainer(NFT(levels=1), Optimizer(learning_rate=1e-2)))
+    key = next(iter(new.bank))
+    expected = policy.bank[key].lerp(new.bank[key], 0.9)
+    torch.testing.assert_close(new.chosen("behaviour")[key], expected)
+    assert not torch.equal(new.chosen("behaviour")[key], new.bank[key])
+
+
+def test_groups_share_noise_and_level():
+    policy = trained_policy("sd3")
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+    (micros,) = noised(run, torch.ones(8, dtype=torch.bool), 2, 1, 4, by_group=True)
+    for micro in micros:
+        assert len(micro.rows) == 4 and len(run.index[micro.rows].unique()) == 1
+        assert torch.equal(micro.noise[0], micro.noise[3]) and len(micro.sigma.unique()) == 1
+
+
+@pytest.mark.parametrize("settings, message", [(NFT(beta=0), "beta"), (NFT(levels=0), "levels"),
+                                               (AWM(clip_range=-1), "clip range"), (DGPO(beta=-1), "beta")])
+def test_settings_out_of_range_are_named(case, settings, message):
+    policy, run, feedback = case
+    with pytest.raises(ValueError, match=message):
+        train_step(policy, run, feedback, Trainer(settings, Optimizer()))
