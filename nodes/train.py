@@ -43,7 +43,9 @@ def optimizer(learning_rate, updates_per_rollout, max_grad_norm=1.0, weight_deca
                      low_memory=low_memory)
 
 
-class _TrainerNode:
+class TrainerNode:
+    """A node of trainer settings: SETTINGS are the algorithm's own widgets, ``settings`` makes its value of them."""
+
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (TRAINER,), ("trainer",)
     OUTPUT_TOOLTIPS = ("For Train Step and Train. Connect another trainer to change the algorithm.",)
@@ -67,7 +69,7 @@ WATCH_KL = ("BOOLEAN", {"default": True, "tooltip": "Measure how far the policy 
             "per update, even where it does not act on the training."})
 
 
-class PTFlowGRPO(_TrainerNode):
+class PTFlowGRPO(TrainerNode):
     DESCRIPTION = ("Flow-GRPO: images of the same prompt compete; steps that led to better ones become likelier. For "
                    "flow models (SD3, Flux, Lumina) with any reward, also rules. arXiv:2505.05470")
     RATE, UPDATES = 3e-4, 2
@@ -83,7 +85,7 @@ class PTFlowGRPO(_TrainerNode):
         return FlowGRPO(**own)
 
 
-class PTDDPO(_TrainerNode):
+class PTDDPO(TrainerNode):
     DESCRIPTION = ("DDPO: policy gradient on the denoising steps, the classic for SD1.5 and SDXL with any reward. With "
                    "1 update per rollout it is DDPO-SF. arXiv:2305.13301")
     RATE, UPDATES = 3e-4, 2
