@@ -61,7 +61,8 @@ class _Groups(NamedTuple):
     spread: Tensor  # bool: two or more values that differ
 
 
-def _differ(high: Tensor, low: Tensor) -> Tensor:
+def differ(high: Tensor, low: Tensor) -> Tensor:
+    """Elementwise: is high above low by more than rounding?"""
     return (high - low) > EQUAL * torch.maximum(high.abs(), low.abs())
 
 
@@ -78,7 +79,7 @@ def _statistics(values: Tensor, valid: Tensor, index: Tensor) -> _Groups:
     high = torch.full_like(zeros, -torch.inf).scatter_reduce(0, index, values.where(valid, -torch.inf), "amax")[index]
     low = torch.full_like(zeros, torch.inf).scatter_reduce(0, index, values.where(valid, torch.inf), "amin")[index]
     count = count[index]
-    return _Groups(mean, std, count, (count > 1) & _differ(high, low))
+    return _Groups(mean, std, count, (count > 1) & differ(high, low))
 
 
 def _whole(values: Tensor, valid: Tensor) -> _Groups:
@@ -124,7 +125,7 @@ def _memory_rule(r: Tensor, valid: Tensor, groups: Tensor, memory: Memory, least
         if len(past) >= least:
             rows = groups == group
             mean[rows], std[rows] = past.mean(), past.std(correction=0)
-            spread[rows] = _differ(past.max(), past.min())
+            spread[rows] = differ(past.max(), past.min())
     return (r - mean) / (std + 1e-6), spread
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .ddpo import ppo_clip_loss
+from .penalty import add_penalty
 
 WEIGHTINGS = ("uniform", "t", "t squared", "huber", "ghuber")
 
@@ -62,10 +63,6 @@ def awm_loss(
     The official "sum_first" averages log_prob and old_log_prob over an image's timesteps before calling this.
     """
     policy = ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range)
-    loss, reported = policy.loss, []
-    for name, term, weight in (("ema_kl", ema_kl, ema_beta), ("kl", kl, beta)):
-        if weight and term is None:
-            raise ValueError(f"{name}: missing although its weight is {weight}; evaluate it or set the weight to 0")
-        loss = loss + weight * term.mean() if weight else loss
-        reported.append(loss.new_zeros(()) if term is None else term.detach().mean())
-    return AWMLoss(loss, policy.loss.detach(), *reported, policy.ratio, policy.clip_fraction)
+    loss, mean_ema_kl = add_penalty(policy.loss, "ema_kl", ema_kl, ema_beta)
+    loss, mean_kl = add_penalty(loss, "kl", kl, beta)
+    return AWMLoss(loss, policy.loss.detach(), mean_ema_kl, mean_kl, policy.ratio, policy.clip_fraction)

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .penalty import add_penalty
+
 
 class DGPOLoss(NamedTuple):
     """loss: scalar with gradient. Detached scalars: policy_loss, kl, gated_fraction."""
@@ -49,10 +51,7 @@ def dgpo_loss(
     kl_weight: float = 0.0,
 ) -> DGPOLoss:
     """All [B]; weights from group_weights, gated from gate; gradient through error and kl. A plain batch mean then."""
-    if kl_weight and kl is None:
-        raise ValueError(f"kl: missing although its weight is {kl_weight}; evaluate the reference or set it to 0")
     gated = torch.zeros_like(error, dtype=torch.bool) if gated is None else gated
     policy = (weights.detach() * advantages * torch.where(gated, error.detach(), error)).mean()
-    loss = policy + kl_weight * kl.mean() if kl_weight else policy
-    mean_kl = policy.new_zeros(()) if kl is None else kl.detach().mean()
+    loss, mean_kl = add_penalty(policy, "kl", kl, kl_weight)
     return DGPOLoss(loss, policy.detach(), mean_kl, gated.to(error.dtype).mean())

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .ddpo import PolicyLoss, ppo_clip_loss
+from .penalty import add_penalty
 
 
 class KLPolicyLoss(NamedTuple):
@@ -30,10 +31,7 @@ class KLPolicyLoss(NamedTuple):
 
 def with_kl(policy: PolicyLoss, kl: Tensor | None, beta: float) -> KLPolicyLoss:
     """policy.loss + beta * mean(kl), kl: [B] or None. With beta 0 a kl is only reported."""
-    if beta and kl is None:
-        raise ValueError(f"kl: missing although its weight is {beta}; evaluate the reference or set the weight to 0")
-    loss = policy.loss + beta * kl.mean() if beta else policy.loss
-    mean_kl = policy.loss.new_zeros(()) if kl is None else kl.detach().mean()
+    loss, mean_kl = add_penalty(policy.loss, "kl", kl, beta)
     return KLPolicyLoss(loss, policy.loss.detach(), mean_kl, policy.ratio, policy.clip_fraction, policy.approx_kl)
 
 

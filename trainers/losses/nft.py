@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .penalty import add_penalty
+
 
 class NFTLoss(NamedTuple):
     """loss: scalar with gradient. Detached scalars: policy_loss, kl, positive, negative (means of L+ and L-)."""
@@ -53,14 +55,11 @@ def nft_loss(
 
     beta: 1 by default, 0.1 in the official multi-reward runs: smaller learns faster and less stably.
     """
-    if kl_weight and kl is None:
-        raise ValueError(f"kl: missing although its weight is {kl_weight}; evaluate the reference or set it to 0")
     r, old = optimality(advantages, clip), x0_old.detach()
     positive = _adaptive_error(beta * x0 + (1 - beta) * old, data)
     negative = _adaptive_error((1 + beta) * old - beta * x0, data)
     policy = (clip / beta * (r * positive + (1 - r) * negative)).mean()
-    loss = policy + kl_weight * kl.mean() if kl_weight else policy
-    mean_kl = policy.new_zeros(()) if kl is None else kl.detach().mean()
+    loss, mean_kl = add_penalty(policy, "kl", kl, kl_weight)
     return NFTLoss(loss, policy.detach(), mean_kl, positive.detach().mean(), negative.detach().mean())
 
 

@@ -10,9 +10,9 @@ from posttrain.trainers.transitions import ddim, log_prob
 F64 = torch.float64
 
 
-def ddim_log_prob(file, eps, x_next, step=20):
+def ddim_log_prob(file, eps, x_next, stride=20):
     """The reference's log-prob of a DDIM eta-1 step; its table of 1000 steps, previous step clamped to 0."""
-    bar, bar_next = file["in.alphas_cumprod"][file["in.t"]], file["in.alphas_cumprod"][(file["in.t"] - step).clamp(0)]
+    bar, bar_next = file["in.alphas_cumprod"][file["in.t"]], file["in.alphas_cumprod"][(file["in.t"] - stride).clamp(0)]
     sigma, sigma_next = ((1 - bar) / bar).sqrt(), ((1 - bar_next) / bar_next).sqrt()
     x = file["in.sample"] / expand(bar.sqrt(), eps)
     g = ddim(1.0)(EPS, x, EPS.x0(x, eps, sigma), sigma, sigma_next)
@@ -64,5 +64,6 @@ def test_micro_batches_weighted_by_size_are_the_batch():
     g = torch.Generator().manual_seed(0)
     lp, old, a = (torch.randn(7, dtype=F64, generator=g) for _ in range(3))
     whole = ppo_clip_loss(lp, old, a, 0.2).loss
-    parts = sum(len(p) / 7 * ppo_clip_loss(p, o, v, 0.2).loss for p, o, v in zip(*(t.split([2, 5]) for t in (lp, old, a))))
+    split = zip(*(t.split([2, 5]) for t in (lp, old, a)))
+    parts = sum(len(p) / 7 * ppo_clip_loss(p, o, v, 0.2).loss for p, o, v in split)
     torch.testing.assert_close(whole, parts)

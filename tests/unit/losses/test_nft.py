@@ -76,5 +76,5 @@ def test_the_best_images_with_beta_one_are_plain_fine_tuning():
 
 def test_kl_weight_needs_a_kl():
     x0, data = batch()
-    with pytest.raises(ValueError, match="reference"):
+    with pytest.raises(ValueError, match="kl: missing"):
         nft_loss(x0, x0, data, torch.zeros(4, dtype=F64), kl_weight=1e-4)
