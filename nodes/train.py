@@ -62,7 +62,7 @@ class TrainerNode:
         return (Trainer(self.settings(**own), optimizer(**values)),)
 
 
-CLIP_RANGE = ("FLOAT", {"default": 1e-4, "min": 1e-8, "max": 0.9, "step": 1e-6, "round": 1e-9,
+CLIP_RANGE = ("FLOAT", {"default": 1e-4, "min": 0.0, "max": 0.9, "step": 1e-6, "round": 1e-9,
               "tooltip": "How far one rollout may move the policy at each step. Small, since likelihoods are averaged "
                          "over the latent: 0.0001 or less."})
 WATCH_KL = ("BOOLEAN", {"default": True, "tooltip": "Measure how far the policy has moved from your model, on one batch "
@@ -75,6 +75,9 @@ class PTFlowGRPO(TrainerNode):
     RATE, UPDATES = 3e-4, 2
     SETTINGS = {
         "clip_range": CLIP_RANGE,
+        "trust": (("clipped ratio", "guard", "exact KL"), {"tooltip": "How a rollout is kept from moving the policy too "
+                  "far. clipped ratio: Flow-GRPO's; guard: GRPO-Guard, less reward hacking; exact KL: Flow-DPPO. For the "
+                  "last two set the clip range to 0, their usual value."}),
         "beta": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.001, "round": 1e-6,
                  "tooltip": "Holds the policy near your model (weight of the KL). 0 is off and saves a third of the "
                             "cost; raise it when pictures lose quality while the reward rises."}),
@@ -94,6 +97,22 @@ class PTDDPO(TrainerNode):
     def settings(self, **own):
         from ..trainers.policy_gradient import DDPO
         return DDPO(**own)
+
+
+class PTDPOK(TrainerNode):
+    DESCRIPTION = ("DPOK: policy gradient with an exact pull to your model at each step. Steadier and slower than DDPO. "
+                   "arXiv:2305.16381")
+    RATE, UPDATES = 1e-5, 2
+    SETTINGS = {
+        "clip_range": CLIP_RANGE,
+        "reward_weight": ("FLOAT", {"default": 100.0, "min": 0.0, "max": 1e6, "step": 1.0, "tooltip": "Weight of the "
+                          "reward against the pull."}),
+        "kl_weight": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1000.0, "step": 0.001, "round": 1e-6, "tooltip":
+                      "Weight of the pull to your model."})}
+
+    def settings(self, **own):
+        from ..trainers.policy_gradient import DPOK
+        return DPOK(**own)
 
 
 class PTAdvantages:
@@ -144,5 +163,5 @@ class PTTrainStep:
         return (train_step(policy, rollout, feedback, trainer, progress=node_progress(unique_id)),)
 
 
-NODES = {"PTFlowGRPO": PTFlowGRPO, "PTDDPO": PTDDPO, "PTAdvantages": PTAdvantages, "PTTrainStep": PTTrainStep}
-NAMES = {"PTFlowGRPO": "Flow-GRPO", "PTDDPO": "DDPO", "PTAdvantages": "Advantages", "PTTrainStep": "Train Step"}
+NODES = {"PTFlowGRPO": PTFlowGRPO, "PTDDPO": PTDDPO, "PTDPOK": PTDPOK, "PTAdvantages": PTAdvantages, "PTTrainStep": PTTrainStep}
+NAMES = {"PTFlowGRPO": "Flow-GRPO", "PTDDPO": "DDPO", "PTDPOK": "DPOK", "PTAdvantages": "Advantages", "PTTrainStep": "Train Step"}

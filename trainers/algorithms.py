@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from .advantages import Advantages
 from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .policy.value import Policy
-from .policy_gradient import DDPO, FlowGRPO, train_ddpo, train_flow_grpo
+from .policy_gradient import DDPO, DPOK, FlowGRPO, train_ddpo, train_dpok, train_flow_grpo
 from .rollout import Rollout
 from .update import SKIPPED, Optimizer
 
 ALGORITHMS: dict[type, Callable] = {
     FlowGRPO: train_flow_grpo,
     DDPO: train_ddpo,
+    DPOK: train_dpok,
     NFT: train_nft,
     AWM: train_awm,
     DGPO: train_dgpo,

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from .advantages import Advantages
-from .losses.ddpo import ppo_clip_loss
-from .losses.flow_grpo import flow_grpo_loss
+from .losses.ddpo import PolicyLoss, ppo_clip_loss
+from .losses.dpok import dpok_loss
+from .losses.flow_dppo import FlowDPPOLoss, flow_dppo_loss
+from .losses.flow_grpo import KLPolicyLoss, flow_grpo_loss
+from .losses.grpo_guard import grpo_guard_loss, guard_log_ratio
 from .policy.network import Network
 from .policy.value import Bank, Policy
 from .rollout import Rollout
@@ -18,17 +21,23 @@ from .transitions import TRANSITIONS, Gaussian, gaussian_kl, log_prob, transitio
 from .update import Optimizer, update
 
 
+TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
+
+
 @dataclass(frozen=True)
 class FlowGRPO:
-    """Settings of Flow-GRPO (arXiv:2505.05470).
+    """Settings of Flow-GRPO (arXiv:2505.05470) and its successors.
 
-    clip_range: how far a ratio may leave 1; beta: weight of the KL to the reference, 0 is off; watch_kl: with beta 0,
-    measure the KL on one micro-batch per update, which costs one reference evaluation of it.
+    trust: "clipped ratio"; "guard", GRPO-Guard's normalised ratio (arXiv:2510.22319); "exact KL", Flow-DPPO's mask
+    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS);
+    beta: weight of the KL to the reference, 0 is off; watch_kl: with beta 0, measure the KL on one micro-batch per
+    update, which costs one reference evaluation of it.
     """
 
     clip_range: float = 1e-4
     beta: float = 0.0
     watch_kl: bool = True
+    trust: str = "clipped ratio"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,15 @@ class DDPO:
 
     clip_range: float = 1e-4
     watch_kl: bool = True
+
+
+@dataclass(frozen=True)
+class DPOK:
+    """Settings of DPOK (arXiv:2305.16381): weights of the reward term and of the KL to the reference."""
+
+    clip_range: float = 1e-4
+    reward_weight: float = 100.0
+    kl_weight: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -91,56 +109,92 @@ def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Ga
     return transition_named(trajectory.transition, trajectory.strength, net.path)(net.path, x, x0, sigma, sigma_next)
 
 
-def _likelihood(net: Network, bank: Bank, rollout: Rollout, advantages: Advantages, micro: Step):
-    """(Gaussian, log-prob, old log-prob, advantage) of the used rows, on the network's device."""
+@dataclass(frozen=True)
+class Replayed:
+    """The used rows of a step, now and at the rollout: [U] and [U, C, H, W]. kl: to the reference, where asked for."""
+
+    mean: torch.Tensor
+    old_mean: torch.Tensor
+    std: torch.Tensor
+    delta: torch.Tensor
+    log_prob: torch.Tensor
+    old_log_prob: torch.Tensor
+    advantage: torch.Tensor
+    kl: torch.Tensor | None
+
+
+def _replayed(net: Network, bank: Bank, rollout: Rollout, advantages: Advantages, micro: Step, want_kl: bool) -> Replayed:
     trajectory, used = rollout.trajectory, micro.used.to(net.device)
     now = replay(net, bank, rollout, micro)
-    reached = trajectory.states[micro.rows, micro.step + 1].to(net.device)
-    log_p = log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used]
-    old = trajectory.log_probs[micro.rows, micro.step].to(net.device)[used]
-    advantage = advantages.values[micro.rows].to(net.device, torch.float32)[used]
-    return now, log_p, old, advantage
+    reached, old_mean, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
+        (trajectory.states, micro.step + 1), (trajectory.means, micro.step), (trajectory.log_probs, micro.step)))
+    kl = None
+    if want_kl:
+        with torch.no_grad():
+            reference = replay(net, None, rollout, micro)
+        kl = gaussian_kl(now.mean, reference.mean, now.std)[used]
+    delta = (trajectory.sigmas[micro.step] - trajectory.sigmas[micro.step + 1]).to(net.device)
+    return Replayed(
+        mean=now.mean[used], old_mean=old_mean[used], std=now.std[used], delta=delta.expand(micro.size),
+        log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
+        advantage=advantages.values[micro.rows].to(net.device, torch.float32)[used], kl=kl)
 
 
-def _kl(net: Network, now: Gaussian, rollout: Rollout, micro: Step) -> torch.Tensor:
-    with torch.no_grad():
-        reference = replay(net, None, rollout, micro)
-    return gaussian_kl(now.mean, reference.mean, now.std)[micro.used.to(net.device)]
+LossOf = Callable[[Replayed], KLPolicyLoss | PolicyLoss | FlowDPPOLoss]
+
+
+def _train(policy: Policy, rollout: Rollout, advantages: Advantages, optimizer: Optimizer, loss_of: LossOf, *,
+           beta: float, watch_kl: bool, progress: Callable | None) -> Policy:
+    def evaluate(net, bank, micro):
+        now = _replayed(net, bank, rollout, advantages, micro, bool(beta) or (watch_kl and micro.watched))
+        out = loss_of(now)
+        report = {"ratio_mean": float(out.ratio.mean()), "ratio_largest_change": float((out.ratio - 1).abs().max()),
+                  "clip_fraction": float(getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))}
+        return out.loss, report if now.kl is None else report | {"kl": float(now.kl.detach().mean())}
+
+    return update(policy, steps_of(rollout, advantages, optimizer.updates), evaluate, optimizer, progress=progress)
 
 
 def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: FlowGRPO,
                     optimizer: Optimizer, progress: Callable | None = None) -> Policy:
     """A Flow-GRPO step on this rollout. ValueError names a setting that does not fit."""
-    _check(settings.clip_range, getattr(settings, "beta", 0.0))
+    if settings.trust not in TRUST_REGIONS:
+        raise ValueError(f"trust region: unknown {settings.trust!r}; use one of {', '.join(TRUST_REGIONS)}")
+    clip, beta = settings.clip_range or TRUST_REGIONS[settings.trust], settings.beta
+    _check(clip, beta)
 
-    def evaluate(net, bank, micro):
-        now, log_p, old, advantage = _likelihood(net, bank, rollout, advantages, micro)
-        watch = settings.watch_kl and micro.watched
-        kl = _kl(net, now, rollout, micro) if settings.beta or watch else None
-        out = flow_grpo_loss(log_p, old, advantage, settings.clip_range, kl, settings.beta)
-        return out.loss, _report(out, kl)
+    def loss_of(now: Replayed):
+        kl = now.kl if beta else None
+        if settings.trust == "guard":
+            log_ratio = guard_log_ratio(now.log_prob, now.old_log_prob, now.mean, now.old_mean, now.std)
+            return grpo_guard_loss(log_ratio, now.advantage, now.delta, clip, kl, beta)
+        if settings.trust == "exact KL":
+            moved = gaussian_kl(now.mean, now.old_mean, now.std)
+            out = flow_dppo_loss(now.log_prob, now.old_log_prob, now.advantage, moved, clip)
+            return out._replace(loss=out.loss + beta * kl.mean()) if beta else out
+        return flow_grpo_loss(now.log_prob, now.old_log_prob, now.advantage, clip, kl, beta)
 
-    return update(policy, steps_of(rollout, advantages, optimizer.updates), evaluate, optimizer, progress=progress)
+    return _train(policy, rollout, advantages, optimizer, loss_of, beta=beta, watch_kl=settings.watch_kl,
+                  progress=progress)
 
 
 def train_ddpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: DDPO, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
     """A DDPO-IS step on this rollout. ValueError names a setting that does not fit."""
     _check(settings.clip_range, 0.0)
-
-    def evaluate(net, bank, micro):
-        now, log_p, old, advantage = _likelihood(net, bank, rollout, advantages, micro)
-        kl = _kl(net, now, rollout, micro) if settings.watch_kl and micro.watched else None
-        out = ppo_clip_loss(log_p, old, advantage, settings.clip_range)
-        return out.loss, _report(out, kl)
-
-    return update(policy, steps_of(rollout, advantages, optimizer.updates), evaluate, optimizer, progress=progress)
+    return _train(policy, rollout, advantages, optimizer,
+                  lambda now: ppo_clip_loss(now.log_prob, now.old_log_prob, now.advantage, settings.clip_range),
+                  beta=0.0, watch_kl=settings.watch_kl, progress=progress)
 
 
-def _report(out, kl: torch.Tensor | None) -> dict[str, float]:
-    report = {"clip_fraction": float(out.clip_fraction), "ratio_mean": float(out.ratio.mean()),
-              "ratio_largest_change": float((out.ratio - 1).abs().max())}
-    return report if kl is None else report | {"kl": float(kl.detach().mean())}
+def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, settings: DPOK, optimizer: Optimizer,
+               progress: Callable | None = None) -> Policy:
+    """A DPOK step on this rollout, its advantages in the place of the reward minus its baseline."""
+    _check(settings.clip_range, settings.kl_weight)
+    return _train(policy, rollout, advantages, optimizer,
+                  lambda now: dpok_loss(now.log_prob, now.old_log_prob, now.advantage, settings.clip_range, now.kl,
+                                        settings.kl_weight, settings.reward_weight),
+                  beta=settings.kl_weight, watch_kl=True, progress=progress)
 
 
 def _check(clip_range: float, beta: float) -> None:

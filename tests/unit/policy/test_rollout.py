@@ -11,7 +11,7 @@ from posttrain.rewards.base import Scores
 from posttrain.trainers.advantages import advantages
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.policy import open_policy
-from posttrain.trainers.policy_gradient import DDPO, FlowGRPO, replay, steps_of
+from posttrain.trainers.policy_gradient import DDPO, DPOK, FlowGRPO, replay, steps_of
 from posttrain.trainers.rollout import rollout, rollout_from_latents
 from posttrain.trainers.sampling import Sampling, chosen_prompts, noisy_range
 from posttrain.trainers.transitions import TRANSITIONS, log_prob
@@ -218,3 +218,32 @@ def test_a_rollout_from_latents_divides_them_among_the_prompts():
     assert run.index.tolist() == [0, 0, 1, 1] and run.trajectory is None
     with pytest.raises(ValueError, match="cannot be divided"):
         rollout_from_latents(policy, latents[:3], prompts_for("sd3"), PlainVAE(), 0)
+
+
+@pytest.mark.parametrize("settings", [FlowGRPO(trust="guard", clip_range=0), FlowGRPO(trust="exact KL", clip_range=0),
+                                      FlowGRPO(beta=0.05), DPOK(reward_weight=1.0)])
+def test_every_likelihood_trainer_starts_along_the_same_gradient(settings):
+    """Before the first optimizer step all of them are REINFORCE, up to a weight of each step."""
+    policy, run = made("sd3", noisy_steps=1)
+    plain = train_step(policy, run, feedback(run), Trainer(FlowGRPO(), Optimizer(max_grad_norm=0)))
+    other = train_step(policy, run, feedback(run), Trainer(settings, Optimizer(max_grad_norm=0)))
+    if getattr(settings, "beta", 0) or getattr(settings, "kl_weight", 0):
+        assert other.metrics["kl"] > 0
+        return
+    keys = [k for k in plain.optimizer if k.endswith("exp_avg")]
+    first, second = (torch.cat([p.optimizer[k].flatten() for k in keys]) for p in (plain, other))
+    assert torch.nn.functional.cosine_similarity(first, second, dim=0) > 0.9999
+
+
+def test_dancegrpo_cps_and_sliding_windows_are_settings_of_the_rollout():
+    for changes in ({"transition": "dance_sde", "noise_level": 0.3, "same_start": True},
+                    {"transition": "flow_cps", "noise_level": 0.8, "noisy_steps": 2, "window": "moves along"}):
+        policy, run = made("sd3", steps=5, **changes)
+        new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(clip_range=1e-5), Optimizer()))
+        assert new.metrics["updates"] == 1 and new.metrics["ratio_largest_change"] == 0
+
+
+def test_an_unknown_trust_region_is_named():
+    policy, run = made("sd3")
+    with pytest.raises(ValueError, match="trust region"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="none"), Optimizer()))
