@@ -99,7 +99,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
     normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
-    return Scores(values, groups, members, summary(values), normalised)
+    return Scores(values, groups, members, summary(values) | counts_of(reward), normalised)
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:
@@ -114,6 +114,11 @@ def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: 
         return reward.evaluate(images, prompts, groups)
     values = reward(images, prompts)
     return Evaluation(values, {reward.info.name: values})
+
+
+def counts_of(reward: Reward) -> dict[str, float]:
+    """What a reward counts beside its scores, such as prompts that were too long for it; {} for most."""
+    return reward.counts() if hasattr(reward, "counts") else {}
 
 
 def groups_of(prompts: Sequence[Prompt]) -> Tensor:

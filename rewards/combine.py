@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, Reward, RewardInfo, evaluate, groups_of
+from .base import Evaluation, Prompt, Reward, RewardInfo, counts_of, evaluate, groups_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class WeightedSum:
         found, shown = evaluate_members([r for r, _ in self.members], images, prompts, groups)
         return Evaluation(weighted_sum(found, [w for _, w in self.members]), shown)
 
+    def counts(self) -> dict[str, float]:
+        return merged_counts([r for r, _ in self.members])
+
 
 def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequence[Prompt],
                      groups: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -52,6 +55,15 @@ def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequenc
         if is_composite(result):
             shown.update({f"{name} / {inner}": v for inner, v in result.members.items()})
     return found, shown
+
+
+def merged_counts(rewards: Sequence[Reward]) -> dict[str, float]:
+    """What the members count, added up by name."""
+    merged: dict[str, float] = {}
+    for reward in rewards:
+        for name, count in counts_of(reward).items():
+            merged[name] = merged.get(name, 0.0) + count
+    return merged
 
 
 def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
