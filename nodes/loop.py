@@ -8,7 +8,7 @@ from typing import Any
 
 from ..trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, Plan, Session, check_name, run_state
 from .live import emit
-from .loop_body import Body, find_body
+from .loop_body import Body, find_body, has_end
 from .loop_runner import FEED, SINK, BodyError, BodyRunner, PTLoopFeed, PTLoopSink, one_loop_at_a_time
 from .run_reader import runs_root
 from .run_settings import plain, settings_of
@@ -91,7 +91,8 @@ class PTLoopStart:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}), **run_inputs()}}
+        return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}), **run_inputs()},
+                "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, run_name=None):
@@ -101,9 +102,11 @@ class PTLoopStart:
     def IS_CHANGED(cls, run_name=None, when_run_exists=CONTINUE, **_):
         return cache_key(run_name, when_run_exists)
 
-    def run(self, policy, run_name, iterations, when_run_exists, save_every):
+    def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id):
         from comfy_execution.graph_utils import ExecutionBlocker
         check_name(run_name)
+        if not has_end(whole_prompt(dynprompt), unique_id):
+            raise ValueError("loop: no Loop End is wired to it, so nothing would run; add Loop End and connect 'loop'")
         plan = Plan(run_name, iterations, when_run_exists, save_every)
         # outside of the loop's own runs the body has to stay still, also where a preview hangs on it
         return (Loop(policy, plan), ExecutionBlocker(None), ExecutionBlocker(None))
@@ -120,9 +123,10 @@ class PTLoopEnd:
     def INPUT_TYPES(cls):
         return {"required": {
             "loop": (LOOP, {"tooltip": "From Loop Start, directly."}),
-            "policy": (POLICY, {"lazy": True, "tooltip": "The policy after this iteration, from Train Step."})},
+            # lazy and raw: the host neither makes these values for this node nor blocks it for want of them
+            "policy": (POLICY, {"lazy": True, "rawLink": True, "tooltip": "The policy after this iteration, from Train Step."})},
             "optional": {
-            "images": ("IMAGE", {"lazy": True, "tooltip": "Images made in the iteration, for the sample grids."}),
+            "images": ("IMAGE", {"lazy": True, "rawLink": True, "tooltip": "Images made in the iteration, for the sample grids."}),
             "samples_every": samples_input()},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
@@ -171,7 +175,7 @@ class PTLoopRunner:
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
             raise RuntimeError(f"{error}\n{session.summary}") from None
-        return {"ui": {"text": [session.summary]}, "result": ([session.policy], [session.summary])}
+        return {"ui": {"text": [session.summary]}, "result": (session.policy, session.summary)}
 
 
 def one_policy(values: list):

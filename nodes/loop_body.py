@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-START = "PTLoopStart"
+START, END = "PTLoopStart", "PTLoopEnd"
 # what Loop Start hands to the body, by slot
 LOOP_SLOT, POLICY_SLOT, ITERATION_SLOT = range(3)
 Prompt = dict[str, dict]
@@ -59,6 +59,10 @@ def find_body(prompt: Prompt, end: str, is_output: Callable[[str], bool]) -> Bod
     wanted = [link for node in sorted(kept) for link in links_of(prompt[node]).values()] + list(results.values())
     outside = tuple(dict.fromkeys(link for link in wanted if link[0] not in kept and link[0] != start))
     return Body(start, end, {node: fresh(prompt[node]) for node in sorted(kept)}, outside, results, shown)
+
+
+def has_end(prompt: Prompt, start: str) -> bool:
+    return any(node["class_type"] == END and links_of(node).get("loop") == (start, LOOP_SLOT) for node in prompt.values())
 
 
 def fresh(node: dict) -> dict:

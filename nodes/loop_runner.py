@@ -109,7 +109,7 @@ class BodyRunner:
             raise InterruptProcessingException()
         node = data.get("node_id")
         title = title_of(prompt[node], NODE_DISPLAY_NAME_MAPPINGS) if node in prompt else data.get("node_type")
-        raise BodyError(f"{title} (node {node}, {data.get('node_type')}) failed inside the loop: "
+        raise BodyError(f"{title} (node {node}) failed inside the loop: "
                         f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]", node)
 
 

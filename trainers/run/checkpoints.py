@@ -1,6 +1,7 @@
 """Checkpoints of a run: one safetensors file each, written whole or not at all."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -44,7 +45,8 @@ def save_checkpoint(folder: Path, iteration: int, tensors: dict[str, torch.Tenso
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, safetensors.SafetensorError) as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         full = any(sign in str(error) for sign in ("No space left", "StorageFull", "code: 28", "Disk quota"))
         reason = "the disk is full; free some space" if full else f"{error}"
         raise SaveFailed(f"the state of iteration {iteration} could not be saved in {folder}: {reason}") from error

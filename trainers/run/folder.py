@@ -96,20 +96,25 @@ class Run:
         """Locks <root>/<name> and settles what happens if it holds a run already.
 
         settings: JSON-serialisable values by name; plain: a setting's name as the user knows it.
-        Raises ValueError on the name, RunInUse, SettingsChanged, OSError.
+        Raises ValueError on the name, RunInUse, SettingsChanged, RuntimeError where the folder cannot be written.
         """
         if when_exists not in WHEN_EXISTS:
             raise ValueError(f"when_run_exists: '{when_exists}' is unknown; choose one of {', '.join(WHEN_EXISTS)}")
         folder = Path(root) / check_name(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = RunLock(folder / LOCK, name)
+        lock = None
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = RunLock(folder / LOCK, name)
             config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain)
             run = cls(folder, lock, config, notes)
             run.update()
             return run
-        except BaseException:
-            lock.release()
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            if isinstance(error, OSError):
+                raise RuntimeError(f"The run's folder {folder} cannot be written ({error}). Make room or change its rights, "
+                                   "or start ComfyUI with another output folder.") from error
             raise
 
     def load(self) -> tuple[int, dict[str, torch.Tensor], dict] | None:
