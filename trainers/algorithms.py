@@ -4,9 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from .advantages import Advantages
 from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .policy.value import Policy
+from .policy.weights import outside_inference
 from .policy_gradient import DDPO, DPOK, FlowGRPO, train_ddpo, train_dpok, train_flow_grpo
 from .rollout import Rollout
 from .update import SKIPPED, Optimizer
@@ -30,6 +33,8 @@ class Trainer:
     optimizer: Optimizer
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def train_step(policy: Policy, rollout: Rollout, advantages: Advantages, trainer: Trainer, *,
                progress: Callable[[int, int], None] | None = None) -> Policy:
     """The policy after one train step; the one that came in is unchanged.
@@ -37,6 +42,8 @@ def train_step(policy: Policy, rollout: Rollout, advantages: Advantages, trainer
     Its metrics hold the rollout's, the advantages' and the update's numbers; its memory what the advantage rule
     carries on. With nothing to learn from (all scores equal or failed) the weights stay and the metrics say so.
     """
+    # what the host's nodes made along the way may be inference tensors
+    rollout, advantages = outside_inference(rollout), outside_inference(advantages)
     numbers = dict(advantages.stats) | {"rollout_evaluations": rollout.evaluations}
     if bool(advantages.weight.any()):
         new = ALGORITHMS[type(trainer.settings)](policy, rollout, advantages, trainer.settings, trainer.optimizer,

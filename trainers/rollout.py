@@ -63,6 +63,8 @@ class Rollout:
         return [self.prompts.prompts[int(i)] for i in self.index]
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int = 0, *,
             weights: str = "behaviour", progress: Progress | None = None) -> Rollout:
     """Samples ``images_per_prompt`` images for some of the prompts.
@@ -102,6 +104,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
                    batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptSet, vae, prompt_number: int,
                          guidance: float = 1.0) -> Rollout:
     """A Rollout without trajectory out of model-space latents [B, C, H, W] that some sampler made.

@@ -5,6 +5,8 @@ their storage but was made outside is accepted, costs no memory and stays valid 
 """
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+
 import torch
 
 
@@ -30,9 +32,14 @@ def _alias(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def outside_inference(value):
-    """A copy of tensors (in lists, tuples and dicts too) that autograd accepts; everything else is passed through."""
+    """The same value with tensors that autograd accepts; what was made in inference mode is copied.
+
+    Looks into lists, tuples, dicts and dataclasses; call it outside of inference mode.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if value.is_inference() else value.detach()
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: outside_inference(getattr(value, f.name)) for f in fields(value)})
     if isinstance(value, (list, tuple)):
         return type(value)(outside_inference(v) for v in value)
     if isinstance(value, dict):

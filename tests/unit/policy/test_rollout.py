@@ -247,3 +247,13 @@ def test_an_unknown_trust_region_is_named():
     policy, run = made("sd3")
     with pytest.raises(ValueError, match="trust region"):
         train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="none"), Optimizer()))
+
+
+def test_rollout_and_train_step_work_as_nodes_run_them():
+    """The host runs nodes in inference mode, and hands on what they made there."""
+    policy, _ = made("sd3")
+    with torch.inference_mode():
+        run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+        new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(), Optimizer(average=0.9)))
+        again = train_step(new, run, feedback(run), Trainer(FlowGRPO(), Optimizer(average=0.9)))
+    assert again.step == 2 and not any(t.is_inference() for t in again.bank.values())
