@@ -1,0 +1,98 @@
+"""Wrong input in a real ComfyUI: an error on the node that says what is wrong and what to do."""
+from __future__ import annotations
+
+import pytest
+from posttrain.tests.host.spine_graph import spine
+
+
+def failing_node(result) -> str:
+    return result.error.get("node_type", "")
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"4.transition": "deterministic"}, ["no step was random", "noise level"]),
+    ({"4.transition": "ddim", "4.noise_level": 0.0}, ["no step was random"]),
+    ({"4.steps": 1}, ["leaves no step to train", "more steps"]),
+    ({"4.images_per_prompt": 1}, ["one image", "images per prompt"]),
+    ({"3.rank": 1000}, ["rank", "larger than layer"]),
+    ({"3.layer_pattern": "no such layer"}, ["no trainable layer", "another pattern"]),
+    ({"5.clip_range": 0.9, "5.beta": -0.0, "4.first_noisy_step": 9}, ["first noisy step"]),
+    ({"6.run_name": "../outside"}, ["run"]),
+    ({"6.run_name": ""}, ["run"]),
+    ({"12.file_name": "../outside"}, ["file name"]),
+])
+def test_settings_that_cannot_be_are_refused_in_words(host, changes, words):
+    result = host.run(spine("bad settings", 1, **{"6.when_run_exists": "start over", **changes}))
+    assert result.event in ("error", "rejected"), result.event
+    for word in words:
+        assert word in result.text, result.text
+
+
+@pytest.mark.parametrize("text, words", [("", ["no prompt", "at least one line"]), ("\n  \n", ["no prompt"])])
+def test_an_empty_prompt_list_is_refused(host, text, words):
+    graph = {"1": {"class_type": "PTDemoWorld", "inputs": spine("x")["1"]["inputs"]},
+             "2": {"class_type": "PTPromptList", "inputs": {"text": text}},
+             "3": {"class_type": "PTEncodePrompts", "inputs": {"prompts": ["2", 0], "clip": ["1", 1], "negative": ""}},
+             "4": {"class_type": "PTRollout", "inputs": {
+                 "policy": ["5", 0], "prompts": ["3", 0], "vae": ["1", 2], "sampling": ["6", 0], "iteration": 0}},
+             "5": spine("x")["3"], "6": spine("x")["4"], "7": {"class_type": "PreviewImage", "inputs": {"images": ["4", 1]}}}
+    result = host.run(graph)
+    assert result.event == "error" and failing_node(result) == "PTPromptList"
+    assert all(word in result.text for word in words), result.text
+
+
+def prompt_file_graph(name: str) -> dict:
+    return {"1": {"class_type": "PTDemoWorld", "inputs": spine("x")["1"]["inputs"]},
+            "2": {"class_type": "PTPromptFile", "inputs": {"file": name, "limit": 3}},
+            "3": {"class_type": "PTEncodePrompts", "inputs": {"prompts": ["2", 0], "clip": ["1", 1], "negative": ""}},
+            "4": {"class_type": "PTRollout", "inputs": {
+                "policy": ["5", 0], "prompts": ["3", 0], "vae": ["1", 2], "sampling": ["6", 0], "iteration": 0}},
+            "5": spine("x")["3"], "6": spine("x")["4"], "7": {"class_type": "PreviewImage", "inputs": {"images": ["4", 1]}}}
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("missing.txt", None, ["does not exist", "input folder"]),
+    ("latin.txt", "caf\xe9".encode("latin-1"), ["not UTF-8"]),
+    ("records.jsonl", b'{"prompt": "a red ball"}\nnot json\n', ["line 2", "JSON"]),
+    ("empty.txt", b"\n\n", ["no prompt"]),
+])
+def test_prompt_files_that_cannot_be_read_are_named(host, name, content, words):
+    if content is not None:
+        (host.base / "input" / name).write_bytes(content)
+    result = host.run(prompt_file_graph(name))
+    assert result.event == "error" and failing_node(result) == "PTPromptFile"
+    assert all(word in result.text for word in words), result.text
+
+
+def test_a_file_of_100000_lines_is_read_up_to_the_limit(host):
+    (host.base / "input" / "many.txt").write_text("\n".join(f"a red ball {i}" for i in range(100_000)), encoding="utf-8")
+    result = host.run(prompt_file_graph("many.txt"))
+    assert result.event == "success", result.text
+
+
+def test_a_guidance_needs_encoded_prompts_and_says_so(host):
+    graph = spine("unencoded", 1)
+    graph["7"]["inputs"]["prompts"] = ["1", 3]
+    result = host.run(graph)
+    assert result.event == "error" and "Encode Prompts" in result.text
+
+
+def test_settings_changed_under_the_same_name_are_a_question(host):
+    assert host.run(spine("changed", 1)).event == "success"
+    result = host.run(spine("changed", 2, **{"5.learning_rate": 5e-4}))
+    assert result.event == "error" and "learning_rate" in result.text
+    assert host.run(spine("changed", 2, **{"5.learning_rate": 5e-4,
+                                          "6.when_run_exists": "continue with changed settings"})).event == "success"
+
+
+def test_latents_of_another_model_are_refused(host):
+    graph = {"1": spine("x")["1"], "2": {"class_type": "EmptySD3LatentImage", "inputs": {
+                 "width": 64, "height": 64, "batch_size": 4}},
+             "3": spine("x")["3"], "4": {"class_type": "PTEncodePrompts", "inputs": {
+                 "prompts": ["1", 3], "clip": ["1", 1], "negative": ""}},
+             "5": {"class_type": "PTRolloutFromLatents", "inputs": {
+                 "policy": ["3", 0], "latent": ["2", 0], "prompts": ["4", 0], "vae": ["1", 2], "prompt_number": 1,
+                 "guidance": 1.0}},
+             "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 1]}}}
+    result = host.run(graph)
+    assert result.event == "error" and "16 channels" in result.text
