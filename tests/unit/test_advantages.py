@@ -150,3 +150,11 @@ def test_unknown_rule_and_wrong_shapes():
         advantages(scores([0.0, 1.0], [0, 0]), "median")
     with pytest.raises(ValueError, match="groups"):
         advantages(scores([0.0, 1.0], [0]))
+
+
+def test_groups_without_spread_do_not_shrink_the_others_batch_std():
+    a, groups = [0.1, 0.9, 0.4, 0.6], [0, 0, 1, 1]
+    alone = advantages(scores(a, groups, {"a": a}), "each reward in its group")
+    more, wider = [*a, 0.5, 0.5], [*groups, 2, 2]
+    beside = advantages(scores(more, wider, {"a": more}), "each reward in its group")
+    torch.testing.assert_close(beside.values[:4], alone.values)

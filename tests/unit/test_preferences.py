@@ -40,6 +40,7 @@ def test_all_pairs_and_margins():
     assert p.groups.tolist() == [0, 0, 0, 0, 0, 1]
     wide = preferences(s, "all pairs", least_margin=0.5)
     assert pairs(wide) == [(3, 0), (4, 5)]
+    assert pairs(preferences(s, "all pairs", least_margin=2.0)) == [], "a margin must be exceeded"
     none = preferences(s, "best and worst", least_margin=5)
     assert pairs(none) == [] and none.stats == {"pairs": 0, "groups": 2, "skipped_groups": 2, "failed": 0}
 

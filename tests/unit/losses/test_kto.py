@@ -59,3 +59,9 @@ def test_micro_batches_given_the_reference_point_are_the_batch():
     parts = sum(len(e) / 6 * kto_loss(e, r, y, point, 5.0).loss
                 for e, r, y in zip(*(t.split([1, 5]) for t in (error, ref, labels))))
     torch.testing.assert_close(whole, parts)
+
+
+def test_the_reference_point_gets_no_gradient():
+    error, point = torch.rand(3, dtype=F64).requires_grad_(), torch.zeros((), dtype=F64, requires_grad=True)
+    kto_loss(error, error.detach() + 0.1, torch.tensor([True, False, True]), point, 3.0).loss.backward()
+    assert error.grad.any() and point.grad is None

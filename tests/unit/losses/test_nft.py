@@ -78,3 +78,10 @@ def test_kl_weight_needs_a_kl():
     x0, data = batch()
     with pytest.raises(ValueError, match="kl: missing"):
         nft_loss(x0, x0, data, torch.zeros(4, dtype=F64), kl_weight=1e-4)
+
+
+def test_only_the_policy_and_the_kl_get_gradient():
+    x0, data = batch()
+    leaves = [v.clone().requires_grad_() for v in (x0, x0 + 0.1)]
+    nft_loss(leaves[0], leaves[1], data, torch.ones(4, dtype=F64)).loss.backward()
+    assert leaves[0].grad.any() and leaves[1].grad is None
