@@ -1,0 +1,134 @@
+"""Held-out prompts before and after training, in ComfyUI's own nodes.
+
+The exported LoRA goes through the stock LoraLoaderModelOnly, the images through the stock KSampler and VAEDecode; of
+the pack only the demo world (models, prompts, verifier) and Score Images take part.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import pack
+from .host import Host, HostError
+
+STEPS, SAMPLER, SCHEDULER, GUIDANCE, SIZE = 15, "euler", "simple", 1.0, 192  # 192 / 8 = 24 pixels
+SCORES = {"strict": "strict (all or nothing)", "dense": "dense (partial credit)"}
+SHOWN = 4  # images of each prompt kept for the picture
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one held-out prompt; before and after have the same seeds, so they are pairs."""
+
+    prompt: str
+    scores: dict[tuple[str, str], list[float]]  # ("before" | "after", "strict" | "dense") -> one per image
+    pictures: dict[str, list[Path]]  # "before" | "after" -> the first images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    groups: list[Group]
+
+    def values(self, when: str, score: str) -> list[float]:
+        return [value for group in self.groups for value in group.scores[when, score]]
+
+    def rate(self, when: str, score: str = "strict") -> tuple[float, float]:
+        """(mean, standard error)."""
+        return mean_and_error(self.values(when, score))
+
+    def gain(self, score: str = "strict") -> tuple[float, float]:
+        """(mean, standard error) of after - before over the pairs."""
+        pairs = zip(self.values("before", score), self.values("after", score))
+        return mean_and_error([after - before for before, after in pairs])
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    mean = sum(values) / len(values)
+    spread = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(spread / len(values))
+
+
+def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000) -> Evaluation:
+    """At least ``images`` images of the held-out prompts without and with the LoRA, from the same noise.
+
+    lora: its name as LoraLoader lists it. which_model: an option of the demo world node.
+    """
+    prompts = [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
+    each = math.ceil(images / len(prompts))
+    result = host.run(workflow(prompts, lora, which_model, each, seed), timeout=1800)
+    if result.event != "success":
+        raise HostError(f"the evaluation ended with {result.event}: {result.text}\n{host.log_tail(15)}")
+    return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])
+
+
+def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int) -> dict:
+    """The evaluation as a workflow in API format."""
+    graph = {
+        "world": node("PTDemoWorld", which_model=which_model, score=SCORES["strict"]),
+        "partial": node("PTDemoWorld", which_model=which_model, score=SCORES["dense"]),
+        "lora": node("LoraLoaderModelOnly", model=["world", 0], lora_name=lora, strength_model=1.0),
+        "empty": node("CLIPTextEncode", clip=["world", 1], text=""),
+        "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=each),
+    }
+    for number, prompt in enumerate(prompts):
+        graph[f"text-{number}"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
+        for when, model in (("before", "world"), ("after", "lora")):
+            name = f"{when}-{number}"
+            graph[f"sample-{name}"] = node(
+                "KSampler", model=[model, 0], positive=[f"text-{number}", 0], negative=["empty", 0], denoise=1.0,
+                latent_image=["latent", 0], seed=seed + number, steps=STEPS, cfg=GUIDANCE, sampler_name=SAMPLER,
+                scheduler=SCHEDULER)
+            graph[f"image-{name}"] = node("VAEDecode", samples=[f"sample-{name}", 0], vae=["world", 2])
+            graph[f"few-{name}"] = node("ImageFromBatch", image=[f"image-{name}", 0], batch_index=0, length=SHOWN)
+            graph[f"show-{name}"] = node("PreviewImage", images=[f"few-{name}", 0])
+            for score, world in (("strict", "world"), ("dense", "partial")):
+                graph[f"{score}-{name}"] = node(
+                    "PTScoreImages", images=[f"image-{name}", 0], reward=[world, 5], prompt=prompt,
+                    prompt_mode="one prompt for all images", prompts=["world", 4])
+    return graph
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def read(outputs: dict[str, dict], number: int, prompt: str, base: Path) -> Group:
+    """One prompt's scores and pictures out of the finished workflow."""
+    scores = {(when, score): column(outputs[f"{score}-{when}-{number}"]["text"][1])
+              for when in ("before", "after") for score in SCORES}
+    pictures = {when: [base / image["type"] / image["subfolder"] / image["filename"]
+                       for image in outputs[f"show-{when}-{number}"]["images"]] for when in ("before", "after")}
+    return Group(prompt, scores, pictures)
+
+
+def column(table: str) -> list[float]:
+    """The scores out of the table that Score Images shows."""
+    head, *lines = [line.split("\t") for line in table.splitlines()]
+    place = head.index("score")
+    return [float(line[place]) for line in lines]
+
+
+def picture(evaluation: Evaluation, path: Path, rows: int = 9, zoom: int = 3) -> None:
+    """Writes a PNG: a row for each of ``rows`` prompts, its first images before and after, framed in green where the
+    verifier accepts the image."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    groups = evaluation.groups[:: max(1, len(evaluation.groups) // rows)][:rows]
+    cell, left, top, gap = SIZE // 8 * zoom + 8, 300, 40, 24
+    sheet = Image.new("RGB", (left + 2 * SHOWN * cell + gap + 12, top + len(groups) * cell + 12), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for when, x in (("before", left), ("after", left + SHOWN * cell + gap)):
+        rate, error = evaluation.rate(when)
+        draw.text((x, 10), f"{when}: {rate:.0%} ± {error:.0%} right", "black", font)
+        for row, group in enumerate(groups):
+            y = top + row * cell
+            draw.text((12, y + cell / 2 - 12), group.prompt, "black", font)
+            for place, (file, passed) in enumerate(zip(group.pictures[when], group.scores[when, "strict"])):
+                box = (x + place * cell, y, x + (place + 1) * cell - 4, y + cell - 4)
+                draw.rectangle(box, outline="#2a9d4a" if passed else "#c8c8c8", width=3 if passed else 1)
+                with Image.open(file) as image:
+                    shown = image.convert("RGB").resize((cell - 12, cell - 12), Image.Resampling.NEAREST)
+                sheet.paste(shown, (box[0] + 4, y + 4))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

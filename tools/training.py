@@ -1,0 +1,114 @@
+"""Training runs through a real ComfyUI: a shipped workflow, changed here and there, submitted and watched."""
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from .host import ROOT, Host, HostError, Message
+
+WORKFLOWS = ROOT / "workflows" / "api"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished run: what it was, and its iterations as the server told them."""
+
+    which_model: str
+    lora: str  # its name, as LoraLoader lists it
+    lora_path: Path
+    seconds: float
+    iterations: list[dict] = field(default_factory=list)  # data of the posttrain.iteration events
+
+
+def load_workflow(source: str | dict, changes: dict[str, object] | None = None) -> dict:
+    """workflows/api/<source>.json (or a graph itself) with ``changes``: {"PTSampling.seed": 3} sets that input on every
+    node of that type."""
+    if isinstance(source, str):
+        source = json.loads((WORKFLOWS / f"{source}.json").read_text(encoding="utf-8"))
+    graph = copy.deepcopy(source)
+    for place, value in (changes or {}).items():
+        kind, key = place.split(".")
+        nodes = [node for node in graph.values() if node["class_type"] == kind]
+        if not nodes:
+            raise ValueError(f"the workflow has no node of type {kind}, so {place} cannot be set")
+        for node in nodes:
+            node["inputs"][key] = value
+    return graph
+
+
+def producer(graph: dict, kind: str, key: str) -> str:
+    """The id of the node that feeds an input of the only node of a type."""
+    return the(graph, kind, key)[0]
+
+
+def the(graph: dict, kind: str, key: str) -> Any:
+    """The value of an input of the only node of a type."""
+    found = [node["inputs"][key] for node in graph.values() if node["class_type"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"expected one {kind} in the workflow, found {len(found)}")
+    return found[0]
+
+
+def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = None, timeout: float = 6 * 3600) -> Training:
+    """Runs a training workflow to its end. HostError, with the reason, when it does not reach it."""
+    iterations: list[dict] = []
+
+    def on_message(message: Message) -> None:
+        if message["type"] == "posttrain.iteration":
+            iterations.append(message["data"])
+        if watch:
+            watch(message)
+
+    result = host.run(graph, on_message=on_message, timeout=timeout)
+    if result.event != "success":
+        raise HostError(f"the training ended with {result.event}: {result.text}\n{host.log_tail(15)}")
+    lora = f"{the(graph, 'PTSaveLora', 'file_name')}.safetensors"
+    path = host.base / "models" / "loras" / lora
+    if not path.is_file():
+        raise HostError(f"the training ended, but there is no LoRA at {path}")
+    return Training(the(graph, "PTDemoWorld", "which_model"), lora, path, result.seconds, iterations)
+
+
+class Progress:
+    """Shows a training in the terminal: one line that changes, or a line now and then where the output is no terminal."""
+
+    def __init__(self, every: float = 10.0, label: str = "") -> None:
+        """every: seconds between lines. label: whose lines they are, where several trainings run at once."""
+        self.every, self.said, self.label = every, 0.0, label
+        self.tty = sys.stdout.isatty() and not label
+        self.first: float | None = None
+
+    def __call__(self, message: Message) -> None:
+        data = message.get("data") or {}
+        if message["type"] == "posttrain.message":
+            print(f"{self.clear()}{self.label}  {data['text']}", flush=True)
+        if message["type"] != "posttrain.iteration":
+            return
+        last = data["iteration"] >= data["iterations"]
+        if not (self.tty or last or time.monotonic() - self.said >= self.every):
+            return
+        self.said = time.monotonic()
+        print(self.clear() + self.line(data), end="" if self.tty and not last else "\n", flush=True)
+
+    def line(self, data: dict) -> str:
+        metrics = data["metrics"]
+        reward = metrics.get("reward_mean")
+        self.first = reward if self.first is None else self.first
+        parts = [f"iteration {data['iteration']:>3} of {data['iterations']}"]
+        if reward is not None:
+            parts.append(f"reward {reward:.3f} (at first {self.first:.3f})")
+        if metrics.get("kl") is not None:
+            parts.append(f"KL {metrics['kl']:.2e}")
+        return f"{self.label}  " + "   ".join([*parts, f"{clock(data['seconds_left'])} left"])
+
+    def clear(self) -> str:
+        return "\r\033[K" if self.tty else ""
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
