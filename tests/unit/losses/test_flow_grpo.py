@@ -43,7 +43,7 @@ def test_golden_once_the_kl_forgets_delta_again(golden, close, float32_constant,
     out = flow_grpo_loss(lp, old, advantages, file.const("clip_range"), kl * delta, beta)
     close(lp, file["out.log_prob"], tolerance)
     # float32 ratios: the last step's 1/std^2 magnifies rounding beyond the clip range itself (golden README)
-    close(out.ratio - 1, file["out.ratio"] - 1, 1e-6 if precision else 2e-2)
+    close(out.ratio - 1, file["out.ratio"] - 1, 1e-6 if precision else 6e-3)
     close(out.loss, file["out.loss"], tolerance)
     assert out.clip_fraction.item() == pytest.approx(file["out.clipfrac"].item())
     if case != "b":
@@ -56,7 +56,7 @@ def test_golden_once_the_kl_forgets_delta_again(golden, close, float32_constant,
         if name == "uncond_output":
             assert leaf.grad is None and not file["grad.uncond_output"].any()
         else:
-            close(leaf.grad, file[f"grad.{name}"], 1e-6 if precision else 2e-2)
+            close(leaf.grad, file[f"grad.{name}"], 1e-6 if precision else 6e-3)
 
 
 def test_dance_grpo_golden(golden, close):

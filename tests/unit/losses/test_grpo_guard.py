@@ -39,13 +39,13 @@ def test_golden(golden, close, float32_constant, precision, tolerance, case):
         kl = gaussian_kl(g.mean, ref.mean, g.std) * delta  # the official KL forgets Delta
         advantages = file["in.advantages"][:, j].to(dtype).clamp(-most, most)
         out = grpo_guard_loss(ratio, advantages, delta, file.const("clip_range"), kl, file.const("beta"))
-        close(out.ratio - 1, file["out.ratio"][j] - 1, 1e-6 if precision else 3e-2)
+        close(out.ratio - 1, file["out.ratio"][j] - 1, 1e-6 if precision else 2e-3)
         close(out.policy_loss, file["out.policy_loss"][j], tolerance)
         close(out.loss, file["out.loss"][j], tolerance)
         total = total + out.loss
     total.backward()
     # float32: rows near the clip's edge may fall on either side, and the last step divides by a tiny Delta
-    close(velocity.grad, file["grad.model_output"], 1e-6 if precision else 3e-2)
+    close(velocity.grad, file["grad.model_output"], 1e-6 if precision else 2e-3)
 
 
 def test_expected_log_ratio_is_zero_for_guard_and_negative_without():
