@@ -9,7 +9,7 @@ from typing import Any
 from ..trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, Plan, Session, check_name, run_state
 from .live import emit
 from .loop_body import Body, find_body, has_end
-from .loop_runner import FEED, SINK, BodyError, BodyRunner, PTLoopFeed, PTLoopSink, one_loop_at_a_time
+from .loop_runner import FEED, SINK, BodyError, BodyRunner, PTLoopFeed, PTLoopSink
 from .run_reader import runs_root
 from .run_settings import plain, settings_of
 from .sockets import LOOP, MENU, POLICY
@@ -36,18 +36,19 @@ def run_inputs() -> dict:
     return {
         "run_name": ("STRING", {"default": "my run", "tooltip": "Name of this training. Its curve, sample pictures and "
                      "checkpoints go to output/posttrain/<name>, and a training of the same name goes on from there."}),
-        "iterations": ("INT", {"default": 50, "min": 1, "max": 1_000_000, "tooltip": "How many iterations the run shall "
-                       "have in all. Raise it later to train on."}),
+        "iterations": ("INT", {"default": 50, "min": 1, "max": 1_000_000, "tooltip": "How many iterations the run "
+                       "shall have in all. Raise it later to train on."}),
         "when_run_exists": (WHEN_EXISTS, {"default": CONTINUE, "tooltip": "What to do if there is a run of this name. "
-                            "continue: go on from its last checkpoint, and ask if settings differ. continue with changed "
-                            "settings: go on with the new ones. start over: train anew; the old run is kept as a "
-                            "backup."}),
-        "save_every": ("INT", {"default": 20, "min": 1, "max": 100_000, "tooltip": "Iterations between checkpoints. One "
-                       "is also saved at the end, on Cancel and on an error."})}
+                            "continue: go on from its last checkpoint, and ask if settings differ. continue with "
+                            "changed settings: go on with the new ones. start over: train anew; the old run is kept as "
+                            "a backup."}),
+        "save_every": ("INT", {"default": 20, "min": 1, "max": 100_000, "tooltip": "Iterations between checkpoints. "
+                       "One is also saved at the end, on Cancel and on an error."})}
 
 
 def samples_input() -> tuple:
-    return ("INT", {"default": 10, "min": 0, "max": 100_000, "tooltip": "Iterations between saved sample grids. 0: none."})
+    return ("INT", {"default": 10, "min": 0, "max": 100_000,
+                    "tooltip": "Iterations between saved sample grids. 0: none."})
 
 
 def name_is_valid(run_name) -> bool | str:
@@ -91,7 +92,8 @@ class PTLoopStart:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}), **run_inputs()},
+        return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
+                             **run_inputs()},
                 "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -113,8 +115,8 @@ class PTLoopStart:
 
 
 class PTLoopEnd:
-    DESCRIPTION = ("Where the training loop ends. Runs the nodes between Loop Start and here as often as asked, shows the "
-                   "curve, saves checkpoints and hands out the trained policy.")
+    DESCRIPTION = ("Where the training loop ends. Runs the nodes between Loop Start and here as often as asked, shows "
+                   "the curve, saves checkpoints and hands out the trained policy.")
     CATEGORY, FUNCTION, OUTPUT_NODE, INPUT_IS_LIST = CATEGORY, "run", True, True
     RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
     OUTPUT_TOOLTIPS = ("The trained policy.", "What became of the run, in words.")
@@ -124,9 +126,11 @@ class PTLoopEnd:
         return {"required": {
             "loop": (LOOP, {"tooltip": "From Loop Start, directly."}),
             # lazy and raw: the host neither makes these values for this node nor blocks it for want of them
-            "policy": (POLICY, {"lazy": True, "rawLink": True, "tooltip": "The policy after this iteration, from Train Step."})},
+            "policy": (POLICY, {"lazy": True, "rawLink": True,
+                                "tooltip": "The policy after this iteration, from Train Step."})},
             "optional": {
-            "images": ("IMAGE", {"lazy": True, "rawLink": True, "tooltip": "Images made in the iteration, for the sample grids."}),
+            "images": ("IMAGE", {"lazy": True, "rawLink": True,
+                                 "tooltip": "Images made in the iteration, for the sample grids."}),
             "samples_every": samples_input()},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
@@ -166,9 +170,10 @@ class PTLoopRunner:
         extra_data = {key: value[0] for key, value in others.items() if value[0] is not None}
         plan = Plan(**{**loop.plan.__dict__, "samples_every": samples_every[0]})
         session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING)
+        runner = BodyRunner(body, outside, dynprompt, unique_id, extra_data,
+                            lambda: (session.iteration, plan.iterations))
         try:
-            with session, BodyRunner(body, outside, dynprompt, unique_id, extra_data,
-                                     lambda: (session.iteration, plan.iterations)) as runner:
+            with session, runner:
                 while not session.done:
                     results = await runner.run(loop, session.policy, session.iteration)
                     session.advance(one_policy(results["policy"]), joined(results.get("images")))

@@ -36,7 +36,8 @@ class Body:
 
 
 def is_link(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (int, float))
+    pair = isinstance(value, list) and len(value) == 2
+    return pair and isinstance(value[0], str) and isinstance(value[1], (int, float))
 
 
 def links_of(node: dict) -> dict[str, Link]:
@@ -62,7 +63,8 @@ def find_body(prompt: Prompt, end: str, is_output: Callable[[str], bool]) -> Bod
 
 
 def has_end(prompt: Prompt, start: str) -> bool:
-    return any(node["class_type"] == END and links_of(node).get("loop") == (start, LOOP_SLOT) for node in prompt.values())
+    ends = (node for node in prompt.values() if node["class_type"] == END)
+    return any(links_of(end).get("loop") == (start, LOOP_SLOT) for end in ends)
 
 
 def fresh(node: dict) -> dict:

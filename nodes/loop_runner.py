@@ -1,10 +1,10 @@
 """Runs the body of a loop, iteration after iteration, with an executor of the host inside one node."""
 from __future__ import annotations
 
-import asyncio
 import inspect
+import types
 import uuid
-from weakref import WeakKeyDictionary
+from collections.abc import Coroutine
 
 from .loop_body import ITERATION_SLOT, LOOP_SLOT, POLICY_SLOT, Body, fresh, title_of
 from .loop_server import BodyServer
@@ -14,8 +14,6 @@ SINK_ID = "posttrain results"
 MOST_SLOTS = 64
 # values on their way between a loop and its body, by key; a prompt itself can hold only JSON
 _values: dict[str, dict] = {}
-# body nodes that wait let other nodes of the workflow run meanwhile, but not another loop: both would own the progress
-_one_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 class BodyError(RuntimeError):
@@ -26,10 +24,6 @@ class BodyError(RuntimeError):
         self.node = node
 
 
-def one_loop_at_a_time() -> asyncio.Lock:
-    return _one_loop.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-
-
 class BodyRunner:
     """``with BodyRunner(...) as body: results = await body.run(loop, policy, iteration)``.
 
@@ -37,7 +31,8 @@ class BodyRunner:
     bar: called for the loop's own progress, -> (done, all).
     """
 
-    def __init__(self, body: Body, outside: dict[tuple[str, int], list], dynprompt, unique_id: str, extra_data: dict, bar):
+    def __init__(self, body: Body, outside: dict[tuple[str, int], list], dynprompt, unique_id: str, extra_data: dict,
+                 bar):
         from server import PromptServer
         self.body, self.extra_data, self._outside = body, extra_data, outside
         self._node, self._dynprompt, self._bar = unique_id, dynprompt, bar
@@ -58,12 +53,9 @@ class BodyRunner:
         return self
 
     def __exit__(self, *_) -> None:
-        from comfy_execution import progress
         self._server.close()
         for key in [key for key in _values if key.startswith(self._key)]:
             del _values[key]
-        # the body's executor put its own registry there; this puts back what the outer workflow reports to
-        progress.global_progress_registry = self._progress
         self._progress.update_progress(self._node, *self._bar())
 
     async def run(self, loop, policy, iteration: int) -> dict[str, list]:
@@ -79,13 +71,14 @@ class BodyRunner:
             name: list(link) for name, link in self.body.results.items()}}}
         # the executor forgets a cancel that came before it starts: ask at the last moment
         throw_exception_if_processing_interrupted()
-        await self._executor.execute_async(prompt, self.prompt_id, dict(self.extra_data), [SINK_ID, *self.body.shown])
+        await with_own_progress(self._executor.execute_async(
+            prompt, self.prompt_id, dict(self.extra_data), [SINK_ID, *self.body.shown]))
         if not self._executor.success:
             self._raise(prompt)
         results = _values.get(self._key + SINK_ID)
         if results is None:
-            raise BodyError("The loop's body gave no policy: one of its nodes blocked the execution. Inside a loop every "
-                            "node on the way from Loop Start to Loop End has to run in every iteration.")
+            raise BodyError("The loop's body gave no policy: one of its nodes blocked the execution. Inside a loop "
+                            "every node on the way from Loop Start to Loop End has to run in every iteration.")
         return results
 
     def _feed(self, node: str, iteration: int) -> dict:
@@ -111,6 +104,27 @@ class BodyRunner:
         title = title_of(prompt[node], NODE_DISPLAY_NAME_MAPPINGS) if node in prompt else data.get("node_type")
         raise BodyError(f"{title} (node {node}) failed inside the loop: "
                         f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]", node)
+
+
+@types.coroutine
+def with_own_progress(running: Coroutine):
+    """Awaits an executor's run. It puts its own progress registry in the host's one place for it; whenever it waits, so
+    that other nodes of the workflow may run, and when it ends, what the workflow reports to is back there."""
+    from comfy_execution import progress
+    own = None
+    step, value = running.send, None
+    while True:
+        outer, progress.global_progress_registry = progress.global_progress_registry, own
+        try:
+            waits_for = step(value)
+        except StopIteration as end:
+            return end.value
+        finally:
+            own, progress.global_progress_registry = progress.global_progress_registry, outer
+        try:
+            step, value = running.send, (yield waits_for)
+        except BaseException as error:
+            step, value = running.throw, error
 
 
 def new_executor(server):

@@ -1,7 +1,7 @@
 """Stands in for the host's server while a loop's body runs inside a node.
 
 The body is run by an executor of its own, once per iteration. What that executor tells about starting, ending and
-failing is the loop's business, not the page's; what it tells about progress reaches the page, at most ten times a second.
+failing is the loop's business, not the page's; what it tells about progress reaches the page, ten times a second.
 """
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-ENDS_AND_STARTS = {"execution_start", "execution_cached", "execution_success", "execution_error", "execution_interrupted"}
+ENDS_AND_STARTS = {"execution_start", "execution_cached", "execution_success", "execution_error",
+                   "execution_interrupted"}
 OFTEN = {"progress_state", "executing", "progress"}
 GAP = 0.1  # seconds
 

@@ -8,8 +8,8 @@ from .train import RULES
 
 
 class PTTrain:
-    DESCRIPTION = ("Trains a policy: rollout, score, advantages and train step, as often as asked. The same as the wired "
-                   "loop with Rollout, Score, Advantages and Train Step, in one node.")
+    DESCRIPTION = ("Trains a policy: rollout, score, advantages and train step, as often as asked. The same as the "
+                   "wired loop with Rollout, Score, Advantages and Train Step, in one node.")
     CATEGORY, FUNCTION, OUTPUT_NODE = f"{MENU}/7 Loop", "run", True
     RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
     OUTPUT_TOOLTIPS = ("The trained policy.", "What became of the run, in words.")

@@ -81,7 +81,10 @@ def test_two_loops_in_one_workflow(host):
     first, second = (loop_graph(f"pair {i}", ITERATIONS, score="LabScoreAsync") for i in (1, 2))
     second = {f"2{i}": {**n, "inputs": {k: [f"2{v[0]}", v[1]] if isinstance(v, list) else v
                                         for k, v in n["inputs"].items()}} for i, n in second.items()}
-    result = host.run(first | second)
+    result = host.run(first | second, keep=True)
+    later = [m["data"]["nodes"] for _, m in result.messages if m["type"] == "progress_state"][-1]
+    # loops that wait for their nodes take turns, and each one's progress still reaches the page
+    assert {later[i]["state"] for i in ("7", "8", "27", "28")} == {"finished"}
     assert report(result, "8") == report(result, "28") == (ITERATIONS, pytest.approx(plain_loop(ITERATIONS), rel=1e-6))
 
 

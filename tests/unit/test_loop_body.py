@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 from posttrain.nodes.loop_body import Body, find_body, fresh, has_end
+from posttrain.nodes.loop_runner import new_executor
 from posttrain.nodes.run_settings import plain, settings_of
 
 
@@ -129,3 +132,27 @@ def test_iterations_of_an_earlier_loop_are_a_setting():
     prompt["25"] = node("PTLoopEnd", loop=["22", 0], policy=["24", 0])
     values = settings(prompt, "25")
     assert sorted(v for k, v in values.items() if k.endswith(".iterations")) == [5]
+
+
+class Executor0364:
+    def __init__(self, server, cache_type=False, cache_size=None):
+        self.limits = {}
+
+
+class Executor0375:
+    def __init__(self, server, cache_type=False, cache_args=None):
+        self.limits = {"ram": cache_args["ram"], "lru": cache_args.get("lru", 0)}
+
+
+class Executor038(Executor0375):
+    def __init__(self, server, cache_type=False, cache_args=None):
+        super().__init__(server, cache_type, cache_args)
+        self.limits["ram_inactive"] = cache_args["ram_inactive"]
+
+
+@pytest.mark.parametrize("executor", [Executor0364, Executor0375, Executor038])
+def test_executor_of_each_host_version_can_be_made(monkeypatch, executor):
+    """Only one of these hosts can be installed here; the others' constructors are stated as their sources have them."""
+    host = types.SimpleNamespace(PromptExecutor=executor, CacheType=types.SimpleNamespace(CLASSIC=0))
+    monkeypatch.setitem(sys.modules, "execution", host)
+    assert set(new_executor(None).limits.values()) <= {0}

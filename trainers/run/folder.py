@@ -51,8 +51,8 @@ def check_name(name: str) -> str:
     if not name or not name.strip():
         raise ValueError(f"run_name: it is empty; give the run a name, {advice}")
     if FORBIDDEN.search(name) or name.strip(". ") != name:
-        raise ValueError(f"run_name: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space at the "
-                         f"ends); {advice}")
+        raise ValueError(f"run_name: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
+                         f"at the ends); {advice}")
     if RESERVED.fullmatch(name):
         raise ValueError(f"run_name: Windows keeps the name '{name}' for itself; choose another")
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
@@ -113,8 +113,8 @@ class Run:
             if lock is not None:
                 lock.release()
             if isinstance(error, OSError):
-                raise RuntimeError(f"The run's folder {folder} cannot be written ({error}). Make room or change its rights, "
-                                   "or start ComfyUI with another output folder.") from error
+                raise RuntimeError(f"The run's folder {folder} cannot be written ({error}). Make room or change its "
+                                   "rights, or start ComfyUI with another output folder.") from error
             raise
 
     def load(self) -> tuple[int, dict[str, torch.Tensor], dict] | None:

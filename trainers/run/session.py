@@ -104,8 +104,8 @@ class Session:
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
-                f"{MOST_SKIPPED} updates in a row were skipped: the reward or the loss was not a number. The weights are "
-                f"as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+                f"{MOST_SKIPPED} updates in a row were skipped: the reward or the loss was not a number. The weights "
+                f"are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
@@ -113,7 +113,9 @@ class Session:
             return
         try:
             failed = self._save_rest()
-            status = "done" if kind is None else "cancelled" if issubclass(kind, self._cancelled) else "error"
+            status = "error" if kind or failed else "done"
+            if kind is not None and issubclass(kind, self._cancelled):
+                status = "cancelled"
             self.summary = self._summarise(status, failed)
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
@@ -154,11 +156,12 @@ class Session:
             return None
         try:
             self._save()
-        except SaveFailed as failed:
-            self.message(f"{failed}. Until ComfyUI is closed the state is kept in memory: free some space and queue "
-                         "again.", "warning")
+            return None
+        except SaveFailed as error:
+            failed = SaveFailed(f"{error}. Until ComfyUI is closed the state is kept in memory: make room and queue "
+                                "again")
+            self.message(f"{failed}.", "warning")
             return failed
-        return None
 
     def _save_samples(self, images: torch.Tensor) -> None:
         path = self.run.save_samples(images, self.iteration)
@@ -177,15 +180,15 @@ class Session:
         if failed is not None:
             return f"{run}: {failed}."
         if status == "done" and done == self._before:
-            return f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing to " \
-                   "do. To train on, raise 'iterations'."
+            return (f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing "
+                    "to do. To train on, raise 'iterations'.")
         if status == "done":
             return f"{run}: trained to iteration {done} (from {self._before}). Saved in {self.run.folder}."
         how = "was cancelled" if status == "cancelled" else "stopped with an error"
         if done == 0:
             return f"{run} {how} before its first iteration was done."
-        return f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {self.run.folder}. Queue " \
-               f"again to go on, or set 'iterations' to {done} to use it as it is."
+        return (f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {self.run.folder}. "
+                f"Queue again to go on, or set 'iterations' to {done} to use it as it is.")
 
     def _log(self, metrics: dict) -> None:
         now = time.monotonic()

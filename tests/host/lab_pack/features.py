@@ -124,5 +124,5 @@ class LabBlock(_Node):
         return (ExecutionBlocker(None),)
 
 
-FEATURES = {c.__name__: c for c in (LabScoreV3, LabScoreAsync, LabScoreExpand, LabScoreLazy, LabSplit, LabJoin, LabOutside,
-                                    LabUseOutside, LabChanging, LabBlock)}
+FEATURES = {c.__name__: c for c in (LabScoreV3, LabScoreAsync, LabScoreExpand, LabScoreLazy, LabSplit, LabJoin,
+                                    LabOutside, LabUseOutside, LabChanging, LabBlock)}

@@ -1,4 +1,4 @@
-"""A policy that is quick to train, as a value, and the nodes of a loop around it. One iteration moves 1 MB of images."""
+"""A policy that is quick to train, as a value, and the nodes of a loop around it. An iteration moves 1 MB of images."""
 from __future__ import annotations
 
 import time

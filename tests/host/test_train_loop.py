@@ -1,0 +1,98 @@
+"""Train, the loop in one node, and the loop drawn by hand: on the real demo model they come to the same weights."""
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from posttrain.tests.host.lab_graph import node, summary
+from posttrain.trainers.run.checkpoints import list_checkpoints, load_checkpoint
+
+RULE = "per-prompt memory"  # the rule that also carries something from iteration to iteration
+
+
+def setting() -> dict:
+    """Model 1, prompts 2, policy 3, sampling 4, trainer 5."""
+    return {
+        "1": node("PTDemoWorld", which_model="flow (tiny SD3)", score="mixed (half strict, half partial credit)"),
+        "2": node("PTEncodePrompts", prompts=["1", 3], clip=["1", 1], negative=""),
+        "3": node("PTCreatePolicy", model=["1", 0], rank=4, alpha=4.0, layers="attention", seed=0),
+        "4": node("PTSampling", width=24, height=24, steps=4, scheduler="simple", guidance=1.0, prompts_per_iteration=2,
+                  images_per_prompt=4, batch_size=4, seed=1),
+        "5": node("PTFlowGRPO", learning_rate=1e-3, updates_per_rollout=1, clip_range=1e-4, trust="clipped ratio",
+                  beta=0.0, watch_kl=False)}
+
+
+def wired(run: str, iterations: int) -> dict:
+    return setting() | {
+        "6": node("PTLoopStart", policy=["3", 0], run_name=run, iterations=iterations, when_run_exists="continue",
+                  save_every=2),
+        "7": node("PTRollout", policy=["6", 1], prompts=["2", 0], vae=["1", 2], sampling=["4", 0], iteration=["6", 2]),
+        "8": node("PTScore", rollout=["7", 0], reward=["1", 5]),
+        "9": node("PTAdvantages", scores=["8", 0], rule=RULE, clip=5.0, policy=["6", 1]),
+        "10": node("PTTrainStep", policy=["6", 1], rollout=["7", 0], feedback=["9", 0], trainer=["5", 0]),
+        "11": node("PTLoopEnd", loop=["6", 0], policy=["10", 0], images=["7", 1], samples_every=1)}
+
+
+def in_one_node(run: str, iterations: int, **changed) -> dict:
+    return setting() | {"6": node("PTTrain", **{
+        "policy": ["3", 0], "prompts": ["2", 0], "vae": ["1", 2], "sampling": ["4", 0], "reward": ["1", 5],
+        "trainer": ["5", 0], "advantage_rule": RULE, "run_name": run, "iterations": iterations,
+        "when_run_exists": "continue", "save_every": 2, "samples_every": 1} | changed)}
+
+
+def folder_of(host, run):
+    return host.base / "output" / "posttrain" / run
+
+
+def state(host, run):
+    return load_checkpoint(list_checkpoints(folder_of(host, run) / "checkpoints")[-1][1])
+
+
+def points(host, run):
+    lines = map(json.loads, (folder_of(host, run) / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines]
+
+
+def same(first, second) -> bool:
+    return first[0] == second[0] and first[1].keys() == second[1].keys() and all(
+        torch.equal(first[1][key], second[1][key]) for key in first[1])
+
+
+@pytest.fixture(scope="module")
+def drawn(host):
+    """The wired loop after four iterations, the last two of them resumed."""
+    for iterations in (2, 4):
+        result = host.run(wired("drawn", iterations))
+        assert result.event == "success", result.text
+    return state(host, "drawn")
+
+
+def test_train_and_the_wired_loop_come_to_equal_weights(host, drawn):
+    result = host.run(in_one_node("one node", 4))
+    assert result.event == "success", result.text
+    alone = state(host, "one node")
+    assert same(alone, drawn)
+    assert alone[2] == drawn[2]  # metrics, step counts and the rule's memory, too
+    assert points(host, "one node") == points(host, "drawn") and len(points(host, "drawn")) == 4
+    assert any(key.endswith("lora_B") and value.abs().max() > 0 for key, value in alone[1].items())
+    samples = [sorted(p.name for p in (folder_of(host, run) / "samples").iterdir()) for run in ("one node", "drawn")]
+    assert samples[0] == samples[1] == [f"iteration_{i:06d}.webp" for i in (1, 2, 3, 4)]
+
+
+def test_train_cancelled_and_resumed_comes_to_the_same(host, drawn):
+    cancelled = host.run(in_one_node("halted", 4), cancel_when=lambda m: (
+        m["type"] == "posttrain.iteration" and m["data"]["iteration"] == 1))
+    assert cancelled.event == "interrupted"
+    assert state(host, "halted")[0] < 4
+    assert host.run(in_one_node("halted", 4)).event == "success"
+    assert same(state(host, "halted"), drawn)
+
+
+def test_train_answers_as_the_loop_does(host):
+    host.run(in_one_node("answers", 1))
+    again = host.run(in_one_node("answers", 1))
+    assert "nothing to do" in summary(again) and "posttrain.iteration" not in again.counts
+    asked = host.run(in_one_node("answers", 2, advantage_rule="batch"))
+    assert "Train, advantage_rule: per-prompt memory -> batch" in asked.text
+    assert host.run(in_one_node("a/b", 1)).event == "rejected"
