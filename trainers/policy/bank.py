@@ -54,12 +54,19 @@ def trainable_layers(diffusion_model: torch.nn.Module, recipe: Recipe) -> dict[s
         raise ValueError(f"layer pattern {recipe.pattern!r} is not a valid regular expression ({error}); "
                          "correct it, or leave it empty to use the choice of layers above it") from None
     layers = {name: module for name, module in diffusion_model.named_modules()
-              if isinstance(module, kinds) and wanted.search(name) and getattr(module, "groups", 1) == 1}
+              if isinstance(module, kinds) and wanted.search(name) and not _unsuited(module)}
     if not layers:
         what = f"pattern {recipe.pattern!r}" if recipe.pattern else f"choice {recipe.targets!r}"
         raise ValueError(f"model: no trainable layer matches the {what}; choose 'all linear layers' "
                          "or another pattern")
     return layers
+
+
+def _unsuited(layer: torch.nn.Module) -> bool:
+    """Grouped convolutions, and those at the latent itself: with a few channels nothing there is low-rank."""
+    if isinstance(layer, torch.nn.Linear):
+        return False
+    return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8
 
 
 def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, torch.Tensor]:
