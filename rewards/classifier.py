@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .base import Prompt, RewardInfo
 from .half import through_half
 from .holder import Holder, in_batches
-from .hub import transformers_class
+from .hub import load_folder
 from .preprocess import Geometry, preprocess
 
 FROM_PROMPT = "named in the prompt"
@@ -88,14 +88,8 @@ def named_class(prompt: str, labels: Sequence[str]) -> int | None:
 
 
 def build_classifier(folder: Path) -> nn.Module:
-    """The frozen network of a folder. Never downloads; pickled weights only as plain weights."""
-    try:
-        network = transformers_class("AutoModelForImageClassification").from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder.name} could not be loaded as an image classifier: {error}. The folder needs "
-                         "config.json and complete weights (model.safetensors).") from error
-    return network.eval().requires_grad_(False)
+    """The frozen network of a folder."""
+    return load_folder("AutoModelForImageClassification", folder, "an image classifier")
 
 
 def read_labels(folder: Path) -> list[str]:
