@@ -1,67 +1,18 @@
-"""The run folder: resume, questions, and everything that can go wrong with a disk."""
+"""The run folder: resume, questions, names, metrics, and what is kept."""
 from __future__ import annotations
 
 import json
-import os
-import signal
+import shutil
 import subprocess
 import sys
-import textwrap
 import time
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 import torch
-from posttrain.trainers import run as runs
+from posttrain.tests.unit.run_helpers import ROOT, Counter, Heard, files, train
 from posttrain.trainers.run import Plan, Run, RunInUse, Session, SettingsChanged, TrainingStopped
-from posttrain.trainers.run.checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
+from posttrain.trainers.run.checkpoints import list_checkpoints, load_newest, prune, save_checkpoint
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
-from posttrain.trainers.run.samples import LARGEST, grid, save_samples
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Counter:
-    """The least that a policy can be; each step depends on all before it, so a resume that is not exact shows."""
-
-    value: torch.Tensor = field(default_factory=lambda: torch.tensor([0.5], dtype=torch.float64))
-    metrics: dict = field(default_factory=dict)
-
-    def state(self):
-        return {"value": self.value, "same memory": self.value}, {"metrics": self.metrics}
-
-    def with_state(self, tensors, meta):
-        return replace(self, value=tensors["value"], metrics=meta["metrics"])
-
-    def stepped(self, **metrics):
-        value = 3.7 * self.value * (1 - self.value)
-        return Counter(value, {"reward_mean": float(value), **metrics})
-
-
-class Heard(list):
-    def __call__(self, kind, **data):
-        self.append((kind, data))
-
-    def of(self, kind):
-        return [data for k, data in self if k == kind]
-
-
-def train(root, iterations, *, stop_at=None, heard=None, settings=None, name="cats", error=RuntimeError, **plan):
-    """Trains and returns the session; at ``stop_at`` iterations ``error`` is raised, as a failing node would."""
-    session = Session(root, Plan(name, iterations, **{"save_every": 4} | plan), Counter(), settings or {"a": 1},
-                      heard if heard is not None else Heard(), cancelled=(KeyboardInterrupt,))
-    with session:
-        while not session.done:
-            if session.iteration == stop_at:
-                raise error("stopped by the test")
-            session.advance(session.policy.stepped())
-    return session
-
-
-def files(root, name="cats"):
-    return [i for i, _ in list_checkpoints(root / name / "checkpoints")]
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
@@ -164,79 +115,6 @@ def test_second_run_at_once_is_refused_here(tmp_path):
     Run.open(tmp_path, "cats", {}).close()
 
 
-def child(tmp_path, code, **extra):
-    """Python in another process, with the pack importable."""
-    head = f"""
-        import sys, types, time, json
-        from pathlib import Path
-        pack = types.ModuleType("posttrain"); pack.__path__ = [{str(ROOT)!r}]; sys.modules["posttrain"] = pack
-        import torch
-        from posttrain.trainers.run import Run, Session, Plan
-        root = Path({str(tmp_path)!r})
-    """
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **extra)
-
-
-def test_other_process_holds_the_run_until_it_dies(tmp_path):
-    other = child(tmp_path, 'run = Run.open(root, "cats", {}); print("held", flush=True); time.sleep(60)')
-    try:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunInUse, match=f"process {other.pid}"):
-            Run.open(tmp_path, "cats", {})
-    finally:
-        other.send_signal(signal.SIGKILL)
-        other.communicate()
-    Run.open(tmp_path, "cats", {}).close()  # what a dead process left is taken over
-
-
-def test_killed_process_resumes_exactly(tmp_path):
-    other = child(tmp_path, f"""
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_run import Counter
-        with Session(root, Plan("cats", 10**6, save_every=4), Counter(), {{"a": 1}}, lambda *a, **k: None) as s:
-            while True:
-                s.advance(s.policy.stepped()); print(s.iteration, flush=True); time.sleep(0.002)
-    """)
-    for line in other.stdout:
-        if int(line) >= 15:
-            break
-    other.send_signal(signal.SIGKILL)
-    other.communicate()
-    with open(tmp_path / "cats" / "metrics.jsonl", "ab") as file:
-        file.write(b'{"iteration": 99, "rewa')  # killed in mid-write
-    reached = files(tmp_path)[-1]
-    assert reached % 4 == 0 and reached >= 8
-    whole = train(tmp_path, 40, name="whole")
-    assert torch.equal(train(tmp_path, 40).policy.value, whole.policy.value)
-    assert [p["iteration"] for p in read_metrics(tmp_path / "cats" / "metrics.jsonl")] == list(range(1, 41))
-
-
-@pytest.mark.parametrize("damage", ["half", "empty", "garbage"])
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
-    with pytest.raises(RuntimeError):
-        train(tmp_path, 20, stop_at=10)
-    newest = tmp_path / "cats" / "checkpoints" / "state_000010.safetensors"
-    content = newest.read_bytes()
-    newest.write_bytes({"half": content[:len(content) // 2], "empty": b"", "garbage": os.urandom(len(content))}[damage])
-    heard = Heard()
-    resumed = train(tmp_path, 20, heard=heard)
-    assert heard.of("start")[0]["iteration"] == 8
-    assert "state_000010.safetensors cannot be read" in heard.of("message")[0]["text"]
-    assert torch.equal(resumed.policy.value, train(tmp_path, 20, name="whole").policy.value)
-    assert newest.with_suffix(".damaged").exists()
-    assert [p["iteration"] for p in read_metrics(tmp_path / "cats" / "metrics.jsonl")] == list(range(1, 21))
-
-
-def test_all_checkpoints_damaged_starts_from_the_beginning(tmp_path):
-    train(tmp_path, 4)
-    for _, path in list_checkpoints(tmp_path / "cats" / "checkpoints"):
-        path.write_bytes(b"no")
-    heard = Heard()
-    assert train(tmp_path, 4, heard=heard).iteration == 4
-    assert heard.of("start")[0]["iteration"] == 0
-
-
 def test_lost_config_is_a_question(tmp_path):
     train(tmp_path, 4)
     (tmp_path / "cats" / "config.json").write_text("{ not json")
@@ -246,7 +124,6 @@ def test_lost_config_is_a_question(tmp_path):
 
 
 def test_folder_that_vanished_is_a_new_run(tmp_path):
-    import shutil
     train(tmp_path, 4)
     shutil.rmtree(tmp_path / "cats")
     heard = Heard()
@@ -314,109 +191,6 @@ def test_time_left_is_that_of_the_recent_iterations(tmp_path):
     assert heard.of("iteration")[-1]["seconds_left"] < 0.2
 
 
-def full_disk(tmp_path, body):
-    """Runs ``body`` where files cannot grow beyond 20 kB: as for a full disk, a write fails in the middle."""
-    return child(tmp_path, f"""
-        import resource, signal
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_run import Counter, Heard, files
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-        heard = Heard()
-        {textwrap.indent(textwrap.dedent(body), "        ").strip()}
-    """).communicate(timeout=120)
-
-
-def test_full_disk_costs_a_warning_and_no_state(tmp_path):
-    out, err = full_disk(tmp_path, """
-        class Big(Counter):
-            def state(self): return {"value": self.value, "ballast": torch.zeros(10000)}, {"metrics": {}}
-            def stepped(self): return Big(3.7 * self.value * (1 - self.value))
-        session = Session(root, Plan("cats", 12, save_every=4), Big(), {}, heard)
-        try:
-            with session:
-                while not session.done:
-                    session.advance(session.policy.stepped())
-                    if session.iteration == 5: limit(20_000)
-        except Exception as error:
-            print(type(error).__name__, error)
-        print([d["text"] for d in heard.of("message")])
-        print(files(root), heard.of("end")[0]["status"], session.iteration, len(heard.of("iteration")))
-        print(sorted(p.name for p in (root / "cats" / "checkpoints").iterdir()))
-        limit(resource.RLIM_INFINITY)
-        heard.clear()
-        with Session(root, Plan("cats", 12), Big(), {}, heard) as again: pass
-        print(heard.of("start")[0]["iteration"], torch.equal(again.policy.value, session.policy.value), files(root))
-    """)
-    lines = out.splitlines()
-    assert len(lines) == 5, err
-    assert lines[0].startswith("SaveFailed") and "iteration 12 could not be saved" in lines[0]
-    assert "The state of iteration 8 could not be written" in lines[1] and "The training goes on" in lines[1]
-    assert "kept in memory" in lines[1]
-    assert lines[2] == "[4] error 12 12"  # the checkpoint before is intact
-    assert lines[3] == "['state_000004.safetensors']"  # and nothing half-written lies about
-    assert lines[4] == "12 True [4, 12]"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of 64 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = not os.name == "nt" and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True).returncode == 0
-    if not mounted:
-        pytest.skip("only root may mount a small disk; the tests above limit the size of files instead")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_really_full_disk(small_disk):
-    heard = Heard()
-    session = Session(small_disk, Plan("cats", 9, save_every=2), Counter(), {"a": 1}, heard)
-    with pytest.raises(SaveFailed, match="the disk is full; free some space"), session:
-        while not session.done:
-            session.advance(session.policy.stepped())
-            if session.iteration == 3:
-                with open(small_disk / "ballast", "wb", buffering=0) as file, pytest.raises(OSError):
-                    while True:
-                        file.write(b"x" * 1000)
-    assert files(small_disk) == [2] and len(heard.of("iteration")) == 9
-    (small_disk / "ballast").unlink()
-    again = train(small_disk, 9)
-    assert files(small_disk) == [2, 9] and torch.equal(again.policy.value, session.policy.value)
-
-
-def test_full_disk_leaves_whole_lines_of_metrics(tmp_path):
-    out, err = full_disk(tmp_path, """
-        limit(300)
-        from posttrain.trainers.run.metrics import MetricsFile, read_metrics
-        file, failed = MetricsFile(root / "m.jsonl", 0), 0
-        for i in range(1, 30):
-            try: file.append({"iteration": i, "reward": 0.123456789})
-            except OSError: failed += 1
-        limit(resource.RLIM_INFINITY)
-        file.append({"iteration": 30})
-        lines = (root / "m.jsonl").read_bytes().count(b"\\n")
-        print(failed, [p["iteration"] for p in read_metrics(root / "m.jsonl")], lines)
-    """)
-    failed, rest = out.split(" ", 1)
-    whole = 29 - int(failed)
-    assert 0 < int(failed) and rest.strip() == f"{[*range(1, whole + 1), 30]} {whole + 1}", err
-
-
-def test_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "runs").write_text("a file where the folder should be")
-    with pytest.raises(RuntimeError, match="cats cannot be written .*output folder"):
-        train(tmp_path / "runs", 1)
-
-
-def test_failed_save_names_the_folder(tmp_path):
-    (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    with pytest.raises(SaveFailed, match="iteration 3 could not be saved in .*checkpoints"):
-        save_checkpoint(tmp_path / "checkpoints", 3, {"a": torch.zeros(1)}, {})
-
-
 def test_state_comes_back_bit_for_bit(tmp_path):
     tensors = {"half": torch.randn(3, 5).half(), "view": torch.randn(9, 4)[2:5], "turned": torch.randn(3, 4).T,
                "none": torch.zeros(0, 3), "whole": torch.arange(4), "scalar": torch.tensor(0.1, dtype=torch.float64)}
@@ -426,27 +200,6 @@ def test_state_comes_back_bit_for_bit(tmp_path):
     assert (iteration, loaded_meta, said) == (3, meta, [])
     for key, value in tensors.items():
         assert torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype
-
-
-@pytest.mark.parametrize("shape", [(5, 24, 24, 3), (1, 24, 24, 3), (64, 32, 32, 3), (30, 700, 300, 3), (2, 8, 8, 1),
-                                   (3, 1000, 4, 4)])
-def test_sample_grid_is_readable_and_bounded(tmp_path, shape):
-    from PIL import Image
-    path = save_samples(torch.rand(shape) * 3 - 1, tmp_path, 10)
-    assert path.name.startswith("iteration_000010.")
-    with Image.open(path) as picture:
-        assert 96 <= max(picture.size) <= LARGEST
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_sample_grid_shows_the_images_in_order():
-    images = torch.zeros(4, 2, 2, 3)
-    for i in range(4):
-        images[i, ..., i % 3] = 1.0
-    sheet = grid(images)
-    step = sheet.size[0] // 2 + 1
-    corners = [sheet.getpixel((x + 40, y + 40)) for y in (0, step) for x in (0, step)]
-    assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0)]
 
 
 def test_samples_that_cannot_be_drawn_do_not_stop_the_training(tmp_path):
@@ -463,4 +216,3 @@ def test_import_is_light():
     code = ("import sys, types, torch; pack = types.ModuleType('posttrain'); pack.__path__ = [sys.argv[1]]; "
             "sys.modules['posttrain'] = pack; import posttrain.trainers.run; print('PIL' in sys.modules)")
     assert subprocess.check_output([sys.executable, "-c", code, str(ROOT)], text=True).strip() == "False"
-    assert runs.WHEN_EXISTS[0] == "continue"
