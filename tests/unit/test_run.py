@@ -11,7 +11,7 @@ import pytest
 import torch
 from posttrain.tests.unit.run_helpers import ROOT, Counter, Heard, files, train
 from posttrain.trainers.run import Plan, Run, RunInUse, Session, SettingsChanged, TrainingStopped
-from posttrain.trainers.run.checkpoints import list_checkpoints, load_newest, prune, save_checkpoint
+from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
 
 
