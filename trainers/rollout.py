@@ -10,7 +10,7 @@ from .policy.latents import latent_shape, to_images
 from .policy.network import Network, open_policy, sigmas_of
 from .policy.value import Policy
 from .prompts import PromptSet
-from .sampling import SampleNoise, Sampling, chosen_prompts, generator, noisy_range, resolved_transition
+from .sampling import Samples, Sampling, chosen_samples, noisy_range, resolved_transition
 from .transitions import TRANSITIONS, deterministic, log_prob, sample, transition_named
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
@@ -73,34 +73,25 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     see ``Policy.chosen``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
     Raises ValueError naming the setting that does not fit.
     """
-    if not len(prompts):
-        raise ValueError("prompts: the list is empty; write at least one prompt")
-    picks = chosen_prompts(len(prompts), sampling, iteration)
-    index = picks.repeat_interleave(sampling.images_per_prompt)
-    seeds = torch.randint(2**62, (len(index),), generator=generator(sampling.seed, iteration, 3))
-    starts = None
-    if sampling.same_start:
-        shared = torch.randint(2**62, (len(picks),), generator=generator(sampling.seed, iteration, 4))
-        starts = shared.repeat_interleave(sampling.images_per_prompt)
+    samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     with open_policy(policy) as net:
-        plan = _plan(net, sampling, iteration)
+        plan = plan_of(net, sampling, iteration)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
-        chunks = list(range(0, len(index), sampling.batch_size))
+        chunks = list(range(0, len(samples), sampling.batch_size))
         done: list[_Chunk] = []
         for number, at in enumerate(chunks):
             rows = slice(at, at + sampling.batch_size)
-            noise = SampleNoise(seeds[rows], None if starts is None else starts[rows])
             report = None
             if progress is not None:
                 def report(step, x0, number=number):
                     progress(number * sampling.steps + step, len(chunks) * sampling.steps, x0[:1])
-            done.append(_sample_chunk(net, bank, prompts, index[rows], noise, shape, sampling, plan, report))
+            done.append(_sample_chunk(net, bank, prompts, samples, rows, shape, sampling, plan, report))
         evaluations = net.evaluations
     latents = torch.cat([c.latents for c in done])
-    return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
-                   seeds=seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
+    return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
+                   seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
                    batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
 
 
@@ -126,7 +117,10 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
+    """The steps of a sampler. sigmas: [steps + 1]; noisy: (first, end) of the random ones; transition, strength: their
+    kind; noisy_step, quiet_step: the transitions themselves."""
+
     sigmas: torch.Tensor
     noisy: tuple[int, int]
     transition: str
@@ -143,17 +137,18 @@ class _Chunk:
     means: list[torch.Tensor]
 
 
-def _plan(net: Network, sampling: Sampling, iteration: int) -> _Plan:
+def plan_of(net: Network, sampling: Sampling, iteration: int) -> Plan:
+    """Which step is taken how, in this iteration."""
     name, strength = resolved_transition(sampling, net.path.name)
     step = transition_named(name, strength, net.path)
     quiet = name == "deterministic" or strength == 0
     noisy = (0, 0) if quiet else noisy_range(sampling, iteration)
-    return _Plan(net.sigmas(sampling.scheduler, sampling.steps), noisy, name, strength, step, deterministic())
+    return Plan(net.sigmas(sampling.scheduler, sampling.steps), noisy, name, strength, step, deterministic())
 
 
-def _sample_chunk(net: Network, bank, prompts, index, noise: SampleNoise, shape, sampling: Sampling, plan: _Plan,
+def _sample_chunk(net: Network, bank, prompts, samples: Samples, rows: slice, shape, sampling: Sampling, plan: Plan,
                   report) -> _Chunk:
-    first, end = plan.noisy
+    (first, end), noise, index = plan.noisy, samples.noise(rows), samples.index[rows]
     x = net.start(noise.start(shape).to(net.device), float(plan.sigmas[0]))
     states, log_probs, means = [], [], []
     for i in range(sampling.steps):
@@ -175,7 +170,7 @@ def _sample_chunk(net: Network, bank, prompts, index, noise: SampleNoise, shape,
     return _Chunk(x.cpu(), states, log_probs, means)
 
 
-def _trajectory(chunks: list[_Chunk], plan: _Plan) -> Trajectory | None:
+def _trajectory(chunks: list[_Chunk], plan: Plan) -> Trajectory | None:
     if plan.noisy == (0, 0):
         return None
     first, end = plan.noisy

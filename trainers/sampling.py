@@ -96,6 +96,36 @@ def _deck(count: int, seed: int, deal: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator(seed, deal, 2))
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The images of one iteration. index: [B] the prompt of each; seeds: [B] int64; starts: [B] seeds of the first
+    noise where the images of a prompt share it, else None."""
+
+    index: torch.Tensor
+    seeds: torch.Tensor
+    starts: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def noise(self, rows: slice) -> SampleNoise:
+        return SampleNoise(self.seeds[rows], None if self.starts is None else self.starts[rows])
+
+
+def chosen_samples(count: int, sampling: Sampling, iteration: int) -> Samples:
+    """What the iteration samples of ``count`` prompts; ValueError where there is none."""
+    if not count:
+        raise ValueError("prompts: the list is empty; write at least one prompt")
+    picks = chosen_prompts(count, sampling, iteration)
+    index = picks.repeat_interleave(sampling.images_per_prompt)
+    seeds = torch.randint(2**62, (len(index),), generator=generator(sampling.seed, iteration, 3))
+    starts = None
+    if sampling.same_start:
+        shared = torch.randint(2**62, (len(picks),), generator=generator(sampling.seed, iteration, 4))
+        starts = shared.repeat_interleave(sampling.images_per_prompt)
+    return Samples(index, seeds, starts)
+
+
 class SampleNoise:
     """Noise of each sample from its own generator, so that a batch may be cut anywhere.
 

@@ -56,16 +56,16 @@ Evaluate = Callable[[Network, Bank, Micro], tuple[torch.Tensor, dict[str, float]
 
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
-           progress: Callable[[int, int], None] | None = None) -> Policy:
+           progress: Callable[[int, int], None] | None = None, also_load: Sequence = ()) -> Policy:
     """A new policy after one optimizer step for each list of micro-batches in ``steps``.
 
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
-    finite is skipped and counted in the metrics.
+    finite is skipped and counted in the metrics. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
     """
     total, done = sum(len(micros) for micros in steps), 0
     reports, skipped, in_a_row, norms = _Mean(), 0, int(policy.metrics.get(SKIPPED, 0)), []
-    with open_policy(policy) as net:
+    with open_policy(policy, also_load=also_load) as net:
         net.recomputing_blocks(optimizer.low_memory)
         bank = net.to_device(policy.bank, train=True)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
