@@ -1,0 +1,1 @@
+"""Rules that check what an image shows: object detectors and the GenEval verifier."""
