@@ -1,0 +1,58 @@
+// The pack on the page: live curves on Loop End and Train, a side bar of all runs, messages as toasts.
+import { app } from "../../scripts/app.js";
+import { listen } from "./api.js";
+import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
+import { askTheSilent, changed, loadAll, receive } from "./runs.js";
+import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
+import { words } from "./words.js";
+
+const TAB = "posttrain";
+const TICK_MS = 1000;
+const TOAST_MS = 8000;
+const SEVERITY = { info: "info", warning: "warn", error: "error", done: "success", cancelled: "info" };
+
+const style = Object.assign(document.createElement("link"), { rel: "stylesheet" });
+style.href = new URL("./style.css", import.meta.url).href;
+const chartStyle = Object.assign(document.createElement("link"), { rel: "stylesheet" });
+chartStyle.href = new URL("./lib/uPlot.css", import.meta.url).href;
+document.head.append(chartStyle, style);
+
+function toast(level, run, text) {
+  app.extensionManager.toast.add({ severity: SEVERITY[level] ?? "info", summary: run, detail: text, life: TOAST_MS });
+}
+
+function onEvent(kind, event) {
+  receive(kind, event);
+  if (kind === "start") clearMarks();
+  if (kind === "error") markFailed(event.node);
+  if (kind === "message") toast(event.level ?? "info", event.run, event.text);
+  // an error has ComfyUI's own dialog
+  if (kind === "end" && event.text && event.status !== "error") toast(event.status, event.run, event.text);
+}
+
+function openRun(run) {
+  selectRun(run);
+  if (app.extensionManager.sidebarTab.activeSidebarTabId !== TAB) app.extensionManager.sidebarTab.toggleSidebarTab(TAB);
+}
+
+app.registerExtension({
+  name: "posttrain.page",
+  commands: [{ id: "posttrain.runs", label: "PostTrain: runs", icon: "pi pi-chart-line",
+    function: () => app.extensionManager.sidebarTab.toggleSidebarTab(TAB) }],
+
+  async setup() {
+    app.extensionManager.registerSidebarTab({ id: TAB, icon: "pi pi-chart-line", title: "PostTrain",
+      tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
+    listen(onEvent, loadAll);
+    // a slow clock: names that were edited, "3 min ago", a training that has gone silent
+    setInterval(() => {
+      askTheSilent();
+      if (!document.hidden) changed();
+    }, TICK_MS);
+    await loadAll();
+  },
+
+  nodeCreated(node) {
+    if (drivesRun(node)) addRunView(node, openRun);
+  },
+});

@@ -1,0 +1,115 @@
+// What is shown of one run, on its node and in the side bar alike: words, reward curve, a second curve of choice.
+import { METRIC_COLOUR, REWARD_COLOUR, columns, createChart, meanOf } from "./charts.js";
+import { element, say, show } from "./dom.js";
+import { duration, metricName, number, statusWords, words } from "./words.js";
+
+const CHOICE = "posttrain.metric";
+const FIRST = ["kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
+const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single_groups", "skipped_updates_in_a_row"]);
+
+/** The numbers that can be chosen for the second curve, the useful ones first. */
+function choices(points) {
+  const keys = new Set();
+  for (const point of [points[0], points.at(-1)]) for (const key of Object.keys(point ?? {})) keys.add(key);
+  const rank = (key) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
+  return [...keys].filter((key) => !NOT_SHOWN.has(key)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+}
+
+function chosen(keys) {
+  const wanted = localStorage.getItem(CHOICE);
+  return keys.includes(wanted) ? wanted : keys[0];
+}
+
+function metricSelect(redraw) {
+  const select = element("select", "pt-select");
+  let offered = "";
+  select.addEventListener("change", () => {
+    localStorage.setItem(CHOICE, select.value);
+    redraw();
+  });
+  select.offer = (keys) => {
+    const names = keys.map(metricName);
+    if (offered !== names.join()) {
+      offered = names.join();
+      select.replaceChildren(...keys.map((key, i) => Object.assign(element("option", "", names[i]), { value: key })));
+    }
+    select.value = chosen(keys) ?? "";
+  };
+  return select;
+}
+
+function header() {
+  const dot = element("span", "pt-dot");
+  const status = element("span", "pt-status");
+  const left = element("span", "pt-left");
+  const bar = element("div", "pt-bar", element("div", "pt-bar-fill"));
+  const root = element("div", "pt-header", element("div", "pt-row", dot, status, left), bar);
+  return {
+    root,
+    set(run) {
+      dot.dataset.status = run.status;
+      say(status, statusWords(run));
+      say(left, run.status === "running" && run.seconds_left ? words("left", { time: duration(run.seconds_left) }) : "");
+      bar.firstChild.style.width = `${run.iterations ? Math.min(100, (100 * run.iteration) / run.iterations) : 0}%`;
+      show(bar, run.status === "running");
+    },
+  };
+}
+
+/** -> {root, set(run)}. root has no size of its own: the charts fill what it is given. */
+export function createRunView() {
+  let run = null;
+  let hovered = null;
+  const head = header();
+  const now = element("span", "pt-now");
+  const start = element("span", "pt-start");
+  const value = element("span", "pt-value");
+  const select = metricSelect(() => draw());
+  const reward = element("div", "pt-chart pt-reward");
+  const metric = element("div", "pt-chart pt-metric");
+  const thinned = element("div", "pt-hint");
+  const root = element("div", "pt-run", head.root, element("div", "pt-row", now, start), reward,
+    element("div", "pt-row", select, value), metric, thinned);
+  const hover = (index) => {
+    hovered = index;
+    if (run) texts();
+  };
+  const charts = [createChart(reward, REWARD_COLOUR, hover), createChart(metric, METRIC_COLOUR, hover)];
+
+  function texts() {
+    const point = hovered === null ? null : run.points[hovered];
+    const key = select.value;
+    say(now, words("rewardNow", { now: number(meanOf(run.points, "reward_mean", true)) }));
+    const spread = Number.isFinite(point?.reward_std)
+      ? words("spread", { value: number(point.reward_mean), spread: number(point.reward_std) })
+      : number(point?.reward_mean);
+    say(start, point ? words("at", { iteration: point.iteration, value: spread })
+      : words("rewardStart", { start: number(meanOf(run.points, "reward_mean", false)) }));
+    say(value, number(point ? point[key] : meanOf(run.points, key, true)));
+  }
+
+  function draw() {
+    head.set(run);
+    const points = run.points ?? [];
+    const drawable = points.length > 0;
+    for (const part of [now.parentNode, reward, select.parentNode, metric]) show(part, drawable);
+    show(thinned, run.thinned > 1);
+    if (run.thinned > 1) say(thinned, words("thinned", { n: run.thinned }));
+    reward.title = words("band");
+    if (!drawable) return;
+    select.offer(choices(points));
+    texts();
+    charts[0].set(columns(points, "reward_mean", "reward_std"));
+    charts[1].set(columns(points, select.value));
+  }
+
+  return {
+    root,
+    set(shown) {
+      run = shown;
+      draw();
+    },
+    redraw: () => charts.forEach((chart) => chart.redraw()),
+    destroy: () => charts.forEach((chart) => chart.destroy()),
+  };
+}

@@ -1,0 +1,157 @@
+// The page's picture of every run. Events keep it fresh; whatever they leave out is read from the run's folder.
+import { fetchRun, fetchRuns } from "./api.js";
+
+const MOST_POINTS = 4000; // more than that are read again, thinned by the server
+const DRAW_MS = 100; // a fast loop sends hundreds of events a second; nobody sees more than ten pictures
+const GAP_MS = 3000;
+const SILENCE_MS = 15_000; // a training that says nothing for so long is asked
+
+const runs = new Map();
+const views = new Set();
+let drawn = 0;
+let planned = false;
+export let trouble = "";
+
+/** The run of that name, or undefined. Fields: run, id, status, node, iteration, iterations, seconds_left, points,
+ *  samples, messages, reward, modified, thinned, summary. Points are null until they were asked for. */
+export const getRun = (name) => runs.get(name);
+
+/** All runs, newest first. */
+export const allRuns = () => [...runs.values()].sort((a, b) => b.modified - a.modified);
+
+/** The run that the node of this execution id drives, newest first. */
+export const runOfNode = (id) => allRuns().find((run) => run.node === String(id));
+
+/** Calls draw() after changes, at most ten times a second and all views in one frame. Returns how to stop. */
+export function watch(draw) {
+  views.add(draw);
+  return () => views.delete(draw);
+}
+
+export function changed() {
+  if (planned) return;
+  planned = true;
+  setTimeout(() => requestAnimationFrame(drawAll), Math.max(0, drawn + DRAW_MS - performance.now()));
+}
+
+function drawAll() {
+  planned = false;
+  drawn = performance.now();
+  for (const draw of views) draw();
+}
+
+function make(name) {
+  const run = { run: name, id: null, status: "unknown", node: null, iteration: 0, iterations: 0, seconds_left: null,
+    points: null, samples: [], messages: [], reward: null, modified: Date.now() / 1000, thinned: 1, summary: "",
+    heard: performance.now(), read: -GAP_MS, loading: null, again: false, pending: [] };
+  runs.set(name, run);
+  return run;
+}
+
+const last = (run) => run.points?.at(-1)?.iteration ?? 0;
+
+/** Reads the run's folder; the points that came meanwhile are added after it. Calls during a reading read once more. */
+export function load(name) {
+  const run = runs.get(name) ?? make(name);
+  if (run.loading) {
+    run.again = true;
+    return run.loading;
+  }
+  run.points ??= [];
+  run.loading = read(run).finally(() => {
+    run.loading = null;
+    changed();
+    if (run.again) {
+      run.again = false;
+      load(name);
+    }
+  });
+  return run.loading;
+}
+
+async function read(run) {
+  try {
+    run.pending = [];
+    const found = await fetchRun(run.run);
+    const arrived = run.pending;
+    run.heard = run.read = performance.now();
+    Object.assign(run, found);
+    for (const event of arrived) addPoint(run, event);
+  } catch (error) {
+    // a run that has only just been named has no folder yet
+    if (runs.get(run.run) === run && run.status === "unknown") runs.delete(run.run);
+    console.debug("PostTrain:", error.message);
+  }
+}
+
+/** Reads the list of runs again; the runs whose points are in use are read whole. */
+export async function loadAll() {
+  try {
+    const found = await fetchRuns();
+    trouble = "";
+    const names = new Set(found.map((run) => run.run));
+    for (const run of allRuns()) if (!names.has(run.run) && run.status !== "running") runs.delete(run.run);
+    for (const one of found) {
+      const run = runs.get(one.run) ?? make(one.run);
+      const other = run.points && (run.id !== one.id || last(run) !== one.iteration || run.status !== one.status);
+      Object.assign(run, one);
+      if (other) load(one.run);
+    }
+  } catch (error) {
+    trouble = error.message;
+  }
+  changed();
+}
+
+function addPoint(run, event) {
+  const known = last(run);
+  if (event.iteration <= known) return;
+  // events were missed; but a folder that has just been read does not hold them either
+  if (event.iteration > known + 1 && performance.now() - run.read > GAP_MS) run.again = true;
+  run.points.push({ iteration: event.iteration, seconds: event.seconds, ...event.metrics });
+  if (run.points.length > MOST_POINTS) run.again = true;
+}
+
+const HANDLERS = {
+  start(run, event) {
+    Object.assign(run, { status: "running", summary: "", iteration: event.iteration, messages: [] });
+    load(run.run); // the folder may have been cut back, or begun anew
+    loadAll();
+  },
+  iteration(run, event) {
+    Object.assign(run, { status: "running", iteration: event.iteration, seconds_left: event.seconds_left,
+      reward: event.metrics?.reward_mean ?? run.reward });
+    if (run.loading) run.pending.push(event);
+    else if (run.points) addPoint(run, event);
+    if (run.again && !run.loading) {
+      run.again = false;
+      load(run.run);
+    }
+  },
+  samples(run, event) {
+    run.samples = [...run.samples.filter((s) => s.iteration !== event.iteration),
+      { iteration: event.iteration, file: event.file }].sort((a, b) => a.iteration - b.iteration);
+  },
+  message: (run, event) => run.messages.push({ text: event.text, level: event.level ?? "info" }),
+  error: (run, event) => run.messages.push({ text: event.text, level: "error" }),
+  end: (run, event) => Object.assign(run, { status: event.status, iteration: event.iteration, seconds_left: null,
+    summary: event.text ?? "" }),
+};
+
+/** Takes one event of the pack into the picture. */
+export function receive(kind, event) {
+  const run = runs.get(event.run) ?? make(event.run);
+  run.heard = performance.now();
+  run.modified = Date.now() / 1000;
+  if (event.iterations) run.iterations = event.iterations;
+  if (event.node && kind !== "error") run.node = String(event.node);
+  HANDLERS[kind](run, event);
+  changed();
+}
+
+/** For a slow clock: a training that has fallen silent may have ended while the connection was down. */
+export function askTheSilent() {
+  for (const run of runs.values()) {
+    if (run.status === "running" && !run.loading && performance.now() - run.heard > SILENCE_MS) load(run.run);
+  }
+}

@@ -1,0 +1,121 @@
+// Everything that the page says, in each language; {name} is replaced.
+import { app } from "../../scripts/app.js";
+
+const EN = {
+  tab: "Runs of PostTrain: curves and samples",
+  runs: "Runs",
+  none: "No run yet. Open the template \"Learn to follow prompts\" and press Run.",
+  waiting: "Run \"{run}\" has not started. Press Run to train.",
+  unnamed: "Connect Loop Start to see the training here.",
+  running: "Training: iteration {iteration} of {iterations}",
+  starting: "Training: the first of {iterations} iterations",
+  done: "Finished: {iteration} iterations",
+  cancelled: "Cancelled after iteration {iteration} of {iterations}",
+  error: "Stopped by an error after iteration {iteration} of {iterations}",
+  stopped: "Broke off at iteration {iteration} of {iterations}. Queue again to go on",
+  elsewhere: "Training in another process: iteration {iteration} of {iterations}",
+  unknown: "{iteration} iterations",
+  left: "{time} left",
+  seconds: "{n} s", minutes: "{n} min", hours: "{n} h", days: "{n} days",
+  ago: "{time} ago", now: "just now",
+  reward: "Reward", rewardNow: "Reward {now}", rewardStart: "{start} at the start",
+  band: "line: running mean, dots: each iteration, band: spread of the images",
+  at: "Iteration {iteration}: {value}",
+  spread: "{value} ± {spread}",
+  sample: "Samples of iteration {iteration}",
+  noSample: "Sample pictures appear here while it trains.",
+  openRun: "Show this run in the side bar",
+  newest: "Newest",
+  messages: "Messages",
+  thinned: "Each stretch of {n} iterations is drawn as its least and greatest value.",
+  failed: "The runs cannot be read: {reason}",
+  failedNode: "This node failed",
+  metrics: {
+    kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",
+    pass_rate: "Pass rate", reward_std: "Spread of the reward", zero_spread_groups: "Prompts whose images score the same",
+    failed: "Images that could not be scored", skipped_updates: "Skipped updates", learning_rate: "Learning rate",
+    ratio_mean: "Likelihood ratio, mean", ratio_largest_change: "Likelihood ratio, largest change",
+    seconds: "Seconds per iteration", used: "Images used", updates: "Optimizer steps",
+  },
+  rewardOf: "Reward: {name}",
+};
+
+const ZH = {
+  tab: "PostTrain 训练记录：曲线与样图",
+  runs: "训练记录",
+  none: "还没有训练。打开模板“Learn to follow prompts”，然后点击运行。",
+  waiting: "训练“{run}”尚未开始。点击运行开始训练。",
+  unnamed: "连接“循环开始”后，训练情况会显示在这里。",
+  running: "训练中：第 {iteration} / {iterations} 次迭代",
+  starting: "训练中：共 {iterations} 次迭代，正在进行第一次",
+  done: "已完成：{iteration} 次迭代",
+  cancelled: "已取消，停在第 {iteration} / {iterations} 次迭代",
+  error: "因错误停在第 {iteration} / {iterations} 次迭代",
+  stopped: "中断于第 {iteration} / {iterations} 次迭代，再次运行即可继续",
+  elsewhere: "正在另一个进程中训练：第 {iteration} / {iterations} 次迭代",
+  unknown: "{iteration} 次迭代",
+  left: "剩余约 {time}",
+  seconds: "{n} 秒", minutes: "{n} 分钟", hours: "{n} 小时", days: "{n} 天",
+  ago: "{time}前", now: "刚刚",
+  reward: "奖励", rewardNow: "奖励 {now}", rewardStart: "开始时 {start}",
+  band: "线：滑动平均；点：每次迭代；色带：图像间的差异",
+  at: "第 {iteration} 次迭代：{value}",
+  spread: "{value} ± {spread}",
+  sample: "第 {iteration} 次迭代的样图",
+  noSample: "训练时样图会显示在这里。",
+  openRun: "在侧栏中查看这次训练",
+  newest: "最新",
+  messages: "消息",
+  thinned: "每 {n} 次迭代只画出最小值和最大值。",
+  failed: "无法读取训练记录：{reason}",
+  failedNode: "此节点出错",
+  metrics: {
+    kl: "KL：与原模型的距离", clip_fraction: "被裁剪的步（比例）", grad_norm: "梯度范数", loss: "损失", pass_rate: "通过率",
+    reward_std: "奖励的离散程度", zero_spread_groups: "图像得分全相同的提示词", failed: "无法评分的图像",
+    skipped_updates: "跳过的更新", learning_rate: "学习率", ratio_mean: "似然比均值",
+    ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数",
+  },
+  rewardOf: "奖励：{name}",
+};
+
+function language() {
+  return String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").startsWith("zh") ? ZH : EN;
+}
+
+/** The sentence of that name in the user's language. */
+export function words(key, values = {}) {
+  return language()[key].replace(/\{(\w+)\}/g, (all, name) => values[name] ?? "");
+}
+
+/** A number of metrics.jsonl as the user should read it. */
+export function metricName(key) {
+  if (key.startsWith("reward/")) return words("rewardOf", { name: key.slice(7) });
+  const plain = key.replaceAll("_", " ").replaceAll("/", ": ");
+  return language().metrics[key] ?? plain.charAt(0).toUpperCase() + plain.slice(1);
+}
+
+/** 0.0001234 -> "0.000123", 1234567 -> "1.23e6": three digits that mean something. */
+export function number(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  return String(Number(value.toPrecision(size >= 1000 ? 6 : 3)));
+}
+
+export function duration(seconds) {
+  if (seconds < 90) return words("seconds", { n: Math.max(1, Math.round(seconds)) });
+  if (seconds < 90 * 60) return words("minutes", { n: Math.round(seconds / 60) });
+  if (seconds < 36 * 3600) return words("hours", { n: (seconds / 3600).toFixed(1) });
+  return words("days", { n: (seconds / 86400).toFixed(1) });
+}
+
+export function ago(time) {
+  const seconds = Date.now() / 1000 - time;
+  return seconds < 60 ? words("now") : words("ago", { time: duration(seconds) });
+}
+
+/** What becomes of a run, in one sentence. */
+export function statusWords(run) {
+  const key = run.status === "running" && run.iteration === 0 ? "starting" : run.status;
+  return words(language()[key] ? key : "unknown", run);
+}
