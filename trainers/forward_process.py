@@ -127,8 +127,7 @@ def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batc
     noise, is left out. by_group: whole prompts in a micro-batch, sharing level and noise (a micro-batch may then be
     larger than ``batch_size``).
     """
-    if levels < 1:
-        raise ValueError(f"levels: {levels} is not possible; choose 1 or more")
+    check_levels(levels)
     key = (rollout.iteration, int(rollout.seeds[0]))
     bundles = _bundles(rollout, used, batch_size, by_group, generator(*key, 6))
     parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
@@ -150,22 +149,27 @@ def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) ->
 
 
 def _noised(rollout: Rollout, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
-    grid = rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
     sigmas, noises = [], []
     for row in rows.tolist():
-        same = (rollout.iteration, int(rollout.index[row])) if by_group else (rollout.iteration, int(rollout.seeds[row]))
-        random = generator(*same, level, 7)
-        place = (level + float(torch.rand((), generator=random))) / levels * len(grid)
-        sigmas.append(grid[min(int(place), len(grid) - 1)])
-        noises.append(torch.randn(rollout.latents.shape[1:], generator=random))
+        sample = int(rollout.index[row]) if by_group else int(rollout.seeds[row])
+        sigma, noise = drawn(rollout, level, levels, generator(rollout.iteration, sample, level, 7))
+        sigmas.append(sigma)
+        noises.append(noise)
     return Noised(rows, torch.stack(sigmas), torch.stack(noises), first)
+
+
+def drawn(rollout: Rollout, level: int, levels: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sigma, noise [C, H, W]): a noise level out of part ``level`` of the sampler's grid cut into ``levels`` parts."""
+    grid = rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
+    place = (level + float(torch.rand((), generator=random))) / levels * len(grid)
+    return grid[min(int(place), len(grid) - 1)], torch.randn(rollout.latents.shape[1:], generator=random)
 
 
 def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings: NFT, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """A DiffusionNFT step. Evaluations per image and level: 1 with gradient, 1 for the old policy where it differs from
     the one in training, 1 for the reference where kl_weight is above 0."""
-    _check_positive(beta=settings.beta)
+    check_positive(beta=settings.beta)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
     behaviour = policy.chosen("behaviour")
 
@@ -177,7 +181,7 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
         kl = question.distance(x0, question.ask_quietly(None)) if settings.kl_weight else None
         out = nft_loss(x0, old, question.data, question.of(advantages.values), settings.beta, ADVANTAGE_CLIP, kl,
                        settings.kl_weight)
-        return out.loss, _report(policy_loss=out.policy_loss, **({"kl": out.kl} if settings.kl_weight else {}))
+        return out.loss, numbers(policy_loss=out.policy_loss, **({"kl": out.kl} if settings.kl_weight else {}))
 
     new = update(policy, steps, evaluate, optimizer, progress=progress)
     decay = old_policy_decay(policy.iteration, settings.old_start, settings.old_rate, settings.old_ceiling)
@@ -187,7 +191,7 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
 def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings: AWM, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """An AWM step. The copy that ema_beta pulls to follows once per train step, after its updates."""
-    _check_positive(clip_range=settings.clip_range)
+    check_positive(clip_range=settings.clip_range)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
     before, follower = policy.bank, policy.anchors.get(FOLLOWER)
 
@@ -205,7 +209,7 @@ def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings
             pulls |= {"kl": question.distance(x0, question.ask_quietly(None))}
         out = awm_loss(log_p, old, question.of(advantages.values) / ADVANTAGE_CLIP, settings.clip_range,
                        ema_beta=settings.ema_beta if "ema_kl" in pulls else 0.0, beta=settings.beta, **pulls)
-        return out.loss, _report(policy_loss=out.policy_loss, clip_fraction=out.clip_fraction,
+        return out.loss, numbers(policy_loss=out.policy_loss, clip_fraction=out.clip_fraction,
                                  **({"kl": out.kl} if settings.beta else {}))
 
     new = update(policy, steps, evaluate, optimizer, progress=progress)
@@ -216,7 +220,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
                progress: Callable | None = None) -> Policy:
     """A DGPO step: whole groups share noise and level. Evaluations per image and level: 1 with gradient, 1 reference,
     and 1 of the policy before this step where the gate is on and an optimizer step was made since."""
-    _check_positive(beta=settings.beta)
+    check_positive(beta=settings.beta)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size, by_group=True)
     before = policy.bank
 
@@ -231,7 +235,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
             old = question.error(question.ask_quietly(net.anchor(before)))
             gated = gate(error, old, advantage, settings.clip_range)
         out = dgpo_loss(error, advantage, weights, gated, question.distance(x0, reference), settings.kl_weight)
-        return out.loss, _report(policy_loss=out.policy_loss, kl=out.kl, clip_fraction=out.gated_fraction)
+        return out.loss, numbers(policy_loss=out.policy_loss, kl=out.kl, clip_fraction=out.gated_fraction)
 
     return update(policy, steps, evaluate, optimizer, progress=progress)
 
@@ -251,7 +255,7 @@ def train_rwr(policy: Policy, rollout: Rollout, advantages: Advantages, settings
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)
         out = rwr_loss(question.error(question.ask(bank)), question.of(weights))
-        return out.loss, _report(denoising_error=out.error)
+        return out.loss, numbers(denoising_error=out.error)
 
     return update(policy, steps, evaluate, optimizer, progress=progress)
 
@@ -264,11 +268,18 @@ def _with_anchor(policy: Policy, name: str, anchor: Bank, decay: float) -> Polic
     return replace(policy, anchors={**policy.anchors, name: moved})
 
 
-def _report(**numbers) -> dict[str, float]:
-    return {key: float(value) for key, value in numbers.items()}
+def numbers(**values) -> dict[str, float]:
+    """A micro-batch's report."""
+    return {key: float(torch.as_tensor(value).detach()) for key, value in values.items()}
 
 
-def _check_positive(**settings: float) -> None:
+def check_levels(levels: int) -> None:
+    if levels < 1:
+        raise ValueError(f"levels: {levels} is not possible; choose 1 or more")
+
+
+def check_positive(**settings: float) -> None:
+    """ValueError names the first setting that is not a number above 0."""
     for name, value in settings.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name.replace('_', ' ')}: {value} must be above 0")
