@@ -65,3 +65,19 @@ def test_recomputation_gives_the_same_gradient(kind):
         again = gradients(policy, kind, 1.0, **options)
         for key, value in plain.items():
             torch.testing.assert_close(again[key], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_small_gradients_survive_a_network_in_half_precision(kind):
+    """A reward's gradient on a latent can be 1e-9, which float16 rounds to nothing."""
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        policy = trained_policy(kind, dtype)
+        x, sigma, weight = problem(kind)
+        with open_policy(policy) as net:
+            bank = net.to_device(policy.bank, train=True)
+            net.gradients(lambda: ((net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank, recompute=True)
+                                    * weight * 1e-9).sum(), {}), list(bank.values()))
+            found.append(torch.cat([v.grad.flatten() for v in bank.values()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.99
+    assert float(found[1].norm()) == pytest.approx(float(found[0].norm()), rel=0.05)
