@@ -73,7 +73,7 @@ def _noised(rollout: Rollout, preferences: Preferences, pairs: torch.Tensor, lev
     return Noised(torch.cat([winner, loser]), torch.cat([sigma, sigma]), torch.cat([noise, noise]), first)
 
 
-def _errors(question: Question, x0: torch.Tensor, safeguard: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+def pair_errors(question: Question, x0: torch.Tensor, safeguard: float | None) -> tuple[torch.Tensor, torch.Tensor]:
     """[P] winners' and [P] losers' errors; with a safeguard the losers' gradient is scaled down where it must be."""
     winner, loser = question.error(x0).chunk(2)
     if safeguard is None:
@@ -91,7 +91,7 @@ def train_dpo(policy: Policy, rollout: Rollout, preferences: Preferences, settin
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)
         x0, reference = question.ask(bank), question.ask_quietly(None)
-        errors, reference_errors = _errors(question, x0, settings.safeguard), question.error(reference).chunk(2)
+        errors, reference_errors = pair_errors(question, x0, settings.safeguard), question.error(reference).chunk(2)
         out = diffusion_dpo_loss(*errors, *reference_errors, settings.beta or USUAL_BETA[net.path.name])
         return out.loss, numbers(
             accuracy=out.accuracy, winner_error=errors[0].mean(), loser_error=errors[1].mean(),
@@ -108,7 +108,7 @@ def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, setti
 
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)
-        out = mapo_loss(*_errors(question, question.ask(bank), settings.safeguard), settings.beta)
+        out = mapo_loss(*pair_errors(question, question.ask(bank), settings.safeguard), settings.beta)
         return out.loss, numbers(accuracy=out.accuracy, winner_error=out.winner_error, loser_error=out.loser_error,
                                  margin=out.margin)
 

@@ -31,4 +31,5 @@ def loser_scale(
 
 def scale_gradient(error: Tensor, scale: Tensor) -> Tensor:
     """error with its value kept and its gradient multiplied by scale; both [N]. Give it the loser's error."""
-    return scale * error + ((1 - scale) * error).detach()
+    # this form gives back every digit of error, which a beta of thousands would otherwise blow up
+    return error.detach() + scale * (error - error.detach())
