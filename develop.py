@@ -63,7 +63,8 @@ def test(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
     if wants_page(rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
-    return call(env, "-m", "pytest", *rest, extra=variables)
+    # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
+    return call(env, "-P", "-m", "pytest", *rest, extra=variables)
 
 
 def wants_page(arguments: list[str]) -> bool:

@@ -28,7 +28,7 @@ TORCH = "torch==2.13.0"
 # The release for this torch; it refuses to load where torch is a CPU build and torchvision is not. The second one is
 # the newest that still loads without its compiled operators, which ComfyUI's start does not need.
 TORCHVISION = ("torchvision==0.28.0", "torchvision==0.16.2")
-OLDEST, NEWEST = (3, 10), (3, 13)  # Pythons that the pinned torch has wheels for
+OLDEST, NEWEST = (3, 11), (3, 13)  # Pythons that all the pinned packages have wheels for
 
 WINDOWS = os.name == "nt"
 
@@ -207,15 +207,16 @@ def usable_python() -> tuple[str, str]:
     """(command, "3.x") of this Python, or of another on the machine when the pins have no wheels for this one."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return sys.executable, f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for minor in (11, 12, 13, 10):
+    for minor in (11, 12, 13):
         command = ["py", f"-3.{minor}"] if WINDOWS else [f"python3.{minor}"]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             found = subprocess.run([*command, "-c", "import sys; print(sys.executable)"],
                                    capture_output=True, text=True, check=True, timeout=30).stdout.strip()
             return found, f"3.{minor}"
     here = ".".join(map(str, sys.version_info[:2]))
-    raise SetupError(f"Python {here} is too {'old' if sys.version_info[:2] < OLDEST else 'new'} for the pinned "
-                     f"{TORCH}. Install Python 3.{OLDEST[1]} to 3.{NEWEST[1]} and run this again with it.")
+    too = "old" if sys.version_info[:2] < OLDEST else "new"
+    raise SetupError(f"Python {here} is too {too} for the development environment (the pack itself runs on more). "
+                     f"Install Python 3.{OLDEST[1]} to 3.{NEWEST[1]} and run this again with it.")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""The house rules that a machine can hold: directions of imports, sizes, what a registry refuses, what is published."""
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", "develop.py")
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "execution", "folder_paths", "latent_preview", "node_helpers",
+                "nodes", "server"}
+KNOWS_HOST = ("__init__.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
+              "toy/evaluate.py", "rewards/holder.py")
+MAY_IMPORT = {"nodes": {"nodes", "trainers", "rewards", "toy"}, "trainers": {"trainers", "rewards"},
+              "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "__init__.py": {"nodes"}}
+REFUSED_PYTHON = re.compile(r"\bsubprocess\b|importlib\.import_module|\bsqlite3\b|aiohttp\.ClientSession|\bos\.system\b"
+                            r"|pickle\.loads?\b|(?<![.\w])(eval|exec)\(|pip install|weights_only\s*=\s*False")
+REFUSED_SCRIPT = re.compile(r"\.bind\(|\.send\(|\.connect\(|\beval\(|\.innerHTML\s*\+?=|document\.write\(")
+KNOWN_SITES = {"arxiv.org", "docs.comfy.org", "github.com", "huggingface.co", "www.gnu.org", "www.w3.org", "127.0.0.1",
+               "localhost", "json-schema.org", "doi.org"}
+A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\w""")
+
+
+@cache
+def files() -> tuple[str, ...]:
+    """Every file of the repository, those not yet committed included."""
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
+                            capture_output=True, check=True).stdout.splitlines()
+    return tuple(name for name in listed if (ROOT / name).is_file())
+
+
+def python_files(published: bool = True) -> list[str]:
+    return [f for f in files() if f.endswith(".py") and not (published and f.startswith(DEVELOPMENT))]
+
+
+def scripts() -> list[str]:
+    return [f for f in files() if f.endswith(".js") and "/lib/" not in f]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(read(name), name)
+
+
+def imports(name: str) -> list[tuple[int, str]]:
+    """(line, absolute module) of every import; the pack's own begin with "posttrain"."""
+    package = ["posttrain", *Path(name).parts[:-1]]
+    found = []
+    for item in ast.walk(tree(name)):
+        if isinstance(item, ast.Import):
+            found += [(item.lineno, alias.name) for alias in item.names]
+        elif isinstance(item, ast.ImportFrom):
+            base = package[: len(package) - item.level + 1] if item.level else []
+            start = ".".join([*base, *([item.module] if item.module else [])])
+            found += [(item.lineno, f"{start}.{alias.name}") for alias in item.names]
+    return found
+
+
+def part(name: str) -> str:
+    return name.split("/")[0]
+
+
+def test_imports_point_one_way():
+    faults = []
+    for name in python_files():
+        for line, module in imports(name):
+            if module.startswith("posttrain."):
+                target = module.split(".")[1]
+                if target not in MAY_IMPORT.get(part(name), set()):
+                    faults.append(f"{name}:{line} imports {module}")
+    assert not faults
+
+
+def test_only_the_adapters_know_the_host():
+    faults = [f"{name}:{line} imports {module}" for name in python_files() if not name.startswith(KNOWS_HOST)
+              for line, module in imports(name) if module.split(".")[0] in HOST_MODULES]
+    assert not faults
+
+
+def test_losses_stand_alone():
+    """A loss may use the transitions' types and its neighbours' pieces, and nothing else of ours."""
+    allowed = ("posttrain.trainers.losses", "posttrain.trainers.transitions", "posttrain.trainers.paths")
+    faults = [f"{name}:{line} imports {module}" for name in python_files() if name.startswith("trainers/losses/")
+              for line, module in imports(name)
+              if not module.startswith(allowed) and module.split(".")[0] not in ("torch", "math", "typing", "dataclasses",
+                                                                                 "collections", "__future__")]
+    assert not faults
+
+
+def test_pack_imports_itself_relatively():
+    faults = [f"{name}:{line} {module}" for name in python_files() for line, module in imports(name)
+              if module.split(".")[0] in ("trainers", "rewards", "toy") or module == "posttrain"]
+    assert not faults
+
+
+def test_files_are_short():
+    limits = {name: 80 if name.startswith("trainers/losses/") else 300
+              for name in [*python_files(), *scripts(), *(f for f in files() if f == "develop.py" or
+                                                          f.startswith("tools/") and f.endswith(".py"))]}
+    assert not {name: n for name, limit in limits.items() if (n := len(read(name).splitlines())) > limit}
+
+
+def test_functions_fit_a_screen():
+    faults = [f"{name}:{item.lineno} {item.name}: {item.end_lineno - item.lineno + 1} lines"
+              for name in [*python_files(), *(f for f in python_files(published=False) if f.startswith("tools/"))]
+              for item in ast.walk(tree(name)) if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))
+              and item.end_lineno - item.lineno + 1 > 60]
+    assert not faults
+
+
+def test_lines_are_not_too_long():
+    faults = [f"{name}:{number}" for name in python_files(published=False)
+              for number, line in enumerate(read(name).splitlines(), 1) if len(line) > 130]
+    assert not faults
+
+
+@pytest.mark.parametrize("names, refused", [(python_files, REFUSED_PYTHON), (scripts, REFUSED_SCRIPT)])
+def test_registry_finds_nothing_to_refuse(names, refused):
+    faults = [f"{name}:{number} {line.strip()}" for name in names() for number, line in
+              enumerate(read(name).splitlines(), 1) if refused.search(line) and not line.lstrip().startswith(("#", "//"))]
+    assert not faults
+
+
+def test_registry_scan_finds_what_it_looks_for():
+    """The patterns themselves: a scan that finds nothing must be one that could."""
+    for line in ("import subprocess", "os.system('x')", "pickle.load(f)", "eval(text)", "importlib.import_module('x')",
+                 "torch.load(f, weights_only=False)"):
+        assert REFUSED_PYTHON.search(line)
+    for line in ("f.bind(this)", "socket.send(x)", "a.innerHTML = b"):
+        assert REFUSED_SCRIPT.search(line)
+    for line in ("model.eval()", "re.compile(x)", "spec.loader.exec_module(m)"):
+        assert not REFUSED_PYTHON.search(line)
+
+
+def test_no_machine_is_named():
+    """No path of somebody's machine, and no web address but of the few places that the project points to."""
+    faults = []
+    for name in files():
+        if name.startswith(("web/lib/", "LICENSE")) or not name.endswith((".py", ".md", ".js", ".toml", ".json", ".css",
+                                                                          ".txt", ".yml", ".svg", "run")):
+            continue
+        for number, line in enumerate(read(name).splitlines(), 1):
+            sites = set(re.findall(r"https?://([^/\s\"'`)>:}]+)", line)) - KNOWN_SITES
+            sites = {site for site in sites if "{" not in site and not name.endswith(".svg")}
+            if sites or A_MACHINE_PATH.search(line):
+                faults.append(f"{name}:{number} {line.strip()[:100]}")
+    assert not faults
+
+
+def test_published_archive_holds_what_runs():
+    """.comfyignore keeps development out of the registry's archive, and nothing that the pack needs."""
+    ignored = [line.strip("/") for line in read(".comfyignore").split() if line and not line.startswith("#")]
+    for name in DEVELOPMENT:
+        assert name.strip("/") in ignored
+    for needed in ("__init__.py", "nodes", "trainers", "rewards", "toy", "web", "workflows", "locales", "LICENSE",
+                   "README.md", "pyproject.toml"):
+        assert needed not in ignored
+
+
+def test_repository_stays_small():
+    assert not {name: size for name in files() if (size := (ROOT / name).stat().st_size) > 8_000_000}
