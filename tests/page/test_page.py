@@ -1,0 +1,38 @@
+"""ComfyUI's real page takes the pack in: its scripts run, and every node can be placed."""
+from __future__ import annotations
+
+import pytest
+from posttrain.tools.host import PACK
+
+NODES = "Object.keys(LiteGraph.registered_node_types)"
+
+
+@pytest.fixture
+def placeable(host) -> list[str]:
+    """The pack's nodes that a user can find in the menu."""
+    return sorted(name for name, info in host.object_info().items()
+                  if name.startswith("PT") and not info.get("deprecated"))
+
+
+def test_scripts_load_without_an_error(page, host):
+    assert any(path.endswith("/main.js") for path in host.get("/extensions").json() if PACK in path)
+    assert page.evaluate("app.extensions.some(extension => extension.name.startsWith('posttrain'))")
+    assert not [fault for fault in page.faults if "posttrain" in fault.lower() or "Uncaught" in fault]
+
+
+def test_every_node_can_be_placed(page, placeable):
+    assert len(placeable) > 20
+    assert not set(placeable) - set(page.evaluate(NODES))
+    unlike = page.evaluate("""(kinds) => kinds.filter((kind) => {
+        const node = LiteGraph.createNode(kind);
+        app.graph.add(node);
+        return node.type !== kind || node.inputs === undefined || !node.title || node.title === kind;
+    })""", placeable)
+    assert not unlike
+    page.wait_for_timeout(500)
+    assert not [fault for fault in page.faults if "posttrain" in fault.lower() or "Uncaught" in fault]
+
+
+def test_nothing_covers_the_page(page):
+    """A first visit must not begin with a dialog: tests and `develop.py serve` write the setting for that."""
+    assert page.locator(".p-dialog").count() == 0
