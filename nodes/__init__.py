@@ -1,9 +1,11 @@
 """Every node of the pack, gathered from the modules of this folder."""
 from __future__ import annotations
 
-from . import evaluate, export, live, loop, policy, prompts, reward, rollout, toy, train, train_loop, trainers_matching
+from . import (evaluate, export, live, loop, pairs, policy, preferences, prompts, reward, rollout, toy, train, train_loop,
+               trainers_matching, trainers_pairs)
 
-MODULES = (toy, prompts, policy, rollout, reward, train, trainers_matching, loop, train_loop, export, evaluate)
+MODULES = (toy, prompts, policy, rollout, reward, train, trainers_matching, preferences, trainers_pairs, pairs, loop,
+           train_loop, export, evaluate)
 
 NODE_CLASS_MAPPINGS = {node_id: node for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

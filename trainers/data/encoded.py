@@ -1,0 +1,125 @@
+"""Preference data in the model's own space: every image and prompt encoded once, batches dealt out as rollouts."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ...rewards.base import Prompt
+from ..policy.network import sigmas_of
+from ..policy.value import Policy
+from ..policy.weights import outside_inference
+from ..preferences import Labels, Preferences
+from ..prompts import PromptSet
+from ..rollout import Rollout
+from ..sampling import Sampling, chosen_prompts, generator
+from .images import Frame, pixels
+from .rows import BadRow, Dataset, Pair, Thumb, skipped_text
+
+# a fine grid of the model's noise levels; training draws from it
+LEVELS = 100
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """rows [N]; places [N, 2] (pairs: winner, loser) or [N, 1] (thumbs): rows of latents; latents [M, C, H, W] half
+    precision in RAM, model space; prompt [N]: its number in prompts; good [N] bool: thumbs up, True for pairs; frame:
+    the images' size; skipped: see Dataset."""
+
+    source: str
+    rows: tuple[Pair, ...] | tuple[Thumb, ...]
+    places: torch.Tensor
+    latents: torch.Tensor
+    prompts: PromptSet
+    prompt: torch.Tensor
+    good: torch.Tensor
+    frame: Frame
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def summary(self) -> str:
+        kind = "pairs" if self.places.shape[1] == 2 else "thumbs"
+        megabytes = self.latents.numel() * self.latents.element_size() / 2**20
+        return (f"{len(self)} {kind}, {len(self.latents)} images, {len(self.prompts)} prompts, {megabytes:.1f} MB of "
+                f"latents in RAM{skipped_text(self.skipped)}")
+
+
+def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], torch.Tensor],
+           encode_texts: Callable[[PromptSet], PromptSet], report: Callable[[int, int], None] = lambda done, of: None
+           ) -> EncodedData:
+    """Each image through ``encode_image`` ([1, H, W, 3] -> [1, C, H, W]) and each prompt through ``encode_texts``.
+
+    An image that several rows share is encoded once. Rows whose images cannot be read, do not fit the frame or turn out
+    to be the same are left out and listed. ValueError names the source where no row is left.
+    """
+    known: dict[object, int] = {}
+    latents, rows, places, skipped = [], [], [], list(data.skipped)
+    for number, row in enumerate(data.rows):
+        report(number, len(data.rows))
+        try:
+            images = pixels(row.pictures, frame)
+            if len(images) == 2 and torch.equal(images[0], images[1]):
+                raise BadRow("both images are the same")
+        except BadRow as error:
+            skipped.append(f"{row.name}: {error}")
+            continue
+        place = []
+        for picture, image in zip(row.pictures, images):
+            key = picture.path or id(picture)
+            if key not in known:
+                known[key] = len(latents)
+                latents.append(encode_image(image[None]).half())
+            place.append(known[key])
+        rows.append(row)
+        places.append(place)
+    if not rows:
+        raise ValueError(f"{data.source}: none of its rows can be used{skipped_text(tuple(skipped))}")
+    texts = list(dict.fromkeys(row.prompt for row in rows))
+    order = {text: i for i, text in enumerate(texts)}
+    return EncodedData(
+        source=data.source, rows=tuple(rows), places=torch.tensor(places), latents=torch.cat(latents),
+        prompts=encode_texts(PromptSet(tuple(Prompt(text) for text in texts))),
+        prompt=torch.tensor([order[row.prompt] for row in rows]),
+        good=torch.tensor([getattr(row, "good", True) for row in rows]), frame=frame, skipped=tuple(skipped))
+
+
+@torch.inference_mode(False)
+def deal(data: EncodedData, policy: Policy, iteration: int, count: int, seed: int, batch_size: int
+         ) -> tuple[Rollout, Preferences | Labels]:
+    """``count`` rows of this iteration as a rollout and its preferences; all rows come before one comes again.
+
+    batch_size: images that training shall evaluate at once. Raises ValueError where the policy's model has other latents.
+    """
+    channels = policy.model.model.latent_format.latent_channels
+    if data.latents.shape[1] != channels:
+        raise ValueError(f"pairs: their latents have {data.latents.shape[1]} channels, but the policy's model has "
+                         f"{channels}; encode the pairs with the VAE of the model that is trained")
+    picks = chosen_prompts(len(data), Sampling(prompts_per_iteration=count, seed=seed), iteration)
+    sides = data.places[picks].T  # winners, then losers; one row of thumbs
+    random = generator(seed, iteration, 12)
+    rollout = Rollout(
+        latents=outside_inference(data.latents)[sides.flatten()].float(), images=_pictures(data, picks),
+        prompts=data.prompts, index=data.prompt[picks].repeat(len(sides)), iteration=iteration,
+        seeds=torch.randint(2**62, (sides.numel(),), generator=random), guidance=1.0, trajectory=None,
+        sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", LEVELS), batch_size=batch_size)
+    stats = {"failed": 0.0, "epochs": (iteration + 1) * len(picks) / len(data)}
+    number, groups = torch.arange(len(picks)), data.prompt[picks]
+    if len(sides) == 2:
+        margin = torch.ones(len(picks), dtype=torch.float64)
+        return rollout, Preferences(number, number + len(picks), margin, groups, stats | {"pairs": float(len(picks))})
+    good = data.good[picks]
+    stats |= {"desirable": float(good.sum()), "undesirable": float((~good).sum())}
+    return rollout, Labels(number, good, groups, stats)
+
+
+def _pictures(data: EncodedData, picks: torch.Tensor) -> torch.Tensor:
+    """The images themselves, read again: they are for looking at and for rewards, training needs the latents only."""
+    chosen = [data.rows[int(i)] for i in picks]
+    try:
+        images = [pixels(row.pictures, data.frame) for row in chosen]
+    except BadRow as error:
+        raise ValueError(f"{data.source}: {error}, though it was read before; is it still there?") from None
+    return torch.stack(images, 1).flatten(0, 1)

@@ -1,0 +1,106 @@
+"""Preference data in a file: .jsonl that names images, or .parquet in the form of Pick-a-Pic that holds them."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from .images import checked_image
+from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected
+
+UP, DOWN = (True, 1, "1", "up", "like", "good", "true", "yes"), (False, 0, -1, "0", "-1", "down", "dislike", "bad", "false", "no")
+COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
+Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
+
+
+def read_file(path: Path, limit: int, prompt: str = "") -> Dataset:
+    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out).
+
+    .jsonl: {"prompt", "chosen", "rejected"} or {"prompt", "image", "label"} on each line, images as paths from the
+    file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the first won, 0: the second) and
+    caption. ValueError names the file and what is wrong with it.
+    """
+    if not path.is_file():
+        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
+    readers = {".jsonl": _lines, ".parquet": _table_rows}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"file: {path.name} is neither .jsonl nor .parquet; see the node's help for their form")
+    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt), limit)
+
+
+def _lines(path: Path, prompt: str) -> Found:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"line {number}", partial(_record, f"line {number}", line, path.parent, prompt)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
+
+
+def _record(name: str, line: str, folder: Path, prompt: str) -> Pair | Thumb:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        raise BadRow("it is not JSON") from None
+    if not isinstance(record, dict):
+        raise BadRow("it is not a JSON object")
+    text = checked_prompt(record.get("prompt"), prompt)
+    if "image" in record:
+        return Thumb(name, text, _named(record, "image", folder), _thumb_of(record.get("label")))
+    return checked_pair(name, text, _named(record, "chosen", folder), _named(record, "rejected", folder))
+
+
+def _named(record: dict, key: str, folder: Path) -> Picture:
+    value = record.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadRow(f"it has no \"{key}\"")
+    path = folder / value
+    if not path.is_file():
+        raise BadRow(f"the image {value} does not exist")
+    return checked_image(Picture(value, path))
+
+
+def _thumb_of(label: object) -> bool:
+    label = label.strip().lower() if isinstance(label, str) else label
+    if isinstance(label, (bool, int, float, str)) and (label in UP or label in DOWN):
+        return label in UP
+    raise BadRow(f"its label {label!r} is neither 1 (up) nor 0 (down)")
+
+
+def _table_rows(path: Path, prompt: str) -> Found:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"file: to read {path.name} the Python package 'pyarrow' is needed; install it into ComfyUI's "
+                         "Python, or save the images as a folder or a .jsonl file") from None
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"file: {path.name} is not a parquet file that can be read ({error})") from None
+    missing = [column for column in COLUMNS if column not in table.schema_arrow.names]
+    if missing:
+        raise ValueError(f"file: {path.name} has no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}, as in "
+                         "Pick-a-Pic")
+    number = 0
+    for batch in table.iter_batches(batch_size=64, columns=list(COLUMNS)):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+
+
+def _table_row(name: str, row: dict, prompt: str) -> Pair:
+    text = checked_prompt(row["caption"], prompt)
+    pictures = [_held(row[column], f"{column} of {name}") for column in ("jpg_0", "jpg_1")]
+    if row["label_0"] not in (0, 1):
+        raise BadRow("it is a tie" if row["label_0"] == 0.5 else f"its label_0 is {row['label_0']}, neither 1 nor 0")
+    return checked_pair(name, text, *(pictures if row["label_0"] == 1 else pictures[::-1]))
+
+
+def _held(value: object, name: str) -> Picture:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes) or not data:
+        raise BadRow(f"{name} is missing")
+    return checked_image(Picture(name, data=data))

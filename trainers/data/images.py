@@ -1,0 +1,69 @@
+"""Image files to pixels of one size."""
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import torch
+
+from .rows import BadRow, Picture
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+SIZE_RULES = ("crop to fill", "must have this size")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size that every image gets. rule: "crop to fill" scales until the frame is covered and cuts the centre out;
+    "must have this size" leaves out what differs."""
+
+    width: int
+    height: int
+    rule: str = SIZE_RULES[0]
+
+    def __post_init__(self):
+        if min(self.width, self.height) < 1:
+            raise ValueError(f"width, height: {self.width} x {self.height} is not possible")
+        if self.rule not in SIZE_RULES:
+            raise ValueError(f"size rule: unknown {self.rule!r}; use one of {', '.join(SIZE_RULES)}")
+
+
+def checked_image(picture: Picture) -> Picture:
+    """The same picture, if its head is an image's; the rest is read when it is needed."""
+    with _opened(picture):
+        return picture
+
+
+def pixels(pictures: tuple[Picture, ...], frame: Frame) -> torch.Tensor:
+    """[N, H, W, 3] float32 in [0, 1]. BadRow where one cannot be read, or where they do not fit together."""
+    from PIL import Image, ImageOps
+    import numpy
+
+    images = [_decoded(picture) for picture in pictures]
+    size = (frame.width, frame.height)
+    if frame.rule == SIZE_RULES[1] and {image.size for image in images} != {size}:
+        sizes = " and ".join(f"{image.width} x {image.height}" for image in images)
+        raise BadRow(f"the size is {sizes}, not {frame.width} x {frame.height}")
+    arrays = [numpy.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS)) for image in images]
+    return torch.from_numpy(numpy.stack(arrays)).float() / 255
+
+
+def _decoded(picture: Picture):
+    from PIL import ImageOps
+    with _opened(picture) as image:
+        try:
+            image = ImageOps.exif_transpose(image)
+            # 16 bit grey would be cut off at 255 by convert
+            return image.point(lambda i: i / 256).convert("RGB") if image.mode.startswith("I") else image.convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadRow(f"{picture.name} is damaged ({error})") from None
+
+
+def _opened(picture: Picture):
+    from PIL import Image, UnidentifiedImageError
+    try:
+        return Image.open(io.BytesIO(picture.read()))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, BadRow):
+            raise
+        raise BadRow(f"{picture.name} is not an image that can be read") from None

@@ -1,0 +1,130 @@
+"""Rows of preference data: pairs of images, or single images with a thumb. Bad rows are left out, counted and listed."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+SHOWN = 20
+
+
+class BadRow(ValueError):
+    """This row cannot be used; the message says why, in words."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is not read yet: a file, or the bytes of one. name: for messages."""
+
+    name: str
+    path: Path | None = None
+    data: bytes | None = None
+
+    def read(self) -> bytes:
+        if self.data is not None:
+            return self.data
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise BadRow(f"{self.name} cannot be read ({error.strerror or error})") from None
+
+    def same_file(self, other: Picture) -> bool:
+        """Whether both hold the same bytes; files of different lengths are not opened."""
+        if self.data is None and other.data is None and self.path.stat().st_size != other.path.stat().st_size:
+            return False
+        return self.read() == other.read()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of one prompt, the first preferred."""
+
+    name: str
+    prompt: str
+    winner: Picture
+    loser: Picture
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return self.winner, self.loser
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """An image of a prompt that somebody liked or disliked."""
+
+    name: str
+    prompt: str
+    image: Picture
+    good: bool
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return (self.image,)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """rows: Pairs, or Thumbs, never both; source: the folder or file, for messages; skipped: "<row>: <why>" each."""
+
+    source: str
+    rows: tuple[Pair, ...] | tuple[Thumb, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "pairs" if isinstance(self.rows[0], Pair) else "thumbs"
+
+    def summary(self) -> str:
+        """What was found and what was left out, for the user."""
+        counts = f"{len(self.rows)} pairs"
+        if self.kind == "thumbs":
+            ups = sum(row.good for row in self.rows)
+            counts = f"{ups} thumbs up and {len(self.rows) - ups} down"
+        return f"{counts} from {self.source}" + skipped_text(self.skipped)
+
+
+def skipped_text(skipped: tuple[str, ...]) -> str:
+    """How many rows were left out and the first of them, with the reasons; "" for none."""
+    if not skipped:
+        return ""
+    more = [f"and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
+    count = "1 row was" if len(skipped) == 1 else f"{len(skipped)} rows were"
+    return "\n".join([f"; {count} left out:", *skipped[:SHOWN], *more])
+
+
+def collected(source: str, found: Iterable[tuple[str, Callable[[], Pair | Thumb]]], limit: int) -> Dataset:
+    """The rows that can be used, at most ``limit``. found: a row's name, and what makes it or raises BadRow.
+
+    The first good row decides whether this is a set of pairs or of thumbs. ValueError names the source where no row
+    can be used.
+    """
+    rows, skipped = [], []
+    for name, make in found:
+        if len(rows) == limit:
+            break
+        try:
+            row = make()
+            if rows and type(row) is not type(rows[0]):
+                raise BadRow("it is a thumb among pairs" if isinstance(row, Thumb) else "it is a pair among thumbs")
+            rows.append(row)
+        except BadRow as error:
+            skipped.append(f"{name}: {error}")
+    if not rows:
+        raise ValueError(f"{source}: it holds no pair and no thumb that can be used"
+                         + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known"))
+    return Dataset(source, tuple(rows), tuple(skipped))
+
+
+def checked_pair(name: str, prompt: str, winner: Picture, loser: Picture) -> Pair:
+    if winner.same_file(loser):
+        raise BadRow("both images are the same file")
+    return Pair(name, prompt, winner, loser)
+
+
+def checked_prompt(text: object, fallback: str) -> str:
+    """A caption, or the fallback where there is none."""
+    prompt = text.strip() if isinstance(text, str) else ""
+    if not prompt and not fallback:
+        raise BadRow("it has no caption")
+    return prompt or fallback
