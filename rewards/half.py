@@ -16,12 +16,16 @@ def through_half(network: Callable[[Tensor], Tensor], pixels: Tensor, dtype: tor
     """network(pixels in dtype) as float32. With float16, gradients are scaled on their way through the network."""
     if dtype != torch.float16 or not (pixels.requires_grad and torch.is_grad_enabled()):
         return network(pixels.to(dtype)).float()
+    return scaled(lambda pixels: network(pixels.to(dtype)).float(), pixels)
+
+
+def scaled(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """function(*inputs), whose backward runs at a scale that float16 can hold; the result must be float32."""
     scale: list[float] = [1.0]
-    features = network(_Leave.apply(pixels, scale).to(dtype)).float()
-    return _Enter.apply(features, scale)
+    return EnterScaled.apply(function(*(LeaveScaled.apply(x, scale) for x in inputs)), scale)
 
 
-class _Enter(torch.autograd.Function):
+class EnterScaled(torch.autograd.Function):
     """Backward: chooses the power of two that brings the largest gradient near 1, and multiplies by it."""
 
     @staticmethod
@@ -36,8 +40,8 @@ class _Enter(torch.autograd.Function):
         return gradient * ctx.scale[0], None
 
 
-class _Leave(torch.autograd.Function):
-    """Backward: divides by what _Enter multiplied with."""
+class LeaveScaled(torch.autograd.Function):
+    """Backward: divides by what EnterScaled multiplied with."""
 
     @staticmethod
     def forward(ctx, pixels, scale):

@@ -12,6 +12,7 @@ import comfy.patcher_extension
 import comfy.samplers
 import torch
 
+from ...rewards.half import scaled
 from ..paths import EPS, FLOW, V, Path
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
@@ -62,6 +63,7 @@ class Network:
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
         self.evaluations = 0
+        self._dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
     def sigmas(self, scheduler: str, steps: int) -> torch.Tensor:
         """See ``sigmas_of``."""
@@ -110,6 +112,8 @@ class Network:
         weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
             return checkpointed(network, self._model.diffusion_model, weights, x)
+        if torch.is_grad_enabled() and self._dtype == torch.float16:
+            return scaled(lambda x, *weights: network(weights, x), x, *weights)
         return network(weights, x)
 
     def recomputing_blocks(self, on: bool) -> None:
@@ -143,6 +147,13 @@ class Network:
 
     def check_cancelled(self) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def check_loaded(self, what: str) -> None:
+        """RuntimeError where the host moved the network out to make room for ``what``: backward could not go on."""
+        if not any(loaded.model is self._patcher for loaded in comfy.model_management.current_loaded_models):
+            raise RuntimeError(f"The model, the VAE and {what} do not fit into memory together, which a trainer through "
+                               "the reward needs. Lower the batch size or the image size, switch on low memory, or use "
+                               "a smaller reward model")
 
     def _conditionings_for(self, prompts: PromptSet, shape: tuple[int, ...]) -> Conditionings:
         key = (id(prompts), shape)

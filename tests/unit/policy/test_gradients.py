@@ -67,8 +67,9 @@ def test_recomputation_gives_the_same_gradient(kind):
             torch.testing.assert_close(again[key], value, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", ["sd15", "sd3"])
-def test_small_gradients_survive_a_network_in_half_precision(kind):
+def test_small_gradients_survive_a_network_in_half_precision(kind, recompute):
     """A reward's gradient on a latent can be 1e-9, which float16 rounds to nothing."""
     found = []
     for dtype in (torch.float32, torch.float16):
@@ -76,7 +77,7 @@ def test_small_gradients_survive_a_network_in_half_precision(kind):
         x, sigma, weight = problem(kind)
         with open_policy(policy) as net:
             bank = net.to_device(policy.bank, train=True)
-            net.gradients(lambda: ((net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank, recompute=True)
+            net.gradients(lambda: ((net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank, recompute=recompute)
                                     * weight * 1e-9).sum(), {}), list(bank.values()))
             found.append(torch.cat([v.grad.flatten() for v in bank.values()]))
     assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.99
