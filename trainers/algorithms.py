@@ -6,13 +6,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .backprop import AlignProp, DRaFT, DRTune, ReFL, train_alignprop, train_draft, train_drtune, train_refl
+from .direct_align import SRPO, train_srpo
 from .feedback import Feedback, check_fits, teaches
 from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .pairs import DiffusionDPO, MaPO, train_dpo, train_mapo
 from .policy.value import Policy
 from .policy.weights import outside_inference
 from .policy_gradient import DDPO, DPOK, FlowGRPO, train_ddpo, train_dpok, train_flow_grpo
-from .rollout import Rollout
+from .prompts import PromptSet
+from .reward_walk import Course
+from .rollout import Progress, Rollout
+from .sampling import Sampling
 from .step_pairs import D3PO, SPO, train_d3po, train_spo
 from .thumbs import KTO, train_kto
 from .update import SKIPPED, Optimizer
@@ -31,11 +36,19 @@ ALGORITHMS: dict[type, Callable] = {
     D3PO: train_d3po,
     SPO: train_spo,
 }
+# these make their images inside the step and follow the reward's gradient
+BACKPROP: dict[type, Callable] = {
+    DRaFT: train_draft,
+    AlignProp: train_alignprop,
+    ReFL: train_refl,
+    DRTune: train_drtune,
+    SRPO: train_srpo,
+}
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """An algorithm with its settings (a key of ALGORITHMS by type) and the optimizer's."""
+    """An algorithm with its settings (a key of ALGORITHMS or BACKPROP by type) and the optimizer's."""
 
     settings: object
     optimizer: Optimizer
@@ -51,6 +64,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback, trainer: Tr
     carries on. With nothing to learn from (all scores equal or failed) the weights stay and the metrics say so.
     ValueError where the trainer learns from another kind of feedback.
     """
+    _check_kind(trainer, ALGORITHMS)
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
     check_fits(trainer.settings, feedback, rollout)
@@ -65,3 +79,35 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback, trainer: Tr
     remembered = getattr(feedback, "memory", None)
     memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
     return replace(new, metrics=numbers | new.metrics, memory=memory, iteration=policy.iteration + 1)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, trainer: Trainer,
+                  iteration: int = 0, *, data: Rollout | None = None,
+                  progress: Progress | None = None) -> tuple[Policy, torch.Tensor]:
+    """The policy after one step through the reward, and the step's images [B, H, W, 3] in [0, 1].
+
+    vae: the user's; reward: a differentiable one; sampling, iteration, progress: as in ``rollout``; data: finished images
+    for ReFL's pretraining term. The policy that came in is unchanged. ValueError names the input that does not fit.
+    """
+    _check_kind(trainer, BACKPROP)
+    course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
+    new = BACKPROP[type(trainer.settings)](policy, course, trainer.settings, trainer.optimizer)
+    return replace(new, metrics=course.stats() | new.metrics, iteration=policy.iteration + 1), course.images
+
+
+def goes_through_reward(trainer: Trainer) -> bool:
+    """Whether ``backprop_step`` serves this trainer, not ``train_step``."""
+    return type(trainer.settings) in BACKPROP
+
+
+def _check_kind(trainer: Trainer, table: dict[type, Callable]) -> None:
+    name = type(trainer.settings).__name__
+    if type(trainer.settings) in table:
+        return
+    if table is ALGORITHMS:
+        raise ValueError(f"trainer: {name} makes its own images and follows the reward's gradient, so it needs no rollout; "
+                         "use the node Train Step (through the reward) in place of Rollout, Score, Advantages and Train Step")
+    raise ValueError(f"trainer: {name} learns from a rollout and feedback on it, not through the reward; use Rollout, "
+                     "Score, Advantages and Train Step with it, or connect DRaFT, AlignProp, ReFL, DRTune or SRPO here")

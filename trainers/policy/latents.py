@@ -1,9 +1,13 @@
 """Between pixels and the network's own latents, with the user's VAE."""
 from __future__ import annotations
 
+import copy
+
 import torch
 
-from .weights import outside_inference
+from ...rewards.half import through_half
+from .checkpoint import checkpointed
+from .weights import freeze_for_autograd, outside_inference
 
 
 def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
@@ -23,6 +27,48 @@ def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
         images = vae.decode(model.model.process_latent_out(latents))
     images = outside_inference(images).float().cpu().clamp(0, 1)
     return images.reshape(-1, *images.shape[-3:])[..., :3]
+
+
+def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: bool = False) -> torch.Tensor:
+    """The same as ``to_images``, differentiable, on the VAE's device and never in tiles.
+
+    The VAE must be loaded (open_policy's also_load). Pixels beyond white or black are cut, but keep their gradient:
+    a saturated picture can still find its way back. recompute: each image on its own, its activations made again in
+    the backward pass; for large VAEs.
+    """
+    decoder = vae.first_stage_model
+    freeze_for_autograd(decoder)
+    latents = _outside_inference(model.model.latent_format).process_out(latents.to(vae.device))
+
+    def decode(_, part):
+        return through_half(decoder.decode, part, vae.vae_dtype)
+
+    if recompute:
+        pixels = torch.cat([checkpointed(decode, decoder, [], part) for part in latents.split(1)])
+    else:
+        pixels = decode(None, latents)
+    # the host's process_output maps [-1, 1] (or [0, 1]) to [0, 1] and cuts, without a gradient, what lies outside
+    images = _StraightClamp.apply(vae.process_output(_StraightClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
+    return images.reshape(-1, *images.shape[-3:])[..., :3]
+
+
+def _outside_inference(latent_format):
+    """A latent format whose means and deviations autograd accepts."""
+    plain = copy.copy(latent_format)
+    vars(plain).update({k: outside_inference(v) for k, v in vars(plain).items() if isinstance(v, torch.Tensor)})
+    return plain
+
+
+class _StraightClamp(torch.autograd.Function):
+    """Cuts to [low, 1]; the gradient passes as if nothing were cut."""
+
+    @staticmethod
+    def forward(ctx, x, low):
+        return x.clamp(low, 1.0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
 
 
 def to_latent_socket(model, latents: torch.Tensor) -> dict:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import comfy.model_base
 import comfy.model_patcher
+import comfy.sd
 import comfy.supported_models as supported
 import torch
 
@@ -110,3 +111,19 @@ def trained_policy(kind: str, dtype=torch.float32, compute=None, scale: float = 
         if key.endswith("lora_B"):
             value.copy_(torch.randn(value.shape, generator=generator) * scale)
     return policy
+
+
+def small_vae(kind: str, dtype: torch.dtype = torch.float32):
+    """ComfyUI's own VAE for the model's latents, with random weights; 64 pixels make 8 latent ones."""
+    channels = SIZE[kind][0]
+    shape = dict(double_z=True, z_channels=channels, resolution=64, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 1, 1],
+                 num_res_blocks=1, attn_resolutions=[], dropout=0.0)
+    vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": shape, "embed_dim": channels}}, device=CPU, dtype=dtype)
+    generator = torch.Generator().manual_seed(17)
+    with torch.no_grad():
+        for name, parameter in vae.first_stage_model.named_parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            parameter.copy_(values * scale + (1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0))
+        vae.first_stage_model.decoder.conv_out.weight.mul_(0.5)  # most pixels inside of black and white
+    return vae
