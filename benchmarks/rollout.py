@@ -1,27 +1,31 @@
-"""A rollout against a bare denoising loop over the same network."""
+"""A rollout with its trajectory against a bare Euler loop over the same network, and the decoding of its images."""
 from __future__ import annotations
 
+import torch
 from tools import pack
 
 from . import Measure
-from ._demo_policy import IMAGES, STEPS, Bare, demo, ratio
+from ._world import compare, world
 
 
 def measure() -> list[Measure]:
-    policy, prompts, vae, sampling, _ = demo()
-    rollout = pack.module("trainers.rollout").rollout
-    import torch
-    run = rollout(policy, prompts, vae, sampling, 0)
-    rows = [slice(at, at + sampling.batch_size) for at in range(0, IMAGES, sampling.batch_size)]
+    here = world()
+    rollouts = pack.module("trainers.rollout")
+    made = rollouts.rollout(here.policy, here.prompts, here.vae, here.sampling)
+    size = here.sampling.batch_size
+    batches = [here.arguments(made.index[at:at + size]) for at in range(0, len(made.index), size)]
 
-    def bare_loop():
-        with Bare(policy, prompts, run.index) as network, torch.no_grad():
-            for part in rows:
-                x = torch.randn(sampling.batch_size, 3, 24, 24)
-                for sigma, following in zip(run.sigmas, run.sigmas[1:]):
-                    x0 = network(x, sigma.expand(len(x)), part)
-                    x = x0 + (x - x0) * (following / sigma)
+    @torch.no_grad()
+    def bare() -> None:
+        done = []
+        for arguments in batches:
+            x = torch.randn(size, 3, 24, 24)
+            for sigma, following in zip(made.sigmas, made.sigmas[1:]):
+                x0 = here.bare.apply_model(x, sigma.expand(size), **arguments)
+                x = x + (x - x0) / sigma * (following - sigma)
+            done.append(x)
+        here.vae.decode(torch.cat(done))
 
-    times, ours, bare = ratio(lambda: rollout(policy, prompts, vae, sampling, 0), bare_loop)
-    return [Measure("rollout / bare denoising loop", times, "x", 1.10,
-                    f"{ours:.2f} s against {bare:.2f} s for {IMAGES} images of {STEPS} steps")]
+    ratio, ours, least = compare(lambda: rollouts.rollout(here.policy, here.prompts, here.vae, here.sampling), bare)
+    return [Measure("rollout against a bare denoising loop", ratio, "x", 1.10,
+                    f"{len(made.index)} images, {here.sampling.steps} steps: {ours:.2f} s against {least:.2f} s")]

@@ -12,7 +12,7 @@ from benchmarks import Measure
 
 from .host import ROOT
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.stem not in ("proofs",))
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.stem != "proofs")
 
 
 def main(arguments: list[str]) -> int:
