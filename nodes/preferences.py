@@ -16,7 +16,7 @@ def threshold(used_by: str) -> tuple:
 class PTPreferences:
     DESCRIPTION = ("Turns scores into pairs: which image of a prompt is better than which. For Diffusion-DPO, MaPO and "
                    "D3PO. Images that score the same make no pair.")
-    CATEGORY, FUNCTION = CATEGORY, "run"
+    CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = (PREFERENCES, "INT"), ("preferences", "pairs")
     OUTPUT_TOOLTIPS = ("For Train Step.", "How many pairs were found.")
 
@@ -43,7 +43,7 @@ class PTPreferences:
 
 class PTLabels:
     DESCRIPTION = ("Turns scores into thumbs up and down, one for each image. For Diffusion-KTO, which needs no pairs.")
-    CATEGORY, FUNCTION = CATEGORY, "run"
+    CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = (PREFERENCES, "INT", "INT"), ("preferences", "up", "down")
     OUTPUT_TOOLTIPS = ("For Train Step.", "How many thumbs up.", "How many thumbs down.")
 
