@@ -15,6 +15,11 @@ from torch import Tensor
 RANGE_SLACK = 0.5  # a VAE may overshoot [0, 1] a little; 0..255 or -1..1 images are a wiring mistake
 
 
+class RewardUnavailable(RuntimeError):
+    """A reward cannot score at all at the moment (its server is gone): the run should stop with its state saved, and go
+    on later, rather than learn from nothing."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt and, where a rule verifier checks it, what the image must show.
