@@ -1,0 +1,47 @@
+"""The demo world: tiny models, prompts and a verifier, everything a first training run needs."""
+from __future__ import annotations
+
+from ..toy.prompts import prompt_set
+from ..toy.verifier import ToyVerifier
+from .sockets import MENU, PROMPTS, REWARD
+
+MODELS = {"flow (tiny SD3)": "flow", "eps (tiny SD1.5)": "eps"}
+SCORES = {"mixed (half strict, half partial credit)": "mixed", "strict (all or nothing)": "strict",
+          "dense (partial credit)": "dense"}
+
+
+class PTDemoWorld:
+    DESCRIPTION = ("Tiny models that draw coloured balls on 24x24 pixels, prompts for them, and an exact checker. The "
+                   "models learned from partly wrong captions and often draw the wrong thing: training puts that right "
+                   "within minutes, even on a CPU. Use 24x24 pixels in every node that asks for a size.")
+    CATEGORY = f"{MENU}/Demo"
+    FUNCTION = "load"
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE", PROMPTS, PROMPTS, REWARD)
+    RETURN_NAMES = ("model", "clip", "vae", "training prompts", "held-out prompts", "checker")
+    OUTPUT_TOOLTIPS = (
+        "The tiny diffusion model, an ordinary MODEL for any node.",
+        "Its text encoder. It knows the words of the demo prompts only.",
+        "Pixels to latents and back, without loss.",
+        "The prompts to train on.",
+        "Combinations that no model here was ever trained on: they tell learning from memorising.",
+        "Reward from 0 to 1: does the picture show the colours, counts and places that the prompt says?",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "which_model": (list(MODELS), {"tooltip": "Flow matching transformer (for Flow-GRPO and other flow "
+                                                      "trainers), or noise-predicting UNet (for DDPO and DPO)."}),
+            "score": (list(SCORES), {"tooltip": "Strict gives 1 only to a picture that is right in everything. Partial "
+                                                "credit tells near misses from failures, mixed is the mean of both."}),
+        }}
+
+    def load(self, which_model: str, score: str):
+        from ..toy import models
+
+        return (models.load_model(MODELS[which_model]), models.load_clip(), models.load_vae(),
+                prompt_set(held_out=False), prompt_set(held_out=True), ToyVerifier(SCORES[score]))
+
+
+NODES = {"PTDemoWorld": PTDemoWorld}
+NAMES = {"PTDemoWorld": "Demo World (tiny models)"}

@@ -1,0 +1,111 @@
+"""Genuine ComfyUI objects around the tiny networks: MODEL (flow or eps), CLIP and VAE, built from stock classes.
+
+The stock checkpoint loaders recognise architectures by channel numbers that no tiny network has, so the
+configuration is written out here; the classes that run are ComfyUI's own.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import comfy.utils
+
+WEIGHTS = Path(__file__).parent / "weights"
+FILES = {"flow": WEIGHTS / "flow_mmdit.safetensors", "eps": WEIGHTS / "eps_unet.safetensors"}
+TEXT_FILE = WEIGHTS / "text_encoder.safetensors"
+TEXT_TOKENS, TEXT_WIDTH = 12, 64
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+TEXT_CONFIG = {"num_hidden_layers": 2, "hidden_size": TEXT_WIDTH, "num_attention_heads": 2, "intermediate_size": 128,
+               "hidden_act": "quick_gelu", "max_position_embeddings": TEXT_TOKENS, "eos_token_id": 49407}
+
+FLOW_CONFIG = {"input_size": None, "patch_size": 4, "in_channels": 3, "out_channels": 3, "depth": 2, "num_blocks": 3,
+               "adm_in_channels": TEXT_WIDTH, "qk_norm": "rms", "pos_embed_scaling_factor": None,
+               "x_block_self_attn_layers": [],
+               "context_embedder_config": {"target": "torch.nn.Linear",
+                                           "params": {"in_features": TEXT_WIDTH, "out_features": 128}}}
+# 64 channels, not 32: GroupNorm has 32 groups, and with one channel a group the mean colour of an image is lost
+EPS_CONFIG = {"image_size": 24, "in_channels": 3, "out_channels": 3, "model_channels": 64, "channel_mult": [1, 1, 1],
+              "num_res_blocks": [0, 0, 2], "use_spatial_transformer": True, "transformer_depth": [1, 1],
+              "transformer_depth_middle": 1, "transformer_depth_output": [0, 0, 1, 1, 1], "context_dim": TEXT_WIDTH,
+              "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
+              "legacy": False}
+
+
+class _TinySD3(comfy.supported_models.SD3):
+    unet_config: dict = {}
+    latent_format = comfy.latent_formats.ChromaRadiance  # three channels, identity
+    sampling_settings = {"shift": 2.0}
+    supported_inference_dtypes = [torch.float32]
+
+
+class _TinySD15(comfy.supported_models.SD15):
+    unet_config: dict = {}
+    unet_extra_config = {"num_heads": 4, "num_head_channels": -1}
+    latent_format = comfy.latent_formats.ChromaRadiance
+    supported_inference_dtypes = [torch.float32]
+
+
+_CLASSES = {"flow": (_TinySD3, FLOW_CONFIG), "eps": (_TinySD15, EPS_CONFIG)}
+
+
+def build_network(kind: str) -> comfy.model_base.BaseModel:
+    """The network of ``kind`` ("flow" or "eps") with weights still undefined, float32, on the CPU."""
+    config_class, config = _CLASSES[kind]
+    settings = config_class({**config, "dtype": torch.float32})
+    return settings.get_model({}, "", device=torch.device("cpu"))
+
+
+def load_model(kind: str, path: Path | None = None) -> comfy.model_patcher.ModelPatcher:
+    """A stock MODEL from a safetensors file (the shipped one by default)."""
+    path = path or FILES[kind]
+    if not path.is_file():
+        name = {"flow": "flow", "eps": "unet"}[kind]
+        raise FileNotFoundError(f"The weights of the demo world are missing: {path}. "
+                                f"Run 'python develop.py pretrain {name}'.")
+    network = build_network(kind)
+    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(str(path), safe_load=True).items()}
+    network.diffusion_model.load_state_dict(weights)
+    network.requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(network, load_device=comfy.model_management.get_torch_device(),
+                                            offload_device=comfy.model_management.unet_offload_device())
+
+
+def load_vae() -> comfy.sd.VAE:
+    """The stock pixel-space VAE: latents are the pixels, scaled to [-1, 1]."""
+    return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+
+
+def empty_clip() -> comfy.sd.CLIP:
+    """A stock CLIP (SD1 type) of the tiny size, weights still undefined."""
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    return comfy.sd.CLIP(target, tokenizer_data={"clip_l_max_length": TEXT_TOKENS},
+                         model_options={"clip_l_model_config": dict(TEXT_CONFIG), "dtype": torch.float32})
+
+
+def load_clip(path: Path | None = None) -> comfy.sd.CLIP:
+    """The frozen random text encoder. Only the grammar's words have a row of their own; any other word is zero."""
+    weights = comfy.utils.load_torch_file(str(path or TEXT_FILE), safe_load=True)
+    clip = empty_clip()
+    transformer = clip.cond_stage_model.clip_l.transformer
+    table = torch.zeros_like(transformer.state_dict()[TOKEN_TABLE])
+    table[weights.pop("token_ids").long()] = weights.pop("token_rows").float()
+    transformer.load_state_dict({TOKEN_TABLE: table, **{k: v.float() for k, v in weights.items()}})
+    return clip
+
+
+def training_record(path: Path) -> dict:
+    """How the weights of a file were made: the JSON in its safetensors metadata."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("training", "{}"))
