@@ -108,13 +108,18 @@ def leave_inference(network: nn.Module) -> None:
 def in_batches(images: Tensor, prompts: Sequence, size: int,
                answer: Callable[[Tensor, Sequence], Tensor]) -> Tensor:
     """answer(images, prompts) in pieces of `size`, put together on the CPU; Cancel works between the pieces."""
-    import comfy.model_management as management
-
     found = []
     for start in range(0, images.shape[0], size):
-        management.throw_exception_if_processing_interrupted()
+        cancel_point()
         found.append(answer(images[start:start + size], prompts[start:start + size]).cpu())
     return torch.cat(found)
+
+
+def cancel_point() -> None:
+    """Raises ComfyUI's own interruption if the user has pressed Cancel."""
+    import comfy.model_management as management
+
+    management.throw_exception_if_processing_interrupted()
 
 
 def model_folders() -> dict[str, list[str]]:
