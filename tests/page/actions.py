@@ -1,0 +1,101 @@
+"""What a user does on the page, and what a user sees there, for the page tests."""
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "workflows" / "api"
+EXTENSION = "/extensions/ComfyUI-PostTrain"
+SMALL = {"PTLoopStart": {"when_run_exists": "start over", "save_every": 1000},
+         "PTSampling": {"steps": 3, "noisy_steps": 2, "prompts_per_iteration": 2, "images_per_prompt": 4, "batch_size": 8},
+         "PTLoopEnd": {"samples_every": 2}, "PTCreatePolicy": {"rank": 4},
+         "EmptyLatentImage": {"batch_size": 1}, "KSampler": {"steps": 2}}
+
+
+def source(name: str = "learn_to_follow_prompts_flow_grpo") -> dict:
+    return json.loads((SOURCES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def small_graph(run: str, iterations: int, changes: dict[str, dict] | None = None) -> dict:
+    """The shipped workflow, cut down until an iteration takes a fraction of a second. changes: class -> inputs."""
+    graph = copy.deepcopy(source())
+    wanted = copy.deepcopy(SMALL)
+    wanted["PTLoopStart"] |= {"run_name": run, "iterations": iterations}
+    for kind, inputs in (changes or {}).items():
+        wanted.setdefault(kind, {}).update(inputs)
+    for node in graph.values():
+        node["inputs"].update(wanted.get(node["class_type"], {}))
+    return graph
+
+
+def training_only(graph: dict) -> dict:
+    """Without what comes after Loop End."""
+    return {node: content for node, content in graph.items() if int(node) <= 11}
+
+
+def open_graph(page, graph: dict, name: str = "test") -> None:
+    page.evaluate("([graph, name]) => app.loadApiJson(graph, name)", [graph, name])
+    page.wait_for_timeout(500)
+    page.evaluate("() => { app.graph.arrange(60) }")
+    fit(page)
+
+
+def fit(page) -> None:
+    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(700)
+
+
+def queue(page) -> None:
+    page.evaluate("() => { app.queuePrompt(0, 1) }")
+
+
+def status(page, inside: str = ".pt-node") -> str:
+    return page.evaluate("(where) => document.querySelector(`${where} .pt-status`)?.textContent ?? ''", inside)
+
+
+def wait_status(page, start: str, inside: str = ".pt-node", seconds: float = 120) -> str:
+    page.wait_for_function("([where, start]) => document.querySelector(`${where} .pt-status`)?.textContent.startsWith(start)",
+                           arg=[inside, start], timeout=seconds * 1000)
+    return status(page, inside)
+
+
+def iterations_known(page, run: str) -> list[int]:
+    """The iterations that the page's picture of the run holds."""
+    return page.evaluate("""async ([base, run]) => {
+        const { getRun } = await import(`${base}/runs.js`);
+        return (getRun(run)?.points ?? []).map((point) => point.iteration);
+    }""", [EXTENSION, run])
+
+
+def wait_until(page, condition, seconds: float = 120) -> None:
+    """Asks again and again: the page's own waiting takes an async function's promise for a yes."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        page.wait_for_timeout(100)
+
+
+def wait_iterations(page, run: str, number: int, seconds: float = 120) -> None:
+    wait_until(page, lambda: len(iterations_known(page, run)) >= number, seconds)
+
+
+def drawing(page, where: str = ".pt-node .pt-reward") -> str:
+    """The pixels of a chart."""
+    return page.evaluate("(where) => document.querySelector(`${where} canvas`)?.toDataURL() ?? ''", where)
+
+
+def faults(page) -> list[str]:
+    """Errors that come from the pack's own scripts; ComfyUI's page has some of its own."""
+    return [fault for fault in page.faults if "PostTrain" in fault or "posttrain" in fault]
+
+
+def keep_screenshot(page, name: str, fallback: Path) -> Path:
+    """Saved where PAGE_SCREENSHOTS says, else under the test's temporary folder."""
+    folder = Path(os.environ.get("PAGE_SCREENSHOTS") or fallback)
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")
+    return folder / f"{name}.png"

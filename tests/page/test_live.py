@@ -1,0 +1,198 @@
+"""The live view in the real page: it moves while a training runs, and nothing that goes wrong in between is lost."""
+from __future__ import annotations
+
+import time
+
+import pytest
+from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot, open_graph,
+                                          queue, small_graph, status, training_only, wait_iterations, wait_status)
+
+
+@pytest.fixture
+def train(page, host):
+    """train(run, iterations, changes): opens the cut-down workflow and queues it. Ends what still runs afterwards."""
+    def start(run: str, iterations: int, changes=None) -> None:
+        open_graph(page, training_only(small_graph(run, iterations, changes)))
+        queue(page)
+    yield start
+    host.cancel()
+    host.post("/queue", {"clear": True})
+    deadline = time.monotonic() + 60
+    while host.get("/queue").json()["queue_running"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def test_curve_moves_and_finishes(page, train, tmp_path):
+    train("moves", 12)
+    wait_iterations(page, "moves", 3)
+    early = drawing(page)
+    wait_iterations(page, "moves", 8)
+    late = drawing(page)
+    assert early and late and early != late
+    keep_screenshot(page, "running", tmp_path)
+    assert wait_status(page, "Finished") == "Finished: 12 iterations"
+    assert iterations_known(page, "moves") == list(range(1, 13))
+    image = page.locator(".pt-node .pt-image")
+    page.wait_for_function("() => document.querySelector('.pt-node .pt-image').naturalWidth > 0")
+    assert "iteration_000012" in image.get_attribute("src")
+    keep_screenshot(page, "finished", tmp_path)
+    assert faults(page) == []
+
+
+def test_metric_can_be_chosen(page, train):
+    train("chosen", 4)
+    wait_status(page, "Finished")
+    select = page.locator(".pt-node .pt-select")
+    before = drawing(page, ".pt-node .pt-metric")
+    assert select.input_value() == "kl"
+    select.select_option("grad_norm")
+    assert drawing(page, ".pt-node .pt-metric") != before
+    assert "Gradient norm" in select.inner_text()
+    page.reload()
+    page.wait_for_function("() => document.querySelector('.pt-node .pt-select')?.value === 'grad_norm'", timeout=60_000)
+
+
+def test_cancel_is_shown_and_what_was_learned_is_kept(page, train, host):
+    train("cancelled", 5000)
+    wait_iterations(page, "cancelled", 3)
+    started = time.monotonic()
+    page.evaluate("app.extensionManager.command.execute('Comfy.Interrupt')")
+    words = wait_status(page, "Cancelled", seconds=20)
+    seconds = time.monotonic() - started
+    assert "of 5000" in words and seconds < 20
+    reached = host.get("/posttrain/runs/cancelled").json()
+    assert reached["status"] == "cancelled" and reached["iteration"] >= 3
+    page.wait_for_function("() => [...document.querySelectorAll('.p-toast-message-text')]"
+                           ".some((toast) => toast.innerText.includes('was cancelled after iteration'))")
+    assert list((host.base / "output/posttrain/cancelled/checkpoints").glob("state_*.safetensors"))
+
+
+def test_a_reload_in_the_middle_loses_nothing(page, train):
+    train("reloaded", 25)
+    wait_iterations(page, "reloaded", 4)
+    page.reload()
+    wait_status(page, "Training")
+    wait_status(page, "Finished")
+    assert iterations_known(page, "reloaded") == list(range(1, 26))
+
+
+def test_a_dropped_connection_loses_nothing(page, train):
+    train("dropped", 40)
+    wait_iterations(page, "dropped", 3)
+    page.evaluate("app.api.socket.close()")
+    assert wait_status(page, "Finished") == "Finished: 40 iterations"
+    wait_iterations(page, "dropped", 40, seconds=30)
+    assert iterations_known(page, "dropped") == list(range(1, 41))
+
+
+def test_lost_events_are_read_from_the_folder(page, train, host):
+    train("gap", 8)
+    wait_status(page, "Finished")
+    page.evaluate("""async (base) => {
+        const { getRun } = await import(`${base}/runs.js`);
+        getRun('gap').points.splice(3);
+        getRun('gap').read = -1e9;
+    }""", EXTENSION)
+    assert iterations_known(page, "gap") == [1, 2, 3]
+    page.evaluate("""() => app.api.dispatchCustomEvent('posttrain.iteration',
+        {run: 'gap', node: '11', iteration: 8, iterations: 8, metrics: {reward_mean: 0.5}, seconds: 1})""")
+    wait_iterations(page, "gap", 8, seconds=20)
+    assert iterations_known(page, "gap") == list(range(1, 9))
+
+
+def test_runs_are_kept_apart(page, train):
+    train("apart one", 3)
+    wait_status(page, "Finished")
+    train("apart two", 5)
+    assert wait_status(page, "Finished: 5") == "Finished: 5 iterations"
+    assert (len(iterations_known(page, "apart one")), len(iterations_known(page, "apart two"))) == (3, 5)
+
+
+def test_another_name_shows_another_run(page, train):
+    train("named", 3)
+    wait_status(page, "Finished")
+    page.evaluate("""() => {
+        app.graph._nodes.find((n) => n.type === 'PTLoopStart').widgets.find((w) => w.name === 'run_name').value = 'unheard of';
+    }""")
+    page.wait_for_function("() => document.querySelector('.pt-node .pt-empty').textContent.includes('unheard of')")
+    assert page.locator(".pt-node .pt-run").is_hidden()
+
+
+def test_a_failing_node_is_marked(page, train, tmp_path):
+    train("fails", 5, {"PTSampling": {"transition": "deterministic"}})
+    wait_status(page, "Stopped by an error")
+    marked = page.evaluate("app.graph._nodes.filter((node) => node.has_errors).map((node) => node.type)")
+    assert marked == ["PTTrainStep"]
+    keep_screenshot(page, "failed", tmp_path)
+    page.keyboard.press("Escape")
+    train("fails not", 2)
+    wait_status(page, "Finished")
+    assert page.evaluate("app.graph._nodes.filter((node) => node.has_errors).length") == 0
+
+
+def test_side_bar_lists_runs_and_slides_through_samples(page, train, tmp_path):
+    train("sliding", 6)
+    wait_status(page, "Finished")
+    page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+    page.locator(".pt-run-button", has_text="sliding").click()
+    assert status(page, ".pt-sidebar") == "Finished: 6 iterations"
+    image, slider = page.locator(".pt-sidebar .pt-image"), page.locator(".pt-sidebar .pt-range")
+    assert "iteration_000006" in image.get_attribute("src")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert "iteration_000001" in image.get_attribute("src")
+    page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-image').complete")
+    keep_screenshot(page, "side_bar", tmp_path)
+    page.locator(".pt-sidebar .pt-button").click()
+    assert "iteration_000006" in image.get_attribute("src")
+    assert faults(page) == []
+
+
+def test_vue_nodes_show_it_too(page, train, tmp_path):
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        train("vue", 4)
+        wait_status(page, "Finished")
+        fit(page)
+        page.wait_for_timeout(1000)
+        box = page.locator("[data-node-id] .pt-node .pt-reward canvas").bounding_box()
+        assert box["width"] > 80 and box["height"] > 25
+        keep_screenshot(page, "vue_nodes", tmp_path)
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+
+
+def test_chinese(page, train, tmp_path):
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+    try:
+        page.reload()
+        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
+        page.wait_for_timeout(1500)
+        train("chinese", 3)
+        assert wait_status(page, "已完成") == "已完成：3 次迭代"
+        names = page.evaluate("app.graph._nodes.map((node) => node.title)")
+        assert "循环结束" in names
+        keep_screenshot(page, "chinese", tmp_path)
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+
+
+def test_a_flood_of_events_costs_little(page, train):
+    """2,000 events at 500 a second: all are kept, and the page stays free most of the time."""
+    train("flood", 2)
+    wait_status(page, "Finished")
+    busy = page.evaluate("""async (base) => {
+        let long = 0;
+        new PerformanceObserver((list) => { for (const task of list.getEntries()) long += task.duration })
+            .observe({ entryTypes: ['longtask'] });
+        for (let i = 3; i <= 2000; i++) {
+            app.api.dispatchCustomEvent('posttrain.iteration', { run: 'flood', node: '11', iteration: i, iterations: 2000,
+                metrics: { reward_mean: Math.sin(i / 50), reward_std: 0.2, kl: i * 1e-5 }, seconds: 0.002, seconds_left: 1 });
+            if (i % 5 === 0) await new Promise((done) => setTimeout(done, 10));
+        }
+        await new Promise((done) => setTimeout(done, 500));
+        return long;
+    }""", EXTENSION)
+    assert iterations_known(page, "flood") == list(range(1, 2001))
+    print(f"long tasks in 4 s of 500 events a second: {busy:.0f} ms")
+    assert busy < 3000

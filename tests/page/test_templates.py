@@ -1,0 +1,118 @@
+"""Every shipped template in the real page: it is offered, opens without a complaint, and is its reviewed source."""
+from __future__ import annotations
+
+import json
+
+import pytest
+from posttrain.tests.page.actions import (ROOT, faults, fit, iterations_known, keep_screenshot, queue, source, wait_status,
+                                          wait_until)
+from posttrain.tools.make_templates import TEMPLATES, convert
+
+PACK = "ComfyUI-PostTrain"
+EACH = pytest.mark.parametrize("template", TEMPLATES, ids=[template.source for template in TEMPLATES])
+COMPLAINTS = """() => ({
+    toasts: [...document.querySelectorAll('.p-toast-message-text')].map((toast) => toast.innerText),
+    dialogs: [...document.querySelectorAll('.p-dialog')].map((dialog) => dialog.innerText.slice(0, 200)),
+    missing: app.graph._nodes.map((node) => node.type)
+        .filter((type) => !LiteGraph.registered_node_types[type] && type !== 'MarkdownNote'),
+})"""
+
+
+def shipped(template) -> str:
+    return (ROOT / "workflows" / f"{template.name}.json").read_text(encoding="utf-8")
+
+
+def opened(page, template) -> dict:
+    """Loads the file as the template browser does, and returns the page's complaints."""
+    page.evaluate("(text) => app.loadGraphData(JSON.parse(text))", shipped(template))
+    page.wait_for_timeout(700)
+    return page.evaluate(COMPLAINTS)
+
+
+def test_every_source_has_a_template():
+    assert {path.stem for path in (ROOT / "workflows" / "api").glob("*.json")} == {t.source for t in TEMPLATES}
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == {t.name for t in TEMPLATES}
+
+
+@EACH
+def test_it_is_offered_with_a_picture(host, template):
+    assert template.name in host.get("/workflow_templates").json()[PACK]
+    for suffix, start in ((".json", b"{"), (".jpg", b"\xff\xd8")):
+        answer = host.get(f"/api/workflow_templates/{PACK}/{template.name}{suffix}")
+        assert answer.ok and answer.content.startswith(start)
+
+
+@EACH
+def test_it_opens_as_its_source(page, template, tmp_path):
+    assert opened(page, template) == {"toasts": [], "dialogs": [], "missing": []}
+    output = page.evaluate("async () => (await app.graphToPrompt()).output")
+    plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in output.items()}
+    assert plain == {node: {key: content[key] for key in ("class_type", "inputs")}
+                     for node, content in source(template.source).items()}
+    fit(page)
+    keep_screenshot(page, template.source, tmp_path)
+    assert faults(page) == []
+
+
+@EACH
+def test_it_is_up_to_date(page, template):
+    """Made anew from its source it is the same file: python -m tools.make_templates."""
+    assert convert(page, template) == shipped(template)
+
+
+@EACH
+def test_links_name_both_ends(template):
+    workflow = json.loads(shipped(template))
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for link, origin, out, target, into, _ in workflow["links"]:
+        assert link in nodes[origin]["outputs"][out]["links"]
+        assert nodes[target]["inputs"][into]["link"] == link
+    known = {link[0] for link in workflow["links"]}
+    assert {i["link"] for node in nodes.values() for i in node.get("inputs", []) if i["link"] is not None} == known
+
+
+@EACH
+def test_nodes_are_laid_out_neatly(template):
+    workflow = json.loads(shipped(template))
+    boxes = [(n["id"], n["pos"][0], n["pos"][1] - 30, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
+             for n in workflow["nodes"]]
+    for i, (one, *a) in enumerate(boxes):
+        for other, *b in boxes[i + 1:]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
+        assert any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[0] + g[2] and a[3] <= g[1] + g[3]
+                   for g in (group["bounding"] for group in workflow["groups"])), f"node {one} is in no group"
+
+
+def test_it_is_found_in_the_template_browser(page, tmp_path):
+    template = TEMPLATES[0]
+    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_placeholder("Search").last.fill(template.name[:24])
+    card = page.get_by_text(template.name, exact=False).first
+    card.wait_for(timeout=30_000)
+    page.wait_for_timeout(1500)
+    keep_screenshot(page, "template_browser", tmp_path)
+    card.click()
+    page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'PTLoopEnd')", timeout=30_000)
+
+
+def test_it_runs_and_shows_before_and_after(page, host, tmp_path):
+    template = TEMPLATES[0]
+    opened(page, template)
+    page.evaluate("""() => {
+        const small = { PTLoopStart: { run_name: 'template', iterations: 3, when_run_exists: 'start over' },
+            PTSampling: { steps: 3, noisy_steps: 2, prompts_per_iteration: 2, images_per_prompt: 4, batch_size: 8 },
+            PTLoopEnd: { samples_every: 1 }, PTSaveLora: { file_name: 'posttrain/template' } };
+        for (const node of app.graph._nodes)
+            for (const widget of node.widgets ?? [])
+                if (widget.name in (small[node.type] ?? {})) widget.value = small[node.type][widget.name];
+    }""")
+    queue(page)
+    assert wait_status(page, "Finished") == "Finished: 3 iterations"
+    fit(page)  # pictures are fetched by nodes in sight
+    page.wait_for_function("() => app.graph._nodes.filter((node) => node.imgs?.length).length === 2", timeout=60_000)
+    wait_until(page, lambda: not host.get("/queue").json()["queue_running"])
+    assert iterations_known(page, "template") == [1, 2, 3]
+    assert (host.base / "models/loras/posttrain/template.safetensors").is_file()
+    seed = page.evaluate("app.graph._nodes.find((n) => n.type === 'KSampler').widgets.find((w) => w.name === 'seed').value")
+    assert seed == 1  # the shipped noise must not change after a run
+    keep_screenshot(page, "template_finished", tmp_path)
