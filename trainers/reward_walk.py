@@ -132,10 +132,9 @@ class Walk:
 
     def drift(self, x0: torch.Tensor) -> torch.Tensor:
         """[B]: squared difference of this clean estimate of the present state from the reference's, as predictions."""
-        x, sigma, path = self.x.detach(), self.sigma(self.at), self.net.path
-        with torch.no_grad():
-            reference = path.prediction(x, self._ask(x, sigma, None), sigma)
-        return squared_error(path.prediction(x, x0, sigma), reference)
+        sigma, path = self.sigma(self.at), self.net.path
+        reference = self._ask(self.x, sigma, None)  # the state depends on the policy too, so no gradient is cut here
+        return squared_error(path.prediction(self.x, x0, sigma), path.prediction(self.x, reference, sigma))
 
     def move(self, x0: torch.Tensor) -> None:
         """One step on, given the clean estimate of the present state."""
