@@ -108,7 +108,9 @@ def set_up(env: Environment, python: str) -> None:
         if done.exists():
             print(f"  {label}: already done", flush=True)
             continue
-        step = Step(env, label)
+        begun = env.folder / f"begun-{mark}"
+        step = Step(env, label, again=begun.exists())
+        begun.touch()
         work(step)
         done.touch()
         step.finish()
@@ -119,8 +121,8 @@ def set_up(env: Environment, python: str) -> None:
 class Step:
     """One step of the set-up: runs commands into the log and shows that they are alive."""
 
-    def __init__(self, env: Environment, label: str) -> None:
-        self.env, self.label, self.started = env, label, time.monotonic()
+    def __init__(self, env: Environment, label: str, again: bool) -> None:
+        self.env, self.label, self.again, self.started = env, label, again, time.monotonic()
         self.tty = sys.stdout.isatty()
         print(f"  {label} ...", end="" if self.tty else "\n", flush=True)
 
@@ -153,7 +155,8 @@ class Step:
             now = time.monotonic()
             if self.tty or now - said >= 30:
                 said = now
-                latest = (self.log_lines() or [""])[-1].strip()[:60]
+                latest = next((line.strip()[:60] for line in reversed(self.log_lines())
+                               if line.strip() and not line.startswith("WARNING")), "")
                 text = f"  {self.label} ... {now - self.started:.0f} s  {latest}"
                 print(f"\r\033[K{text[:shutil.get_terminal_size().columns - 1]}" if self.tty else text,
                       end="" if self.tty else "\n", flush=True)
@@ -161,8 +164,10 @@ class Step:
     def pip(self, *arguments: str) -> None:
         self.run(self.pip_command(*arguments))
 
-    def pip_command(self, *arguments: str) -> list:
-        return [self.env.python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    def pip_command(self, *arguments: str) -> list[str | Path]:
+        # a pip that was cut off may leave a package that looks installed and is not whole
+        anew = ["--force-reinstall"] if self.again and arguments[0] == "install" else []
+        return [self.env.python, "-m", "pip", "--disable-pip-version-check", *arguments, *anew]
 
     def log_lines(self) -> list[str]:
         return self.env.log.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -74,7 +74,7 @@ TEMPLATES = (
          Group("2  How to sample and train", [["4"], ["5"]]),
          Group("4  Keep what was learned", [["12", "13"]])],
         [Group("3  The loop: these nodes run in every iteration", [["6"], ["7", "8"], ["9", "10"], ["11"]]),
-         Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "20"], ["21", "22"]])],
+         Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])],
     ], [["11"], ["21", "22"]]),
 )
 

@@ -117,7 +117,7 @@ def test_functions_fit_a_screen():
 
 
 def test_lines_are_not_too_long():
-    faults = [f"{name}:{number}" for name in python_files(published=False)
+    faults = [f"{name}:{number}" for name in python_files()
               for number, line in enumerate(read(name).splitlines(), 1) if len(line) > 130]
     assert not faults
 

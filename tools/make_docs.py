@@ -1,0 +1,63 @@
+"""Refreshes the settings in the help pages web/docs/<NodeId>.md from the nodes' own tooltips.
+
+    python -m tools.make_docs      (inside develop.py's environment)
+
+The rest of a page is written by hand. A node without a page gets none: write its title, picture, what it does and when
+to use it, then a line "## Settings", and run this again.
+"""
+from __future__ import annotations
+
+import re
+
+from .host import ROOT
+from .pack import module
+
+DOCS = ROOT / "web" / "docs"
+SECTION = re.compile(r"(?<=^## Settings\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+LONGEST_DEFAULT = 40
+
+
+def main() -> None:
+    for node_id, node in module("nodes", host=True).NODE_CLASS_MAPPINGS.items():
+        page = DOCS / f"{node_id}.md"
+        if not page.is_file():
+            print(f"{node_id}: no page" if not internal(node) else f"{node_id}: internal, needs none")
+            continue
+        old = page.read_text(encoding="utf-8")
+        if (new := refreshed(old, node)) != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"{node_id}: refreshed")
+
+
+def internal(node) -> bool:
+    return node.CATEGORY.endswith("internal")
+
+
+def refreshed(page: str, node) -> str:
+    """The page with the node's settings as they are now."""
+    if not SECTION.search(page):
+        raise ValueError("the page has no line '## Settings'")
+    return SECTION.sub(lambda _: settings(node), page).rstrip() + "\n"
+
+
+def settings(node) -> str:
+    inputs = node.INPUT_TYPES()
+    lines = [line(name, spec) for kind in ("required", "optional") for name, spec in inputs.get(kind, {}).items()]
+    return "\n" + "\n".join(lines or ["It has none."]) + "\n\n"
+
+
+def line(name: str, spec: tuple) -> str:
+    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    default = options.get("default", kind[0] if isinstance(kind, (list, tuple)) else None)
+    shown = "" if default in (None, "") or len(str(default)) > LONGEST_DEFAULT else f" ({plain(default)})"
+    return f"- **{name}**{shown}: {options.get('tooltip', '')}"
+
+
+def plain(default) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return f"{default:g}" if isinstance(default, float) else str(default).replace("\n", " ")
+
+
+if __name__ == "__main__":
+    main()
