@@ -40,7 +40,7 @@ class Plan:
 
 # each network's stages in order; a stage goes on from the weights of the one before
 PLANS = {"flow": (Plan("flow", 3800, 128, 0.02, 2e-3, 0.25),
-                  Plan("flow", 1300, 128, 0.01, 1e-3, 0.15, seed=10, decay_from=0.0)),
+                  Plan("flow", 240, 128, 0.01, 1e-3, 0.15, seed=10, decay_from=0.0)),
          "eps": (Plan("eps", 1500, 64, 0.02, 2e-3, 0.25),)}
 
 
