@@ -68,7 +68,8 @@ export function createRunView() {
   const reward = element("div", "pt-chart pt-reward");
   const metric = element("div", "pt-chart pt-metric");
   const thinned = element("div", "pt-hint");
-  const root = element("div", "pt-run", head.root, element("div", "pt-row", now, start), reward,
+  const problem = element("div", "pt-message pt-error");
+  const root = element("div", "pt-run", head.root, problem, element("div", "pt-row", now, start), reward,
     element("div", "pt-row", select, value), metric, thinned);
   const hover = (index) => {
     hovered = index;
@@ -93,6 +94,9 @@ export function createRunView() {
     const points = run.points ?? [];
     const drawable = points.length > 0;
     for (const part of [now.parentNode, reward, select.parentNode, metric]) show(part, drawable);
+    const failed = run.status === "error" && (run.messages.findLast((one) => one.level === "error")?.text ?? run.summary);
+    show(problem, Boolean(failed));
+    say(problem, failed || "");
     show(thinned, run.thinned > 1);
     if (run.thinned > 1) say(thinned, words("thinned", { n: run.thinned }));
     reward.title = words("band");
