@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from . import (evaluate, export, live, loop, pairs, policy, preferences, prompts, reward, rollout, toy, train, train_loop,
-               trainers_matching, trainers_pairs)
+               trainers_backprop, trainers_matching, trainers_pairs)
 
-MODULES = (toy, prompts, policy, rollout, reward, train, trainers_matching, preferences, trainers_pairs, pairs, loop,
-           train_loop, export, evaluate)
+MODULES = (toy, prompts, policy, rollout, reward, train, trainers_matching, trainers_backprop, preferences, trainers_pairs,
+           pairs, loop, train_loop, export, evaluate)
 
 NODE_CLASS_MAPPINGS = {node_id: node for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

@@ -24,7 +24,8 @@ class PTTrain:
             "reward": (REWARD, {"tooltip": "What the images are scored by."}),
             "trainer": (TRAINER, {"tooltip": "An algorithm with its settings: Flow-GRPO, DDPO ..."}),
             "advantage_rule": (RULES, {"default": RULES[0], "tooltip": "What an image is compared with. The default is "
-                               "Flow-GRPO's; 'per-prompt memory' is DDPO's and works with few images per prompt."}),
+                               "Flow-GRPO's; 'per-prompt memory' is DDPO's and works with few images per prompt. Trainers "
+                               "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
@@ -55,11 +56,13 @@ class PTTrain:
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):
-    """-> the policy after rollout, score, advantages and train step, and the images of the rollout."""
+    """-> the policy after rollout, score, advantages and train step, or one step through the reward, and the images."""
     from ..rewards.base import score_rollout
     from ..trainers.advantages import advantages
-    from ..trainers.algorithms import train_step
+    from ..trainers.algorithms import backprop_step, goes_through_reward, train_step
     from ..trainers.rollout import rollout
+    if goes_through_reward(trainer):
+        return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
     made = rollout(policy, prompts, vae, sampling, iteration)
     better = advantages(score_rollout(reward, made), rule, memory=policy.memory.get("rewards"))
     return train_step(policy, made, better, trainer), made.images

@@ -1,8 +1,8 @@
 """The only code that knows ComfyUI's model objects: any MODEL, a LoRA bank over it, one question: ``denoise``."""
 from .bank import TARGETS, Recipe
-from .export import lora_state_dict, policy_as_model, save_lora
+from .export import lora_state_dict, policy_as_hooks, policy_as_model, save_lora
 from .network import Network, open_policy, path_of
 from .value import Policy, create_policy
 
 __all__ = ["TARGETS", "Network", "Policy", "Recipe", "create_policy", "lora_state_dict", "open_policy", "path_of",
-           "policy_as_model", "save_lora"]
+           "policy_as_hooks", "policy_as_model", "save_lora"]

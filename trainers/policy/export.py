@@ -4,11 +4,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import comfy.hooks
 import comfy.sd
 import safetensors.torch
 import torch
 
 from .value import Policy
+
+KEYFRAMES = 20
 
 
 def lora_state_dict(policy: Policy, use_average: bool = True) -> dict[str, torch.Tensor]:
@@ -25,6 +28,20 @@ def policy_as_model(policy: Policy, strength: float = 1.0, use_average: bool = T
     """A MODEL that generates as the policy does: the user's own with the LoRA as ordinary patches."""
     model, _ = comfy.sd.load_lora_for_models(policy.model, None, lora_state_dict(policy, use_average), strength, 0)
     return model
+
+
+def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool = True):
+    """The LoRA as ComfyUI's hooks, its strength going from ``start`` at the first sampling step to ``end`` at the last.
+
+    That is how AlignProp and DRaFT weaken an over-trained policy where it shows. The strength moves in KEYFRAMES stages.
+    """
+    hooks = comfy.hooks.create_hook_lora(lora_state_dict(policy, use_average), 1.0, 0.0)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for k in range(KEYFRAMES):
+        strength = start + (end - start) * (k / (KEYFRAMES - 1))
+        keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=k / KEYFRAMES, guarantee_steps=0))
+    hooks.set_keyframes_on_hooks(keyframes)
+    return hooks
 
 
 def save_lora(policy: Policy, path: str | Path, metadata: dict[str, str], use_average: bool = True) -> Path:
