@@ -41,7 +41,7 @@ class Plan:
 # each network's stages in order; a stage goes on from the weights of the one before
 PLANS = {"flow": (Plan("flow", 3800, 128, 0.02, 2e-3, 0.25),
                   Plan("flow", 240, 128, 0.01, 1e-3, 0.15, seed=10, decay_from=0.0)),
-         "eps": (Plan("eps", 1500, 64, 0.02, 2e-3, 0.25),)}
+         "eps": (Plan("eps", 1000, 64, 0.02, 2e-3, 0.25),)}
 
 
 def flow_loss(network, x0, tokens, pooled, generator) -> torch.Tensor:
@@ -70,8 +70,8 @@ def eps_loss(network, x0, tokens, pooled, generator) -> torch.Tensor:
 
 
 def _weight(sigma: torch.Tensor) -> torch.Tensor:
-    """sigma^2 turns an error of the noise into one of x0; below 1 the plain loss is kept, above 8 it is capped."""
-    return sigma.clamp(1, 8) ** 2 / 4
+    """sigma^2 turns an error of the noise into one of x0; below 0.5 the plain loss is kept, above 8 it is capped."""
+    return sigma.clamp(0.5, 8) ** 2 / 4
 
 
 LOSSES = {"flow": flow_loss, "eps": eps_loss}
