@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 from ..rewards.base import Prompt, Reward, score, score_rollout
-from ..rewards.colour import AIMS, STATISTICS, ColourReward
-from ..rewards.combine import WeightedSum
-from ..rewards.jpeg import UNITS, JPEGReward
 from ..rewards.report import headline, table
 from .reward_node import CATEGORY, RewardNode
 
@@ -81,22 +78,26 @@ class PTRewardJPEG(RewardNode):
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ..rewards.jpeg import UNITS
         return {"required": {
             "aim": ([cls.SMALL, cls.LARGE], {"tooltip": "Which files are good."}),
-            "unit": (list(UNITS), {"tooltip": "kB (1000 bytes) as in the paper, or bits per pixel at any image size."}),
+            "unit": (list(UNITS), {"tooltip": "kB (1000 bytes) as in the paper, or bits per pixel at any image "
+                                              "size."}),
             "quality": ("INT", {"default": 95, "min": 1, "max": 100, "tooltip": "JPEG quality; 95 as in the paper."}),
         }}
 
     def run(self, aim: str, unit: str, quality: int):
+        from ..rewards.jpeg import JPEGReward
         return (JPEGReward(aim == self.SMALL, unit, quality),)
 
 
 class PTRewardColour(RewardNode):
-    DESCRIPTION = ("Rewards more or less of a colour statistic, or keeps it inside bounds. Needs no model. Bounds are "
-                   "a cheap guard against images that grow too bright or too colourful in training.")
+    DESCRIPTION = ("Rewards more or less of a colour statistic, or keeps it inside bounds. Needs no model. Bounds "
+                   "are a cheap guard against images that grow too bright or too colourful in training.")
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ..rewards.colour import AIMS, STATISTICS
         number = {"default": 0.0, "min": 0.0, "max": 400.0, "step": 0.01}
         return {"required": {
             "statistic": (list(STATISTICS), {"tooltip": "Colourfulness is about 0..150, the others are 0..1."}),
@@ -106,6 +107,7 @@ class PTRewardColour(RewardNode):
         }}
 
     def run(self, statistic: str, aim: str, low: float, high: float):
+        from ..rewards.colour import ColourReward
         return (ColourReward(statistic, aim, low, high),)
 
 
@@ -123,6 +125,7 @@ class PTRewardSum(RewardNode):
         return {"required": {}, "optional": inputs}
 
     def run(self, **inputs):
+        from ..rewards.combine import WeightedSum
         wired = [(inputs[f"reward_{i}"], inputs.get(f"weight_{i}", 1.0)) for i in range(1, SUM_INPUTS + 1)
                  if inputs.get(f"reward_{i}") is not None]
         return (WeightedSum(tuple(wired)),)

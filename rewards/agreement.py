@@ -5,15 +5,14 @@ Look at this before training: a reward that agrees with you on 55 % of pairs tea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Reward, evaluate, usable_images
+from .base import Prompt, Reward, evaluate, usable_images
 from .combine import unique_names
-from .folders import Pair, read_image
 
 Z95 = 1.959963984540054
 
@@ -31,20 +30,25 @@ class Agreement:
     failed: int
 
 
-def score_pairs(rewards: Sequence[Reward], pairs: Sequence[Pair],
+def score_pairs(rewards: Sequence[Reward], pairs: Iterable[tuple[Prompt, Tensor, Tensor]],
                 progress: Callable[[int], None] = lambda done: None) -> Tensor:
-    """Scores [rewards, pairs, 2] (chosen, rejected), float64, NaN = failed. One image at a time."""
-    scores = torch.full((len(rewards), len(pairs), 2), torch.nan, dtype=torch.float64)
+    """Scores [rewards, pairs, 2] (preferred image, other image), float64, NaN = failed. pairs: prompt and two images
+    [1,H,W,3], of any sizes; they are scored one at a time."""
+    columns: list[Tensor] = []
+    for prompt, better, worse in pairs:
+        columns.append(torch.stack([_scores(rewards, image, prompt) for image in (better, worse)], 1))
+        progress(len(columns))
+    return torch.stack(columns, 1) if columns else torch.empty(len(rewards), 0, 2, dtype=torch.float64)
+
+
+def _scores(rewards: Sequence[Reward], image: Tensor, prompt: Prompt) -> Tensor:
+    """[rewards] of one image."""
+    image, broken = usable_images(image)
+    if broken.any():
+        return torch.full((len(rewards),), torch.nan, dtype=torch.float64)
     group = torch.zeros(1, dtype=torch.int64)
-    for p, pair in enumerate(pairs):
-        for side, path in enumerate((pair.chosen, pair.rejected)):
-            image, broken = usable_images(read_image(path))
-            if not broken.any():
-                with torch.no_grad():
-                    for r, reward in enumerate(rewards):
-                        scores[r, p, side] = evaluate(reward, image, [pair.prompt], group).values[0].double().cpu()
-        progress(p + 1)
-    return scores
+    with torch.no_grad():
+        return torch.stack([evaluate(r, image, [prompt], group).values[0].double().cpu() for r in rewards])
 
 
 def agreement(name: str, scores: Tensor) -> Agreement:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Prompt, RewardInfo
+from .files import Published
 from .half import through_half
 from .holder import Holder, in_batches
 from .hub import load_folder
@@ -21,6 +22,9 @@ from .preprocess import Geometry, preprocess
 
 FROM_PROMPT = "named in the prompt"
 OUTPUTS = ("probability", "log-odds")
+ANY = Published("Image classifier", ("*classif*", "*detect*"), "my_classifier",
+                "config.json, preprocessor_config.json and model.safetensors of an image classification model",
+                "343 MB for a ViT-B", "see the model", folder=True)
 
 
 class ClassReward:

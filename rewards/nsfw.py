@@ -70,8 +70,8 @@ def open_onnx(file: Path):
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeError("This reward needs the Python package onnxruntime: install it into ComfyUI's Python "
-                           "(pip install onnxruntime), or use the ViT model instead.") from error
+        raise RuntimeError("This reward needs the Python package onnxruntime: install it into ComfyUI's "
+                           "Python, or use the ViT model instead.") from error
     try:
         return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no useful base class

@@ -96,7 +96,7 @@ def rapidocr_reader() -> Reader:
         from rapidocr import RapidOCR
     except ImportError as error:
         raise RuntimeError("The OCR reward needs the Python packages rapidocr and onnxruntime: install them into "
-                           "ComfyUI's Python (pip install rapidocr onnxruntime).") from error
+                           "ComfyUI's Python.") from error
     engine = RapidOCR(params={"Global.log_level": "critical"})
 
     def read(image: Tensor) -> Lines:

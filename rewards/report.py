@@ -3,21 +3,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from .base import Prompt, Scores
+from .base import Prompt, Scores, summary
 
 
-def table(scores: Scores, prompts: Sequence[Prompt]) -> str:
-    """One line per image: number, score, each member raw and normalised (where normalised), prompt."""
+def table(scores: Scores, prompts: Sequence[Prompt], names: Sequence[str] = ()) -> str:
+    """One line per image: name (or number), score, each member raw and normalised (where normalised), prompt."""
     columns: dict[str, Tensor] = {"score": scores.values}
     if len(scores.members) + len(scores.normalised) > 1:
         columns |= scores.members | {f"{k} (normalised)": v for k, v in scores.normalised.items()}
     lines = ["\t".join(["image", *columns, "prompt"])]
     for i, prompt in enumerate(prompts):
         cells = [number(c[i].item()) for c in columns.values()]
-        lines.append("\t".join([str(i + 1), *cells, " ".join(prompt.text.split())]))
+        lines.append("\t".join([names[i] if names else str(i + 1), *cells, " ".join(prompt.text.split())]))
     return "\n".join(lines)
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Scores of several batches by the same reward as one; counts of the last batch, which add up by themselves."""
+    def together(tables: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.cat([t[name] for t in tables]) for name in tables[0]}
+
+    values = torch.cat([p.values for p in parts])
+    return Scores(values, torch.cat([p.groups for p in parts]), together([p.members for p in parts]),
+                  parts[-1].stats | summary(values), together([p.normalised for p in parts]))
 
 
 def headline(scores: Scores) -> str:

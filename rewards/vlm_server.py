@@ -59,7 +59,7 @@ class Server:
 
     def __post_init__(self):
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url must start with http:// or https://, got '{self.url}'. Example: http://127.0.0.1:8000/v1")
+            raise ValueError(f"url must begin with http: or https:, got '{self.url}'. Example: http://127.0.0.1:8000/v1")
         if not self.model.strip():
             raise ValueError("model: type the name that the server knows the model by.")
 

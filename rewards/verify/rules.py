@@ -19,6 +19,7 @@ from ..hub import pooled
 from ..preprocess import resized
 from .detectors import Detector
 from .geneval import COLOURS, Detection, Thresholds, dense, keep, official, strict, terms
+from .spec import checked_spec
 
 RULES = ("dense (partial credit)", "strict (exact counts)", "official GenEval")
 Colours = Callable[[Tensor, str, Sequence[Detection]], Sequence[str]]  # image [H,W,3], class, detections -> names
@@ -41,8 +42,8 @@ class RuleReward:
                                "Are the objects there, in the right number, colour and place?")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        specs = [self._spec or p.spec for p in prompts]
-        if not any(s and ("include" in s or "exclude" in s) for s in specs):
+        specs = [self._spec or rule_of(p) for p in prompts]
+        if not any(specs):
             raise ValueError("No prompt has a rule to check. Load the prompts from a GenEval file, or use the object "
                              "reward with a list of objects.")
         return in_batches(images, specs, self._batch_size, self._score)
@@ -97,6 +98,13 @@ def crop(image: Tensor, detection: Detection, size: int) -> Tensor:
     part = resized(part, tuple(max(size, int(n * scale)) for n in part.shape[-2:]))
     top, left = (part.shape[-2] - size) // 2, (part.shape[-1] - size) // 2
     return part[..., top:top + size, left:left + size].movedim(1, -1)
+
+
+def rule_of(prompt: Prompt) -> dict | None:
+    """The prompt's GenEval record, checked; None if it has none. Raises ValueError that names the prompt."""
+    if not prompt.spec or not ("include" in prompt.spec or "exclude" in prompt.spec):
+        return None
+    return checked_spec(prompt.spec, f"the record of the prompt '{prompt.text[:60]}'")
 
 
 def classes_of(spec: dict | None) -> list[str]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -8,26 +7,21 @@ import torch
 from PIL import Image
 
 from posttrain.rewards.agreement import agreement, correlations, report, score_pairs, wilson
+from posttrain.rewards.base import Prompt
 from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.folders import captioned, read_image, read_pairs
+from posttrain.rewards.folders import captioned, read_image
 
 NAN = float("nan")
 
 
-def paint(path, level: int, size=(8, 8)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (level,) * 3).save(path)
+def grey(level: float, size: int = 8) -> torch.Tensor:
+    return torch.full((1, size, 6, 3), level)
 
 
-def test_a_reward_that_agrees_one_that_does_not_and_one_that_cannot_tell(tmp_path):
-    for i, (win, lose) in enumerate([(200, 100), (180, 90), (250, 10), (99, 100)]):
-        paint(tmp_path / "win" / f"{i}.png", win, (8 + i, 6))
-        paint(tmp_path / "lose" / f"{i}.png", lose)
-        (tmp_path / "win" / f"{i}.txt").write_text(f"prompt {i}\n")
-    pairs = read_pairs(tmp_path)
-    assert [p.prompt.text for p in pairs] == [f"prompt {i}" for i in range(4)]
-    rewards = [ColourReward("brightness"), ColourReward("brightness", "less"), ColourReward("saturation")]
-    done = []
+def test_a_reward_that_agrees_one_that_does_not_and_one_that_cannot_tell():
+    levels = [(0.8, 0.4), (0.7, 0.3), (0.9, 0.1), (0.3, 0.4)]
+    pairs = ((Prompt(f"prompt {i}"), grey(a, 8 + i), grey(b)) for i, (a, b) in enumerate(levels))
+    rewards, done = [ColourReward("brightness"), ColourReward("brightness", "less"), ColourReward("saturation")], []
     scores = score_pairs(rewards, pairs, done.append)
     found = [agreement(r.info.name, s) for r, s in zip(rewards, scores)]
     assert [a.accuracy for a in found] == [0.75, 0.25, 0.5] and done == [1, 2, 3, 4]
@@ -35,6 +29,13 @@ def test_a_reward_that_agrees_one_that_does_not_and_one_that_cannot_tell(tmp_pat
     assert matrix[0, 1] == pytest.approx(-1) and matrix[0, 0] == pytest.approx(1) and matrix[0, 2].isnan()
     text = report(rewards, scores)
     assert text.index("brightness: 75.0% of 4 pairs") < text.index("less brightness: 25.0%") and "may be chance" in text
+
+
+def test_an_image_with_nan_pixels_fails_its_pair():
+    broken = grey(0.5)
+    broken[0, 0, 0, 0] = NAN
+    scores = score_pairs([ColourReward("brightness")], [(Prompt("x"), broken, grey(0.1)), (Prompt("x"), grey(0.2), grey(0.1))])
+    assert agreement("b", scores[0]).failed == 1 and agreement("b", scores[0]).accuracy == 1
 
 
 def test_wilson_interval_is_the_published_one():
@@ -56,21 +57,6 @@ def test_correlation_ignores_offsets_between_prompts():
     pair = torch.stack([gaps / 2, -gaps / 2], -1)
     scores = torch.stack([pair, 3 * pair]).double() + offsets
     assert correlations(scores)[0, 1] == pytest.approx(1, abs=1e-4)
-
-
-def test_jsonl_pairs(tmp_path):
-    paint(tmp_path / "a.png", 10)
-    paint(tmp_path / "b.png", 20)
-    file = tmp_path / "pairs.jsonl"
-    file.write_text(json.dumps({"prompt": "x", "chosen": "a.png", "rejected": "b.png"}) + "\n\n")
-    assert read_pairs(file)[0].chosen == tmp_path / "a.png"
-    for text, message in (("{", "line 1 must be JSON"), ('{"prompt": "x"}', "line 1 must be JSON"), ("", "holds none"),
-                          ('{"prompt": "x", "chosen": "a.png", "rejected": "c.png"}', "c.png.* does not exist")):
-        file.write_text(text)
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            read_pairs(file)
-    with pytest.raises(FileNotFoundError, match="subfolders win and lose"):
-        read_pairs(tmp_path)
 
 
 def test_images_of_every_kind(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.rewards.verify.geneval import (Detection, Term, Thresholds, dense, keep, official, overlap, relations,
                                               strict, terms)
-from posttrain.rewards.verify.prompt_file import read_geneval
+from posttrain.rewards.verify.spec import checked_spec
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "07c_geneval_verifier.json").read_text("utf-8"))
 CASES = GOLDEN["cases"]
@@ -71,20 +71,14 @@ def test_one_too_many_costs_as_much_as_one_too_few():
     assert values == [0, 1, 0, 0]
 
 
-def write(tmp_path, *lines):
-    (tmp_path / "p.jsonl").write_text("\n".join(lines), "utf-8")
-    return tmp_path / "p.jsonl"
-
-
-def test_prompt_file(tmp_path):
+def test_checked_record():
     good = {"tag": "position", "include": [{"class": "sink", "count": 1}, {"class": "tie", "count": 1, "position":
             ["above", 0]}], "exclude": [{"class": "tie", "count": 2}], "prompt": "a tie above a sink"}
-    prompt, = read_geneval(write(tmp_path, json.dumps(good), ""))
-    assert prompt.text == "a tie above a sink" and prompt.spec == {k: v for k, v in good.items() if k != "prompt"}
+    assert checked_spec(good, "line 1") == {k: v for k, v in good.items() if k != "prompt"}
 
 
 @pytest.mark.parametrize("record, message", [
-    ("{", "line 1 is not JSON"), ("[]", 'line 1 needs a "prompt"'), ({"prompt": "x"}, 'needs "include"'),
+    ({"prompt": "x"}, 'needs "include"'),
     ({"prompt": "x", "include": [{"count": 1}]}, 'include 1 needs a "class"'),
     ({"prompt": "x", "include": [{"class": "a", "count": 0}]}, '"count" must be'),
     ({"prompt": "x", "include": [{"class": "a", "count": True}]}, '"count" must be'),
@@ -93,16 +87,6 @@ def test_prompt_file(tmp_path):
     ({"prompt": "x", "include": [{"class": "a", "count": 1, "position": ["near", 0]}]}, '"position" must be'),
     ({"prompt": "x", "exclude": [{"class": "a", "count": 0}]}, "exclude 1"),
 ])
-def test_bad_record_names_its_line(tmp_path, record, message):
-    with pytest.raises(ValueError, match="p.jsonl.*" + message.replace("[", r"\[")):
-        read_geneval(write(tmp_path, record if isinstance(record, str) else json.dumps(record)))
-
-
-def test_bad_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_geneval(tmp_path / "none.jsonl")
-    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "café"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match="not UTF-8"):
-        read_geneval(tmp_path / "latin.jsonl")
-    with pytest.raises(ValueError, match="no prompts"):
-        read_geneval(write(tmp_path, "", ""))
+def test_bad_record_is_named(record, message):
+    with pytest.raises(ValueError, match="line 7.*" + message.replace("[", r"\[")):
+        checked_spec(record, "line 7")

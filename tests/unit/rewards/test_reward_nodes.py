@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from posttrain.nodes import reward as nodes
+from posttrain.nodes import reward_ensemble, reward_judges, reward_models, reward_rules, reward_tools
 from posttrain.rewards.base import Prompt, RewardInfo
 
 
@@ -48,11 +49,192 @@ def test_simple_reward_nodes_make_working_rewards():
         nodes.PTRewardSum().run()
 
 
-@pytest.mark.parametrize("name", nodes.NODES)
-def test_every_input_has_a_tooltip_and_every_output_a_name(name):
-    node = nodes.NODES[name]
+MODULES = (nodes, reward_models, reward_rules, reward_judges, reward_ensemble, reward_tools)
+ALL = {name: node for module in MODULES for name, node in module.NODES.items()}
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """ComfyUI's model folders, all empty."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {
+        "clip_vision": ([str(tmp_path / "clip_vision")], {".safetensors"}), "loras": ([str(tmp_path / "loras")], set())})
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_input_has_a_tooltip_and_every_output_a_name(name, models):
+    node = ALL[name]
     inputs = node.INPUT_TYPES()
     for entry in [*inputs.get("required", {}).items(), *inputs.get("optional", {}).items()]:
         assert entry[1][1]["tooltip"], entry
+        assert not isinstance(entry[1][0], tuple), f"{entry[0]}: the host only checks menus that are lists"
+        assert not isinstance(entry[1][0], list) or entry[1][0], f"{entry[0]}: a menu must not be empty"
     assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS)
-    assert node.DESCRIPTION and node.CATEGORY.startswith("PostTrain/") and nodes.NAMES[name]
+    assert node.DESCRIPTION and node.CATEGORY.startswith("PostTrain/")
+    assert any(module.NAMES.get(name) for module in MODULES)
+
+
+MISSING = {
+    "PTRewardCLIP": (dict(kind="PickScore", model="auto"), "PickScore_v1.safetensors", "3.9 GB"),
+    "PTRewardImageReward": (dict(model="auto", tokenizer="auto"), "ImageReward.pt", "1.8 GB"),
+    "PTRewardHPSv3": (dict(model="auto", caution=0.0), "HPSv3", "16.6 GB"),
+    "PTRewardAesthetic": (dict(version="LAION v2", model="auto", head="auto"), "clip-vit-large-patch14.safetensors", "1.7 GB"),
+    "PTRewardNSFW": (dict(kind=reward_models.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
+    "PTRewardClassifier": (dict(model="auto", label="x", wanted=True, output="probability"), "my_classifier", "343 MB"),
+    "PTDetector": (dict(kind=reward_rules.DETECTORS[1], model="auto", precision="fp32"), "owlv2-base-patch16-ensemble", "620 MB"),
+    "PTVLMLocal": (dict(model="auto", megapixels=0.2, precision="fp32"), "Qwen2.5-VL-3B-Instruct", "7.5 GB"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_file_says_name_place_size_and_source_at_once(name, models):
+    inputs, file, size = MISSING[name]
+    for choice in ("auto", "a_file_of_somebody_else.safetensors"):
+        with pytest.raises(FileNotFoundError) as error:
+            ALL[name]().run(**inputs | {"model": choice})
+        text = str(error.value)
+        assert file in text and size in text and str(models) in text and "Download" in text and "licence" in text
+        assert ALL[name].VALIDATE_INPUTS.__func__.__code__.co_varnames[1] == "model"  # so that the host lets it run
+
+
+def test_every_model_menu_opens_without_any_model_and_lists_what_is_there(models):
+    assert reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto"]
+    (models / "reward_models" / "mine").mkdir(parents=True)
+    (models / "reward_models" / "mine" / "model.safetensors").touch()
+    (models / "reward_models" / "mine" / "config.json").touch()
+    (models / "reward_models" / "readme.txt").touch()
+    assert reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine/model.safetensors"]
+    assert reward_models.PTRewardClassifier.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine"]
+
+
+@pytest.mark.parametrize("saved_as", ["PickScore_v1.safetensors", "PickScore_v1/model.safetensors", "x/pickscore.safetensors"])
+def test_auto_finds_the_published_names(models, saved_as):
+    from posttrain.rewards.clip_rewards import KINDS
+    from posttrain.rewards.holder import find_model
+
+    file = models / "reward_models" / saved_as
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert find_model(KINDS["PickScore"].file, "auto") == file
+    with pytest.raises(FileNotFoundError, match="../secret"):
+        (models / "secret.safetensors").touch()
+        find_model(KINDS["PickScore"].file, "../secret.safetensors")
+
+
+def test_clip_node_end_to_end(models):
+    from safetensors.torch import save_file
+
+    from .networks import tiny_open_clip
+
+    (models / "reward_models").mkdir()
+    save_file({k: v.contiguous() for k, v in tiny_open_clip().state_dict().items()},
+              models / "reward_models" / "HPS_v2.1_compressed.safetensors")
+    reward, = reward_models.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
+    again, = reward_models.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
+    values = reward(torch.rand(2, 40, 40, 3), [Prompt("a cat"), Prompt("a dog")])
+    assert torch.isfinite(values).all() and again._holder is reward._holder
+
+
+def test_ensemble_node_warns_of_a_missing_monitor():
+    jpeg, = nodes.PTRewardJPEG().run(nodes.PTRewardJPEG.SMALL, "kB", 95)
+    member, = reward_ensemble.PTRewardMember().run(jpeg, "monitor", 1.0, "raw", 0.5, 0.1)
+    run = reward_ensemble.PTRewardEnsemble().run
+    alone = run("weighted mean", 1.0, True, reward_1=jpeg, reward_3=None)
+    assert "No monitor" in alone["ui"]["text"][0] and "No monitor" in alone["result"][1]
+    watched = run("weighted mean", 1.0, True, reward_1=jpeg, reward_2=member)
+    assert watched["result"][1] == ""
+    shown = nodes.PTScoreImages().run(torch.rand(2, 16, 16, 3), watched["result"][0], "x", nodes.ONE_PROMPT)["result"][2]
+    assert shown.splitlines()[0].split("\t") == [
+        "image", "score", "JPEG compressibility", "JPEG compressibility 2", "JPEG compressibility (normalised)",
+        "JPEG compressibility 2 (normalised)", "prompt"]
+
+
+def test_formula_node():
+    bright, = nodes.PTRewardColour().run("brightness", "more", 0.0, 1.0)
+    reward, = reward_ensemble.PTRewardFormula().run("2*b + 1", b=bright, a=None)
+    assert torch.allclose(reward(torch.full((1, 4, 4, 3), 0.5), [Prompt("")]), torch.tensor([2.0]).double())
+
+
+def test_calibration_is_measured_once_and_kept_with_the_run(tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    bright, = nodes.PTRewardColour().run("brightness", "more", 0.0, 1.0)
+    node = reward_ensemble.PTCalibrateRewards()
+    first, second = (nodes.PTScoreImages().run(torch.rand(10, 4, 4, 3) * scale, bright, "", nodes.ONE_PROMPT)["result"][0]
+                     for scale in (1.0, 0.1))
+    calibration = node.run(first, "my run", False)["result"][0]
+    assert (tmp_path / "posttrain" / "my run" / "calibration.json").is_file()
+    assert node.run(second, "my run", False)["result"][0] == calibration
+    assert node.run(second, "my run", True)["result"][0] != calibration
+    with pytest.raises(ValueError, match="run_name"):
+        node.run(first, "../x", False)
+
+
+def painted(path, level):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (level,) * 3).save(path)
+
+
+def test_score_folder_and_agreement_nodes(tmp_path):
+    from posttrain.trainers.data.folders import read_folder
+
+    bright, = nodes.PTRewardColour().run("brightness", "more", 0.0, 1.0)
+    for i, (win, lose) in enumerate([(200, 100), (150, 100), (90, 100)]):
+        painted(tmp_path / "pairs" / "win" / f"{i}.png", win)
+        painted(tmp_path / "pairs" / "lose" / f"{i}.png", lose)
+    (tmp_path / "pairs" / "win" / "0.txt").write_text("a bright thing")
+    found = reward_tools.PTScoreFolder().run(str(tmp_path / "pairs" / "win"), bright, "fallback", 2)
+    lines = [line.split("\t") for line in found["result"][2].splitlines()]
+    assert [line[0] for line in lines] == ["image", "0.png", "1.png"] and lines[1][-1] == "a bright thing"
+    assert found["result"][1] == pytest.approx((200 + 150) / 510, abs=1e-5)
+    text, = reward_tools.PTRewardAgreement().run(read_folder(tmp_path / "pairs", 10, "x"), 10, reward_2=bright)["result"]
+    assert "brightness: 66.7% of 3 pairs" in text
+    with pytest.raises(ValueError, match="reward_1: connect"):
+        reward_tools.PTRewardAgreement().run(read_folder(tmp_path / "pairs", 10, "x"), 10)
+
+
+def test_adversarial_node_trains_on():
+    run = reward_tools.PTAdversarialReward().run
+    base, policy = torch.rand(6, 16, 16, 3), torch.rand(6, 16, 16, 3) * 0.5
+    first, accuracy = run(base, policy, 2, 0.01, 0)
+    second, _ = run(base, policy, 2, 0.01, 0, reward=first)
+    assert second.images == 24 and 0 <= accuracy <= 1
+    with pytest.raises(ValueError, match="only another Adversarial Reward"):
+        run(base, policy, 2, 0.01, 0, reward=NeedsRule())
+
+
+def test_rule_and_judge_nodes_make_rewards():
+    class Nothing:
+        def __call__(self, images, classes):
+            return [{} for _ in classes]
+
+    objects, = reward_rules.PTRewardObjects().run(Nothing(), "cat: 2", "dense (partial credit)", 0.4, 0.7)
+    assert objects(torch.rand(1, 4, 4, 3), [Prompt("")]).tolist() == [0]
+    geneval, = reward_rules.PTRewardGenEval().run(Nothing(), "official GenEval", 0.3, 0.7, 0.9, "none")
+    assert geneval.info.needs_prompt
+    vlm, = reward_judges.PTVLMServer().run(" http://127.0.0.1:1/v1 ", "judge", 1.0, 1, 1, 64)
+    assert reward_judges.PTRewardVLM().run(vlm, "yes or no", "", "mean")[0].info.needs_prompt
+    assert reward_judges.PTRewardVLMPairs().run(vlm, "Which is sharper? 1 or 2", 0)[0].info.needs_prompt is False
+    assert reward_rules.PTRewardOCR().run("exact")[0].info.name.startswith("text")
+
+
+def test_no_reward_is_imported_by_the_nodes():
+    """Registering the nodes loads the protocol and no reward."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    code = ("import sys, types; p = types.ModuleType('posttrain'); p.__path__ = [sys.argv[1]]; sys.modules['posttrain'] = p\n"
+            "from posttrain.nodes import reward, reward_models, reward_rules, reward_judges, reward_ensemble, reward_tools\n"
+            "print(sorted(m for m in sys.modules if m.startswith('posttrain.rewards.')))")
+    # a namespace without nodes/__init__.py, which would register the other nodes too
+    code = code.replace("from posttrain.nodes", "n = types.ModuleType('posttrain.nodes'); n.__path__ = [sys.argv[1] + '/nodes']; "
+                        "sys.modules['posttrain.nodes'] = n\nfrom posttrain.nodes", 1)
+    found = subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[3])], capture_output=True, text=True)
+    assert found.stdout.strip() == "['posttrain.rewards.base', 'posttrain.rewards.report']", found.stdout + found.stderr

@@ -236,7 +236,7 @@ def test_the_key_goes_only_to_the_address_beside_it(start, monkeypatch):
     assert host.headers[0]["Authorization"] == "Bearer secret" and "Authorization" not in other.headers[0]
 
 
-@pytest.mark.parametrize("settings, message", [(("ftp://x", "m"), "url must start"), (("http://x", " "), "model")])
+@pytest.mark.parametrize("settings, message", [(("ftp://x", "m"), "url must begin"), (("http://localhost", " "), "model")])
 def test_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Server(*settings)

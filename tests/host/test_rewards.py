@@ -1,0 +1,75 @@
+"""Rewards in a real ComfyUI: scoring through the API, ensembles, missing models, the page's list of nodes."""
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+from safetensors.torch import save_file
+
+
+def picture(host, name: str, size=(48, 32)) -> None:
+    folder = host.base / "input"
+    folder.mkdir(exist_ok=True)
+    Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20).convert("RGB").save(folder / name)
+
+
+def scoring(reward: list, extra: dict) -> dict:
+    """Load an image, score it with the reward that `extra` makes."""
+    return {"1": {"class_type": "LoadImage", "inputs": {"image": "scored.png"}},
+            "2": {"class_type": "PTScoreImages", "inputs": {"images": ["1", 0], "reward": reward, "prompt": "a fractal",
+                                                            "prompt_mode": "one prompt for all images"}}, **extra}
+
+
+def shown(result, node: str = "2") -> list[str]:
+    return [text for _, message in result.messages if message["type"] == "executed" and message["data"]["node"] == node
+            for text in message["data"]["output"]["text"]]
+
+
+JPEG = {"class_type": "PTRewardJPEG", "inputs": {"aim": "small files (compressibility)", "unit": "kB", "quality": 95}}
+BRIGHT = {"class_type": "PTRewardColour", "inputs": {"statistic": "brightness", "aim": "more", "low": 0.0, "high": 1.0}}
+
+
+def test_ensemble_with_a_monitor_scores_an_image(host):
+    picture(host, "scored.png")
+    member = {"class_type": "PTRewardMember", "inputs": {"reward": ["4", 0], "role": "monitor", "weight": 1.0, "scale": "raw",
+                                                         "threshold": 0.5, "softness": 0.1}}
+    ensemble = {"class_type": "PTRewardEnsemble", "inputs": {"combine": "weighted mean", "k": 1.0, "normalise_again": False,
+                                                             "reward_1": ["3", 0], "reward_2": ["5", 0]}}
+    result = host.run(scoring(["6", 0], {"3": JPEG, "4": BRIGHT, "5": member, "6": ensemble}), keep=True)
+    assert result.event == "success", result.text
+    head, table = shown(result)
+    assert "mean 0" in head and table.splitlines()[0].split("\t")[1:4] == ["score", "JPEG compressibility", "brightness"]
+
+
+def test_a_missing_model_is_one_clear_message_on_its_node(host):
+    picture(host, "scored.png")
+    clip = {"class_type": "PTRewardCLIP", "inputs": {"kind": "PickScore", "model": "somebodys_file.safetensors"}}
+    result = host.run(scoring(["3", 0], {"3": clip}))
+    assert result.event == "error", result.text
+    for word in ("PickScore_v1.safetensors", "3.9 GB", "reward_models", "somebodys_file"):
+        assert word in result.text
+
+
+def test_real_clip_network_under_the_hosts_memory_manager(host):
+    """A small random CLIP in the published layout, through the node, twice: the same number, the network read once."""
+    from posttrain.tests.unit.rewards.networks import tiny_open_clip
+
+    picture(host, "scored.png")
+    folder = host.base / "models" / "reward_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tiny_open_clip().state_dict().items()}, folder / "PickScore_v1.safetensors")
+    numbers = []
+    for batch in (16, 4):
+        clip = {"class_type": "PTRewardCLIP", "inputs": {"kind": "PickScore", "model": "auto", "precision": "fp32",
+                                                         "batch_size": batch}}
+        result = host.run(scoring(["3", 0], {"3": clip}), keep=True)
+        assert result.event == "success", result.text
+        numbers.append(shown(result)[1].splitlines()[1].split("\t")[1])
+    assert numbers[0] == numbers[1] and math.isfinite(float(numbers[0]))
+
+
+def test_every_reward_node_is_offered_with_a_filled_menu(host):
+    info = host.object_info()
+    for name in ("PTRewardCLIP", "PTRewardImageReward", "PTRewardHPSv3", "PTRewardAesthetic", "PTRewardNSFW", "PTDetector",
+                 "PTRewardClassifier", "PTVLMLocal", "PTRewardGenEval"):
+        assert info[name]["input"]["required"]["model"][0], name
