@@ -102,7 +102,7 @@ class PTDRTune(BackpropNode):
 
 class PTSRPO(BackpropNode):
     DESCRIPTION = ("SRPO: makes pictures more like one wording of their prompt and less like another, at any noise level. "
-                   "Very fast; needs a differentiable reward that reads the prompt (HPSv2, PickScore, CLIPScore). "
+                   "Very fast; needs a differentiable reward that reads the prompt (HPS, PickScore, CLIPScore). "
                    "arXiv:2509.06942")
     RATE, UPDATES = 1e-4, 1
     SETTINGS = {
@@ -115,7 +115,7 @@ class PTSRPO(BackpropNode):
         "latest": part(0.5, "Where on the way a picture is looked at, at the latest. Very late teaches colours only."),
         "length": part(0.1, "How long the one step is, as a part of the way."),
         "threshold": ("FLOAT", {"default": 0.7, "min": -1e6, "max": 1e6, "step": 0.05, "tooltip": "Pictures whose wanted wording "
-                      "is ahead by this much are left alone. 0.7 suits HPSv2 and CLIPScore; PickScore has larger numbers."})}
+                      "is ahead by this much are left alone. 0.7 suits HPS and CLIPScore; PickScore has larger numbers."})}
 
     def settings(self, **own):
         from ..trainers.direct_align import SRPO
@@ -136,8 +136,8 @@ class PTBackpropStep:
             "policy": (POLICY, {"tooltip": "Inside a loop: from Loop Start."}),
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
             "vae": ("VAE", {"tooltip": "The model's VAE; the gradient goes through it."}),
-            "reward": (REWARD, {"tooltip": "A differentiable reward: colours, CLIPScore, PickScore, HPSv2, ImageReward, "
-                                "aesthetics."}),
+            "reward": (REWARD, {"tooltip": "A differentiable reward: colours, PickScore, HPS, CLIPScore, ImageReward, "
+                                "aesthetics, classifiers."}),
             "sampling": (SAMPLING, {"tooltip": "From Sampling Settings. With transition 'auto' and noise level 0 no step is "
                                     "random here. Few images are enough: 4 to 16 an iteration."}),
             "trainer": (TRAINER, {"tooltip": "DRaFT, AlignProp, ReFL, DRTune or SRPO with its settings."}),

@@ -17,8 +17,8 @@ from .sampling import AUTO, Sampling, chosen_samples, generator
 from .transitions import sample
 from .update import SKIPPED, Evaluate, Optimizer, update
 
-DIFFERENTIABLE = ("the Colour Reward (all but clipped pixels), CLIP rewards (CLIPScore, PickScore, HPSv2), ImageReward, the "
-                  "Aesthetic Reward and the classifiers")
+DIFFERENTIABLE = ("the colour statistics (but not clipped pixels), PickScore, HPS, CLIPScore, ImageReward, the aesthetic "
+                  "score and the image classifiers")
 
 
 @dataclass(frozen=True)

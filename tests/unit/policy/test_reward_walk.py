@@ -228,7 +228,7 @@ class Odd:
 
 
 @pytest.mark.parametrize("reward, error, words", [
-    (JPEGReward(), ValueError, "'JPEG compressibility' has no gradient.*Colour Reward.*Flow-GRPO"),
+    (JPEGReward(), ValueError, "'JPEG compressibility' has no gradient.*colour statistics.*Flow-GRPO"),
     (WeightedSum(((BRIGHT, 1.0), (JPEGReward(), 1.0))), ValueError, "JPEG compressibility.*has no gradient"),
     (ColourReward("clipped pixels"), ValueError, "clipped pixels"),
     (Odd("detached"), ValueError, "'odd' says that it is differentiable"), (Odd("count"), ValueError, "one number per image"),
