@@ -116,6 +116,16 @@ class Network:
             return scaled(lambda x, *weights: network(weights, x), x, *weights)
         return network(weights, x)
 
+    @property
+    def diffusion_model(self) -> torch.nn.Module:
+        return self._model.diffusion_model
+
+    def alike(self, prompts: PromptSet, index, shape: tuple[int, ...]) -> list[torch.Tensor]:
+        """Places in the batch whose prompts go through the network in one call; latents of this shape [C, H, W]."""
+        index = tuple(int(i) for i in index)
+        batches = self._conditionings_for(prompts, shape).batches(index)
+        return [torch.arange(len(index)) if place is None else place for place, _ in batches]
+
     def recomputing_blocks(self, on: bool) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass."""
         self._overlay.recompute = on
