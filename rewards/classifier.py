@@ -22,7 +22,7 @@ from .preprocess import Geometry, preprocess
 
 FROM_PROMPT = "named in the prompt"
 OUTPUTS = ("probability", "log-odds")
-ANY = Published("Image classifier", ("*classif*", "*detect*"), "my_classifier",
+ANY = Published("Image classifier", ("*watermark*", "*classif*"), "my_classifier",
                 "config.json, preprocessor_config.json and model.safetensors of an image classification model",
                 "343 MB for a ViT-B", "see the model", folder=True)
 
