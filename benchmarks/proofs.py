@@ -67,7 +67,7 @@ class Proof:
 
 PROOFS = {
     "flow_grpo": Proof("Flow-GRPO on the flow transformer", reaches(0.85),
-                       {"PTLoopStart.iterations": 150, "PTFlowGRPO.decay_steps": 300}),
+                       {"PTLoopStart.iterations": 130, "PTFlowGRPO.decay_steps": 260}),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(),
                                 {"PTLoopStart.iterations": 60}, shuffled=True),
     "ddpo": Proof("DDPO-IS on the eps UNet", rises(),
