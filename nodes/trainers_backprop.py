@@ -18,10 +18,16 @@ class BackpropNode(TrainerNode):
     @classmethod
     def INPUT_TYPES(cls):
         inputs = super().INPUT_TYPES()
-        kind, options = inputs["required"]["updates_per_rollout"]
-        options = {**options, "tooltip": "Optimizer steps in an iteration. The images are divided among them; leave it at 1 "
-                   "for the steadiest steps."}
-        return {**inputs, "required": {**inputs["required"], "updates_per_rollout": (kind, options)}}
+        reword(inputs["required"], "updates_per_rollout", "Optimizer steps in an iteration. The images are divided among "
+               "them; 1 is the steadiest.")
+        reword(inputs["optional"], "low_memory", "Decodes the images one by one and keeps still less of the model, which "
+               "takes up to half more time. Switch it on for large images or when memory runs out.")
+        return inputs
+
+
+def reword(inputs: dict, name: str, tooltip: str) -> None:
+    kind, options = inputs[name]
+    inputs[name] = (kind, {**options, "tooltip": tooltip})
 
 
 class PTDRaFT(BackpropNode):
