@@ -50,6 +50,26 @@ class PTScoreFolder:
         return {"ui": {"text": [headline(scores), text]}, "result": (scores, scores.stats["mean"], text)}
 
 
+class PTShowScores:
+    DESCRIPTION = ("Writes the score under each image and, for an ensemble, what every member thought: its raw "
+                   "score, and in brackets the normalised one. Connect it to Preview Image.")
+    CATEGORY, FUNCTION = CATEGORY, "run"
+    RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = ("IMAGE",), ("images",), (
+            "The images with their scores, for a preview.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "images": ("IMAGE", {"tooltip": "The images that were scored, in the same order."}),
+            "scores": (SCORES, {"tooltip": "From Score Rollout or Score Images."}),
+            "best_first": ("BOOLEAN", {"default": True, "tooltip":
+                    "On: the best image first. Off: in the order of the batch."})}}
+
+    def run(self, images, scores, best_first):
+        from ..rewards.labels import labelled
+        return (labelled(images, scores, best_first),)
+
+
 class PTRewardAgreement:
     DESCRIPTION = ("Which reward agrees with you? Scores your labelled pairs with each reward and reports how often "
                    "it prefers the image that you prefer, with a 95% interval, and how rewards go together.")
@@ -120,6 +140,8 @@ class PTAdversarialReward(RewardNode):
         return adversary, adversary.accuracy
 
 
-NODES = {"PTScoreFolder": PTScoreFolder, "PTRewardAgreement": PTRewardAgreement, "PTAdversarialReward": PTAdversarialReward}
-NAMES = {"PTScoreFolder": "Score Folder", "PTRewardAgreement": "Which Reward Agrees with Me?",
+NODES = {"PTScoreFolder": PTScoreFolder, "PTShowScores": PTShowScores,
+         "PTRewardAgreement": PTRewardAgreement, "PTAdversarialReward": PTAdversarialReward}
+NAMES = {"PTScoreFolder": "Score Folder", "PTShowScores": "Show Scores", "PTRewardAgreement":
+        "Which Reward Agrees with Me?",
          "PTAdversarialReward": "Adversarial Reward"}

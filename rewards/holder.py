@@ -79,7 +79,7 @@ class Holder:
             import comfy.model_patcher
 
             device = management.get_torch_device()
-            network = Box(self._build().to(self.dtype(device)))
+            network = Box(in_precision(self._build(), self.dtype(device)))
             self._patcher = comfy.model_patcher.ModelPatcher(network, load_device=device,
                                                              offload_device=management.text_encoder_offload_device())
         return self._patcher
@@ -92,6 +92,15 @@ def shared(path: Path, kind: str, build: Callable[[], nn.Module], precision: str
     if holder is None:
         holder = _shared[key] = Holder(build, precision)
     return holder
+
+
+def in_precision(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network in another type; single numbers, such as CLIP's logit scale, stay exact in float32."""
+    numbers = {name: p.detach().float().clone() for name, p in network.named_parameters() if p.ndim == 0}
+    network.to(dtype)
+    for name, value in numbers.items():
+        network.get_parameter(name).data = value
+    return network
 
 
 def leave_inference(network: nn.Module) -> None:

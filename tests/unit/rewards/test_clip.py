@@ -114,6 +114,14 @@ def test_half_precision_stays_near_and_the_answer_is_float32(tmp_path, precision
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
 
 
+def test_logit_scale_stays_exact_in_half_precision(tmp_path):
+    path = saved(tmp_path, tiny_open_clip(), "open_clip")
+    image, prompts = picture(60, 60), [Prompt("a cat")]
+    for precision in ("fp16", "bf16"):
+        cosine, pick = (reward_of(path, kind, precision=precision)(image, prompts) for kind in ("CLIPScore", "PickScore"))
+        assert torch.allclose(pick, 100 * cosine, rtol=1e-5)
+
+
 def test_works_in_inference_mode_and_the_same_network_gives_gradients_after(tmp_path):
     """As in ComfyUI: nodes run in inference mode, a trainer leaves it."""
     reward = reward_of(saved(tmp_path, tiny_open_clip(), "open_clip"))
