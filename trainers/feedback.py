@@ -59,6 +59,16 @@ def _check_pairs(feedback: Preferences, rollout: Rollout) -> None:
                          "scores of this very rollout")
 
 
+def pairs_only(feedback: Feedback, rollout: Rollout) -> Preferences:
+    """The pairs of finished images that a step reward is trained on; ValueError for any other kind of feedback."""
+    if not isinstance(feedback, Preferences):
+        raise ValueError(f"preferences: a step reward learns from pairs of images, but it was given "
+                         f"{WORDS.get(type(feedback), (type(feedback).__name__,))[0]}; use the node {WORDS[Preferences][1]}")
+    _check_rows(torch.cat([feedback.winner, feedback.loser]), len(rollout.index))
+    _check_pairs(feedback, rollout)
+    return feedback
+
+
 def teaches(feedback: Feedback) -> bool:
     """Whether there is anything to learn from it."""
     if isinstance(feedback, Advantages):

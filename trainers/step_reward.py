@@ -104,6 +104,7 @@ def noised_alike(rollout: Rollout, rows: torch.Tensor, path: Path, least: float,
 def noised_states(rollout: Rollout, preferences: Preferences, path: Path, levels: int) -> States:
     """The pairs' finished images, noised again to ``levels`` levels; images of a prompt share level and noise."""
     check_levels(levels)
+    check_some(preferences.winner)
     used = torch.cat([preferences.winner, preferences.loser]).unique()
     place = torch.full((len(rollout.index),), -1)
     place[used] = torch.arange(len(used))
@@ -114,6 +115,12 @@ def noised_states(rollout: Rollout, preferences: Preferences, path: Path, levels
     shift = torch.arange(levels)[:, None] * len(used)
     return States(x, sigma, rollout.index[used].repeat(levels), (place[preferences.winner] + shift).flatten(),
                   (place[preferences.loser] + shift).flatten())
+
+
+def check_some(winner: torch.Tensor) -> None:
+    if not len(winner):
+        raise ValueError("preferences: there is no pair to train on; the scores of each prompt's images are all equal or "
+                         "failed. Use more images per prompt")
 
 
 @torch.inference_mode(False)
@@ -130,9 +137,7 @@ def train_step_reward(policy: Policy, rollout: Rollout, states: Callable[[Path],
     rollout = outside_inference(rollout)
     with open_policy(policy) as net:
         given = outside_inference(states(net.path))
-        if not len(given.winner):
-            raise ValueError("preferences: there is no pair to train on; the scores of each prompt's images are all equal "
-                             "or failed. Use more images per prompt")
+        check_some(given.winner)
         blocks, parts = feature_blocks(net), []
         bundles = torch.arange(len(given.x)).split(rollout.batch_size)
         for number, rows in enumerate(bundles):

@@ -17,7 +17,8 @@ class _Enough(Exception):
 
 def feature_blocks(net: Network) -> tuple[str, ...]:
     """Names of one to three of the network's repeated blocks, from its middle third, where it understands most."""
-    names = list(repeated_blocks(net.diffusion_model))
+    # numbered ones only: embedders of time or text repeat too, but see no picture
+    names = [name for name in repeated_blocks(net.diffusion_model) if any(part.isdigit() for part in name.split("."))]
     if not names:
         raise ValueError(f"model: {type(net.diffusion_model).__name__} has no repeated blocks to take features from; judge "
                          "decoded images with a reward instead")
