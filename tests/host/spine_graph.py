@@ -15,7 +15,7 @@ def spine(run: str, iterations: int = 2, **changes) -> dict:
     graph = json.loads(SHIPPED.read_text(encoding="utf-8"))
     graph = {key: node for key, node in graph.items() if int(key) <= 12}
     small = {"4.steps": 4, "4.prompts_per_iteration": 2, "4.images_per_prompt": 4, "4.batch_size": 8, "4.noisy_steps": 0,
-             "5.decay_steps": 0, "6.run_name": run, "6.iterations": iterations, "11.samples_every": 1,
+             "5.decay_steps": 0, "6.run_name": f"spine {run}", "6.iterations": iterations, "11.samples_every": 1,
              "12.file_name": f"tests/{run}"}
     for key, value in (small | changes).items():
         node, name = key.split(".")

@@ -40,7 +40,7 @@ def test_queueing_again_does_nothing_and_says_so(host):
     done(host.run(spine("again", 1)))
     first = weights(host, "again")
     result = done(host.run(spine("again", 1, **{"12.file_name": "tests/again2"})))
-    lines = (host.base / "output" / "posttrain" / "again" / "metrics.jsonl").read_text().splitlines()
+    lines = (host.base / "output" / "posttrain" / "spine again" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 1 and same(first, weights(host, "again2"))
     texts = [t for shown in result.outputs.values() for t in shown.get("text", [])]
     assert any("nothing" in t.lower() or "finished" in t.lower() or "already" in t.lower() for t in texts), texts
@@ -48,7 +48,7 @@ def test_queueing_again_does_nothing_and_says_so(host):
 
 def test_the_run_folder_tells_all(host):
     done(host.run(spine("folder", 2)))
-    folder = host.base / "output" / "posttrain" / "folder"
+    folder = host.base / "output" / "posttrain" / "spine folder"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2]
     for name in ("reward_mean", "reward_std", "kl", "grad_norm", "clip_fraction", "zero_spread_groups"):
@@ -62,7 +62,7 @@ def test_cancel_keeps_the_policy_and_leaves_the_model_alone(host):
     result = host.run(spine("cancelled", 50), cancel_when=lambda m: m["type"] == "posttrain.iteration"
                       and m["data"]["iteration"] == 2)
     assert result.event == "interrupted"
-    assert list((host.base / "output" / "posttrain" / "cancelled" / "checkpoints").glob("*.safetensors"))
+    assert list((host.base / "output" / "posttrain" / "spine cancelled" / "checkpoints").glob("*.safetensors"))
     after = sampled({"1": spine("x")["1"]}, MODEL, "after_cancel", 30)
     done(host.run(after))
     assert torch.equal(latents(host, "before_cancel"), latents(host, "after_cancel"))
