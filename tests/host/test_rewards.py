@@ -1,9 +1,15 @@
 """Rewards in a real ComfyUI: scoring through the API, ensembles, missing models, the page's list of nodes."""
 from __future__ import annotations
 
+import base64
+import io
+import json
 import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from PIL import Image
+from PIL import Image, ImageStat
+from posttrain.tests.host.spine_graph import spine
 from safetensors.torch import save_file
 
 
@@ -73,3 +79,68 @@ def test_every_reward_node_is_offered_with_a_filled_menu(host):
     for name in ("PTRewardCLIP", "PTRewardImageReward", "PTRewardHPSv3", "PTRewardAesthetic", "PTRewardNSFW", "PTDetector",
                  "PTRewardClassifier", "PTVLMLocal", "PTRewardGenEval"):
         assert info[name]["input"]["required"]["model"][0], name
+
+
+class Judge:
+    """A judge server on this machine that says yes the surer, the brighter an image is."""
+
+    def __init__(self, port: int = 0, lives: int | None = None):
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.left is not None:
+                    outer.left -= 1
+                    if outer.left < 0:
+                        return  # no answer at all: the connection is closed
+                url = body["messages"][0]["content"][0]["image_url"]["url"]
+                image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
+                level = min(max(ImageStat.Stat(image).mean[0] / 255, 0.01), 0.99)
+                top = [{"token": "Yes", "logprob": math.log(level)}, {"token": "No", "logprob": math.log(1 - level)}]
+                answer = json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args):
+                pass
+
+        self.left = lives
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def judged_loop(run: str, port: int, iterations: int) -> dict:
+    """The shipped loop with a VLM server as its reward."""
+    graph = spine(run, iterations)
+    graph["20"] = {"class_type": "PTVLMServer", "inputs": {"url": f"http://127.0.0.1:{port}/v1", "model": "judge", "timeout": 5.0,
+                                                           "tries": 2, "at_once": 4, "image_side": 64}}
+    graph["21"] = {"class_type": "PTRewardVLM", "inputs": {"vlm": ["20", 0], "kind": "yes or no", "question": "",
+                                                           "average": "mean"}}
+    graph["8"]["inputs"]["reward"] = ["21", 0]
+    return graph
+
+
+def test_a_judge_that_dies_in_mid_run_stops_it_with_its_state_saved(host):
+    run = "judge dies"
+    with Judge(lives=8 * 2 + 3) as judge:  # two iterations of 8 images, and a few questions of the third
+        result = host.run(judged_loop(run, judge.port, 4))
+    assert result.event == "error" and "goes on from its saved state" in result.text, result.text
+    lines = (host.base / "output" / "posttrain" / run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
+    assert list((host.base / "output" / "posttrain" / run / "checkpoints").glob("state_*2.safetensors"))
+    with Judge(port=judge.port):
+        result = host.run(judged_loop(run, judge.port, 4))
+    assert result.event == "success", result.text
+    lines = (host.base / "output" / "posttrain" / run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 4]
