@@ -39,4 +39,4 @@ def headline(scores: Scores) -> str:
 
 
 def number(value: float) -> str:
-    return "failed" if value != value else f"{value:.4g}"
+    return "failed" if value != value else f"{value + 0.0:.4g}"  # + 0.0: no "-0"

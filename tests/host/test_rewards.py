@@ -132,15 +132,17 @@ def judged_loop(run: str, port: int, iterations: int) -> dict:
 
 
 def test_a_judge_that_dies_in_mid_run_stops_it_with_its_state_saved(host):
-    run = "judge dies"
     with Judge(lives=8 * 2 + 3) as judge:  # two iterations of 8 images, and a few questions of the third
-        result = host.run(judged_loop(run, judge.port, 4))
+        graph = judged_loop("judge dies", judge.port, 4)
+        result = host.run(graph)
+    folder = host.base / "output" / "posttrain" / graph["6"]["inputs"]["run_name"]
+
+    def iterations() -> list[int]:
+        return [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
     assert result.event == "error" and "goes on from its saved state" in result.text, result.text
-    lines = (host.base / "output" / "posttrain" / run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
-    assert list((host.base / "output" / "posttrain" / run / "checkpoints").glob("state_*2.safetensors"))
+    assert iterations() == [1, 2] and list((folder / "checkpoints").glob("state_*2.safetensors"))
     with Judge(port=judge.port):
-        result = host.run(judged_loop(run, judge.port, 4))
+        result = host.run(graph)
     assert result.event == "success", result.text
-    lines = (host.base / "output" / "posttrain" / run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 4]
+    assert iterations() == [1, 2, 3, 4]
