@@ -18,6 +18,9 @@ export const fetchRuns = () => getJson("/posttrain/runs");
 /** One run with the points after iteration `since`. */
 export const fetchRun = (run, since = 0) => getJson(`${path(run)}?since=${since}`);
 
+/** The texts of every pack's locales/ folder, by language. */
+export const fetchTranslations = () => getJson("/i18n");
+
 /** Address of a sample; `id` tells runs of the same name apart, since the browser keeps pictures. */
 export const sampleUrl = (run, file, id) => api.apiURL(`${path(run)}/samples/${file}?v=${id ?? ""}`);
 

@@ -4,6 +4,7 @@ import { listen } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { askTheSilent, changed, loadAll, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
+import { translateDefinitions, translateNode } from "./translate.js";
 import { words } from "./words.js";
 
 const TAB = "posttrain";
@@ -52,7 +53,10 @@ app.registerExtension({
     await loadAll();
   },
 
+  addCustomNodeDefs: translateDefinitions,
+
   nodeCreated(node) {
+    translateNode(node);
     if (drivesRun(node)) addRunView(node, openRun);
   },
 });

@@ -78,9 +78,10 @@ const ZH = {
   rewardOf: "奖励：{name}",
 };
 
-function language() {
-  return String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en").startsWith("zh") ? ZH : EN;
-}
+/** The language that the user has chosen, such as "en" or "zh". */
+export const locale = () => String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
+
+const language = () => (locale().startsWith("zh") ? ZH : EN);
 
 /** The sentence of that name in the user's language. */
 export function words(key, values = {}) {
