@@ -1,7 +1,10 @@
 """The live view in the real page: it moves while a training runs, and nothing that goes wrong in between is lost."""
 from __future__ import annotations
 
+import json
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot, open_graph,
@@ -196,3 +199,41 @@ def test_a_flood_of_events_costs_little(page, train):
     assert iterations_known(page, "flood") == list(range(1, 2001))
     print(f"long tasks in 4 s of 500 events a second: {busy:.0f} ms")
     assert busy < 3000
+
+
+@pytest.mark.parametrize("route, status", [
+    ("..%2F..", 400), ("..%5C..", 400), ("%2e%2e", 400), ("nobody%20knows", 404), ("asked?since=x", 400),
+    ("asked/samples/..%2Fconfig.json", 400), ("asked/samples/config.json", 400), ("asked/samples/iteration_000099.webp", 404)])
+def test_routes_stay_in_the_runs_folder(host, route, status):
+    (host.base / "output/posttrain/asked").mkdir(parents=True, exist_ok=True)
+    (host.base / "output/posttrain/asked/config.json").write_text("{}")
+    answer = host.get(f"/posttrain/runs/{route}")
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
+def test_a_run_of_100000_iterations_does_not_hold_up_the_server(host, page):
+    folder = host.base / "output/posttrain/long run"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"id": "long", "status": "done", "iterations": 100_000}))
+    lines = (json.dumps({"iteration": i, "reward_mean": math.sin(i / 5000), "reward_std": 0.1, "kl": i * 1e-6,
+                         "grad_norm": 0.02, "loss": 1e-4, "seconds": 0.1}) for i in range(1, 100_001))
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with ThreadPoolExecutor(1) as pool:
+        started = time.monotonic()
+        reading = pool.submit(host.get, "/posttrain/runs/long%20run")
+        waits = []
+        while not reading.done():
+            asked = time.monotonic()
+            host.get("/posttrain/runs/asked/samples/none")
+            waits.append(time.monotonic() - asked)
+        seconds = time.monotonic() - started
+    run = reading.result().json()
+    assert run["iteration"] == 100_000 and run["thinned"] > 1 and len(run["points"]) <= 2000
+    print(f"100,000 iterations: {seconds:.2f} s, {len(reading.result().content) / 1e3:.0f} kB, the server was never silent "
+          f"for more than {max(waits):.2f} s")
+    assert max(waits) < max(1.0, seconds / 2)
+    page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+    page.locator(".pt-run-button", has_text="long run").click()
+    wait_iterations(page, "long run", 1000, seconds=60)
+    assert "Each stretch of" in page.locator(".pt-sidebar .pt-run .pt-hint").inner_text()
