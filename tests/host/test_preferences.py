@@ -32,7 +32,7 @@ def told(result, node: str) -> list[str]:
 
 
 def metrics(host, run: str) -> list[dict]:
-    path = host.base / "output" / "posttrain" / run / "metrics.jsonl"
+    path = host.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

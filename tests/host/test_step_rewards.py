@@ -41,7 +41,7 @@ def with_judge(graph: dict, node: str) -> dict:
 
 
 def metrics(host, run: str) -> list[dict]:
-    path = host.base / "output" / "posttrain" / run / "metrics.jsonl"
+    path = host.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
