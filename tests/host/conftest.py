@@ -1,6 +1,7 @@
 """A real ComfyUI server for the tests of this folder: one for the whole session, and others on demand."""
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory):
-    """The server that most tests share; do not stop it, and use a run name of your own."""
+def server(tmp_path_factory):
     with Host(tmp_path_factory.mktemp("comfyui"), packs=PACKS) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def host(server):
+    """The server that most tests share; do not stop it. A test file finds no run of another file's."""
+    shutil.rmtree(server.base / "output" / "posttrain", ignore_errors=True)
+    return server
 
 
 @pytest.fixture
