@@ -49,7 +49,7 @@ def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
 
 
 def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
-    """The summary, and points of iterations after ``since`` (at most MOST_POINTS), samples [{iteration, file}], messages.
+    """The summary, points of iterations after ``since`` (at most MOST_POINTS), samples [{iteration, file}], messages.
 
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """

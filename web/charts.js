@@ -86,21 +86,24 @@ function padded(low, high) {
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
 }
 
-/** A chart that fills `parent`. hover(index or null) is called as the mouse moves. -> {set(columns), redraw, destroy} */
+/** A chart that fills `parent`. hover(index or null) is called as the mouse moves. -> {set(columns), destroy} */
 export function createChart(parent, colour, hover) {
   let chart = null;
   let data = [[], [], [], [], []];
   const size = () => ({ width: Math.max(60, parent.clientWidth), height: Math.max(50, parent.clientHeight) });
   const stop = onResize(parent, () => {
-    if (chart) chart.setSize(size());
-    else chart = new uPlot(options(colour, size(), hover), data, parent);
+    if (!chart) {
+      chart = new uPlot(options(colour, size(), hover), data, parent);
+      return;
+    }
+    chart.setSize(size());
+    chart.setData(data); // it may have come while nothing was to be seen
   });
   return {
     set(columnsNow) {
       data = columnsNow;
-      if (chart && parent.clientWidth > 0) chart.setData(data);
+      chart?.setData(data);
     },
-    redraw: () => chart?.redraw(false, true),
     destroy() {
       stop();
       chart?.destroy();

@@ -1,6 +1,6 @@
 // What is shown of one run, on its node and in the side bar alike: words, reward curve, a second curve of choice.
 import { METRIC_COLOUR, REWARD_COLOUR, columns, createChart, meanOf } from "./charts.js";
-import { element, say, show } from "./dom.js";
+import { element, say, show, themeColour } from "./dom.js";
 import { duration, metricName, number, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
@@ -60,6 +60,7 @@ function header() {
 export function createRunView() {
   let run = null;
   let hovered = null;
+  let drawn = "";
   const head = header();
   const now = element("span", "pt-now");
   const start = element("span", "pt-start");
@@ -103,6 +104,10 @@ export function createRunView() {
     if (!drawable) return;
     select.offer(choices(points));
     texts();
+    // the slow clock draws, too: most of the time nothing new has come, and the theme is the same
+    const key = [run.run, run.id, points.length, points.at(-1).iteration, select.value, themeColour("--descrip-text")].join();
+    if (key === drawn) return;
+    drawn = key;
     charts[0].set(columns(points, "reward_mean", "reward_std"));
     charts[1].set(columns(points, select.value));
   }
@@ -113,7 +118,6 @@ export function createRunView() {
       run = shown;
       draw();
     },
-    redraw: () => charts.forEach((chart) => chart.redraw()),
     destroy: () => charts.forEach((chart) => chart.destroy()),
   };
 }
