@@ -19,8 +19,8 @@ export const getRun = (name) => runs.get(name);
 /** All runs, newest first. */
 export const allRuns = () => [...runs.values()].sort((a, b) => b.modified - a.modified);
 
-/** The run that the node of this execution id drives, newest first. */
-export const runOfNode = (id) => allRuns().find((run) => run.node === String(id));
+/** The newest run that a node drives; in a subgraph its execution id ends with its own, as in "10:3". */
+export const runOfNode = (id) => allRuns().find((run) => run.node?.split(":").at(-1) === String(id));
 
 /** Calls draw() after changes, at most ten times a second and all views in one frame. Returns how to stop. */
 export function watch(draw) {

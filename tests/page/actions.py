@@ -37,6 +37,16 @@ def training_only(graph: dict) -> dict:
     return {node: content for node, content in graph.items() if int(node) <= 11}
 
 
+def one_node_graph(run: str, iterations: int) -> dict:
+    """The same training with the node Train in the place of the loop."""
+    graph = {node: content for node, content in small_graph(run, iterations).items() if int(node) <= 5}
+    graph["6"] = {"class_type": "PTTrain", "inputs": {
+        "policy": ["3", 0], "prompts": ["2", 0], "vae": ["1", 2], "sampling": ["4", 0], "reward": ["1", 5], "trainer": ["5", 0],
+        "advantage_rule": "group mean, global std", "run_name": run, "iterations": iterations,
+        "when_run_exists": "start over", "save_every": 1000, "samples_every": 1}}
+    return graph
+
+
 def open_graph(page, graph: dict, name: str = "test") -> None:
     page.evaluate("([graph, name]) => app.loadApiJson(graph, name)", [graph, name])
     page.wait_for_timeout(500)

@@ -7,8 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot, open_graph,
-                                          queue, small_graph, status, training_only, wait_iterations, wait_status)
+from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot,
+                                          one_node_graph, open_graph, queue, small_graph, status, training_only,
+                                          wait_iterations, wait_status)
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_curve_moves_and_finishes(page, train, tmp_path):
     assert "iteration_000012" in image.get_attribute("src")
     keep_screenshot(page, "finished", tmp_path)
     assert faults(page) == []
+
+
+def test_train_shows_it_too(page):
+    open_graph(page, one_node_graph("one node", 4))
+    queue(page)
+    assert wait_status(page, "Finished") == "Finished: 4 iterations"
+    assert iterations_known(page, "one node") == [1, 2, 3, 4]
+    assert len(drawing(page)) > 1000
 
 
 def test_metric_can_be_chosen(page, train):
@@ -237,3 +246,18 @@ def test_a_run_of_100000_iterations_does_not_hold_up_the_server(host, page):
     page.locator(".pt-run-button", has_text="long run").click()
     wait_iterations(page, "long run", 1000, seconds=60)
     assert "Each stretch of" in page.locator(".pt-sidebar .pt-run .pt-hint").inner_text()
+
+
+def test_help_is_opened_from_the_node(page):
+    open_graph(page, training_only(small_graph("help", 1)))
+    page.evaluate("""() => {
+        const node = app.graph._nodes.find((one) => one.type === 'PTFlowGRPO');
+        app.canvas.ds.scale = 0.8;
+        app.canvas.ds.offset[0] = 600 - node.pos[0];
+        app.canvas.ds.offset[1] = 350 - node.pos[1];
+        app.canvas.selectNode(node);
+        app.canvas.setDirty(true, true);
+    }""")
+    page.locator("[data-testid=info-button], button:has(i[class*='info'])").first.click()
+    page.get_by_role("heading", name="When to use it").wait_for(timeout=20_000)
+    assert "arXiv:2505.05470" in page.locator(".side-bar-panel").inner_text()
