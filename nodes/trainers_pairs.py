@@ -4,8 +4,8 @@ from __future__ import annotations
 from .train import TrainerNode
 from .trainers_matching import LEVELS
 
-SAFEGUARD = ("BOOLEAN", {"default": False, "tooltip": "Diffusion-SDPO: the push away from the worse image is weakened where "
-             "it would damage the better one. Switch it on when both errors rise. arXiv:2511.03317"})
+SAFEGUARD = ("BOOLEAN", {"default": True, "tooltip": "Diffusion-SDPO: the push away from the worse image is weakened where "
+             "it would damage the better one. Off is the method as first published. arXiv:2511.03317"})
 KEPT = ("FLOAT", {"default": 0.9, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": "Used by the safeguard: how much of its "
         "own pull the better image keeps at least. 0.9 for SD1.5, 0.6 for SDXL."})
 STEP_CLIP = ("FLOAT", {"default": 0.1, "min": 1e-6, "max": 0.99, "step": 0.01, "round": 1e-6, "tooltip": "How far a step's "
@@ -29,10 +29,10 @@ class PTDiffusionDPO(TrainerNode):
     DESCRIPTION = ("Diffusion-DPO: learns to draw more like the better and less like the worse image of each pair. With "
                    "pairs from scores it is online DPO, with pairs from a folder or file the offline one. "
                    "arXiv:2311.12908")
-    RATE, UPDATES = 3e-4, 2
+    RATE, UPDATES = 3e-4, 4
     SETTINGS = {
         "beta": beta(0.0, "How far pairs may move the model: higher stays nearer to your model. "
-                     + USUAL.format(eps=5000, flow=500)),
+                     + USUAL.format(eps=5000, flow=100)),
         "levels": LEVELS, "safeguard": SAFEGUARD, "winner_keeps": KEPT}
 
     def settings(self, **own):
@@ -57,10 +57,10 @@ class PTMaPO(TrainerNode):
 class PTKTO(TrainerNode):
     DESCRIPTION = ("Diffusion-KTO: learns from thumbs up and down on single images. For feedback that comes without pairs. "
                    "arXiv:2404.04465")
-    RATE, UPDATES = 3e-4, 1
+    RATE, UPDATES = 3e-4, 4
     SETTINGS = {
         "beta": beta(0.0, "How far thumbs may move the model: higher stays nearer to your model. "
-                     + USUAL.format(eps=1000, flow=100)),
+                     + USUAL.format(eps=1000, flow=20)),
         "levels": LEVELS,
         "balance": ("BOOLEAN", {"default": True, "tooltip": "Thumbs of the rarer kind weigh more, so that both kinds count "
                                 "alike."})}

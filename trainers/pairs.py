@@ -22,7 +22,7 @@ from .sampling import generator
 from .update import Optimizer, update
 
 # errors of a velocity weigh the noisy levels much more than errors of a noise do
-USUAL_BETA = {"eps": 5000.0, "v": 5000.0, "flow": 500.0}
+USUAL_BETA = {"eps": 5000.0, "v": 5000.0, "flow": 100.0}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .preferences import Labels
 from .rollout import Rollout
 from .update import Optimizer, update
 
-USUAL_BETA = {"eps": 1000.0, "v": 1000.0, "flow": 100.0}
+USUAL_BETA = {"eps": 1000.0, "v": 1000.0, "flow": 20.0}
 
 
 @dataclass(frozen=True)
