@@ -1,0 +1,51 @@
+"""The shipped templates: their notes, and where each node of workflows/api/*.json stands on the page."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Group:
+    """A titled frame around columns of node ids; the id "note" is the note."""
+
+    title: str
+    columns: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """source: file in workflows/api. name: as the template browser shows it. rows: groups side by side, row by row.
+    picture: the nodes that the thumbnail shows, column by column."""
+
+    source: str
+    name: str
+    note: str
+    rows: list[list[Group]]
+    picture: list[list[str]]
+
+
+FOLLOW_PROMPTS = """## Learn to follow prompts
+
+A tiny model that draws coloured balls learned from partly wrong captions: it often draws the wrong number or colour. \
+Here it learns from an exact checker, by **Flow-GRPO**: images of the same prompt compete with each other.
+
+1. Press **Run**. On two CPU cores it takes about ten minutes.
+2. Watch the reward rise on **Loop End**; the same curve is in the side bar under **PostTrain**.
+3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+
+Press Run again with more **iterations** to train on. **Cancel** keeps what was learned so far.
+
+**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width, \
+height and steps in *Sampling Settings*.
+"""
+
+TEMPLATES = (
+    Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, [
+        [Group("Start here", [["note"]]),
+         Group("1  Model, prompts and reward", [["1"], ["3", "2"]]),
+         Group("2  How to sample and train", [["4"], ["5"]]),
+         Group("4  Keep what was learned", [["12", "13"]])],
+        [Group("3  The loop: these nodes run in every iteration", [["6"], ["7", "8"], ["9", "10"], ["11"]]),
+         Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])],
+    ], [["11"], ["21", "22"]]),
+)
