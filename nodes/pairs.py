@@ -32,7 +32,8 @@ class PTPairsFolder:
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ..trainers.data.folders import fingerprint
-        return fingerprint(located(folder))
+        # a wired folder is not known yet, so nobody can say that it has not changed
+        return fingerprint(located(folder)) if folder is not None else float("nan")
 
     def run(self, folder, limit, prompt):
         from ..trainers.data.folders import read_folder
@@ -53,6 +54,8 @@ class PTPairsFile:
 
     @classmethod
     def IS_CHANGED(cls, file, **_):
+        if file is None:  # wired, and not known yet
+            return float("nan")
         path = located(file)
         return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
 

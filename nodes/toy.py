@@ -1,6 +1,8 @@
 """The demo world: tiny models, prompts and a verifier, everything a first training run needs."""
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..toy.prompts import prompt_set
 from ..toy.verifier import ToyVerifier
 from .sockets import MENU, PROMPTS, REWARD
@@ -8,6 +10,7 @@ from .sockets import MENU, PROMPTS, REWARD
 MODELS = {"flow (tiny SD3)": "flow", "eps (tiny SD1.5)": "eps"}
 SCORES = {"mixed (half strict, half partial credit)": "mixed", "strict (all or nothing)": "strict",
           "dense (partial credit)": "dense"}
+LAYOUTS = {"pairs (win, lose)": "pairs", "thumbs (like, dislike)": "thumbs"}
 
 
 class PTDemoWorld:
@@ -43,5 +46,39 @@ class PTDemoWorld:
                 prompt_set(held_out=False), prompt_set(held_out=True), ToyVerifier(SCORES[score]))
 
 
-NODES = {"PTDemoWorld": PTDemoWorld}
-NAMES = {"PTDemoWorld": "Demo World (tiny models)"}
+class PTDemoPictures:
+    DESCRIPTION = ("Writes example pictures of the demo world into ComfyUI's input folder, once, laid out as your own "
+                   "would be: right and wrong pictures of the same prompts, each with its prompt in a .txt file. For your "
+                   "own pictures remove this node and name your folder in Pairs from Folder.")
+    CATEGORY, FUNCTION, OUTPUT_NODE = f"{MENU}/Demo", "run", True
+    RETURN_TYPES, RETURN_NAMES = ("STRING",), ("folder",)
+    OUTPUT_TOOLTIPS = ("The folder, for Pairs from Folder.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {
+            "layout": (list(LAYOUTS), {"tooltip": "Pairs: folders win and lose, with pictures of the same names. Thumbs: "
+                                                  "folders like and dislike, for single pictures."}),
+            "count": ("INT", {"default": 156, "min": 2, "max": 5000, "tooltip": "How many right pictures, and as many wrong "
+                              "ones. 156 is two of each training prompt."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, layout, count):
+        from ..trainers.data.folders import fingerprint
+        return "" if layout is None else fingerprint(demo_folder(layout))
+
+    def run(self, layout, count):
+        from ..toy.pictures import write_pictures
+        folder = demo_folder(layout)
+        written = write_pictures(folder, LAYOUTS[layout], count)
+        done = f"Wrote {written} pictures" if written else "The pictures are there already"
+        return {"ui": {"text": [f"{done}: {folder}"]}, "result": (str(folder),)}
+
+
+def demo_folder(layout: str) -> Path:
+    import folder_paths
+    return Path(folder_paths.get_input_directory()) / "posttrain_demo" / LAYOUTS[layout]
+
+
+NODES = {"PTDemoWorld": PTDemoWorld, "PTDemoPictures": PTDemoPictures}
+NAMES = {"PTDemoWorld": "Demo World (tiny models)", "PTDemoPictures": "Demo Pictures (examples on disk)"}
