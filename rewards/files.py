@@ -1,13 +1,14 @@
 """Published reward checkpoints: what they are called, how large they are, and how a missing one is explained."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 AUTO = "auto"
-SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
+SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt", ".onnx")  # the first ones are preferred
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Published:
 
 def candidates(root: Path, folder: bool) -> list[str]:
     """Relative paths ("a/b.safetensors") of the model files under root, or of the folders with a config.json."""
-    if not root.is_dir():
-        return []
-    found = root.rglob("config.json") if folder else (p for p in root.rglob("*") if p.suffix in SUFFIXES)
-    paths = ((p.parent if folder else p).relative_to(root).as_posix() for p in found if p.is_file())
-    return sorted(p for p in paths if p != ".")
+    found = []
+    for at, _, files in os.walk(root, followlinks=True):  # as the host looks for models
+        here = Path(at).relative_to(root)
+        if folder:
+            found += [here.as_posix()] if "config.json" in files and at != str(root) else []
+        else:
+            found += [(here / name).as_posix() for name in files if Path(name).suffix in SUFFIXES]
+    return sorted(found)
 
 
 def locate(published: Published, choice: str, roots: Mapping[str, Sequence[str]]) -> Path:
@@ -44,7 +48,7 @@ def locate(published: Published, choice: str, roots: Mapping[str, Sequence[str]]
     """
     searched = [Path(root) for key in published.folders for root in roots.get(key, ())]
     for root in searched:
-        for path in candidates(root, published.folder):
+        for path in sorted(candidates(root, published.folder), key=preference):
             if path == choice or choice == AUTO and any(fnmatch(path.lower(), p) for p in published.patterns):
                 return root / path
     target = searched[0] / published.save_as if searched else Path("models/reward_models") / published.save_as
@@ -53,6 +57,12 @@ def locate(published: Published, choice: str, roots: Mapping[str, Sequence[str]]
         f"{published.title}: its model {'folder' if published.folder else 'file'}{asked} was not found. Download "
         f"{published.source} ({published.size}, licence {published.licence}) and save it as {target}. "
         f"Searched: {', '.join(str(s) for s in searched) or 'no model folder is known'}.")
+
+
+def preference(path: str) -> int:
+    """Where several files would do: safetensors before pickles."""
+    suffix = Path(path).suffix
+    return SUFFIXES.index(suffix) if suffix in SUFFIXES else 0
 
 
 def choices(folders: Sequence[str], folder: bool, roots: Mapping[str, Sequence[str]]) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .files import Published, choices, locate
 
-KEY = "reward_models"
+KEY, LANGUAGE = "reward_models", "LLM"
 PRECISIONS = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _shared: weakref.WeakValueDictionary[tuple, Holder] = weakref.WeakValueDictionary()
 
@@ -132,12 +132,16 @@ def cancel_point() -> None:
 
 
 def model_folders() -> dict[str, list[str]]:
-    """Model folder key -> folders. Adds models/reward_models to ComfyUI's keys on the first call."""
+    """Model folder key -> folders. Adds models/reward_models to ComfyUI's keys, beside what the user's
+    extra_model_paths.yaml names, and models/LLM, a key that not every ComfyUI has."""
     import folder_paths
 
-    if KEY not in folder_paths.folder_names_and_paths:
-        folder_paths.add_model_folder_path(KEY, str(Path(folder_paths.models_dir) / KEY))
-    return {key: list(entry[0]) for key, entry in folder_paths.folder_names_and_paths.items()}
+    own = str(Path(folder_paths.models_dir) / KEY)
+    if own not in folder_paths.folder_names_and_paths.get(KEY, ((),))[0]:
+        folder_paths.add_model_folder_path(KEY, own)
+    found = {key: list(entry[0]) for key, entry in folder_paths.folder_names_and_paths.items()}
+    found.setdefault(LANGUAGE, [str(Path(folder_paths.models_dir) / LANGUAGE)])
+    return found
 
 
 def find_model(published: Published, choice: str) -> Path:

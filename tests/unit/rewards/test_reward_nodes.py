@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +123,42 @@ def test_auto_finds_the_published_names(models, saved_as):
     with pytest.raises(FileNotFoundError, match="../secret"):
         (models / "secret.safetensors").touch()
         find_model(KINDS["PickScore"].file, "../secret.safetensors")
+
+
+@pytest.mark.parametrize("kind, names", [
+    ("HPSv2.1", ["HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors"]),
+    ("PickScore", ["PickScore_v1.bin", "x/pickscore.safetensors"])])
+def test_auto_takes_safetensors_before_a_pickle(models, kind, names):
+    from posttrain.rewards.clip_rewards import KINDS
+    from posttrain.rewards.holder import find_model
+
+    for name in names:
+        (models / "reward_models" / name).parent.mkdir(parents=True, exist_ok=True)
+        (models / "reward_models" / name).touch()
+    assert find_model(KINDS[kind].file, "auto").name == Path(names[1]).name
+    assert find_model(KINDS[kind].file, names[0]).name == names[0]  # what the user chose is what is loaded
+
+
+def test_folders_of_the_user_are_searched_too(models, tmp_path):
+    """As extra_model_paths.yaml adds them, before the pack is asked; and behind a symbolic link."""
+    import folder_paths
+
+    from posttrain.rewards.holder import find_model
+    from posttrain.rewards.vlm_local import FOLDER
+
+    for place in (tmp_path / "disk", models / "reward_models", models / "LLM"):
+        place.mkdir(parents=True)
+    folder_paths.add_model_folder_path("reward_models", str(tmp_path / "disk"))
+    (tmp_path / "disk" / "theirs.safetensors").touch()
+    (models / "reward_models" / "ours.safetensors").touch()
+    (tmp_path / "elsewhere" / "clip").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "clip" / "linked.safetensors").touch()
+    (models / "reward_models" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    menu = reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0]
+    assert set(menu) == {"auto", "theirs.safetensors", "ours.safetensors", "link/clip/linked.safetensors"}
+    (models / "LLM" / "Qwen2.5-VL-3B").mkdir()
+    (models / "LLM" / "Qwen2.5-VL-3B" / "config.json").touch()
+    assert find_model(FOLDER, "auto") == models / "LLM" / "Qwen2.5-VL-3B"
 
 
 def test_clip_node_end_to_end(models):
