@@ -70,6 +70,9 @@ class AestheticReward:
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return in_batches(images, prompts, self._batch_size, self._score)
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         with self._holder.use() as (tower, device, dtype):
             if self._head is None:

@@ -126,6 +126,11 @@ def counts_of(reward: Reward) -> dict[str, float]:
     return reward.counts() if hasattr(reward, "counts") else {}
 
 
+def networks_of(reward: Reward) -> list:
+    """The holders of the networks that a reward asks, those of a composite's members included; [] for rules."""
+    return reward.networks() if hasattr(reward, "networks") else []
+
+
 def groups_of(prompts: Sequence[Prompt]) -> Tensor:
     """[B] int64: images with the same prompt text share a group. For callers that know no prompt index."""
     first: dict[str, int] = {}

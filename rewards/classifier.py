@@ -48,6 +48,9 @@ class ClassReward:
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return in_batches(images, prompts, self._batch_size, self._score)
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         found = [self._target if self._target is not None else named_class(p.text, self._labels) for p in prompts]
         with self._holder.use() as (network, device, dtype):

@@ -73,6 +73,9 @@ class ClipReward:
     def counts(self) -> dict[str, float]:
         return self._limit.counts()
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         with self._holder.use() as (network, device, dtype):
             image = image_features(network, images.to(device), self.kind.mode, dtype)

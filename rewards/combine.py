@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, Reward, RewardInfo, counts_of, evaluate, groups_of
+from .base import Evaluation, Prompt, Reward, RewardInfo, counts_of, evaluate, groups_of, networks_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class WeightedSum:
     def counts(self) -> dict[str, float]:
         return merged_counts([r for r, _ in self.members])
 
+    def networks(self) -> list:
+        return all_networks([r for r, _ in self.members])
+
 
 def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequence[Prompt],
                      groups: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -64,6 +67,11 @@ def merged_counts(rewards: Sequence[Reward]) -> dict[str, float]:
         for name, count in counts_of(reward).items():
             merged[name] = merged.get(name, 0.0) + count
     return merged
+
+
+def all_networks(rewards: Sequence[Reward]) -> list:
+    """The holders behind the members, each once."""
+    return list(dict.fromkeys(holder for reward in rewards for holder in networks_of(reward)))
 
 
 def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .base import Evaluation, Prompt, Reward, RewardInfo, groups_of
 from .calibrate import Calibration
-from .combine import evaluate_members, merged_counts, unique_names
+from .combine import all_networks, evaluate_members, merged_counts, unique_names
 from .normalise import batch_z, calibrated, group_masks, group_z, win_rate
 
 ROLES = ("trained", "gate", "soft gate", "tie-break", "monitor")
@@ -54,6 +54,9 @@ class Member:
 
     def counts(self) -> dict[str, float]:
         return merged_counts([self.reward])
+
+    def networks(self) -> list:
+        return all_networks([self.reward])
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ class Ensemble:
 
     def counts(self) -> dict[str, float]:
         return merged_counts(self.members)
+
+    def networks(self) -> list:
+        return all_networks(self.members)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return self.evaluate(images, prompts, groups_of(prompts)).values

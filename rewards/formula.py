@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .base import Evaluation, Prompt, Reward, RewardInfo, groups_of
-from .combine import evaluate_members, merged_counts
+from .combine import all_networks, evaluate_members, merged_counts
 
 Values = dict[str, Tensor]
 Node = Callable[[Values], Tensor]
@@ -62,6 +62,9 @@ class FormulaReward:
 
     def counts(self) -> dict[str, float]:
         return merged_counts([r for _, r in self.members])
+
+    def networks(self) -> list:
+        return all_networks([r for _, r in self.members])
 
 
 def parse(text: str) -> tuple[Node, set[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .base import Reward, networks_of
 from .files import Published, choices, locate
 
 KEY, LANGUAGE = "reward_models", "LLM"
@@ -38,7 +39,7 @@ class Holder:
     def __init__(self, build: Callable[[], nn.Module], precision: str = "auto"):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, got '{precision}'.")
-        self._build, self._precision, self._patcher = build, precision, None
+        self._build, self._precision, self._patcher, self._held = build, precision, None, 0
 
     @contextmanager
     def use(self) -> Iterator[tuple[nn.Module, torch.device, torch.dtype]]:
@@ -50,7 +51,8 @@ class Holder:
         gradients = torch.is_grad_enabled()  # leaving inference mode would switch them on unasked
         with torch.inference_mode(False), torch.set_grad_enabled(gradients):
             patcher = self._loaded()
-            management.load_models_gpu([patcher], force_full_load=True)
+            if not (self._held and patcher.loaded_size() >= patcher.model_size()):
+                management.load_models_gpu([patcher], force_full_load=True)
             leave_inference(patcher.model)
             yield patcher.model.network, patcher.load_device, self.dtype(patcher.load_device)
 
@@ -83,6 +85,25 @@ class Holder:
             self._patcher = comfy.model_patcher.ModelPatcher(network, load_device=device,
                                                              offload_device=management.text_encoder_offload_device())
         return self._patcher
+
+
+@contextmanager
+def held_together(reward: Reward) -> Iterator[list]:
+    """The ModelPatchers of every network behind a reward, for a caller that loads them with its own in one go.
+
+    Inside, a network that is whole in memory is used as it is: asking the memory manager again could move out what a
+    backward pass still needs.
+    """
+    holders = networks_of(reward)
+    with torch.inference_mode(False):
+        patchers = [holder._loaded() for holder in holders]
+    for holder in holders:
+        holder._held += 1
+    try:
+        yield patchers
+    finally:
+        for holder in holders:
+            holder._held -= 1
 
 
 def shared(path: Path, kind: str, build: Callable[[], nn.Module], precision: str) -> Holder:

@@ -48,6 +48,9 @@ class HPSv3Reward:
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return in_batches(images, prompts, self._batch_size, self._score)
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         mean, deviation = self.rate(images, prompts)
         return mean - self._k * deviation

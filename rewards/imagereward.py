@@ -67,6 +67,9 @@ class ImageReward:
     def counts(self) -> dict[str, float]:
         return self._limit.counts()
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         ids, mask, cut = tokenize(load_bert_tokenizer(self._tokenizer), [p.text for p in prompts])
         self._limit.note(cut)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, RewardInfo, groups_of
+from .base import Evaluation, Prompt, RewardInfo, groups_of, networks_of
 
 Probabilities = Mapping[str, float] | None  # of each allowed answer, absolute; None = the question failed
 
@@ -76,6 +76,9 @@ class JudgeReward:
         answers = iter(self._model([q for questions in asked for q in questions]))
         values = [self._value(questions, [next(answers) for _ in questions]) for questions in asked]
         return torch.stack([torch.as_tensor(v, dtype=torch.float32).cpu() for v in values])
+
+    def networks(self) -> list:
+        return networks_of(self._model)
 
     def _questions(self, image: Tensor, prompt: Prompt) -> list[Question]:
         if self._kind == QUESTIONS:

@@ -38,6 +38,9 @@ class LocalModel:
             found.append(self._answer(question))
         return found
 
+    def networks(self) -> list[Holder]:
+        return [self._holder]
+
     def _answer(self, question: Question) -> dict[str, Tensor]:
         kind, vision = read_vision(self._folder)
         with self._holder.use() as (network, device, dtype):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..rewards.base import Reward, evaluate, usable_images
+from ..rewards.holder import held_together
 from .losses.error import squared_error
 from .policy.latents import latent_shape, to_images_with_gradient
 from .policy.network import Network, open_policy
@@ -66,7 +67,9 @@ class Course:
     def train(self, policy: Policy, evaluate: Evaluate, optimizer: Optimizer, parts: int = 1) -> Policy:
         """See ``update``; every optimizer step samples its own images, with the policy as it is then."""
         self.recompute_vae = optimizer.low_memory
-        return update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer, also_load=[self.vae.patcher])
+        with held_together(self.reward) as networks:
+            return update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
+                          also_load=[self.vae.patcher, *networks])
 
     def only_look(self, policy: Policy) -> Policy:
         """Samples and scores without training; the metrics say what came out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import comfy.model_management
 import comfy.model_sampling
@@ -53,8 +53,8 @@ class Network:
     far (one per sample and branch of the guidance).
     """
 
-    def __init__(self, patcher, overlay: Overlay):
-        self._patcher, self._overlay = patcher, overlay
+    def __init__(self, patcher, overlay: Overlay, together: tuple = ()):
+        self._patcher, self._overlay, self._together = patcher, overlay, (patcher, *together)
         self._model = patcher.model
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
@@ -114,7 +114,7 @@ class Network:
             return checkpointed(network, self._model.diffusion_model, weights, x)
         if torch.is_grad_enabled() and self._dtype == torch.float16:
             return scaled(lambda x, *weights: network(weights, x), x, *weights)
-        return network(weights, x)
+        return network(weights, x) if torch.is_grad_enabled() else self._with_room(lambda: network(weights, x))
 
     @property
     def diffusion_model(self) -> torch.nn.Module:
@@ -137,23 +137,45 @@ class Network:
     def gradients(self, loss_of, leaves: list[torch.Tensor]):
         """Runs ``loss_of() -> (loss, report)`` and its backward; gradients are added to the leaves' ``.grad``.
 
-        A network that overwrites its activations is found out by autograd's own error and run again, guarded.
+        A network that overwrites its activations is found out by autograd's own error and run again, guarded. Where memory
+        runs out, models that this step does not need are moved out, and it is run again.
         """
-        for attempt in range(2):
-            kept = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves] if attempt == 0 and not mutates(
-                self._model.diffusion_model) else None
-            try:
-                with torch.enable_grad(), self.backward_safe():
-                    loss, report = loss_of()
-                    loss.backward()
-                return loss.detach(), report
-            except RuntimeError as error:
-                if kept is None or not is_mutation_error(error):
-                    raise
-                remember_mutation(self._model.diffusion_model)
-                for leaf, gradient in zip(leaves, kept):
-                    leaf.grad = gradient
-        raise AssertionError("unreachable")
+        kept = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
+
+        def undo():
+            for leaf, gradient in zip(leaves, kept):
+                leaf.grad = None if gradient is None else gradient.clone()
+
+        def run():
+            with torch.enable_grad(), self.backward_safe():
+                loss, report = loss_of()
+                loss.backward()
+            return loss.detach(), report
+
+        try:
+            return self._with_room(run, undo)
+        except RuntimeError as error:
+            if mutates(self._model.diffusion_model) or not is_mutation_error(error):
+                raise
+            remember_mutation(self._model.diffusion_model)
+        undo()
+        return self._with_room(run, undo)
+
+    def _with_room(self, run: Callable, undo: Callable = lambda: None):
+        """run(); where memory runs out, once more after the host has moved out what this step does not need."""
+        try:
+            return run()
+        except comfy.model_management.OOM_EXCEPTION:
+            if not self._make_room():
+                raise
+        undo()  # not before here: the exception holds on to the memory of what failed
+        return run()
+
+    def _make_room(self) -> bool:
+        """Moves every other model off the device: a reward network, a text encoder. False where there is none."""
+        management = comfy.model_management
+        keep = [m for m in management.current_loaded_models if any(m.model is own for own in self._together)]
+        return bool(management.free_memory(1e30, self.device, keep))
 
     def check_cancelled(self) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -232,7 +254,7 @@ REFUSED_OPTIONS = {"sampler_calc_cond_batch_function": "a node that replaces the
 def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
-    also_load: further ModelPatchers needed at the same time (a VAE, a reward). Inside, autograd works although the
+    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks). Inside, autograd works although the
     host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     for key, what in REFUSED_OPTIONS.items():
@@ -250,7 +272,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
         overlay.inject()
         patcher.model.current_patcher = patcher
         try:
-            yield Network(patcher, overlay)
+            yield Network(patcher, overlay, tuple(also_load))
         finally:
             overlay.eject()
 
