@@ -4,7 +4,7 @@ The sum adds raw scores, so the member with the widest range decides (the ensemb
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +46,14 @@ class WeightedSum:
         return all_networks([r for r, _ in self.members])
 
 
-def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequence[Prompt],
-                     groups: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequence[Prompt], groups: Tensor,
+                     watched: Collection[int] = ()) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The value [B] of each reward in order, and the scores to show: also what is inside of members that are
-    composites themselves ("outer / inner")."""
+    composites themselves ("outer / inner"). watched: numbers of members that never carry gradient."""
     found, shown = [], {}
-    for name, reward in zip(unique_names([r.info.name for r in rewards]), rewards):
-        result = evaluate(reward, images, prompts, groups)
+    for i, (name, reward) in enumerate(zip(unique_names([r.info.name for r in rewards]), rewards)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and i not in watched):
+            result = evaluate(reward, images, prompts, groups)
         found.append(result.values)
         shown[name] = result.values
         if is_composite(result):

@@ -117,7 +117,10 @@ class Ensemble:
         return self.evaluate(images, prompts, groups_of(prompts)).values
 
     def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Evaluation:
-        found, shown = evaluate_members([m.reward for m in self.members], images, prompts, groups)
+        if images.requires_grad and torch.is_grad_enabled():
+            self._check_spread(groups)
+        watched = [i for i, m in enumerate(self.members) if m.role in ("gate", "monitor")]
+        found, shown = evaluate_members([m.reward for m in self.members], images, prompts, groups, watched)
         scaled = {name: self._scaled(name, m, v.cpu().double(), groups)
                   for name, m, v in zip(self.names, self.members, found)}
 
@@ -130,6 +133,15 @@ class Ensemble:
         if gates := acting("gate", "soft gate"):
             total = gated(total, torch.stack([opened for _, opened in gates]).prod(0), groups)
         return Evaluation(batch_z(total) if self.again else total, shown, scaled)
+
+    def _check_spread(self, groups: Tensor) -> None:
+        """ValueError where every score would be its own mean, 0, and teach nothing through its gradient."""
+        alone, scales = len(groups.unique()) == len(groups), {m.scale for m in self.of("trained")}
+        if alone and SCALES[0] in scales or len(groups) == 1 and (self.again or SCALES[1] in scales):
+            raise ValueError("reward: the ensemble compares images of the same prompt, but here each prompt has one image at a "
+                             "time, so that no score carries a gradient. In Reward Member choose the scale 'raw' or "
+                             "'calibrated', and switch normalise_again off in Reward Ensemble; or sample several images per "
+                             "prompt, with a batch size that holds them together")
 
     def _scaled(self, name: str, member: Member, values: Tensor, groups: Tensor) -> Tensor:
         """What the member contributes: its normalised score, or how far its gate is open."""

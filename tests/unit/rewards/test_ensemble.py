@@ -146,6 +146,47 @@ def test_gradient_reaches_the_images_and_does_not_cancel_in_the_group():
     assert not Ensemble((Member(ColourReward("brightness"), scale=SCALES[3]),)).info.differentiable
 
 
+class Watching(ColourReward):
+    """Notes whether it was asked for a gradient."""
+
+    asked: list = []
+
+    def __call__(self, images, prompts):
+        self.asked.append(torch.is_grad_enabled())
+        return super().__call__(images, prompts)
+
+
+def test_monitors_and_hard_gates_never_carry_a_gradient():
+    images = torch.rand(6, 4, 4, 3, requires_grad=True)
+    found = []
+    for role in ("monitor", "gate", "trained"):
+        Watching.asked.clear()
+        images.grad = None
+        members = (ColourReward("brightness"), Member(Watching("saturation"), role=role, threshold=-1.0))
+        Ensemble(members, again=False).evaluate(images, PROMPTS, GROUPS).values.sum().backward()
+        found.append((Watching.asked[:], images.grad.clone()))
+    alone = torch.autograd.grad(Ensemble((ColourReward("brightness"),), again=False).evaluate(
+        images, PROMPTS, GROUPS).values.sum(), images)[0]
+    assert [asked for asked, _ in found] == [[False], [False], [True]]
+    assert torch.equal(found[0][1], alone) and torch.equal(found[1][1], alone) and not torch.equal(found[2][1], alone)
+
+
+@pytest.mark.parametrize("ensemble, count, refused", [
+    (Ensemble((ColourReward("brightness"),), again=False), 2, True), (Ensemble((ColourReward("brightness"),)), 2, True),
+    (Ensemble((Member(ColourReward("brightness"), scale="raw"),)), 2, False),
+    (Ensemble((Member(ColourReward("brightness"), scale="raw"),)), 1, True),
+    (Ensemble((Member(ColourReward("brightness"), scale="raw"),), again=False), 1, False)])
+def test_one_image_per_prompt_cannot_teach_through_a_gradient(ensemble, count, refused):
+    images, prompts = torch.rand(count, 4, 4, 3, requires_grad=True), [Prompt(p) for p in "ab"[:count]]
+    if refused:
+        with pytest.raises(ValueError, match="each prompt has one image at a time"):
+            ensemble.evaluate(images, prompts, torch.arange(count))
+    else:
+        ensemble.evaluate(images, prompts, torch.arange(count)).values[0].backward()
+        assert images.grad.abs().sum() > 0
+    assert score(ensemble, images, prompts, torch.arange(count)).values.isfinite().all()  # scoring alone is harmless
+
+
 def test_calibrated_scale_needs_a_calibration_and_uses_it(tmp_path):
     member = Member(Fixed(4, 6, 8, 10, 12, 14, name="r"), scale="calibrated")
     with pytest.raises(ValueError, match="'r' is to be put on the calibrated scale"):

@@ -70,7 +70,8 @@ def test_policy_vae_and_every_reward_network_are_loaded_in_one_go(demo, clip_rew
     model, prompts, vae = demo
     asked, load = [], management.load_models_gpu
     monkeypatch.setattr(management, "load_models_gpu", lambda models, *a, **k: (asked.append(list(models)), load(models, *a, **k)))
-    ensemble = Ensemble((FormulaReward("2*a", (("a", clip_reward),)), Member(WeightedSum(((clip_reward, 1.0),)), "monitor")))
+    ensemble = Ensemble((Member(FormulaReward("2*a", (("a", clip_reward),)), scale="raw"),
+                         Member(WeightedSum(((clip_reward, 1.0),)), "monitor")))
     management.unload_all_models()
     backprop_step(create_policy(model, Recipe(rank=4)), prompts, vae, ensemble, SMALL, Trainer(DRaFT(), Optimizer()))
     together, = asked
