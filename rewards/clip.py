@@ -118,7 +118,7 @@ def chosen_activation(path: Path, weights: Mapping[str, Tensor]) -> str:
 @lru_cache(maxsize=2)
 def load_tokenizer(folder: Path) -> Any:
     """The CLIP tokenizer of a folder; refuses one that reads words differently from what CLIP was trained with."""
-    tokenizer = transformers_class("CLIPTokenizer").from_pretrained(str(folder))
+    tokenizer = transformers_class("CLIPTokenizer").from_pretrained(str(folder), local_files_only=True)
     ids = tokenizer([PROBE])["input_ids"][0]
     if list(ids) != PROBE_IDS:
         raise ValueError(f"the tokenizer in {folder} is not CLIP's: '{PROBE}' became {list(ids)[:8]}, expected "

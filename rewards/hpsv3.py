@@ -89,7 +89,7 @@ def build_hpsv3(folder: Path) -> Rated:
     head = [(weights[f"rm_head.{i}.weight"].float(), weights[f"rm_head.{i}.bias"].float()) for i in layers]
     body = {f"visual.{k}": v for k, v in with_prefix(weights, "visual.").items()}
     body |= {f"language_model.{k}": v for k, v in with_prefix(weights, "model.").items()}
-    config = transformers_class("AutoConfig").from_pretrained(str(folder), local_files_only=True)
+    config = transformers_class("AutoConfig").from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     config.get_text_config().vocab_size = body["language_model.embed_tokens.weight"].shape[0]
     network, report = transformers_class("Qwen2VLModel").from_pretrained(
         None, config=config, state_dict=body, output_loading_info=True, dtype=body["language_model.norm.weight"].dtype)

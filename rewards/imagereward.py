@@ -127,7 +127,7 @@ def _text(weights: Mapping[str, Tensor], vision_width: int, file: str) -> nn.Mod
 @lru_cache(maxsize=2)
 def load_bert_tokenizer(folder: Path) -> Any:
     """bert-base-uncased's tokenizer; refuses another vocabulary (some releases read a missing one as all unknown)."""
-    tokenizer = transformers_class("BertTokenizer").from_pretrained(str(folder), do_lower_case=True)
+    tokenizer = transformers_class("BertTokenizer").from_pretrained(str(folder), local_files_only=True, do_lower_case=True)
     ids = list(tokenizer([PROBE])["input_ids"][0])
     if ids != PROBE_IDS:
         raise ValueError(f"the tokenizer in {folder} is not bert-base-uncased: '{PROBE}' became {ids[:8]}, expected "

@@ -94,7 +94,7 @@ def network_inputs(tokenizer: Any, texts: Sequence[str], device: torch.device) -
 
 def load_tokenizer(folder: Path) -> Any:
     """The folder's tokenizer. Raises ValueError if it does not know the image tokens."""
-    tokenizer = transformers_class("AutoTokenizer").from_pretrained(str(folder), local_files_only=True)
+    tokenizer = transformers_class("AutoTokenizer").from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     unknown = [t for t in (PAD, START, END, "<|im_start|>") if t not in tokenizer.get_vocab()]
     if unknown:
         raise ValueError(f"the tokenizer in {folder} is not a Qwen-VL one: it does not know {unknown[0]}. Copy "

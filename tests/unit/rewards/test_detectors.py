@@ -167,7 +167,7 @@ def test_images_without_a_rule_fail_alone_and_all_without_is_refused():
     assert values[0].isnan() and values[1] == 1
     with pytest.raises(ValueError, match="No prompt has a rule"):
         reward(scene(), [Prompt("x")])
-    with pytest.raises(ValueError, match="choose a CLIP model as colour_model"):
+    with pytest.raises(ValueError, match="choose a CLIP model in the menu"):
         reward(scene(("cat", 0, 0)), [Prompt("x", {"include": [{"class": "cat", "count": 1, "color": "red"}]})])
 
 
