@@ -1,4 +1,4 @@
-"""ImageReward's mapping against a BLIP written again here, in the layout of the published checkpoint."""
+"""ImageReward's mapping against the networks of the authors' own package, in the layout of the published checkpoint."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import nn
 
 from posttrain.rewards import holder as holders
 from posttrain.rewards import imagereward as ir
@@ -15,107 +14,28 @@ from posttrain.rewards.base import Prompt, score
 from posttrain.rewards.checkpoints import folded_linear
 from posttrain.rewards.preprocess import Geometry, preprocess
 
+from .blip_reference import reference
 from .golden_heads import generated_head
 from .networks import picture, randomised
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-WIDTH, TEXT, HEADS = 128, 64, 1
+WIDTH, TEXT = 128, 64
 WORDS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1037: "a", 6302: "photo", 1997: "of",
          4937: "cat", 3899: "dog"}
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block of the image encoder."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH, 1e-6), nn.LayerNorm(WIDTH, 1e-6)
-        self.attn = nn.ModuleDict({"qkv": nn.Linear(WIDTH, 3 * WIDTH), "proj": nn.Linear(WIDTH, WIDTH)})
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(WIDTH, 200), "fc2": nn.Linear(200, WIDTH)})
-
-    def forward(self, x):
-        b, n, _ = x.shape
-        q, k, v = self.attn["qkv"](self.norm1(x)).view(b, n, 3, 2, 64).permute(2, 0, 3, 1, 4)
-        mixed = ((q @ k.mT) / 8).softmax(-1) @ v
-        x = x + self.attn["proj"](mixed.transpose(1, 2).reshape(b, n, WIDTH))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
-
-
-class Vision(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.cls_token, self.pos_embed = nn.Parameter(torch.zeros(1, 1, WIDTH)), nn.Parameter(torch.zeros(1, 17, WIDTH))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, WIDTH, 16, 16)})
-        self.blocks, self.norm = nn.ModuleList([Block(), Block()]), nn.LayerNorm(WIDTH, 1e-6)
-
-    def forward(self, x):
-        x = self.patch_embed["proj"](x).flatten(2).mT
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
-
-def attention(keys: int) -> nn.ModuleDict:
-    return nn.ModuleDict({
-        "self": nn.ModuleDict({"query": nn.Linear(TEXT, TEXT), "key": nn.Linear(keys, TEXT), "value": nn.Linear(keys, TEXT)}),
-        "output": nn.ModuleDict({"dense": nn.Linear(TEXT, TEXT), "LayerNorm": nn.LayerNorm(TEXT, 1e-12)})})
-
-
-def attend(part, x, seen, mask):
-    q, k, v = part["self"]["query"](x), part["self"]["key"](seen), part["self"]["value"](seen)
-    weights = (q @ k.mT / 8).masked_fill(~mask[:, None], -torch.inf).softmax(-1)
-    return part["output"]["LayerNorm"](part["output"]["dense"](weights @ v) + x)
-
-
-class Text(nn.Module):
-    """Post-norm BERT whose layers attend to the words (both ways), then to the image."""
-
-    def __init__(self):
-        super().__init__()
-        self.embeddings = nn.ModuleDict({"word_embeddings": nn.Embedding(30524, TEXT), "LayerNorm": nn.LayerNorm(TEXT, 1e-12),
-                                         "position_embeddings": nn.Embedding(512, TEXT)})
-        layer = [nn.ModuleDict({"attention": attention(TEXT), "crossattention": attention(WIDTH),
-                                "intermediate": nn.ModuleDict({"dense": nn.Linear(TEXT, 96)}),
-                                "output": nn.ModuleDict({"dense": nn.Linear(96, TEXT), "LayerNorm": nn.LayerNorm(TEXT, 1e-12)})})
-                 for _ in range(2)]
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layer)})
-
-    def forward(self, ids, mask, seen):
-        e = self.embeddings
-        x = e["LayerNorm"](e["word_embeddings"](ids) + e["position_embeddings"](torch.arange(ids.shape[1])))
-        for layer in self.encoder["layer"]:
-            x = attend(layer["attention"], x, x, mask.bool())
-            x = attend(layer["crossattention"], x, seen, torch.ones(seen.shape[:2], dtype=torch.bool))
-            x = layer["output"]["LayerNorm"](layer["output"]["dense"](F.gelu(layer["intermediate"]["dense"](x))) + x)
-        return x
-
-
-class Reference(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.blip = nn.ModuleDict({"visual_encoder": Vision(), "text_encoder": Text()})
-        sizes = [TEXT, 48, 32, 1]
-        self.mlp = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(sizes[0], sizes[1]), nn.Dropout(),
-                                                          nn.Linear(sizes[1], sizes[2]), nn.Linear(sizes[2], 1))})
-
-    def forward(self, pixels, ids, mask):
-        first = self.blip["text_encoder"](ids, mask, self.blip["visual_encoder"](pixels))[:, 0]
-        return (self.mlp["layers"](first)[:, 0] - 0.16717362830052426) / 1.0333394966054072
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A checkpoint in the published layout (with the extras it has), a vocabulary, and the reference."""
     folder = tmp_path_factory.mktemp("imagereward")
-    reference = randomised(Reference())
-    weights = reference.state_dict() | {"blip.text_encoder.embeddings.position_ids": torch.arange(512)[None],
+    network = randomised(reference(WIDTH, TEXT, 64))
+    weights = network.state_dict() | {"blip.text_encoder.embeddings.position_ids": torch.arange(512)[None],
                                         "blip.vision_proj.weight": torch.ones(2, 2), "blip.text_proj.bias": torch.ones(2)}
     torch.save(weights, folder / "ImageReward.pt")
     tokenizer = folder / "bert-base-uncased"
     tokenizer.mkdir()
     (tokenizer / "vocab.txt").write_text("\n".join(WORDS.get(i, f"[unused{i}]") for i in range(30522)), "utf-8")
-    return folder / "ImageReward.pt", tokenizer, reference
+    return folder / "ImageReward.pt", tokenizer, network
 
 
 def reward_of(files, precision="fp32") -> ir.ImageReward:
