@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..rewards.base import RewardUnavailable
 from ..trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, Plan, Session, check_name, run_state
 from .live import emit
 from .loop_body import Body, find_body, has_end
-from .loop_runner import FEED, SINK, BodyError, BodyRunner, PTLoopFeed, PTLoopSink
+from .loop_runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
 from .run_reader import runs_root
 from .run_settings import plain, settings_of
 from .sockets import LOOP, MENU, POLICY
@@ -74,6 +75,7 @@ def open_session(plan: Plan, policy, dynprompt, node: str, inputs: tuple[str, ..
     return Session(runs_root(), plan, policy, settings_of(whole_prompt(dynprompt), node, inputs),
                    partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
                    cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
+                   paused=(RewardUnavailable, BodyPaused),
                    plain=plain(NODE_DISPLAY_NAME_MAPPINGS))
 
 

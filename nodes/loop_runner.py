@@ -6,6 +6,7 @@ import types
 import uuid
 from collections.abc import Coroutine
 
+from ..rewards.base import RewardUnavailable
 from .loop_body import ITERATION_SLOT, LOOP_SLOT, POLICY_SLOT, Body, fresh, title_of
 from .loop_server import BodyServer
 
@@ -22,6 +23,10 @@ class BodyError(RuntimeError):
     def __init__(self, message: str, node: str | None = None):
         super().__init__(message)
         self.node = node
+
+
+class BodyPaused(BodyError):
+    """A node of the body needs something that is not there for the moment, such as a judge's server."""
 
 
 class BodyRunner:
@@ -102,8 +107,9 @@ class BodyRunner:
             raise InterruptProcessingException()
         node = data.get("node_id")
         title = title_of(prompt[node], NODE_DISPLAY_NAME_MAPPINGS) if node in prompt else data.get("node_type")
-        raise BodyError(f"{title} (node {node}) failed inside the loop: "
-                        f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]", node)
+        failure = BodyPaused if data.get("exception_type", "").endswith(RewardUnavailable.__name__) else BodyError
+        raise failure(f"{title} (node {node}) failed inside the loop: "
+                      f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]", node)
 
 
 @types.coroutine

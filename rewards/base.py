@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+SUMMARY = ("mean", "std", "min", "max", "images", "failed")
 RANGE_SLACK = 0.5  # a VAE may overshoot [0, 1] a little; 0..255 or -1..1 images are a wiring mistake
 
 
@@ -74,7 +75,8 @@ class Scores:
 
     values [B] float64, NaN = failed. groups [B] int64: index of the prompt that each image belongs to.
     members: raw score [B] of each member of a composite reward (of the reward itself where it is a single one).
-    stats: mean, std (population), min, max over the images that could be scored; images, failed as counts.
+    stats: mean, std (population), min, max over the images that could be scored; images, failed as counts; and what
+    rewards count beside their scores, see ``counts``.
     normalised: score [B] of each member after an ensemble normalised it; empty for other rewards.
     """
 
@@ -83,6 +85,11 @@ class Scores:
     members: dict[str, Tensor]
     stats: dict[str, float]
     normalised: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What rewards count beside their scores, such as prompts that were too long for them."""
+        return {name: value for name, value in self.stats.items() if name not in SUMMARY}
 
 
 def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Scores:

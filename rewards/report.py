@@ -9,6 +9,9 @@ from torch import Tensor
 from .base import Prompt, Scores, summary
 
 
+COUNTED = {"prompts_cut": "prompts too long for a reward, cut", "ocr_failures": "images that OCR failed on"}
+
+
 def table(scores: Scores, prompts: Sequence[Prompt], names: Sequence[str] = ()) -> str:
     """One line per image: name (or number), score, each member raw and normalised (where normalised), prompt."""
     columns: dict[str, Tensor] = {"score": scores.values}
@@ -35,7 +38,8 @@ def headline(scores: Scores) -> str:
     """Mean, spread and failures in one line."""
     s = scores.stats
     text = f"mean {number(s['mean'])}, std {number(s['std'])}, {number(s['min'])}..{number(s['max'])}"
-    return text + (f", {int(s['failed'])} of {int(s['images'])} could not be scored" if s["failed"] else "")
+    text += f", {int(s['failed'])} of {int(s['images'])} could not be scored" if s["failed"] else ""
+    return text + "".join(f", {COUNTED.get(name, name)}: {int(count)}" for name, count in scores.counts.items())
 
 
 def number(value: float) -> str:

@@ -177,11 +177,12 @@ def advantages(
         values, spread = _group_rule(rule, r, valid, group), group.spread
     used = valid & spread
     values = values.where(used, 0.0).clamp(-clip, clip)
-    stats = _stats(r, valid, index, group, used) | _member_means(scores)
+    stats = _stats(r, valid, index, group, used) | member_means(scores) | scores.counts
     return Advantages(values, used, groups, stats, new_memory, r)
 
 
-def _member_means(scores: Scores) -> dict[str, float]:
+def member_means(scores: Scores) -> dict[str, float]:
+    """Mean raw score of each member of a composite reward, monitors included, for the curve."""
     if len(scores.members) < 2:
         return {}
     return {f"reward/{name}": float(m.double()[m.isfinite()].mean()) for name, m in scores.members.items()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..rewards.base import Reward, evaluate, usable_images
+from ..rewards.base import Reward, counts_of, evaluate, usable_images
 from ..rewards.holder import held_together
 from .losses.error import squared_error
 from .policy.latents import latent_shape, to_images_with_gradient
@@ -110,7 +110,7 @@ class Course:
         total = rewards[""]
         known = total[total.isfinite()]
         return {"reward_mean": means.pop(""), "failed": float(len(total) - len(known)),
-                "reward_std": float(known.std(correction=0)) if len(known) else 0.0,
+                "reward_std": float(known.std(correction=0)) if len(known) else 0.0, **counts_of(self.reward),
                 **{f"reward/{name}": mean for name, mean in means.items()}}
 
 

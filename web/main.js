@@ -28,7 +28,7 @@ function onEvent(kind, event) {
   if (kind === "error") markFailed(event.node);
   if (kind === "message") toast(event.level ?? "info", event.run, event.text);
   // an error has ComfyUI's own dialog
-  if (kind === "end" && event.text && event.status !== "error") toast(event.status, event.run, event.text);
+  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(event.status, event.run, event.text);
 }
 
 function openRun(run) {

@@ -95,7 +95,7 @@ export function createRunView() {
     const points = run.points ?? [];
     const drawable = points.length > 0;
     for (const part of [now.parentNode, reward, select.parentNode, metric]) show(part, drawable);
-    const failed = run.status === "error" && (run.messages.findLast((one) => one.level === "error")?.text ?? run.summary);
+    const failed = ["error", "paused"].includes(run.status) && (run.messages.findLast((one) => one.level === "error")?.text ?? run.summary);
     show(problem, Boolean(failed));
     say(problem, failed || "");
     show(thinned, run.thinned > 1);

@@ -59,7 +59,8 @@ class RuleReward:
 
         def namer(name: str, detections: Sequence[Detection]) -> Sequence[str]:
             if self._colours is None:
-                raise ValueError(f"A prompt asks for the colour of '{name}': choose a CLIP model in the menu 'model' of GenEval Reward.")
+                raise ValueError(f"A prompt asks for the colour of '{name}': choose a CLIP model in the menu 'model' of "
+                                 "GenEval Reward.")
             return self._colours(image, name, detections)
 
         if self._rule == RULES[2]:

@@ -93,6 +93,9 @@ class Judge:
                 if outer.left is not None:
                     outer.left -= 1
                     if outer.left < 0:
+                        if outer.when_dead:
+                            threading.Thread(target=outer.when_dead).start()
+                            outer.when_dead = None
                         return  # no answer at all: the connection is closed
                 url = body["messages"][0]["content"][0]["image_url"]["url"]
                 image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
@@ -107,7 +110,7 @@ class Judge:
             def log_message(self, *args):
                 pass
 
-        self.left = lives
+        self.left, self.when_dead = lives, None
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -116,33 +119,139 @@ class Judge:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self.server.shutdown()
         self.server.server_close()
 
 
-def judged_loop(run: str, port: int, iterations: int) -> dict:
+def judged_loop(run: str, port: int, iterations: int, **server) -> dict:
     """The shipped loop with a VLM server as its reward."""
     graph = spine(run, iterations)
     graph["20"] = {"class_type": "PTVLMServer", "inputs": {"url": f"http://127.0.0.1:{port}/v1", "model": "judge", "timeout": 5.0,
-                                                           "tries": 2, "at_once": 4, "image_side": 64}}
+                                                           "tries": 2, "at_once": 4, "image_side": 64} | server}
     graph["21"] = {"class_type": "PTRewardVLM", "inputs": {"vlm": ["20", 0], "kind": "yes or no", "question": "",
                                                            "average": "mean"}}
     graph["8"]["inputs"]["reward"] = ["21", 0]
     return graph
 
 
-def test_a_judge_that_dies_in_mid_run_stops_it_with_its_state_saved(host):
-    with Judge(lives=8 * 2 + 3) as judge:  # two iterations of 8 images, and a few questions of the third
+def metrics(host, graph: dict) -> list[dict]:
+    folder = host.base / "output" / "posttrain" / graph["6"]["inputs"]["run_name"]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def iterations(host, graph: dict) -> list[int]:
+    return [line["iteration"] for line in metrics(host, graph)]
+
+
+TWO_AND_A_BIT = 8 * 2 + 3  # two iterations of 8 images, and a few questions of the third
+
+
+def test_a_judge_that_dies_in_mid_run_pauses_it_with_its_state_saved(host):
+    with Judge(lives=TWO_AND_A_BIT) as judge:
         graph = judged_loop("judge dies", judge.port, 4)
         result = host.run(graph)
-    folder = host.base / "output" / "posttrain" / graph["6"]["inputs"]["run_name"]
-
-    def iterations() -> list[int]:
-        return [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
+    run = graph["6"]["inputs"]["run_name"]
     assert result.event == "error" and "goes on from its saved state" in result.text, result.text
-    assert iterations() == [1, 2] and list((folder / "checkpoints").glob("state_*2.safetensors"))
+    assert "is paused after iteration 2 of 4" in result.text
+    assert iterations(host, graph) == [1, 2]
+    assert list((host.base / "output" / "posttrain" / run / "checkpoints").glob("state_*2.safetensors"))
+    assert host.get(f"/posttrain/runs/{run}").json()["status"] == "paused"
     with Judge(port=judge.port):
         result = host.run(graph)
     assert result.event == "success", result.text
-    assert iterations() == [1, 2, 3, 4]
+    assert iterations(host, graph) == [1, 2, 3, 4]
+    assert host.get(f"/posttrain/runs/{run}").json()["status"] == "done"
+
+
+def test_train_is_paused_alike(host):
+    with Judge(lives=TWO_AND_A_BIT) as judge:
+        graph = judged_loop("judge dies for train", judge.port, 3)
+        node = {key: graph[number]["inputs"][key] for number, key in (
+            ("10", "trainer"), ("7", "vae"), ("7", "sampling"), ("7", "prompts"), ("8", "reward"), ("6", "policy"),
+            ("6", "run_name"), ("6", "iterations"), ("6", "when_run_exists"), ("6", "save_every"))}
+        graph["30"] = {"class_type": "PTTrain", "inputs": {**node, "advantage_rule": "group mean, global std", "samples_every": 0}}
+        graph = {key: content for key, content in graph.items() if int(key) < 6 or int(key) >= 20}
+        result = host.run(graph)
+        status = host.get(f"/posttrain/runs/{node['run_name']}").json()
+        assert result.event == "error" and (status["status"], status["iteration"]) == ("paused", 2), result.text
+    with Judge(port=judge.port):
+        assert host.run(graph).event == "success"
+
+
+def test_a_run_waits_for_a_judge_that_comes_back(host):
+    """Dies in the third iteration and is back after a few seconds: no image is lost, the run never notices."""
+    dead, revived = Judge(lives=TWO_AND_A_BIT), []
+    graph = judged_loop("judge comes back", dead.port, 4, tries=6)
+
+    def back():
+        revived.append(Judge(port=dead.port))
+
+    def watch(message):
+        if message["type"] == "posttrain.iteration" and message["data"]["iteration"] == 2:
+            threading.Timer(3.0, back).start()
+
+    dead.when_dead = dead.close
+    result = host.run(graph, on_message=watch)
+    for judge in revived:
+        judge.close()
+    assert result.event == "success", result.text
+    assert revived and iterations(host, graph) == [1, 2, 3, 4]
+    assert all(line["failed"] == 0 for line in metrics(host, graph))
+    assert metrics(host, graph)[2]["seconds"] > 2
+
+
+def test_a_network_is_unloaded_when_the_host_wants_its_memory(host):
+    """ComfyUI's own Free Model Memory moves it out; the next score is the same."""
+    from posttrain.tests.unit.rewards.networks import tiny_open_clip
+
+    picture(host, "scored.png")
+    folder = host.base / "models" / "reward_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tiny_open_clip().state_dict().items()}, folder / "HPS_v2.1_compressed.safetensors")
+    found = []
+    for batch in (16, 8):
+        clip = {"class_type": "PTRewardCLIP", "inputs": {"kind": "HPSv2.1", "model": "auto", "precision": "fp32",
+                                                         "batch_size": batch}}
+        before = host.log_text().count("Requested to load Box")
+        result = host.run(scoring(["3", 0], {"3": clip}), keep=True)
+        assert result.event == "success", result.text
+        found.append((shown(result)[1], host.log_text().count("Requested to load Box") - before))
+        host.post("/free", {"unload_models": True})
+    assert found[0] == found[1] and found[0][1] == 1
+
+
+def test_calibration_is_stored_with_the_run_and_used_by_its_loop(host):
+    """Base images are scored once, the ensemble of the loop reads the statistics, starting over keeps them."""
+    graph = spine("calibrated", 2)
+    run = graph["6"]["inputs"]["run_name"]
+    graph["20"] = {"class_type": "PTRollout", "inputs": {"policy": ["3", 0] if graph["3"]["class_type"] == "PTCreatePolicy" else
+                                                         graph["6"]["inputs"]["policy"],
+                                                         **{k: graph["7"]["inputs"][k] for k in ("prompts", "vae", "sampling")},
+                                                         "iteration": 0}}
+    graph["21"] = {"class_type": "PTRewardSum", "inputs": {"reward_1": graph["8"]["inputs"]["reward"], "weight_1": 1.0,
+                                                           "reward_2": ["22", 0], "weight_2": 1.0}}
+    graph["22"] = BRIGHT
+    graph["23"] = {"class_type": "PTScore", "inputs": {"rollout": ["20", 0], "reward": ["21", 0]}}
+    graph["24"] = {"class_type": "PTCalibrateRewards", "inputs": {"scores": ["23", 0], "run_name": run, "measure_again": False}}
+    for number, (reward, role) in {"25": (graph["8"]["inputs"]["reward"], "trained"), "26": (["22", 0], "monitor")}.items():
+        graph[number] = {"class_type": "PTRewardMember", "inputs": {"reward": reward, "role": role, "weight": 1.0,
+                                                                    "scale": "calibrated", "threshold": 0.5, "softness": 0.1}}
+    graph["27"] = {"class_type": "PTRewardEnsemble", "inputs": {
+        "combine": "weighted mean", "k": 1.0, "normalise_again": False, "reward_1": ["25", 0], "reward_2": ["26", 0],
+        "calibration": ["24", 0]}}
+    graph["8"]["inputs"]["reward"] = ["27", 0]
+    folder, stored = host.base / "output" / "posttrain" / run, []
+    for when in ("continue", "start over"):
+        graph["6"]["inputs"]["when_run_exists"] = when
+        result = host.run(graph)
+        assert result.event == "success", result.text
+        stored.append(json.loads((folder / "calibration.json").read_text()))
+    assert stored[0] == stored[1] and len(stored[0]) == 2
+    line, (name, verifier) = metrics(host, graph)[0], next((n, s) for n, s in stored[0].items() if n != "brightness")
+    assert verifier["count"] == 8
+    expected = (line[f"reward/{name}"] - verifier["mean"]) / verifier["std"]
+    assert abs(line["reward_mean"] - expected) < 1e-6
+    assert "reward/brightness" in line  # the monitor is watched in every iteration

@@ -43,7 +43,8 @@ class Heard(list):
 def train(root, iterations, *, stop_at=None, heard=None, settings=None, name="cats", error=RuntimeError, **plan):
     """Trains and returns the session; at ``stop_at`` iterations ``error`` is raised, as a failing node would."""
     session = Session(root, Plan(name, iterations, **{"save_every": 4} | plan), Counter(), settings or {"a": 1},
-                      heard if heard is not None else Heard(), cancelled=(KeyboardInterrupt,))
+                      heard if heard is not None else Heard(), cancelled=(KeyboardInterrupt,),
+                      paused=(ConnectionError,))
     with session:
         while not session.done:
             if session.iteration == stop_at:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 
+from posttrain.rewards.base import Scores
 from posttrain.trainers.advantages import GROUP_RULES, RULES, advantages
 
 F64 = torch.float64
@@ -14,7 +15,7 @@ F64 = torch.float64
 
 def scores(values, groups, members=None):
     members = {k: torch.tensor(v, dtype=F64) for k, v in (members or {}).items()}
-    return SimpleNamespace(values=torch.as_tensor(values, dtype=F64), groups=torch.as_tensor(groups), members=members)
+    return Scores(torch.as_tensor(values, dtype=F64), torch.as_tensor(groups), members, {})
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -158,3 +159,11 @@ def test_groups_without_spread_do_not_shrink_the_others_batch_std():
     more, wider = [*a, 0.5, 0.5], [*groups, 2, 2]
     beside = advantages(scores(more, wider, {"a": more}), "each reward in its group")
     torch.testing.assert_close(beside.values[:4], alone.values)
+
+
+def test_what_rewards_count_comes_along_with_the_mean_of_each_member():
+    scored = scores([1.0, 2.0], [0, 0], {"a": [1.0, 3.0], "monitor": [5.0, 6.0]})
+    scored = replace(scored, stats={"mean": 1.5, "std": 0.5, "images": 2.0, "prompts_cut": 3.0})
+    stats = advantages(scored).stats
+    assert stats["prompts_cut"] == 3 and stats["reward/a"] == 2 and stats["reward/monitor"] == 5.5
+    assert not stats.keys() & {"mean", "std", "images"}

@@ -46,6 +46,7 @@ def test_finished_run_does_nothing_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("error, status, word", [(KeyboardInterrupt, "cancelled", "was cancelled"),
+                                                 (ConnectionResetError, "paused", "is paused after iteration 7 of 20"),
                                                  (ValueError, "error", "stopped with an error")])
 def test_policy_so_far_is_kept_and_told(tmp_path, error, status, word):
     heard = Heard()
@@ -87,6 +88,14 @@ def test_start_over_moves_the_old_run_aside_each_time(tmp_path):
         assert session.iteration == 6 and len(heard.of("iteration")) == 6
         assert f"cats_backup_{number}" in heard.of("message")[0]["text"]
     assert files(tmp_path, "cats_backup_1") == [4] and files(tmp_path, "cats_backup_2") == [4, 6]
+
+
+def test_start_over_keeps_what_was_measured_on_the_base_model(tmp_path):
+    train(tmp_path, 4)
+    (tmp_path / "cats" / "calibration.json").write_text("{}")
+    train(tmp_path, 6, when_exists="start over")
+    assert (tmp_path / "cats" / "calibration.json").read_text() == "{}"
+    assert (tmp_path / "cats_backup_1" / "calibration.json").is_file() and not (tmp_path / "cats_backup_2").exists()
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "a\\b", "..", ".", "../x", "/x", "C:x", "x.", " x", "nul",

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from .samples import save_samples
 CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed settings", "start over"
 WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
 CONFIG, LOCK, METRICS = "config.json", "lock", "metrics.jsonl"
+CALIBRATION = "calibration.json"  # measured on the base model: it holds for a run that starts over, too
 MOST_CHANGES = 12
 LONGEST_NAME = 80
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -198,6 +200,8 @@ def _move_aside(folder: Path) -> str:
     for part in folder.iterdir():
         if part.name != LOCK:
             part.rename(backup / part.name)
+    if (backup / CALIBRATION).is_file():
+        shutil.copy(backup / CALIBRATION, folder / CALIBRATION)
     _unsaved.pop(folder, None)
     return backup.name
 

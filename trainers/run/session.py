@@ -45,11 +45,13 @@ class Session:
 
     policy: any value with ``state()``, ``with_state(tensors, meta)`` and ``metrics``; it is never changed, ``advance``
     takes its successor. iteration: iterations finished. tell(kind, **data): live events. cancelled: the exceptions that
-    mean a cancel. However the block is left, the policy so far is saved, and the user is told where.
+    mean a cancel; paused: those that mean that something outside is missing for the moment. However the block is left, the
+    policy so far is saved, and the user is told where.
     """
 
     def __init__(self, root: Path, plan: Plan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+                 paused: tuple[type[BaseException], ...] = (),
                  plain: Callable[[str], str] = str):
         for needed in ("state", "with_state", "metrics"):
             if not hasattr(policy, needed):
@@ -57,7 +59,7 @@ class Session:
                                 "Create Policy")
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
         self.iteration, self.run, self.summary = 0, None, ""
-        self._tell, self._cancelled, self._plain = tell, cancelled, plain
+        self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
 
@@ -114,8 +116,9 @@ class Session:
         try:
             failed = self._save_rest()
             status = "error" if kind or failed else "done"
-            if kind is not None and issubclass(kind, self._cancelled):
-                status = "cancelled"
+            for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
+                if kind is not None and issubclass(kind, kinds):
+                    status = name
             self.summary = self._summarise(status, failed)
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
@@ -184,7 +187,7 @@ class Session:
                     "to do. To train on, raise 'iterations'.")
         if status == "done":
             return f"{run}: trained to iteration {done} (from {self._before}). Saved in {self.run.folder}."
-        how = "was cancelled" if status == "cancelled" else "stopped with an error"
+        how = {"cancelled": "was cancelled", "paused": "is paused"}.get(status, "stopped with an error")
         if done == 0:
             return f"{run} {how} before its first iteration was done."
         return (f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {self.run.folder}. "

@@ -15,6 +15,7 @@ from posttrain.rewards.base import Prompt, score
 from posttrain.rewards.clip import build_clip, load_tokenizer, tokenize, transformers_names
 from posttrain.rewards.clip_rewards import KINDS, ClipReward, cosines, image_features
 from posttrain.rewards.preprocess import Geometry, preprocess
+from posttrain.rewards.report import headline
 
 from .networks import picture, tiny_open_clip
 
@@ -176,7 +177,8 @@ def test_long_prompt_is_cut_warned_once_and_counted(tmp_path, caplog):
         scores = score(reward, picture(60, 60).expand(3, -1, -1, -1), prompts, [0, 1, 0])
         score(reward, picture(60, 60).expand(3, -1, -1, -1), prompts, [0, 1, 0])
     assert sum("77 tokens" in r.message for r in caplog.records) == 1
-    assert scores.stats["prompts_cut"] == 2
+    assert scores.stats["prompts_cut"] == scores.counts["prompts_cut"] == 2
+    assert headline(scores).endswith("prompts too long for a reward, cut: 2")
     ids, _ = tokenize(load_tokenizer(holders.clip_tokenizer_folder()), [long], 77)
     assert ids.shape == (1, 77) and ids[0, -1] == 49407
     short = score(reward_of(saved(tmp_path, tiny_open_clip(), "open_clip")), picture(60, 60), [Prompt("cat")], [0])
