@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from . import pack
@@ -36,6 +37,10 @@ class Evaluation:
     def rate(self, when: str, score: str = "strict") -> tuple[float, float]:
         """(mean, standard error)."""
         return mean_and_error(self.values(when, score))
+
+    def diversity(self, when: str) -> float:
+        """How unlike the images of one prompt are: mean root-mean-square distance of their pixels, 0..1."""
+        return sum(spread([pixels(file) for file in group.pictures[when]]) for group in self.groups) / len(self.groups)
 
     def gain(self, score: str = "strict") -> tuple[float, float]:
         """(mean, standard error) of after - before over the pairs."""
@@ -107,6 +112,21 @@ def column(table: str) -> list[float]:
     head, *lines = [line.split("\t") for line in table.splitlines()]
     place = head.index("score")
     return [float(line[place]) for line in lines]
+
+
+def pixels(file: Path):
+    """[H, W, 3] in 0..1."""
+    import numpy
+    from PIL import Image
+
+    with Image.open(file) as image:
+        return numpy.asarray(image.convert("RGB"), dtype=numpy.float64) / 255
+
+
+def spread(images: list) -> float:
+    """Mean root-mean-square distance over all pairs of images."""
+    pairs = list(combinations(images, 2))
+    return sum(float(((one - other) ** 2).mean()) ** 0.5 for one, other in pairs) / len(pairs)
 
 
 def picture(evaluation: Evaluation, path: Path, rows: int = 9, zoom: int = 3) -> None:

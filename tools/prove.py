@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.proofs import PROOFS
@@ -15,14 +16,18 @@ from benchmarks.proofs import PROOFS
 from .evaluate import Evaluation, evaluate, picture
 from .host import ROOT, Host
 from .report import write_report
-from .training import Progress, clock, train
+from .training import Progress, clock, the, train
 
 CONTROL_PACK = ROOT / "benchmarks" / "control_pack"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run of a proof. Rates and gains are [mean, standard error]; rewards: per iteration, on training prompts."""
+    """One run of a proof. Rates and gains are [mean, standard error]; rewards: per iteration, on training prompts.
+
+    images: held-out ones, before and after each; seen: images that the training made; evaluations: of the network, each
+    of one image, in rollouts and updates; kl: to the reference, at the end; diversity: before and after.
+    """
 
     name: str
     seed: int
@@ -35,6 +40,10 @@ class Outcome:
     goal: str
     reached: bool
     rewards: list[float]
+    seen: int
+    evaluations: int
+    kl: float | None
+    diversity: tuple[float, float]
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +61,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"no proof {', '.join(unknown)}; there are {', '.join(PROOFS)}")
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in chosen.set)}
     changes["PTLoopStart.when_run_exists"] = "continue" if chosen.resume else "start over"
-    jobs = [(name, seed) for name in chosen.name or PROOFS for seed in range(chosen.seeds)]
+    jobs = [(name, seed) for seed in range(chosen.seeds) for name in chosen.name or PROOFS]
     print(f"{len(jobs)} runs, {chosen.jobs} at a time", flush=True)
     with ThreadPoolExecutor(chosen.jobs) as pool:
         outcomes = list(pool.map(lambda job: prove(*job, changes, chosen.images), jobs))
@@ -68,11 +77,13 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int) -> Outc
     proof, label = PROOFS[name], f"{name}-{seed}"
     started = time.monotonic()
     base = Path(os.environ["POSTTRAIN_CACHE"]) / "prove" / label
+    graph = proof.graph(label, seed, changes)
     with Host(base, packs=[CONTROL_PACK]) as host:
-        training = train(host, proof.graph(label, seed, changes), Progress(every=60, label=label))
+        training = train(host, graph, Progress(every=60, label=label))
         found = evaluate(host, training.lora, training.which_model, images)
         picture(found, base / "output" / "before_after.png")
-    outcome = summarised(name, seed, training.iterations, training.seconds, found)
+        metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
+        outcome = summarised(name, seed, graph, metrics, found)
     (before, _), (after, _), (gain, error) = outcome.before["strict"], outcome.after["strict"], outcome.gain["strict"]
     print(f"{label}: {before:.1%} -> {after:.1%} ({100 * gain:+.1f} ± {100 * error:.1f} points) on {outcome.images} "
           f"images, goal: {outcome.goal}: {'reached' if outcome.reached else 'NOT REACHED'}, "
@@ -80,14 +91,23 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int) -> Outc
     return outcome
 
 
-def summarised(name: str, seed: int, iterations: list[dict], seconds: float, found: Evaluation) -> Outcome:
+def lines_of(file: Path) -> list[dict]:
+    """The metrics of each iteration; from the run's folder, so that a resumed run is counted whole."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Evaluation) -> Outcome:
     reached, goal = PROOFS[name].goal(found)
     scores = ("strict", "dense")
-    return Outcome(name, seed, iterations[-1]["iteration"], round(seconds / 60, 1), len(found.values("after", "strict")),
-                   {score: found.rate("before", score) for score in scores},
-                   {score: found.rate("after", score) for score in scores},
-                   {score: found.gain(score) for score in scores}, goal, reached,
-                   [round(event["metrics"]["reward_mean"], 4) for event in iterations])
+    each = the(graph, "PTSampling", "prompts_per_iteration") * the(graph, "PTSampling", "images_per_prompt")
+    return Outcome(
+        name, seed, len(metrics), round(sum(one["seconds"] for one in metrics) / 60, 1),
+        len(found.values("after", "strict")),
+        *({score: measure(score) for score in scores}
+          for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
+        goal, reached, [round(one["reward_mean"], 4) for one in metrics], seen=each * len(metrics),
+        evaluations=int(sum(one["rollout_evaluations"] + one.get("update_evaluations", 0) for one in metrics)),
+        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def write_report(outcomes: list[dict], proofs: dict) -> Path:
     """Puts the outcomes in the place of older ones of the same name, and draws the page anew. Returns the page."""
     known = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     for name in {outcome["name"] for outcome in outcomes}:
-        known[name] = [outcome for outcome in outcomes if outcome["name"] == name]
+        known[name] = sorted((outcome for outcome in outcomes if outcome["name"] == name), key=lambda one: one["seed"])
         plot(proofs[name].title, known[name], DOCS / "images" / f"proof_{name}.svg")
     DATA.write_text(json.dumps(known, indent=1), encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
@@ -25,17 +25,23 @@ def write_report(outcomes: list[dict], proofs: dict) -> Path:
 
 
 def table(known: dict[str, list[dict]], proofs: dict) -> str:
-    lines = ["| what | seed | iterations | minutes | strict before | strict after | gain in points | dense | goal | |",
-             "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| what | seed | iterations | minutes | strict before | strict after | gain in points | dense | KL | diversity | "
+             "images seen | evaluations | goal | |", "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for name, proof in proofs.items():
-        for run in known.get(name, []):
-            (before, e0), (after, e1), (gain, e2) = run["before"]["strict"], run["after"]["strict"], run["gain"]["strict"]
-            dense = f"{run['before']['dense'][0]:.3f} to {run['after']['dense'][0]:.3f}"
-            lines.append(f"| {proof.title} (`prove {name}`) | {run['seed']} | {run['iterations']} | {run['minutes']} | "
-                         f"{before:.1%} ± {e0:.1%} | {after:.1%} ± {e1:.1%} | {100 * gain:+.1f} ± {100 * e2:.1f} | "
-                         f"{dense} | {run['goal']} | {'reached' if run['reached'] else '**not reached**'} |")
+        lines += [row(f"{proof.title} (`prove {name}`)", run) for run in known.get(name, [])]
     plots = [f"![{proofs[name].title}](images/proof_{name}.svg)" for name in proofs if name in known]
     return "\n".join(lines + [""] + plots)
+
+
+def row(title: str, run: dict) -> str:
+    (before, e0), (after, e1), (gain, e2) = run["before"]["strict"], run["after"]["strict"], run["gain"]["strict"]
+    cells = [title, run["seed"], run["iterations"], run["minutes"], f"{before:.1%} ± {e0:.1%}", f"{after:.1%} ± {e1:.1%}",
+             f"{100 * gain:+.1f} ± {100 * e2:.1f}",
+             f"{run['before']['dense'][0]:.3f} to {run['after']['dense'][0]:.3f}",
+             "–" if run["kl"] is None else f"{run['kl']:.1e}", "{:.3f} to {:.3f}".format(*run["diversity"]),
+             f"{run['seen']:,}", f"{run['evaluations'] / 1e6:.2f} M", run["goal"],
+             "reached" if run["reached"] else "**not reached**"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def plot(title: str, runs: list[dict], path: Path) -> None:

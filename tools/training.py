@@ -54,6 +54,16 @@ def the(graph: dict, kind: str, key: str) -> Any:
     return found[0]
 
 
+def with_defaults(graph: dict, offered: dict[str, dict]) -> dict:
+    """The graph with every required input that it leaves open at its default; offered: the server's object_info."""
+    graph = copy.deepcopy(graph)
+    for node in graph.values():
+        for key, (kind, *options) in offered[node["class_type"]]["input"].get("required", {}).items():
+            default = kind[0] if isinstance(kind, list) else None
+            node["inputs"].setdefault(key, (options[0] if options else {}).get("default", default))
+    return graph
+
+
 def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = None, timeout: float = 6 * 3600) -> Training:
     """Runs a training workflow to its end. HostError, with the reason, when it does not reach it."""
     iterations: list[dict] = []
@@ -64,7 +74,7 @@ def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = Non
         if watch:
             watch(message)
 
-    result = host.run(graph, on_message=on_message, timeout=timeout)
+    result = host.run(with_defaults(graph, host.object_info()), on_message=on_message, timeout=timeout)
     if result.event != "success":
         raise HostError(f"the training ended with {result.event}: {result.text}\n{host.log_tail(15)}")
     lora = f"{the(graph, 'PTSaveLora', 'file_name')}.safetensors"
