@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
         ("serve", tool("serve"), "open ComfyUI with the pack in it"),
         ("test", test, "run the tests; arguments go to pytest"),
-        ("bench", tool("bench"), "measure costs, as ratios"),
-        ("prove", tool("prove"), "train from the shipped base and write docs/proof.md"),
+        ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
+        ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
     ):
         # each command reads its own arguments, inside the environment
@@ -52,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def tool(name: str):
+def tool(name: str, package: str = "tools"):
     def run(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
-        return call(env, "-m", f"tools.{name}", *rest)
+        return call(env, "-m", f"{package}.{name}", *rest)
 
     return run
 

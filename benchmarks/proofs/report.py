@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .host import ROOT
+from tools.host import ROOT
 
 DOCS = ROOT / "docs"
 DATA, PAGE = DOCS / "proof.json", DOCS / "proof.md"

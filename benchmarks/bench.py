@@ -8,11 +8,11 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from benchmarks import Measure
+from tools.host import ROOT
 
-from .host import ROOT
+from .costs import Measure
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.stem != "proofs")
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "costs").glob("[a-z]*.py"))
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(chosen.name) - set(NAMES):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if chosen.in_process:
-        measures = importlib.import_module(f"benchmarks.{chosen.name[0]}").measure()
+        measures = importlib.import_module(f"benchmarks.costs.{chosen.name[0]}").measure()
         print(json.dumps([asdict(measure) for measure in measures]))
         return 0
     good = [report(measure) for name in chosen.name or NAMES for measure in in_own_process(name)]
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 
 def in_own_process(name: str) -> list[Measure]:
-    done = subprocess.run([sys.executable, "-m", "tools.bench", name, "--in-process"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "benchmarks.bench", name, "--in-process"], cwd=ROOT,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise SystemExit(f"the benchmark {name} failed:\n{done.stderr[-3000:]}")

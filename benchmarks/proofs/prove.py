@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.proofs import PROOFS
+from tools.evaluate import Evaluation, evaluate, picture
+from tools.host import Host
+from tools.training import Progress, clock, the, train
 
-from .evaluate import Evaluation, evaluate, picture
-from .host import ROOT, Host
+from .claims import PROOFS
 from .report import write_report
-from .training import Progress, clock, the, train
 
-CONTROL_PACK = ROOT / "benchmarks" / "control_pack"
+CONTROL_PACK = Path(__file__).with_name("control_pack")
 
 
 @dataclass(frozen=True)

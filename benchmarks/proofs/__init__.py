@@ -1,0 +1,1 @@
+"""Claims of learning, the real trainings that bear them out, and the report of what came out."""
