@@ -23,7 +23,7 @@ class Group:
     """The images of one held-out prompt; before and after have the same seeds, so they are pairs."""
 
     prompt: str
-    scores: dict[tuple[str, str], list[float]]  # ("before" | "after", "strict" | "dense") -> one per image
+    scores: dict[tuple[str, str], list[float]]  # ("before" | "after", "strict" | "dense" | "own") -> one per image
     pictures: dict[str, list[Path]]  # "before" | "after" -> the first images
 
 
@@ -54,20 +54,22 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
     return mean, math.sqrt(spread / len(values))
 
 
-def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000) -> Evaluation:
+def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000,
+             own: dict | None = None) -> Evaluation:
     """At least ``images`` images of the held-out prompts without and with the LoRA, from the same noise.
 
-    lora: its name as LoraLoader lists it. which_model: an option of the demo world node.
+    lora: its name as LoraLoader lists it. which_model: an option of the demo world node. own: a reward node that was
+    trained on in place of the verifier; its score is measured too, under the name "own".
     """
     prompts = [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
     each = math.ceil(images / len(prompts))
-    result = host.run(workflow(prompts, lora, which_model, each, seed), timeout=1800)
+    result = host.run(workflow(prompts, lora, which_model, each, seed, own), timeout=1800)
     if result.event != "success":
         raise HostError(f"the evaluation ended with {result.event}: {result.text}\n{host.log_tail(15)}")
     return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])
 
 
-def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int) -> dict:
+def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None) -> dict:
     """The evaluation as a workflow in API format."""
     graph = {
         "world": node("PTDemoWorld", which_model=which_model, score=SCORES["strict"]),
@@ -76,6 +78,9 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
         "empty": node("CLIPTextEncode", clip=["world", 1], text=""),
         "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=each),
     }
+    rewards = {"strict": ["world", 5], "dense": ["partial", 5]}
+    if own:
+        graph["own"], rewards["own"] = own, ["own", 0]
     for number, prompt in enumerate(prompts):
         graph[f"text-{number}"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
         for when, model in (("before", "world"), ("after", "lora")):
@@ -87,9 +92,9 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
             graph[f"image-{name}"] = node("VAEDecode", samples=[f"sample-{name}", 0], vae=["world", 2])
             graph[f"few-{name}"] = node("ImageFromBatch", image=[f"image-{name}", 0], batch_index=0, length=SHOWN)
             graph[f"show-{name}"] = node("PreviewImage", images=[f"few-{name}", 0])
-            for score, world in (("strict", "world"), ("dense", "partial")):
+            for score, reward in rewards.items():
                 graph[f"{score}-{name}"] = node(
-                    "PTScoreImages", images=[f"image-{name}", 0], reward=[world, 5], prompt=prompt,
+                    "PTScoreImages", images=[f"image-{name}", 0], reward=reward, prompt=prompt,
                     prompt_mode="one prompt for all images", prompts=["world", 4])
     return graph
 
@@ -101,7 +106,7 @@ def node(kind: str, **inputs: object) -> dict:
 def read(outputs: dict[str, dict], number: int, prompt: str, base: Path) -> Group:
     """One prompt's scores and pictures out of the finished workflow."""
     scores = {(when, score): column(outputs[f"{score}-{when}-{number}"]["text"][1])
-              for when in ("before", "after") for score in SCORES}
+              for when in ("before", "after") for score in (*SCORES, "own") if f"{score}-{when}-{number}" in outputs}
     pictures = {when: [base / image["type"] / image["subfolder"] / image["filename"]
                        for image in outputs[f"show-{when}-{number}"]["images"]] for when in ("before", "after")}
     return Group(prompt, scores, pictures)

@@ -1,78 +1,82 @@
-"""What `develop.py prove` trains and what must come out: one row for each claim of learning.
+"""What `develop.py prove` trains: one row for each claim of learning.
 
 Every row starts from the shipped workflow of the wired loop, so a trainer more is a row more.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Callable
+from functools import partial
 
-from tools.evaluate import Evaluation, node
-from tools.training import load_workflow, producer
+from tools.evaluate import node
 
-FLOW, EPS = "flow (tiny SD3)", "eps (tiny SD1.5)"
-Verdict = tuple[bool, str]
-Goal = Callable[[Evaluation], Verdict]
+from .claim import Proof, gains, reaches, rises, stays
+from .graphs import compare_steps, learn_through_reward
 
-
-def reaches(rate: float) -> Goal:
-    """The strict pass rate on held-out prompts after training is ``rate`` or more."""
-    def judge(found: Evaluation) -> Verdict:
-        after, _ = found.rate("after")
-        return after >= rate, f"{rate:.0%} or more"
-    return judge
+EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
+       "PTSampling.noise_level": 1.0, "PTSampling.noisy_steps": 0}
+NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
+VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
+BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
 
 
-def rises(errors: float = 3) -> Goal:
-    """The strict or the dense score rises by more than ``errors`` standard errors of the paired difference."""
-    def judge(found: Evaluation) -> Verdict:
-        gains = [found.gain(score) for score in ("strict", "dense")]
-        return any(gain > errors * error for gain, error in gains), f"strict or dense up by more than {errors:g} errors"
-    return judge
+def iterations(count: int, **more: object) -> dict:
+    return {"PTLoopStart.iterations": count} | more
 
 
-def stays(errors: float = 3) -> Goal:
-    """The strict score does not rise by more than ``errors`` standard errors of the paired difference."""
-    def judge(found: Evaluation) -> Verdict:
-        gain, error = found.gain()
-        return gain <= errors * error, f"no rise of more than {errors:g} errors"
-    return judge
+def few(count: int) -> dict:
+    """Iterations of 8 prompts with 8 images each."""
+    return iterations(count) | {"PTSampling.prompts_per_iteration": 8, "PTSampling.images_per_prompt": 8}
 
 
-@dataclass(frozen=True)
-class Proof:
-    """One claim. changes: inputs set on the workflow's nodes; trainer: a trainer node in place of the workflow's;
-    shuffled: the rewards are dealt out at random."""
-
-    title: str
-    goal: Goal
-    changes: dict[str, object] = field(default_factory=dict)
-    trainer: dict | None = None
-    shuffled: bool = False
-    workflow: str = "learn_to_follow_prompts_flow_grpo"
-
-    def graph(self, run_name: str, seed: int, changes: dict[str, object]) -> dict:
-        """The workflow of one run."""
-        graph = load_workflow(self.workflow)
-        if self.trainer:
-            graph[producer(graph, "PTTrainStep", "trainer")] = self.trainer
-        if self.shuffled:
-            graph["shuffle"] = node("ControlShuffleScores", scores=[producer(graph, "PTAdvantages", "scores"), 0],
-                                    iteration=[producer(graph, "PTLoopEnd", "loop"), 2], seed=seed)
-            graph[producer(graph, "PTTrainStep", "feedback")]["inputs"]["scores"] = ["shuffle", 0]
-        everywhere = {"PTLoopStart.run_name": run_name, "PTSaveLora.file_name": f"posttrain/{run_name}",
-                      "PTSampling.seed": seed, "PTCreatePolicy.seed": seed}
-        return load_workflow(graph, self.changes | everywhere | changes)
+def fast(kind: str, **settings: object) -> dict:
+    """A trainer with the optimizer's settings that suit the small models."""
+    return node(kind, **{"learning_rate": 4e-4, "updates_per_rollout": 2, "averaging": 0.9} | settings)
 
 
 PROOFS = {
-    "flow_grpo": Proof("Flow-GRPO on the flow transformer", reaches(0.85),
-                       {"PTLoopStart.iterations": 130, "PTFlowGRPO.decay_steps": 260}),
-    "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(),
-                                {"PTLoopStart.iterations": 60}, shuffled=True),
-    "ddpo": Proof("DDPO-IS on the eps UNet", rises(),
-                  {"PTDemoWorld.which_model": EPS, "PTLoopStart.iterations": 100, "PTSampling.noise_level": 1.0,
-                   "PTSampling.noisy_steps": 0, "PTCreatePolicy.layers": "all linear layers and convolutions"},
-                  trainer=node("PTDDPO", learning_rate=6e-4, updates_per_rollout=2, clip_range=1e-4, watch_kl=True,
-                               decay_steps=200, averaging=0.9)),
+    # RL on flow models, with likelihoods
+    "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(200, **{"PTFlowGRPO.decay_steps": 400})),
+    "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
+    "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(100, **{
+        "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0, "PTFlowGRPO.decay_steps": 200})),
+    "grpo_guard": Proof("GRPO-Guard", rises(), iterations(40, **{
+        "PTFlowGRPO.trust": "guard", "PTFlowGRPO.clip_range": 0.0})),
+    "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(40, **{
+        "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
+    "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(40, **{
+        "PTSampling.transition": "dance_sde", "PTSampling.noise_level": 0.3})),
+    "flow_cps": Proof("Flow-CPS", rises(), iterations(40, **{
+        "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
+    # RL on flow models, without likelihoods
+    "nft": Proof("DiffusionNFT", reaches(0.95), iterations(80) | NO_NOISE, trainer=fast("PTNFT", decay_steps=160)),
+    "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
+                          trainer=fast("PTNFT"), shuffled=True),
+    "awm": Proof("AWM", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTAWM", levels=4)),
+    "dgpo": Proof("DGPO", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTDGPO")),
+    "rwr": Proof("Reward-weighted regression", rises(), iterations(30) | NO_NOISE, trainer=fast("PTRWR")),
+    # RL on the denoising chain of an eps model
+    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
+                  trainer=fast("PTDDPO", learning_rate=6e-4)),
+    "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
+                     trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
+    "dpok": Proof("DPOK, eps UNet", rises(), iterations(60) | EPS, trainer=fast("PTDPOK", learning_rate=6e-4)),
+    # preferences
+    "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(80) | NO_NOISE, trainer=fast("PTDiffusionDPO"),
+                 feedback=node("PTPreferences")),
+    "kto": Proof("Online Diffusion-KTO", rises(), iterations(30) | NO_NOISE, trainer=fast("PTKTO"),
+                 feedback=node("PTLabels")),
+    "mapo": Proof("Online MaPO", rises(), iterations(30) | NO_NOISE, trainer=fast("PTMaPO"),
+                  feedback=node("PTPreferences")),
+    "d3po": Proof("D3PO", rises(), iterations(40), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
+    "spo": Proof("SPO, candidates judged by the verifier", rises(), few(40), trainer=fast("PTSPO"),
+                 wiring=partial(compare_steps, candidates=4, threshold=0.0, sharpness=5.0)),
+    # through the reward
+    "draft_1": Proof("DRaFT-1 on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRaFT"), **BACKPROP),
+    "draft_t": Proof("DRaFT through all steps, on colourfulness", changes=few(20) | NO_NOISE,
+                     trainer=fast("PTDRaFT", backprop_steps=0), **BACKPROP),
+    "draft_lv": Proof("DRaFT-LV on colourfulness", changes=few(20) | NO_NOISE,
+                      trainer=fast("PTDRaFT", extra_noises=2), **BACKPROP),
+    "alignprop": Proof("AlignProp on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTAlignProp"), **BACKPROP),
+    "refl": Proof("ReFL on colourfulness", changes=few(20) | NO_NOISE,
+                  trainer=fast("PTReFL", margin=1e6, scale=0.01), **BACKPROP),
+    "drtune": Proof("DRTune on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRTune"), **BACKPROP),
 }

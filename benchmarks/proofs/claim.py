@@ -1,0 +1,81 @@
+"""A claim of learning: what is trained, from which workflow, and what must come out."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+from tools.evaluate import Evaluation
+from tools.training import load_workflow
+
+from .graphs import shuffle_rewards, swap_feedback, swap_reward, swap_trainer
+
+Verdict = tuple[bool, str]
+Goal = Callable[[Evaluation], Verdict]
+
+
+def reaches(rate: float) -> Goal:
+    """The strict pass rate on held-out prompts after training is ``rate`` or more."""
+    def judge(found: Evaluation) -> Verdict:
+        after, _ = found.rate("after")
+        return after >= rate, f"{rate:.0%} or more"
+    return judge
+
+
+def gains(points: float) -> Goal:
+    """The strict pass rate rises by ``points`` hundredths or more."""
+    def judge(found: Evaluation) -> Verdict:
+        gain, _ = found.gain()
+        return 100 * gain >= points, f"{points:g} points or more"
+    return judge
+
+
+def rises(*scores: str, errors: float = 3) -> Goal:
+    """One of the scores (default: strict or dense) rises by more than ``errors`` standard errors of the difference."""
+    scores = scores or ("strict", "dense")
+
+    def judge(found: Evaluation) -> Verdict:
+        found_gains = [found.gain(score) for score in scores]
+        return (any(gain > errors * error for gain, error in found_gains),
+                f"{' or '.join(scores)} up by more than {errors:g} errors")
+    return judge
+
+
+def stays(errors: float = 3) -> Goal:
+    """The strict score does not rise by more than ``errors`` standard errors of the paired difference."""
+    def judge(found: Evaluation) -> Verdict:
+        gain, error = found.gain()
+        return gain <= errors * error, f"no rise of more than {errors:g} errors"
+    return judge
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
+    (feedback without its scores); wiring: what else is wired in another way; shuffled: rewards dealt out at random."""
+
+    title: str
+    goal: Goal
+    changes: dict[str, object] = field(default_factory=dict)
+    trainer: dict | None = None
+    feedback: dict | None = None
+    reward: dict | None = None
+    wiring: Callable[[dict], None] | None = None
+    shuffled: bool = False
+    workflow: str = "learn_to_follow_prompts_flow_grpo"
+
+    def graph(self, run_name: str, seed: int, changes: dict[str, object]) -> dict:
+        """The workflow of one run."""
+        graph = load_workflow(self.workflow)
+        if self.trainer:
+            swap_trainer(graph, self.trainer)
+        if self.feedback:
+            swap_feedback(graph, self.feedback)
+        if self.reward:
+            swap_reward(graph, self.reward)
+        if self.wiring:
+            self.wiring(graph)
+        if self.shuffled:
+            shuffle_rewards(graph, seed)
+        everywhere = {"PTLoopStart.run_name": run_name, "PTSaveLora.file_name": f"posttrain/{run_name}",
+                      "PTSampling.seed": seed, "PTCreatePolicy.seed": seed}
+        return load_workflow(graph, self.changes | everywhere | changes)

@@ -1,0 +1,85 @@
+"""A shipped workflow with another trainer in it: what a user would re-wire on the page, as functions of graphs.
+
+A graph is a workflow in API format; each function changes the one that it is given.
+"""
+from __future__ import annotations
+
+from tools.evaluate import node
+from tools.training import producer
+
+IMAGES = {"PTRollout": 1, "PTStepRollout": 2, "PTBackpropStep": 1}  # the output that holds the images
+
+
+def swap_trainer(graph: dict, trainer: dict) -> None:
+    graph[producer(graph, "PTTrainStep", "trainer")] = trainer
+
+
+def swap_feedback(graph: dict, feedback: dict) -> None:
+    """Preferences or Thumbs in the place of Advantages."""
+    place = producer(graph, "PTTrainStep", "feedback")
+    scores = graph[place]["inputs"]["scores"]
+    graph[place] = {**feedback, "inputs": {**feedback["inputs"], "scores": scores}}
+
+
+def swap_reward(graph: dict, reward: dict) -> None:
+    graph["own reward"] = reward
+    for content in graph.values():
+        if content["class_type"] in ("PTScore", "PTBackpropStep", "PTStepRollout", "PTEvaluate"):
+            key = "judge" if "judge" in content["inputs"] else "reward"
+            content["inputs"][key] = ["own reward", 0]
+
+
+def shuffle_rewards(graph: dict, seed: int) -> None:
+    """Deals the scores of each iteration out again at random, before they become feedback."""
+    feedback = graph[producer(graph, "PTTrainStep", "feedback")]["inputs"]
+    graph["shuffle"] = node("ControlShuffleScores", scores=feedback["scores"], iteration=[loop_start(graph), 2], seed=seed)
+    feedback["scores"] = ["shuffle", 0]
+
+
+def learn_through_reward(graph: dict) -> None:
+    """Train Step (through the reward) in the place of Rollout, Score, Advantages and Train Step."""
+    step, rollout = (only(graph, kind) for kind in ("PTTrainStep", "PTRollout"))
+    score = only(graph, "PTScore")
+    inputs = {key: graph[rollout]["inputs"][key] for key in ("policy", "prompts", "vae", "sampling", "iteration")}
+    reward, trainer = graph[score]["inputs"]["reward"], graph[step]["inputs"]["trainer"]
+    graph[step] = node("PTBackpropStep", **inputs, reward=reward, trainer=trainer)
+    rewire(graph, [rollout, IMAGES["PTRollout"]], [step, IMAGES["PTBackpropStep"]])
+    remove(graph, rollout)
+
+
+def compare_steps(graph: dict, **settings: object) -> None:
+    """Step Rollout in the place of Rollout; its pairs in the place of Advantages. The score stays, for the curve."""
+    rollout, step, score = (only(graph, kind) for kind in ("PTRollout", "PTTrainStep", "PTScore"))
+    rewire(graph, [rollout, IMAGES["PTRollout"]], [rollout, IMAGES["PTStepRollout"]])
+    graph[rollout] = node("PTStepRollout", **graph[rollout]["inputs"], judge=graph[score]["inputs"]["reward"], **settings)
+    graph[step]["inputs"]["feedback"] = [rollout, 1]
+
+
+def loop_start(graph: dict) -> str:
+    return producer(graph, "PTLoopEnd", "loop")
+
+
+def only(graph: dict, kind: str) -> str:
+    """The id of the only node of a type."""
+    found = [name for name, content in graph.items() if content["class_type"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"expected one {kind} in the workflow, found {len(found)}")
+    return found[0]
+
+
+def rewire(graph: dict, source: list, target: list) -> None:
+    """Every input that hangs on ``source`` hangs on ``target`` then."""
+    for content in graph.values():
+        for key, value in content["inputs"].items():
+            if value == source:
+                content["inputs"][key] = target
+
+
+def remove(graph: dict, name: str) -> None:
+    """Takes a node out, and all that hang on it."""
+    del graph[name]
+    hanging = [other for other, content in graph.items()
+               if any(isinstance(value, list) and value and value[0] == name for value in content["inputs"].values())]
+    for other in hanging:
+        if other in graph:
+            remove(graph, other)

@@ -1,0 +1,83 @@
+"""The claims of learning as graphs, the verdicts over them, and the page that reports them."""
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from posttrain.nodes import NODE_CLASS_MAPPINGS
+from posttrain.tools.host import ROOT
+
+sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
+from benchmarks.proofs import report
+from benchmarks.proofs.claim import gains, reaches, rises, stays
+from benchmarks.proofs.claims import PROOFS
+from tools.evaluate import Evaluation, Group
+
+EACH = pytest.mark.parametrize("name", PROOFS)
+
+
+@EACH
+def test_a_claim_is_a_whole_workflow(name):
+    graph = PROOFS[name].graph(f"{name}-1", 1, {"PTLoopStart.iterations": 7})
+    kinds = {content["class_type"] for content in graph.values()}
+    assert {"PTLoopStart", "PTLoopEnd", "PTSaveLora", "PTDemoWorld"} <= kinds
+    for content in graph.values():
+        if node := NODE_CLASS_MAPPINGS.get(content["class_type"]):
+            inputs = node.INPUT_TYPES()
+            assert set(content["inputs"]) <= {*inputs["required"], *inputs.get("optional", {})}, content
+        for value in content["inputs"].values():
+            if isinstance(value, list):
+                source = NODE_CLASS_MAPPINGS.get(graph[value[0]]["class_type"])
+                assert source is None or value[1] < len(source.RETURN_TYPES), content
+    settings = [content["inputs"] for content in graph.values() if content["class_type"] == "PTLoopStart"]
+    assert [one["iterations"] for one in settings] == [7] and settings[0]["run_name"] == f"{name}-1"
+
+
+def test_a_control_deals_its_rewards_out_before_they_become_feedback():
+    for name in ("flow_grpo_shuffled", "nft_shuffled"):
+        graph = PROOFS[name].graph(name, 0, {})
+        feedback, = (content for content in graph.values() if content["class_type"] == "PTAdvantages")
+        assert graph[feedback["inputs"]["scores"][0]]["class_type"] == "ControlShuffleScores"
+
+
+def evaluation(strict: tuple[float, float], **other: tuple[float, float]) -> Evaluation:
+    """100 images whose score before and after has these means; the strict one is 0 or 1."""
+    scores = {}
+    for place, when in enumerate(("before", "after")):
+        scores[when, "strict"] = [float(i < 100 * strict[place]) for i in range(100)]
+        for name, means in ({"dense": strict} | other).items():
+            scores[when, name] = [means[place] + 0.01 * (i % 2) for i in range(100)]
+    return Evaluation([Group("a ball", scores, {})])
+
+
+def test_verdicts():
+    better, same = evaluation((0.5, 0.86)), evaluation((0.5, 0.5))
+    assert reaches(0.85)(better)[0] and not reaches(0.87)(better)[0]
+    assert gains(35)(better)[0] and not gains(37)(better)[0]
+    assert rises()(better)[0] and not rises()(same)[0]
+    assert stays()(same)[0] and not stays()(better)[0]
+    own = evaluation((0.5, 0.1), own=(0.2, 0.9))
+    assert rises("own")(own)[0] and not rises("strict")(own)[0]
+
+
+def outcome(name: str, seed: int, reached: bool, *own: str) -> dict:
+    scores = ("strict", "dense", *own)
+    return dict(name=name, seed=seed, iterations=3, minutes=2.0, images=306, before={s: (0.5, 0.02) for s in scores},
+                after={s: (0.8 + 0.1 * seed, 0.02) for s in scores}, gain={s: (0.3 + 0.1 * seed, 0.03) for s in scores},
+                goal="25 points or more", reached=reached, rewards=[0.5, 0.6, 0.8], seen=768, evaluations=10**6, kl=None,
+                diversity=(0.2, 0.1))
+
+
+def test_the_report_shows_failures_too_and_keeps_the_other_claims(tmp_path, monkeypatch):
+    for name, place in (("DOCS", tmp_path), ("DATA", tmp_path / "proof.json"), ("PAGE", tmp_path / "proof.md")):
+        monkeypatch.setattr(report, name, place)
+    report.PAGE.write_text(f"Before.\n{report.START}\nold\n{report.END}\nAfter.\n")
+    report.write_report([outcome("nft", 1, False), outcome("nft", 0, True)], PROOFS)
+    report.write_report([outcome("draft_1", 0, True, "own")], PROOFS)
+    page = report.PAGE.read_text()
+    nft, draft = (next(line for line in page.splitlines() if f"(`{name}`)" in line) for name in ("nft", "draft_1"))
+    assert "80.0% / 90.0%" in nft and "+30.0 ± 3.0 / +40.0 ± 3.0" in nft and "reached / **not reached**" in nft
+    assert "0.5 to 0.8 (+0.3 ± 0.03)" in draft and page.startswith("Before.") and page.rstrip().endswith("After.")
+    assert set(json.loads(report.DATA.read_text())) == {"nft", "draft_1"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"proof_nft.svg", "proof_draft_1.svg"}
