@@ -34,7 +34,7 @@ def fast(kind: str, **settings: object) -> dict:
 
 PROOFS = {
     # RL on flow models, with likelihoods
-    "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(200, **{"PTFlowGRPO.decay_steps": 400})),
+    "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(160, **{"PTFlowGRPO.decay_steps": 320})),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
     "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(100, **{
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0, "PTFlowGRPO.decay_steps": 200})),
@@ -47,7 +47,7 @@ PROOFS = {
     "flow_cps": Proof("Flow-CPS", rises(), iterations(40, **{
         "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
     # RL on flow models, without likelihoods
-    "nft": Proof("DiffusionNFT", reaches(0.95), iterations(80) | NO_NOISE, trainer=fast("PTNFT", decay_steps=160)),
+    "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTAWM", levels=4)),
