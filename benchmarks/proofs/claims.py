@@ -12,7 +12,7 @@ from .claim import Proof, gains, reaches, rises, stays
 from .graphs import compare_steps, learn_through_reward
 
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
-       "PTSampling.noise_level": 1.0, "PTSampling.noisy_steps": 0}
+       "PTSampling.noise_level": 1.0, "PTSampling.prompts_per_iteration": 12, "PTSampling.images_per_prompt": 8}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
