@@ -79,7 +79,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], file: str, ignore: tu
                          "node's help names.")
     module.load_state_dict(given, strict=True, assign=True)
     _materialise(module)
-    return module.eval().requires_grad_(False)
+    return module.train(False).requires_grad_(False)
 
 
 def _materialise(module: nn.Module) -> None:

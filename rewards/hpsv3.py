@@ -97,7 +97,7 @@ def build_hpsv3(folder: Path) -> Rated:
     if wrong:
         raise ValueError(f"{file.name} does not fit the config.json beside it, such as {wrong[0]}: use that of "
                          "Qwen2-VL-7B-Instruct.")
-    return Rated(network.eval().requires_grad_(False), head).eval()
+    return Rated(network.train(False).requires_grad_(False), head).train(False)
 
 
 def reward_tokenizer(folder: Path):

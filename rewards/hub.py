@@ -35,4 +35,4 @@ def load_folder(class_name: str, folder: Path, what: str, **settings: Any) -> An
     if missing:  # transformers would fill these with random numbers
         raise ValueError(f"{folder.name} is not complete as {what}: {len(missing)} weights are missing, such as "
                          f"{missing[0]}.")
-    return network.eval().requires_grad_(False)
+    return network.train(False).requires_grad_(False)

@@ -96,7 +96,7 @@ def build_blip(path: Path) -> Blip:
                          "blip.text_encoder.* and mlp.*.")
     vision_network, size = _vision(renamed(vision, _VISION), path.name)
     width = vision_network.config.hidden_size
-    return Blip(vision_network, _text(text, width, path.name), folded_linear(head), size).eval()
+    return Blip(vision_network, _text(text, width, path.name), folded_linear(head), size).train(False)
 
 
 def _vision(weights: Mapping[str, Tensor], file: str) -> tuple[nn.Module, int]:

@@ -42,7 +42,7 @@ def build_clip_tower(path: Path) -> Tower:
         projection_dim=weights["visual_projection.weight"].shape[0], hidden_act=chosen_activation(path, weights))
     with torch.device("meta"):
         network = transformers_class("CLIPVisionModelWithProjection")(config)
-    return Tower(fill(network, weights, path.name), config.image_size, "image_embeds").eval()
+    return Tower(fill(network, weights, path.name), config.image_size, "image_embeds").train(False)
 
 
 def build_siglip_tower(path: Path) -> Tower:
@@ -62,7 +62,7 @@ def build_siglip_tower(path: Path) -> Tower:
         intermediate_size=weights[f"{prefix}0.mlp.fc1.weight"].shape[0])
     with torch.device("meta"):
         network = transformers_class("SiglipVisionModel")(config)
-    return Tower(fill(network, as_named_by(network, weights), path.name), config.image_size, "pooler_output").eval()
+    return Tower(fill(network, as_named_by(network, weights), path.name), config.image_size, "pooler_output").train(False)
 
 
 def as_named_by(network: nn.Module, weights: Mapping[str, Tensor], prefix: str = "vision_model.") -> dict[str, Tensor]:
