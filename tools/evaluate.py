@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import pack
 from .host import Host, HostError
+from .training import with_defaults
 
 STEPS, SAMPLER, SCHEDULER, GUIDANCE, SIZE = 15, "euler", "simple", 1.0, 192  # 192 / 8 = 24 pixels
 SCORES = {"strict": "strict (all or nothing)", "dense": "dense (partial credit)"}
@@ -63,7 +64,8 @@ def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: i
     """
     prompts = [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
     each = math.ceil(images / len(prompts))
-    result = host.run(workflow(prompts, lora, which_model, each, seed, own), timeout=1800)
+    graph = workflow(prompts, lora, which_model, each, seed, own)
+    result = host.run(with_defaults(graph, host.object_info()), timeout=1800)
     if result.event != "success":
         raise HostError(f"the evaluation ended with {result.event}: {result.text}\n{host.log_tail(15)}")
     return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])

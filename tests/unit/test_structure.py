@@ -18,7 +18,7 @@ KNOWS_HOST = ("__init__.py", "nodes/", "trainers/policy/", "toy/models.py", "toy
 MAY_IMPORT = {"nodes": {"nodes", "trainers", "rewards", "toy"}, "trainers": {"trainers", "rewards"},
               "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "__init__.py": {"nodes"}}
 REFUSED_PYTHON = re.compile(r"\bsubprocess\b|importlib\.import_module|\bsqlite3\b|aiohttp\.ClientSession|\bos\.system\b"
-                            r"|pickle\.loads?\b|(?<![.\w])(eval|exec)\(|pip install|weights_only\s*=\s*False")
+                            r"|pickle\.loads?\b|\b(eval|exec)\(|pip install|weights_only\s*=\s*False")
 REFUSED_SCRIPT = re.compile(r"\.bind\(|\.send\(|\.connect\(|\beval\(|\.innerHTML\s*\+?=|document\.write\(")
 KNOWN_SITES = {"arxiv.org", "docs.comfy.org", "github.com", "huggingface.co", "www.gnu.org", "www.w3.org", "doi.org"}
 A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\w""")
@@ -130,12 +130,12 @@ def test_registry_finds_nothing_to_refuse(names, refused):
 
 def test_registry_scan_finds_what_it_looks_for():
     """The patterns themselves: a scan that finds nothing must be one that could."""
-    for line in ("import subprocess", "os.system('x')", "pickle.load(f)", "eval(text)", "importlib.import_module('x')",
+    for line in ("import subprocess", "os.system('x')", "pickle.load(f)", "eval(text)", "model.eval()", "importlib.import_module('x')",
                  "torch.load(f, weights_only=False)"):
         assert REFUSED_PYTHON.search(line)
     for line in ("f.bind(this)", "socket.send(x)", "a.innerHTML = b"):
         assert REFUSED_SCRIPT.search(line)
-    for line in ("model.eval()", "re.compile(x)", "spec.loader.exec_module(m)"):
+    for line in ("model.train(False)", "re.compile(x)", "spec.loader.exec_module(m)"):
         assert not REFUSED_PYTHON.search(line)
 
 
