@@ -1,8 +1,8 @@
 """Scoring nodes, and the rewards that need no model."""
 from __future__ import annotations
 
-from ..rewards.base import Prompt, Reward, score, score_rollout
-from ..rewards.report import headline, table
+from ..rewards.base import Prompt, Reward, score, score_rollout, with_rules
+from ..rewards.report import describe, headline, table
 from .reward_node import CATEGORY, RewardNode
 
 SUM_INPUTS = 5
@@ -55,20 +55,19 @@ class PTScoreImages:
         }
 
     def run(self, images, reward: Reward, prompt: str, prompt_mode: str, prompts=None):
-        known = {p.text: p for p in prompts.prompts} if prompts is not None else {}
-        each = prompts_for(prompt, prompt_mode, images.shape[0], known)
+        each = with_rules(prompts_for(prompt, prompt_mode, images.shape[0]), prompts.prompts if prompts is not None else ())
         order = {text: i for i, text in enumerate(dict.fromkeys(p.text for p in each))}
         scores = score(reward, images, each, [order[p.text] for p in each])
         text = table(scores, each)
-        return {"ui": {"text": [headline(scores), text]}, "result": (scores, scores.stats["mean"], text)}
+        return {"ui": {"text": [headline(scores), text, describe(reward.info)]}, "result": (scores, scores.stats["mean"], text)}
 
 
-def prompts_for(text: str, mode: str, count: int, known: dict[str, Prompt]) -> list[Prompt]:
+def prompts_for(text: str, mode: str, count: int) -> list[Prompt]:
     """One Prompt per image from the text of the widget."""
     lines = [text.strip()] * count if mode == ONE_PROMPT else [line.strip() for line in text.strip().splitlines()]
     if len(lines) != count:
         raise ValueError(f"prompt: '{LINE_EACH}' needs {count} lines for {count} images, got {len(lines)}.")
-    return [known.get(line, Prompt(line)) for line in lines]
+    return [Prompt(line) for line in lines]
 
 
 class PTRewardJPEG(RewardNode):

@@ -40,7 +40,8 @@ class PTRewardEnsemble(RewardNode):
                    "they are weighted and added. Plain rewards count with weight 1; use Reward Member for gates and "
                    "monitors.")
     RETURN_TYPES, RETURN_NAMES = (REWARD, "STRING"), ("reward", "notes")
-    OUTPUT_TOOLTIPS = ("The ensemble, a reward like any other.", "What to think about before training on it.")
+    OUTPUT_TOOLTIPS = ("The ensemble, a reward like any other.",
+                       "What to think about before training on it, and who plays which part.")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -60,8 +61,8 @@ class PTRewardEnsemble(RewardNode):
         from ..rewards.ensemble import Ensemble
         wired = [members[name] for name in sorted(members) if members[name] is not None]
         ensemble = Ensemble(tuple(wired), combine, k, normalise_again, calibration)
-        notes = "\n".join(ensemble.notes())
-        return {"ui": {"text": [notes or ensemble.info.description]}, "result": (ensemble, notes)}
+        notes = "\n".join([*ensemble.notes(), ensemble.info.description])
+        return {"ui": {"text": [notes]}, "result": (ensemble, notes)}
 
 
 class PTRewardFormula(RewardNode):

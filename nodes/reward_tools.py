@@ -1,21 +1,24 @@
 """Looking at rewards before training on them: score a folder, compare with a person's choices; the adversarial reward."""
 from __future__ import annotations
 
-from ..rewards.base import score
+from ..rewards.base import Prompt, compares, score, with_rules
 from .progress import node_progress
 from .prompts import located
 from .reward_node import CATEGORY, RewardNode
-from .sockets import PAIRS, REWARD, SCORES
+from .sockets import PAIRS, PROMPTS, REWARD, SCORES
 
 COMPARED = 6
+RULES = (PROMPTS, {"tooltip": "Only for rule verifiers: where a text is also in these prompts, its rule is used."})
 
 
 class PTScoreFolder:
-    DESCRIPTION = "Scores every image of a folder; its prompt is the .txt file of the same name. Images may differ in size."
+    DESCRIPTION = ("Scores every image of a folder and of the folders in it, and shows the best and the worst: what does a "
+                   "reward like? An image's prompt is the .txt file of the same name. Sizes may differ.")
     CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
-    RETURN_TYPES, RETURN_NAMES = (SCORES, "FLOAT", "STRING"), ("scores", "mean", "table")
-    OUTPUT_TOOLTIPS = ("One score per image.", "Mean over the images that could be scored.",
-            "Tab-separated, a line per image.")
+    RETURN_TYPES = (SCORES, "FLOAT", "STRING", "IMAGE", "IMAGE")
+    RETURN_NAMES = ("scores", "mean", "table", "best", "worst")
+    OUTPUT_TOOLTIPS = ("One score per image.", "Mean over the images that could be scored.", "Tab-separated, a line per image.",
+                       "The best images with their scores, the best first.", "The worst ones, the worst first.")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -26,28 +29,56 @@ class PTScoreFolder:
                                            "use the raw or calibrated scale for single images."}),
             "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "For images without a .txt file."}),
             "limit": ("INT", {"default": 1000, "min": 1, "max": 1_000_000, "tooltip":
-                    "Score at most this many images."})},
+                    "Score at most this many images."}),
+            "shown": ("INT", {"default": 8, "min": 1, "max": 256, "tooltip":
+                    "How many of the best and of the worst images are handed out for a preview."})},
+            "optional": {"prompts": RULES},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ..trainers.data.folders import fingerprint
-        return fingerprint(located(folder))
+        # a wired folder is not known yet, so nobody can say that it has not changed
+        return fingerprint(located(folder)) if folder is not None else float("nan")
 
-    def run(self, folder, reward, prompt, limit, unique_id=None):
+    def run(self, folder, reward, prompt, limit, shown=8, prompts=None, unique_id=None):
         from itertools import islice
 
-        from ..rewards.folders import captioned, read_image
-        from ..rewards.report import headline, joined, table
-        progress, parts, prompts = node_progress(unique_id), [], []
-        files = list(islice(captioned(located(folder), prompt.strip()), limit))
-        for i, (path, text) in enumerate(files):
-            parts.append(score(reward, read_image(path), [text], [i]))
-            prompts.append(text)
-            progress(i + 1, len(files))
-        scores = joined(parts)
-        text = table(scores, prompts, [path.name for path, _ in files])
-        return {"ui": {"text": [headline(scores), text]}, "result": (scores, scores.stats["mean"], text)}
+        from ..rewards.folders import captioned
+        from ..rewards.report import describe, headline, joined, ranked, table
+        if compares(reward):
+            raise ValueError("reward: it compares the images of a prompt with each other, but a folder's images are scored one "
+                             "by one. Use a single reward; or in Reward Member choose the scale 'raw' or 'calibrated', and "
+                             "switch normalise_again off in Reward Ensemble.")
+        paths, texts = zip(*islice(captioned(located(folder), prompt.strip()), limit))
+        texts = with_rules(texts, prompts.prompts if prompts is not None else ())
+        scores = joined(list(scored_files(paths, texts, reward, node_progress(unique_id))))
+        names = [path.relative_to(located(folder)).as_posix() for path in paths]
+        order = ranked(scores)
+        known = [i for i in order if not scores.values[i].isnan()] or order
+        best, worst = (contact_sheet(paths, names, scores, rows[:shown]) for rows in (known, known[::-1]))
+        text = table(scores, texts, names)
+        return {"ui": {"text": [headline(scores), text, describe(reward.info)]},
+                "result": (scores, scores.stats["mean"], text, best, worst)}
+
+
+def scored_files(paths, prompts, reward, progress):
+    """Scores of one file after the other, read when its turn comes."""
+    from ..rewards.folders import read_image
+    for i, (path, prompt) in enumerate(zip(paths, prompts)):
+        yield score(reward, read_image(path), [prompt], [i])
+        progress(i + 1, len(paths))
+
+
+def contact_sheet(paths, names, scores, rows):
+    """[N,H,W,3]: the files of these numbers, in this order, each with its name and scores."""
+    import torch
+
+    from ..rewards.folders import read_image
+    from ..rewards.labels import contained, labelled
+    from ..rewards.report import picked
+    images = torch.cat([contained(read_image(paths[i])) for i in rows])
+    return labelled(images, picked(scores, rows), best_first=False, names=[names[i] for i in rows])
 
 
 class PTShowScores:
@@ -84,10 +115,11 @@ class PTRewardAgreement:
                                          "chance."}),
             "limit": ("INT", {"default": 1000, "min": 1, "max": 1_000_000, "tooltip":
                     "Use at most this many pairs."})},
-            "optional": {f"reward_{i}": (REWARD, {"tooltip": "A reward to compare."}) for i in range(1, COMPARED + 1)},
+            "optional": {**{f"reward_{i}": (REWARD, {"tooltip": "A reward to compare."}) for i in range(1, COMPARED + 1)},
+                         "prompts": RULES},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def run(self, pairs, limit, unique_id=None, **rewards):
+    def run(self, pairs, limit, prompts=None, unique_id=None, **rewards):
         from ..rewards.agreement import report, score_pairs
         wired = [rewards[name] for name in sorted(rewards) if rewards[name] is not None]
         if not wired:
@@ -95,18 +127,19 @@ class PTRewardAgreement:
         if pairs.kind != "pairs":
             raise ValueError("pairs: these are thumbs; agreement needs pairs of images of the same prompt.")
         rows, progress = pairs.rows[:limit], node_progress(unique_id)
-        scores = score_pairs(wired, map(opened, rows), lambda done: progress(done, len(rows)))
+        known = prompts.prompts if prompts is not None else ()
+        scores = score_pairs(wired, (opened(row, known) for row in rows), lambda done: progress(done, len(rows)))
         text = report(wired, scores)
         return {"ui": {"text": [text]}, "result": (text,)}
 
 
-def opened(pair):
-    """A row of preference data as prompt and two images."""
+def opened(pair, known):
+    """A row of preference data as prompt, with its rule where one is known, and two images."""
     import io
 
-    from ..rewards.base import Prompt
     from ..rewards.folders import read_image
-    return Prompt(pair.prompt), *(read_image(io.BytesIO(p.read()), p.name) for p in pair.pictures)
+    prompt, = with_rules([Prompt(pair.prompt)], known)
+    return prompt, *(read_image(io.BytesIO(p.read()), p.name) for p in pair.pictures)
 
 
 class PTAdversarialReward(RewardNode):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Prompt, Reward, evaluate, usable_images
+from .base import Prompt, Reward, compares, score
 from .combine import unique_names
 
 Z95 = 1.959963984540054
@@ -33,22 +33,20 @@ class Agreement:
 def score_pairs(rewards: Sequence[Reward], pairs: Iterable[tuple[Prompt, Tensor, Tensor]],
                 progress: Callable[[int], None] = lambda done: None) -> Tensor:
     """Scores [rewards, pairs, 2] (preferred image, other image), float64, NaN = failed. pairs: prompt and two images
-    [1,H,W,3], of any sizes; they are scored one at a time."""
+    [1,H,W,3], of any sizes. Rewards that compare images see the two together, and fail where their sizes differ."""
     columns: list[Tensor] = []
-    for prompt, better, worse in pairs:
-        columns.append(torch.stack([_scores(rewards, image, prompt) for image in (better, worse)], 1))
+    for prompt, *images in pairs:
+        columns.append(torch.stack([_scores(reward, images, prompt) for reward in rewards]))
         progress(len(columns))
     return torch.stack(columns, 1) if columns else torch.empty(len(rewards), 0, 2, dtype=torch.float64)
 
 
-def _scores(rewards: Sequence[Reward], image: Tensor, prompt: Prompt) -> Tensor:
-    """[rewards] of one image."""
-    image, broken = usable_images(image)
-    if broken.any():
-        return torch.full((len(rewards),), torch.nan, dtype=torch.float64)
-    group = torch.zeros(1, dtype=torch.int64)
-    with torch.no_grad():
-        return torch.stack([evaluate(r, image, [prompt], group).values[0].double().cpu() for r in rewards])
+def _scores(reward: Reward, images: Sequence[Tensor], prompt: Prompt) -> Tensor:
+    """[2]: the scores of the images of a pair."""
+    if compares(reward):
+        images = [torch.cat(list(images))] if images[0].shape == images[1].shape else []
+    found = [score(reward, image, [prompt] * len(image), [0] * len(image)).values for image in images]
+    return torch.cat(found) if found else torch.full((2,), torch.nan, dtype=torch.float64)
 
 
 def agreement(name: str, scores: Tensor) -> Agreement:
@@ -93,7 +91,7 @@ def report(rewards: Sequence[Reward], scores: Tensor) -> str:
     rows = sorted((agreement(n, s) for n, s in zip(names, scores)), key=lambda a: -a.accuracy if a.pairs else 1.0)
     lines = ["Agrees with the labels:"]
     for a in rows:
-        sure = "" if a.low > 0.5 else "  (may be chance)"
+        sure = "" if a.low > 0.5 else "  (prefers the other image)" if a.high < 0.5 else "  (may be chance)"
         lines.append(f"{a.name}: {a.accuracy:.1%} of {a.pairs} pairs, 95% interval {a.low:.1%}..{a.high:.1%}{sure}"
                      + (f", {a.failed} failed" if a.failed else ""))
     lines += ["", "Correlation inside the pairs:", "\t".join(["", *names])]

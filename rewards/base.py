@@ -133,6 +133,17 @@ def counts_of(reward: Reward) -> dict[str, float]:
     return reward.counts() if hasattr(reward, "counts") else {}
 
 
+def compares(reward: Reward) -> bool:
+    """Whether a score depends on the other images of the batch, so that an image alone has none worth looking at."""
+    return getattr(reward, "compares", False)
+
+
+def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts, each with the record of the known one that has the same text, where there is one."""
+    by_text = {p.text: p for p in known}
+    return [by_text.get(p.text, p) for p in prompts]
+
+
 def networks_of(reward: Reward) -> list:
     """The holders of the networks that a reward asks, those of a composite's members included; [] for rules."""
     return reward.networks() if hasattr(reward, "networks") else []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, Reward, RewardInfo, counts_of, evaluate, groups_of, networks_of
+from .base import Evaluation, Prompt, Reward, RewardInfo, compares, counts_of, evaluate, groups_of, networks_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class WeightedSum:
 
     def networks(self) -> list:
         return all_networks([r for r, _ in self.members])
+
+    @property
+    def compares(self) -> bool:
+        return any(compares(r) for r, _ in self.members)
 
 
 def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequence[Prompt], groups: Tensor,

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, Reward, RewardInfo, groups_of
+from .base import Evaluation, Prompt, Reward, RewardInfo, compares, groups_of
 from .calibrate import Calibration
 from .combine import all_networks, evaluate_members, merged_counts, unique_names
 from .normalise import batch_z, calibrated, group_masks, group_z, win_rate
 
 ROLES = ("trained", "gate", "soft gate", "tie-break", "monitor")
 SCALES = ("z-score in the prompt group", "z-score in the batch", "calibrated", "win rate in the prompt group", "raw")
+COMPARING = (SCALES[0], SCALES[1], SCALES[3])
 COMBINE = ("weighted mean", "worst member", "mean - k * spread")
 
 
@@ -57,6 +58,10 @@ class Member:
 
     def networks(self) -> list:
         return all_networks([self.reward])
+
+    @property
+    def compares(self) -> bool:
+        return compares(self.reward)
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,10 @@ class Ensemble:
 
     def networks(self) -> list:
         return all_networks(self.members)
+
+    @property
+    def compares(self) -> bool:
+        return self.again or any(m.scale in COMPARING or m.compares for m in self.of("trained", "tie-break"))
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return self.evaluate(images, prompts, groups_of(prompts)).values

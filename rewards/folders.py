@@ -34,8 +34,8 @@ def read_image(path: Path | BinaryIO, name: str = "") -> Tensor:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder by name. Raises FileNotFoundError where there are none."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    """The images of a folder and of those in it, by name. Raises FileNotFoundError where there are none."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not found:
         raise FileNotFoundError(f"folder: {folder} {'holds no images' if folder.is_dir() else 'does not exist'} "
                                 f"({', '.join(SUFFIXES)}).")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Evaluation, Prompt, Reward, RewardInfo, groups_of
+from .base import Evaluation, Prompt, Reward, RewardInfo, compares, groups_of
 from .combine import all_networks, evaluate_members, merged_counts
 
 Values = dict[str, Tensor]
@@ -65,6 +65,10 @@ class FormulaReward:
 
     def networks(self) -> list:
         return all_networks([r for _, r in self.members])
+
+    @property
+    def compares(self) -> bool:
+        return any(compares(r) for _, r in self.members)
 
 
 def parse(text: str) -> tuple[Node, set[str]]:

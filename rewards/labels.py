@@ -1,34 +1,50 @@
 """Scores written under their images: what each member of an ensemble thought of which picture."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Scores, usable_images
 from .jpeg import to_uint8
-from .report import number
+from .report import number, ranked
 
 NARROWEST, LINE, TEXT = 288, 18, 13  # pixels: least width of a labelled image, height of a line, size of its letters
 LONGEST = 34  # letters of a member's name that fit
 
 
-def labelled(images: Tensor, scores: Scores, best_first: bool = True) -> Tensor:
+def labelled(images: Tensor, scores: Scores, best_first: bool = True, names: Sequence[str] = ()) -> Tensor:
     """images [B,H,W,3] with one score each -> [B,H',W',3]: under each image its score, then every member with its raw
-    score and, in brackets, the normalised one. Small images are enlarged without smoothing. Raises ValueError."""
+    score and, in brackets, the normalised one. Small images are enlarged without smoothing. names: instead of the
+    images' numbers. Raises ValueError."""
     images, _ = usable_images(images)
     if len(images) != len(scores.values):
         raise ValueError(f"images: {len(images)} images and {len(scores.values)} scores do not belong together.")
     factor = max(1, -(-NARROWEST // images.shape[2]))
     shown = to_uint8(F.interpolate(images.movedim(-1, 1).cpu(), scale_factor=factor, mode="nearest").movedim(1, -1))
-    texts = [lines_of(scores, i) for i in range(len(images))]
-    order = scores.values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True) if best_first else range(len(images))
-    return torch.stack([_with_text(shown[int(i)], texts[int(i)]) for i in order]).float() / 255
+    order = ranked(scores) if best_first else range(len(images))
+    return torch.stack([_with_text(shown[i], lines_of(scores, i, names)) for i in order]).float() / 255
 
 
-def lines_of(scores: Scores, i: int) -> list[str]:
+def contained(image: Tensor, side: int = NARROWEST) -> Tensor:
+    """[1,H,W,3] -> [1,side,side,3]: the whole image in the middle of a dark square; pixel art stays sharp."""
+    height, width = image.shape[1:3]
+    scale = side / max(height, width)
+    size = [max(1, round(n * (int(scale) if scale >= 2 else scale))) for n in (height, width)]
+    mode = {"mode": "nearest"} if scale >= 2 else {"mode": "bilinear", "antialias": True}
+    small = F.interpolate(image.movedim(-1, 1), size, **mode).movedim(1, -1)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    square = torch.full((1, side, side, 3), 24 / 255)
+    square[:, top:top + size[0], left:left + size[1]] = small
+    return square
+
+
+def lines_of(scores: Scores, i: int, names: Sequence[str] = ()) -> list[str]:
     """The label of image i: its score, then a line per member where there are several."""
-    lines = [f"{i + 1}: {number(scores.values[i].item())}"]
+    name = names[i][-LONGEST:] if names else i + 1
+    lines = [f"{name}: {number(scores.values[i].item())}"]
     if len(scores.members) > 1 or scores.normalised:
         for name, raw in scores.members.items():
             normal = f" ({number(scores.normalised[name][i].item())})" if name in scores.normalised else ""

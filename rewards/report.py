@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .base import Prompt, Scores, summary
+from .base import Prompt, RewardInfo, Scores, summary
 
 
 COUNTED = {"prompts_cut": "prompts too long for a reward, cut", "ocr_failures": "images that OCR failed on"}
@@ -32,6 +33,27 @@ def joined(parts: Sequence[Scores]) -> Scores:
     values = torch.cat([p.values for p in parts])
     return Scores(values, torch.cat([p.groups for p in parts]), together([p.members for p in parts]),
                   parts[-1].stats | summary(values), together([p.normalised for p in parts]))
+
+
+def picked(scores: Scores, rows: Sequence[int]) -> Scores:
+    """The scores of some images, in that order."""
+    def of(tables: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values[list(rows)] for name, values in tables.items()}
+
+    return replace(scores, values=scores.values[list(rows)], groups=scores.groups[list(rows)], members=of(scores.members),
+                   normalised=of(scores.normalised))
+
+
+def ranked(scores: Scores) -> list[int]:
+    """Numbers of the images from the best to the worst; those without a score come last."""
+    return scores.values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True).tolist()
+
+
+def describe(info: RewardInfo) -> str:
+    """What a user should know of a reward, in one line."""
+    ends = ["unbounded" if end is None else f"{end:g}" for end in (info.low, info.high)]
+    return (f"{info.name}: range {' .. '.join(ends)}; {'reads the prompt' if info.needs_prompt else 'looks at the image alone'}; "
+            f"{'has a gradient' if info.differentiable else 'has no gradient'}. {info.description}")
 
 
 def headline(scores: Scores) -> str:

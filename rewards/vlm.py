@@ -101,7 +101,7 @@ class PairJudgeReward:
     judges favour a position. K images of a prompt take K*(K-1) questions; `opponents` limits them (0 = all)."""
 
     def __init__(self, model: Model, text: str = "", opponents: int = 0):
-        self._model, self._text, self._opponents = model, text.strip() or PAIR_TEXT, opponents
+        self._model, self._text, self._opponents, self.compares = model, text.strip() or PAIR_TEXT, opponents, True
         self.info = RewardInfo("VLM win rate", 0.0, 1.0, "{prompt}" in self._text, False,
                                "A vision-language model compares the images of a prompt pair by pair.")
 

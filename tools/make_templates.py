@@ -91,7 +91,7 @@ def convert(page, template: Template) -> str:
     page.wait_for_timeout(800)
     rows = [[{"title": group.title, "columns": group.columns} for group in row] for row in template.rows]
     graph_id = str(uuid.uuid5(NAMESPACE, template.source))
-    left_out = page.evaluate(LAYOUT.read_text(encoding="utf-8"), [rows, template.note, graph_id])
+    left_out = page.evaluate(LAYOUT.read_text(encoding="utf-8"), [rows, template.note, graph_id, template.sizes])
     if left_out:
         raise ValueError(f"{template.source}: the nodes {', '.join(left_out)} are in no column of the layout")
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")

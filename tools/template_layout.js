@@ -1,5 +1,5 @@
 // Runs inside ComfyUI's page: lays out the graph that was loaded from an API file, in rows of groups of columns.
-([rows, note, graphId]) => {
+([rows, note, graphId, sizes]) => {
   const GAP_X = 50, GAP_Y = 66, GROUP_GAP = 60, PADDING = 24, HEADER = 78;
   const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PreviewImage: 320, MarkdownNote: 400 };
   const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 420 };
@@ -8,7 +8,8 @@
 
   function size(node) {
     const [width, height] = node.computeSize();
-    node.setSize([Math.ceil(Math.max(WIDTHS[node.type] ?? 300, width)), Math.ceil(Math.max(HEIGHTS[node.type] ?? 0, height))]);
+    const [wide, high] = sizes[node === noteNode ? "note" : node.id] ?? [WIDTHS[node.type] ?? 300, HEIGHTS[node.type] ?? 0];
+    node.setSize([Math.ceil(Math.max(wide, width)), Math.ceil(Math.max(high, height))]);
   }
 
   function makeNote() {
@@ -19,6 +20,7 @@
     return node;
   }
 
+  let noteNode = null;
   for (const node of graph._nodes) {
     for (const widget of node.widgets ?? []) if (widget.name === "control_after_generate") widget.value = "fixed";
     // a prompt needs less room than ComfyUI gives it
@@ -26,7 +28,7 @@
     size(node);
   }
   const nodes = new Map(graph._nodes.map((node) => [String(node.id), node]));
-  const noteNode = makeNote();
+  noteNode = makeNote();
   size(noteNode);
   nodes.set("note", noteNode);
 

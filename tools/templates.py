@@ -1,28 +1,8 @@
-"""The shipped templates: their notes, and where each node of workflows/api/*.json stands on the page."""
+"""The shipped templates, in the order of the list; those of single trainers are in templates_training."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Group:
-    """A titled frame around columns of node ids; the id "note" is the note."""
-
-    title: str
-    columns: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Template:
-    """source: file in workflows/api. name: as the template browser shows it. rows: groups side by side, row by row.
-    picture: the nodes that the thumbnail shows, column by column."""
-
-    source: str
-    name: str
-    note: str
-    rows: list[list[Group]]
-    picture: list[list[str]]
-
+from .template import Group, Template
+from .templates_rewards import REWARDS
 
 FOLLOW_PROMPTS = """## Learn to follow prompts
 
@@ -48,4 +28,5 @@ TEMPLATES = (
         [Group("3  The loop: these nodes run in every iteration", [["6"], ["7", "8"], ["9", "10"], ["11"]]),
          Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])],
     ], [["11"], ["21", "22"]]),
+    *REWARDS,
 )

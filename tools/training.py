@@ -54,6 +54,14 @@ def the(graph: dict, kind: str, key: str) -> Any:
     return found[0]
 
 
+def only(graph: dict, kind: str) -> str:
+    """The id of the only node of a type."""
+    found = [name for name, content in graph.items() if content["class_type"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"expected one {kind} in the workflow, found {len(found)}")
+    return found[0]
+
+
 def with_defaults(graph: dict, offered: dict[str, dict]) -> dict:
     """The graph with every required input that it leaves open at its default; offered: the server's object_info."""
     graph = copy.deepcopy(graph)

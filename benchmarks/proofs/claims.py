@@ -12,7 +12,7 @@ from .claim import Proof, gains, reaches, rises, stays
 from .graphs import compare_steps, learn_through_reward
 
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
-       "PTSampling.noise_level": 1.0, "PTSampling.prompts_per_iteration": 12, "PTSampling.images_per_prompt": 8}
+       "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed"}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
@@ -34,7 +34,7 @@ def fast(kind: str, **settings: object) -> dict:
 
 PROOFS = {
     # RL on flow models, with likelihoods
-    "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(160, **{"PTFlowGRPO.decay_steps": 320})),
+    "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(140, **{"PTFlowGRPO.decay_steps": 280})),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
     "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(100, **{
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0, "PTFlowGRPO.decay_steps": 200})),
@@ -54,7 +54,7 @@ PROOFS = {
     "dgpo": Proof("DGPO", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTDGPO")),
     "rwr": Proof("Reward-weighted regression", rises(), iterations(30) | NO_NOISE, trainer=fast("PTRWR")),
     # RL on the denoising chain of an eps model
-    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
+    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(50) | EPS,
                   trainer=fast("PTDDPO", learning_rate=6e-4)),
     "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
                      trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),

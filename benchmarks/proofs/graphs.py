@@ -5,7 +5,7 @@ A graph is a workflow in API format; each function changes the one that it is gi
 from __future__ import annotations
 
 from tools.evaluate import node
-from tools.training import producer
+from tools.training import only, producer
 
 IMAGES = {"PTRollout": 1, "PTStepRollout": 2, "PTBackpropStep": 1}  # the output that holds the images
 
@@ -57,14 +57,6 @@ def compare_steps(graph: dict, **settings: object) -> None:
 
 def loop_start(graph: dict) -> str:
     return producer(graph, "PTLoopEnd", "loop")
-
-
-def only(graph: dict, kind: str) -> str:
-    """The id of the only node of a type."""
-    found = [name for name, content in graph.items() if content["class_type"] == kind]
-    if len(found) != 1:
-        raise ValueError(f"expected one {kind} in the workflow, found {len(found)}")
-    return found[0]
 
 
 def rewire(graph: dict, source: list, target: list) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from posttrain.rewards.agreement import agreement, correlations, report, score_pairs, wilson
 from posttrain.rewards.base import Prompt
 from posttrain.rewards.colour import ColourReward
+from posttrain.rewards.ensemble import Ensemble, Member
 from posttrain.rewards.folders import captioned, read_image
 
 NAN = float("nan")
@@ -36,6 +37,16 @@ def test_an_image_with_nan_pixels_fails_its_pair():
     broken[0, 0, 0, 0] = NAN
     scores = score_pairs([ColourReward("brightness")], [(Prompt("x"), broken, grey(0.1)), (Prompt("x"), grey(0.2), grey(0.1))])
     assert agreement("b", scores[0]).failed == 1 and agreement("b", scores[0]).accuracy == 1
+
+
+def test_rewards_that_compare_images_see_both_of_a_pair():
+    ensemble = Ensemble((ColourReward("brightness"), Member(ColourReward("contrast"), "monitor")))
+    pairs = [(Prompt("x"), grey(0.8), grey(0.2)), (Prompt("y"), grey(0.1), grey(0.4)),
+             (Prompt("z"), grey(0.5), torch.full((1, 9, 9, 3), 0.1))]
+    found = score_pairs([ensemble, ColourReward("brightness")], pairs)
+    assert found[0, :2].tolist() == [[1, -1], [-1, 1]] and found[0, 2].isnan().all()  # sizes differ
+    assert agreement("ensemble", found[0]).accuracy == 0.5 and agreement("ensemble", found[0]).failed == 1
+    assert not found[1].isnan().any()
 
 
 def test_wilson_interval_is_the_published_one():
