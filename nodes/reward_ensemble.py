@@ -25,9 +25,9 @@ class PTRewardMember(RewardNode):
             "scale": (list(SCALES), {"tooltip": "How scores are made comparable. Inside each prompt is right for "
                                                 "training; calibrated uses statistics of the base model; the win "
                                                 "rate cannot be inflated by one extreme score."}),
-            "threshold": ("FLOAT", {"default": 0.5, "min": -1000.0, "max": 1000.0, "step": 0.01, "tooltip":
+            "threshold": ("FLOAT", {"default": 0.5, "min": -1000.0, "max": 1000.0, "step": 0.01, "round": 1e-6, "tooltip":
                                     "Gates: the raw score that an image must reach."}),
-            "softness": ("FLOAT", {"default": 0.1, "min": 0.0001, "max": 1000.0, "step": 0.01, "tooltip":
+            "softness": ("FLOAT", {"default": 0.1, "min": 0.0001, "max": 1000.0, "step": 0.01, "round": 1e-6, "tooltip":
                                    "Soft gate: how wide the step is, in raw score."})}}
 
     def run(self, reward, role, weight, scale, threshold, softness):

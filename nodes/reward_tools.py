@@ -129,8 +129,8 @@ class PTRewardAgreement:
         rows, progress = pairs.rows[:limit], node_progress(unique_id)
         known = prompts.prompts if prompts is not None else ()
         scores = score_pairs(wired, (opened(row, known) for row in rows), lambda done: progress(done, len(rows)))
-        text = report(wired, scores)
-        return {"ui": {"text": [text]}, "result": (text,)}
+        parts = report(wired, scores)
+        return {"ui": {"text": parts}, "result": ("\n\n".join(parts),)}
 
 
 def opened(pair, known):

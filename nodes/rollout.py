@@ -74,14 +74,17 @@ class PTRollout:
             "policy": (POLICY, {"tooltip": "Inside a loop: from Loop Start."}),
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
             "vae": ("VAE", {"tooltip": "The model's VAE."}),
-            "sampling": (SAMPLING, {"tooltip": "From Sampling Settings."}),
+            "sampling": (SAMPLING, {"tooltip": "From Sampling Settings."})},
+            "optional": {
             "iteration": ("INT", {"default": 0, "min": 0, "max": 2**31, "forceInput": True,
-                          "tooltip": "From Loop Start: decides which prompts and which noise this time."})},
+                          "tooltip": "From Loop Start: decides which prompts and which noise this time. Unwired, the policy's own "
+                                     "count of train steps does."})},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def run(self, policy, prompts, vae, sampling, iteration, unique_id=None):
+    def run(self, policy, prompts, vae, sampling, iteration=None, unique_id=None):
         from ..trainers.policy.latents import to_latent_socket
         from ..trainers.rollout import rollout
+        iteration = policy.iteration if iteration is None else iteration
         made = rollout(policy, prompts, vae, sampling, iteration, progress=node_progress(unique_id, policy.model))
         return (made, made.images, to_latent_socket(policy.model, made.latents))
 

@@ -85,8 +85,8 @@ def correlations(scores: Tensor) -> Tensor:
     return result
 
 
-def report(rewards: Sequence[Reward], scores: Tensor) -> str:
-    """Accuracy of each reward, best first, then the correlation matrix."""
+def report(rewards: Sequence[Reward], scores: Tensor) -> list[str]:
+    """Two paragraphs: the accuracy of each reward, best first, and the correlation matrix as a tab-separated table."""
     names = unique_names([r.info.name for r in rewards])
     rows = sorted((agreement(n, s) for n, s in zip(names, scores)), key=lambda a: -a.accuracy if a.pairs else 1.0)
     lines = ["Agrees with the labels:"]
@@ -94,7 +94,7 @@ def report(rewards: Sequence[Reward], scores: Tensor) -> str:
         sure = "" if a.low > 0.5 else "  (prefers the other image)" if a.high < 0.5 else "  (may be chance)"
         lines.append(f"{a.name}: {a.accuracy:.1%} of {a.pairs} pairs, 95% interval {a.low:.1%}..{a.high:.1%}{sure}"
                      + (f", {a.failed} failed" if a.failed else ""))
-    lines += ["", "Correlation inside the pairs:", "\t".join(["", *names])]
+    matrix = ["\t".join(["correlation inside the pairs", *names])]
     for name, row in zip(names, correlations(scores).tolist()):
-        lines.append("\t".join([name, *(f"{v:.2f}" for v in row)]))
-    return "\n".join(lines)
+        matrix.append("\t".join([name, *(f"{v:.2f}" for v in row)]))
+    return ["\n".join(lines), "\n".join(matrix)]

@@ -25,6 +25,7 @@ NAMESPACE = uuid.UUID("7b5f1f0e-2f4b-4d0e-9a57-706f73747472")
 VIEW = {"width": 1400, "height": 1000}
 HEIGHT, GAP, BACKGROUND = 640, 16, (24, 24, 24)  # of a thumbnail, in pixels
 HOUR_MS = 3_600_000
+FAREWELL_MS = 8_000  # after which the page no longer says that a job has ended
 READY = "() => window.app?.extensionManager && app.graph && app.canvas && document.querySelector('#graph-canvas')"
 # only the graph belongs into a thumbnail
 BARE = """() => document.head.append(Object.assign(document.createElement('style'), {textContent: `
@@ -75,13 +76,16 @@ def run(page) -> None:
         window.ended = null;
         for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
             app.api.addEventListener(kind, (event) => { window.ended = [kind, event.detail.exception_message ?? ''] });
-        return app.queuePrompt(0, 1);
+        return app.queuePrompt(0, 1).then(() => {
+            if (Object.keys(app.lastNodeErrors ?? {}).length)
+                window.ended = ['refused', JSON.stringify(app.lastNodeErrors)];
+        });
     }""")
     page.wait_for_function("() => window.ended", timeout=HOUR_MS)
     kind, message = page.evaluate("window.ended")
     if kind != "execution_success":
         raise RuntimeError(f"{kind}: {message}")
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(FAREWELL_MS)
 
 
 def convert(page, template: Template) -> str:

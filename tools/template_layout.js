@@ -2,13 +2,18 @@
 ([rows, note, graphId, sizes]) => {
   const GAP_X = 50, GAP_Y = 66, GROUP_GAP = 60, PADDING = 24, HEADER = 78;
   const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PreviewImage: 320, MarkdownNote: 400 };
+  const ANSWER = 72;
   const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 420 };
   const COLOURS = ["#666", "#8A8", "#a1824a", "#88A", "#3f789e", "#6a7a8f"];
   const graph = app.graph;
 
+  // nodes of the pack that show a line or two once they have run
+  const answers = (node) => node.type.startsWith("PT") && node.constructor.nodeData?.output_node;
+
   function size(node) {
     const [width, height] = node.computeSize();
-    const [wide, high] = sizes[node === noteNode ? "note" : node.id] ?? [WIDTHS[node.type] ?? 300, HEIGHTS[node.type] ?? 0];
+    const [wide, high] = sizes[node === noteNode ? "note" : node.id] ??
+      [WIDTHS[node.type] ?? 300, HEIGHTS[node.type] ?? (answers(node) ? height + ANSWER : 0)];
     node.setSize([Math.ceil(Math.max(wide, width)), Math.ceil(Math.max(high, height))]);
   }
 

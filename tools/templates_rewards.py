@@ -9,7 +9,7 @@ What does a reward like? Look at its favourites before you train on it: a traini
 
 1. Press **Run**. It takes a few seconds.
 2. **The best** and **The worst** show the pictures at both ends, with their scores.
-3. **All scores** has a line for every picture, ready to be copied into a spreadsheet.
+3. **Score Folder** has a line for every picture, ready to be copied into a spreadsheet.
 
 **Your own pictures:** delete *Demo Pictures* and type your folder's name into *Score Folder*, a folder in ComfyUI's \
 input folder or a full path. The prompt of *cat.png* is the text in *cat.txt*.
@@ -24,7 +24,7 @@ Pairs of pictures, of which you prefer one: how often does each reward prefer th
 you in 55 of 100 cases teaches mostly something else.
 
 1. Press **Run**. It takes a few seconds.
-2. Read **The answer**: the share of pairs, with its 95% interval. *may be chance* means that more pairs are needed. \
+2. Read the answer in **Which Reward Agrees With Me?**: the share of pairs, with its 95% interval. *may be chance* means that more pairs are needed. \
 Below it: which rewards go together.
 
 Here the right picture of a prompt is preferred to a wrong one. The demo's checker knows the rule, the others only look \
@@ -57,21 +57,21 @@ each member, the monitor too. **Your own rewards:** replace the demo's; give eac
 REWARDS = (
     Template("score_a_folder", "Score a folder", SCORE_FOLDER, [
         [Group("Start here", [["note"]]),
-         Group("1  Pictures and reward", [["1", "2"], ["3"]]),
-         Group("2  What it likes", [["4"], ["5"]]),
-         Group("3  The numbers", [["6"]])],
-    ], [["4"], ["5"]], {"note": (420, 520), "4": (420, 620), "5": (420, 620), "6": (420, 620)}),
+         Group("1  Pictures and reward", [["1", "2"]]),
+         Group("2  The numbers", [["3"]]),
+         Group("3  What it likes", [["4"], ["5"]])],
+    ], [["4"], ["5"]], {"note": (420, 520), "3": (420, 620), "4": (420, 620), "5": (420, 620)}),
     Template("which_reward_agrees_with_me", "Which reward agrees with me", AGREES, [
         [Group("Start here", [["note"]]),
          Group("1  Pairs: which picture is better?", [["1", "2"]]),
          Group("2  The rewards to compare", [["3"], ["4", "5"], ["6"]]),
-         Group("3  The answer", [["7"], ["8"]])],
-    ], [["8"]], {"note": (420, 600), "8": (620, 420)}),
+         Group("3  The answer", [["7"]])],
+    ], [["7"]], {"note": (420, 600), "7": (620, 420)}),
     Template("ensemble_with_veto", "Ensemble with veto", VETO, [
         [Group("Start here", [["note"]]),
          Group("1  Pictures to score", [["1", "2"], ["3"], ["4"], ["5"]])],
         [Group("2  The members and their parts", [["6"], ["7", "8"], ["9", "10"]]),
-         Group("3  The ensemble", [["11", "15"], ["12", "13"]]),
+         Group("3  The ensemble", [["11"], ["12", "13"]]),
          Group("4  What each of them thinks", [["14"]])],
-    ], [["14"]], {"note": (420, 620), "14": (1000, 760), "15": (360, 200)}),
+    ], [["14"]], {"note": (420, 620), "11": (400, 420), "14": (1000, 760)}),
 )

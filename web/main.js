@@ -4,6 +4,7 @@ import { listen } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { askTheSilent, changed, loadAll, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
+import { addTextView } from "./text_view.js";
 import { translateDefinitions, translateNode } from "./translate.js";
 import { words } from "./words.js";
 
@@ -58,5 +59,6 @@ app.registerExtension({
   nodeCreated(node) {
     translateNode(node);
     if (drivesRun(node)) addRunView(node, openRun);
+    else if (node.comfyClass?.startsWith("PT") && node.constructor.nodeData?.output_node) addTextView(node);
   },
 });

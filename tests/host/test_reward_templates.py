@@ -34,7 +34,8 @@ def test_score_a_folder_shows_the_best_and_the_worst(host):
 
 def test_the_checker_agrees_with_the_demos_choices_and_colours_do_not(host):
     graph, outputs = ran(host, "which_reward_agrees_with_me")
-    answer, = outputs[only(graph, "PTRewardAgreement")]["text"]
+    answer, matrix = outputs[only(graph, "PTRewardAgreement")]["text"]
+    assert len(matrix.splitlines()) == 5
     first, *others = answer.splitlines()[1:5]
     assert float(first.split(": ")[1].split("%")[0]) > 90 and "of 60 pairs" in first and "may be chance" not in first
     assert all("may be chance" in line or "prefers the other image" in line for line in others)
@@ -51,4 +52,4 @@ def test_a_gate_puts_its_pictures_behind_all_others_of_their_prompt(host):
     score, gate = (head.index(name) for name in ("score", next(n for n in head[::-1] if "brightness" in n and "normal" in n)))
     open_, shut = ([float(line[score]) for line in lines if float(line[gate]) == value] for value in (1, 0))
     assert open_ and shut and min(open_) > max(shut)
-    assert "monitor" in outputs["15"]["text"][0]
+    assert "monitor" in outputs[only(graph, "PTRewardEnsemble")]["text"][0]

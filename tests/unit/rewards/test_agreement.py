@@ -28,7 +28,7 @@ def test_a_reward_that_agrees_one_that_does_not_and_one_that_cannot_tell():
     assert [a.accuracy for a in found] == [0.75, 0.25, 0.5] and done == [1, 2, 3, 4]
     matrix = correlations(scores)
     assert matrix[0, 1] == pytest.approx(-1) and matrix[0, 0] == pytest.approx(1) and matrix[0, 2].isnan()
-    text = report(rewards, scores)
+    text = "\n\n".join(report(rewards, scores))
     assert text.index("brightness: 75.0% of 4 pairs") < text.index("less brightness: 25.0%") and "may be chance" in text
 
 
