@@ -77,8 +77,8 @@ class PTRollout:
             "sampling": (SAMPLING, {"tooltip": "From Sampling Settings."})},
             "optional": {
             "iteration": ("INT", {"default": 0, "min": 0, "max": 2**31, "forceInput": True,
-                          "tooltip": "From Loop Start: decides which prompts and which noise this time. Unwired, the policy's own "
-                                     "count of train steps does."})},
+                          "tooltip": "From Loop Start: decides which prompts and which noise this time. Unwired, the policy's "
+                                     "own count of train steps does."})},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
     def run(self, policy, prompts, vae, sampling, iteration=None, unique_id=None):
