@@ -154,11 +154,12 @@ class PTTrainStep:
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy that made the rollout."}),
             "rollout": (ROLLOUT, {"tooltip": "From Rollout."}),
-            "feedback": (FEEDBACK, {"tooltip": "From Advantages (or Preferences), of this rollout's scores."}),
             "trainer": (TRAINER, {"tooltip": "An algorithm with its settings: Flow-GRPO, DDPO ..."})},
+            "optional": {"feedback": (FEEDBACK, {"tooltip": "From Advantages (or Preferences), of this rollout's scores. "
+                         "Distillation trainers need none and only show the scores on the curve."})},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def run(self, policy, rollout, feedback, trainer, unique_id=None):
+    def run(self, policy, rollout, trainer, feedback=None, unique_id=None):
         from ..trainers.algorithms import train_step
         return (train_step(policy, rollout, feedback, trainer, progress=node_progress(unique_id)),)
 

@@ -21,12 +21,13 @@ class PTTrain:
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
             "vae": ("VAE", {"tooltip": "The model's VAE."}),
             "sampling": (SAMPLING, {"tooltip": "From Sampling Settings."}),
-            "reward": (REWARD, {"tooltip": "What the images are scored by."}),
             "trainer": (TRAINER, {"tooltip": "An algorithm with its settings: Flow-GRPO, DDPO ..."}),
             "advantage_rule": (RULES, {"default": RULES[0], "tooltip": "What an image is compared with. The default is "
                                "Flow-GRPO's; 'per-prompt memory' is DDPO's and works with few images per prompt. Trainers "
                                "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
+            "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
+                                             "without one."})},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -37,8 +38,8 @@ class PTTrain:
     def IS_CHANGED(cls, run_name=None, when_run_exists=None, **_):
         return cache_key(run_name, when_run_exists)
 
-    def run(self, policy, prompts, vae, sampling, reward, trainer, advantage_rule, run_name, iterations,
-            when_run_exists, save_every, samples_every, dynprompt, unique_id):
+    def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
+            save_every, samples_every, dynprompt, unique_id, reward=None):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ..trainers.run import Plan
@@ -56,16 +57,25 @@ class PTTrain:
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):
-    """-> the policy after rollout, score, advantages and train step, or one step through the reward, and the images."""
+    """-> the policy after rollout, score, advantages and train step, or one step through the reward, and the images.
+
+    reward: None where the trainer needs none.
+    """
     from ..rewards.base import score_rollout
     from ..trainers.advantages import advantages
     from ..trainers.algorithms import backprop_step, goes_through_reward, train_step
+    from ..trainers.feedback import needs_feedback
     from ..trainers.rollout import rollout
+    learns = goes_through_reward(trainer) or needs_feedback(trainer.settings)
+    if learns and reward is None:
+        raise ValueError("reward: this trainer learns from scores; connect a reward")
     if goes_through_reward(trainer):
         return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
-    made = rollout(policy, prompts, vae, sampling, iteration)
-    better = advantages(score_rollout(reward, made), rule, memory=policy.memory.get("rewards"))
-    return train_step(policy, made, better, trainer), made.images
+    made, feedback = rollout(policy, prompts, vae, sampling, iteration), None
+    if reward is not None:
+        # scores that are only shown need no rule, so one image of a prompt is enough
+        feedback = advantages(score_rollout(reward, made), rule if learns else "batch", memory=policy.memory.get("rewards"))
+    return train_step(policy, made, feedback, trainer), made.images
 
 
 NODES = {"PTTrain": PTTrain}

@@ -8,7 +8,8 @@ import torch
 
 from .backprop import AlignProp, DRaFT, DRTune, ReFL, train_alignprop, train_draft, train_drtune, train_refl
 from .direct_align import SRPO, train_srpo
-from .feedback import Feedback, check_fits, teaches
+from .distillation import LCM, train_lcm
+from .feedback import Feedback, check_fits, needs_feedback, teaches
 from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .pairs import DiffusionDPO, MaPO, train_dpo, train_mapo
 from .policy.value import Policy
@@ -35,6 +36,7 @@ ALGORITHMS: dict[type, Callable] = {
     KTO: train_kto,
     D3PO: train_d3po,
     SPO: train_spo,
+    LCM: train_lcm,
 }
 # these make their images inside the step and follow the reward's gradient
 BACKPROP: dict[type, Callable] = {
@@ -56,20 +58,21 @@ class Trainer:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def train_step(policy: Policy, rollout: Rollout, feedback: Feedback, trainer: Trainer, *,
+def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trainer: Trainer, *,
                progress: Callable[[int, int], None] | None = None) -> Policy:
     """The policy after one train step; the one that came in is unchanged.
 
     Its metrics hold the rollout's, the feedback's and the update's numbers; its memory what the advantage rule
-    carries on. With nothing to learn from (all scores equal or failed) the weights stay and the metrics say so.
-    ValueError where the trainer learns from another kind of feedback.
+    carries on. With nothing to learn from (all scores equal or failed) the weights stay and the metrics say so; a
+    trainer that needs no feedback (distillation) only reports what it is given. ValueError where the trainer learns from
+    another kind of feedback.
     """
     _check_kind(trainer, ALGORITHMS)
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
     check_fits(trainer.settings, feedback, rollout)
-    numbers = dict(feedback.stats) | {"rollout_evaluations": rollout.evaluations}
-    if teaches(feedback):
+    numbers = ({} if feedback is None else dict(feedback.stats)) | {"rollout_evaluations": rollout.evaluations}
+    if not needs_feedback(trainer.settings) or teaches(feedback):
         new = ALGORITHMS[type(trainer.settings)](policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:
         # scores that are merely equal are no fault; scores that all failed are, and are counted as one

@@ -22,12 +22,28 @@ WORDS = {
 }
 
 
-def check_fits(settings: object, feedback: Feedback, rollout: Rollout) -> None:
+def needs_feedback(settings: object) -> bool:
+    """Whether this trainer learns from feedback at all; what the others are given is only shown on the curve."""
+    return learns_from(settings) is not None
+
+
+def learns_from(settings: object) -> type | None:
+    """The kind of feedback that a trainer names as its LEARNS_FROM; advantages where it names none."""
+    return getattr(settings, "LEARNS_FROM", Advantages)
+
+
+def check_fits(settings: object, feedback: Feedback | None, rollout: Rollout) -> None:
     """ValueError where this trainer learns from another kind of feedback, or the feedback is of another rollout."""
-    wanted = getattr(settings, "LEARNS_FROM", Advantages)
-    if not isinstance(feedback, wanted):
-        raise ValueError(f"feedback: {type(settings).__name__} learns from {WORDS[wanted][0]}, but it was given "
-                         f"{WORDS.get(type(feedback), (type(feedback).__name__,))[0]}; use the node {WORDS[wanted][1]}")
+    wanted = learns_from(settings)
+    if wanted is not None and not isinstance(feedback, wanted):
+        given = "nothing" if feedback is None else WORDS.get(type(feedback), (type(feedback).__name__,))[0]
+        raise ValueError(f"feedback: {type(settings).__name__} learns from {WORDS[wanted][0]}, but it was given {given}; "
+                         f"use the node {WORDS[wanted][1]}")
+    if feedback is not None:
+        _check_of_this(feedback, rollout)
+
+
+def _check_of_this(feedback: Feedback, rollout: Rollout) -> None:
     count = len(rollout.index)
     if isinstance(feedback, Advantages):
         if len(feedback.values) != count:

@@ -96,8 +96,9 @@ class Question:
         self.x = net.path.add_noise(self.data, noise, self.sigma)
         self.target = net.path.target(self.data, noise, self.sigma)
 
-    def ask(self, bank: Bank | None) -> torch.Tensor:
-        return self.net.denoise(self.x, self.sigma, self.rollout.prompts, self.rollout.index[self.micro.rows], 1.0, bank)
+    def ask(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
+        index = self.rollout.index[self.micro.rows]
+        return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank)
 
     def ask_quietly(self, bank: Bank | None) -> torch.Tensor:
         with torch.no_grad():
@@ -120,18 +121,19 @@ class Question:
 
 
 def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batch_size: int, *,
-           by_group: bool = False) -> list[list[Noised]]:
-    """Micro-batches of each update over the used rows, each sample at ``levels`` noise levels of the sampler's grid.
+           by_group: bool = False, grid: torch.Tensor | None = None) -> list[list[Noised]]:
+    """Micro-batches of each update over the used rows, each sample at ``levels`` noise levels of a grid.
 
-    The grid is cut into equal parts and one level drawn from each; the last step's level, where there is almost no
-    noise, is left out. by_group: whole prompts in a micro-batch, sharing level and noise (a micro-batch may then be
-    larger than ``batch_size``).
+    The grid is cut into equal parts and one level drawn from each. grid: [N] noise levels; without it the sampler's, but
+    for the last step's level, where there is almost no noise. by_group: whole prompts in a micro-batch, sharing level
+    and noise (a micro-batch may then be larger than ``batch_size``).
     """
     check_levels(levels)
     key = (rollout.iteration, int(rollout.seeds[0]))
     bundles = _bundles(rollout, used, batch_size, by_group, generator(*key, 6))
     parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
-    return [[_noised(rollout, rows, level, levels, by_group, first=number == 0)
+    grid = sampled_levels(rollout) if grid is None else grid
+    return [[_noised(rollout, grid, rows, level, levels, by_group, first=number == 0)
              for rows in part for level in range(levels)] for number, part in enumerate(parts)]
 
 
@@ -148,19 +150,24 @@ def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) ->
     return [torch.cat(bundle) for bundle in bundles]
 
 
-def _noised(rollout: Rollout, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
+def _noised(rollout: Rollout, grid, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
     sigmas, noises = [], []
     for row in rows.tolist():
         sample = int(rollout.index[row]) if by_group else int(rollout.seeds[row])
-        sigma, noise = drawn(rollout, level, levels, generator(rollout.iteration, sample, level, 7))
+        sigma, noise = drawn(rollout, grid, level, levels, generator(rollout.iteration, sample, level, 7))
         sigmas.append(sigma)
         noises.append(noise)
     return Noised(rows, torch.stack(sigmas), torch.stack(noises), first)
 
 
-def drawn(rollout: Rollout, level: int, levels: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sigma, noise [C, H, W]): a noise level out of part ``level`` of the sampler's grid cut into ``levels`` parts."""
-    grid = rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
+def sampled_levels(rollout: Rollout) -> torch.Tensor:
+    """[N]: the sampler's noise levels, but for the last step's; with very few steps all of them."""
+    return rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
+
+
+def drawn(rollout: Rollout, grid: torch.Tensor, level: int, levels: int, random: torch.Generator
+          ) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sigma, noise [C, H, W]): a noise level out of part ``level`` of the grid cut into ``levels`` parts."""
     place = (level + float(torch.rand((), generator=random))) / levels * len(grid)
     return grid[min(int(place), len(grid) - 1)], torch.randn(rollout.latents.shape[1:], generator=random)
 

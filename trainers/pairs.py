@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from .forward_process import Noised, Question, check_levels, check_positive, drawn, numbers
+from .forward_process import Noised, Question, check_levels, check_positive, drawn, numbers, sampled_levels
 from .losses.diffusion_dpo import diffusion_dpo_loss
 from .losses.mapo import mapo_loss
 from .losses.sdpo import loser_scale, scale_gradient
@@ -67,8 +67,9 @@ def paired(rollout: Rollout, preferences: Preferences, levels: int, updates: int
 def _noised(rollout: Rollout, preferences: Preferences, pairs: torch.Tensor, level: int, levels: int,
             first: bool) -> Noised:
     winner, loser = preferences.winner[pairs], preferences.loser[pairs]
-    draws = [drawn(rollout, level, levels, generator(rollout.iteration, int(rollout.seeds[w]), int(rollout.seeds[l]),
-                                                     level, 9)) for w, l in zip(winner, loser)]
+    seeds, grid = rollout.seeds, sampled_levels(rollout)
+    draws = [drawn(rollout, grid, level, levels, generator(rollout.iteration, int(seeds[w]), int(seeds[l]), level, 9))
+             for w, l in zip(winner, loser)]
     sigma, noise = (torch.stack(values) for values in zip(*draws))
     return Noised(torch.cat([winner, loser]), torch.cat([sigma, sigma]), torch.cat([noise, noise]), first)
 

@@ -1,0 +1,252 @@
+"""Consistency distillation: exact on Gaussian data, and on ComfyUI's real modules."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from gaussian_model import MEAN, VARIANCE, consistency_gain, gaussian_model, teacher_gain
+from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
+
+from posttrain.trainers.advantages import Advantages
+from posttrain.trainers.algorithms import Trainer, train_step
+from posttrain.trainers.distillation import LCM, places, student, target, teacher_grid, timestep
+from posttrain.trainers.forward_process import NFT, Question, noised
+from posttrain.trainers.losses.lcm import consistency_loss
+from posttrain.trainers.paths import PATHS
+from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from posttrain.trainers.policy.network import sigmas_of
+from posttrain.trainers.rollout import Rollout, rollout
+from posttrain.trainers.sampling import Sampling
+from posttrain.trainers.update import Optimizer
+
+SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=4,
+                 transition="deterministic")
+EVERYTHING = torch.ones(4, dtype=torch.bool)
+
+
+def made_by(policy, kind: str, guidance: float = 1.0) -> Rollout:
+    return rollout(policy, prompts_for(kind), PlainVAE(), replace(SMALL, guidance=guidance), 0)
+
+
+# --- Gaussian data ---------------------------------------------------------------------------------------------------
+
+STEPS, ROUNDS = 8, 300
+
+
+def gaussian_policy(path: str):
+    model = gaussian_model(path, lambda sampling: sigmas_of(sampling, "simple", STEPS)[:-1])
+    return create_policy(model, Recipe(rank=1, alpha=1.0, pattern="gain"))
+
+
+def gaussian_rollout(policy, count: int = 8) -> Rollout:
+    """True data; no sampler is needed."""
+    latents = MEAN + VARIANCE**0.5 * torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    return Rollout(latents=latents, images=torch.zeros(count, 8, 8, 3), prompts=prompts_for("sd15"),
+                   index=torch.zeros(count, dtype=torch.int64), seeds=torch.arange(count), guidance=1.0,
+                   sigmas=teacher_grid(policy, STEPS), trajectory=None, batch_size=count)
+
+
+def answers(policy, sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """x0 of the policy for states x [N, C, H, W] at levels sigma [N]."""
+    with open_policy(policy) as net:
+        return net.denoise(x, sigma, prompts_for("sd15"), [0] * len(x), 1.0, net.to_device(policy.bank))
+
+
+def gains(policy, sigma: torch.Tensor) -> torch.Tensor:
+    """The student's f(x, sigma) = mean + gain (x - a mean), at each level."""
+    a, _ = policy_path(policy).coefficients(sigma)
+    x = (a * MEAN + 1).reshape(-1, 1, 1, 1).expand(-1, 4, 8, 8).contiguous()
+    return (answers(policy, sigma, x) - MEAN).mean((1, 2, 3))
+
+
+def policy_path(policy):
+    with open_policy(policy) as net:
+        return net.path
+
+
+@pytest.mark.parametrize("path", ["flow", "eps", "v"])
+def test_the_many_step_teacher_ends_where_the_exact_consistency_function_does(path):
+    """What the student is held against below is itself right: it nears the exact function as steps are added."""
+    sampling = gaussian_policy(path).model.get_model_object("model_sampling")
+    errors = []
+    for steps in (50, 100, 200):
+        grid = sigmas_of(sampling, "simple", steps)
+        exact = consistency_gain(PATHS[path], grid[:-1].double())
+        errors.append(float((teacher_gain(PATHS[path], grid) / exact - 1).abs().max()))
+    assert errors[0] > 1.6 * errors[1] > 2.5 * errors[2] and errors[2] < 0.06
+
+
+def exact_student(policy):
+    """The policy whose answer at each level is the teacher's whole way."""
+    path, grid = policy_path(policy), teacher_grid(policy, STEPS)
+    a, s = path.coefficients(grid[:-1].double())
+    wanted = (teacher_gain(path, grid) - VARIANCE * a / (a**2 * VARIANCE + s**2)) * (1 + s)
+    down, up = sorted(policy.bank)
+    bank = {down: wanted.float().reshape(1, -1), up: torch.ones(1, 1)}
+    assert {k: v.shape for k, v in bank.items()} == {k: v.shape for k, v in policy.bank.items()}
+    return replace(policy, bank=bank)
+
+
+@pytest.mark.parametrize("path", ["flow", "eps", "v"])
+def test_the_teachers_whole_way_is_where_the_student_rests(path):
+    """There the loss is 0 at every level, and away from it the gradient leads back."""
+    policy = exact_student(gaussian_policy(path))
+    made, grid = gaussian_rollout(policy), teacher_grid(policy, STEPS)
+    torch.testing.assert_close(gains(policy, grid[:-1]), teacher_gain(policy_path(policy), grid).float(), rtol=1e-3, atol=1e-4)
+    ((*micros,),) = noised(made, torch.ones(8, dtype=torch.bool), STEPS, 1, 8, grid=grid[:-1])
+    with open_policy(policy) as net:
+        bank = net.to_device(policy.bank, train=True)
+        down = min(bank)
+        for level, micro in enumerate(micros):
+            question = Question(net, made, micro)
+            goal = target(question, bank, grid, 1.0)
+            assert float(consistency_loss(student(question, bank, grid), goal).loss.detach()) < 1e-6
+            for sign in (1, -1) if level < STEPS - 1 else ():
+                with torch.no_grad():
+                    bank[down][0, level] += sign * 0.2
+                bank[down].grad = None
+                net.gradients(lambda: (consistency_loss(student(question, bank, grid), goal).loss, {}), list(bank.values()))
+                assert sign * float(bank[down].grad[0, level]) > 0
+                with torch.no_grad():
+                    bank[down][0, level] -= sign * 0.2
+
+
+def test_training_ends_at_the_teachers_whole_way():
+    """One step of the student then has the spread of the teacher's many."""
+    before = gaussian_policy("eps")
+    path, made, after, grid = policy_path(before), gaussian_rollout(before), before, teacher_grid(before, STEPS)
+    settings = Trainer(LCM(teacher_steps=STEPS, levels=STEPS),
+                       Optimizer(learning_rate=0.3, decay=ROUNDS, weight_decay=0.0, max_grad_norm=0.0))
+    for _ in range(ROUNDS):
+        after = train_step(after, made, None, settings)
+    goal = teacher_gain(path, grid).float()
+    assert (gains(before, grid[:-1]) / goal - 1).abs().max() > 0.5, "the teacher's single step must be far from it"
+    torch.testing.assert_close(gains(after, grid[:-1]), goal, rtol=0.05, atol=1e-4)
+    noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    a, s = path.coefficients(grid[0])
+    spread = (a**2 * VARIANCE + s**2).sqrt()
+    x = a * MEAN + spread * noise
+    spreads = [float(answers(p, grid[:1].expand(64), x).std()) for p in (before, after)]
+    assert spreads[1] == pytest.approx(float(goal[0] * spread), rel=0.05) and spreads[0] < 0.5 * spreads[1]
+
+
+# --- real modules ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_student_nears_the_teacher_on_every_architecture(kind):
+    """On the very states that it trained on, the distance to its (fixed) goal falls."""
+    start = trained_policy(kind)
+    made = made_by(start, kind)
+    trainer = Trainer(LCM(teacher_steps=4, levels=2), Optimizer(learning_rate=1e-3, updates=1))
+    after = start
+    for _ in range(3):
+        after = replace(train_step(after, made, None, trainer), iteration=0)
+    grid = teacher_grid(start, 4)
+    ((*micros,),) = noised(made, EVERYTHING, 2, 1, 4, grid=grid[:-1])
+    with open_policy(start) as net:
+        errors = [0.0, 0.0]
+        for micro in micros:
+            question, banks = Question(net, made, micro), [net.to_device(p.bank) for p in (start, after)]
+            goal = target(question, banks[0], grid, 1.0)
+            for i, bank in enumerate(banks):
+                errors[i] += float(consistency_loss(student(question, bank, grid), goal).error)
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd2_v", "sd3"])
+@pytest.mark.parametrize("own, sampled, evaluations", [(0.0, 1.0, 3), (0.0, 3.0, 4), (1.0, 3.0, 3), (2.0, 1.0, 4)])
+def test_it_evaluates_no_more_than_it_needs_and_takes_the_rollouts_guidance(kind, own, sampled, evaluations):
+    policy = trained_policy(kind)
+    made = made_by(policy, kind, sampled)
+    new = train_step(policy, made, None, Trainer(LCM(teacher_steps=10, levels=3, guidance=own), Optimizer(updates=2)))
+    assert new.metrics["update_evaluations"] == 4 * 3 * evaluations and new.metrics["rollout_evaluations"] == made.evaluations
+    assert "reward_mean" not in new.metrics and new.iteration == 1
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd2_v", "sd3"])
+def test_the_gradient_is_that_of_the_distance_to_a_fixed_goal(kind):
+    policy = trained_policy(kind, torch.float64)
+    made = made_by(policy, kind)
+    made = replace(made, latents=made.latents.double())
+    grid = teacher_grid(policy, 4)
+    ((micro, *_),) = noised(made, EVERYTHING, 2, 1, 4, grid=grid[:-1])
+    with open_policy(policy) as net:
+        question = Question(net, made, micro)
+        bank = net.to_device(policy.bank, train=True)
+        goal = target(question, bank, grid, 2.0)
+        net.gradients(lambda: (consistency_loss(student(question, bank, grid), goal).loss, {}), list(bank.values()))
+        direction = {k: torch.randn(v.shape, generator=torch.Generator().manual_seed(4)) for k, v in bank.items()}
+        values = []
+        for sign in (1, -1):
+            moved = {k: v.detach() + sign * 1e-3 * direction[k] for k, v in bank.items()}
+            values.append(float(consistency_loss(student(question, moved, grid), goal).loss))
+        along = sum(float((bank[k].grad * direction[k]).sum()) for k in bank)
+    assert along == pytest.approx((values[0] - values[1]) / 2e-3, rel=2e-3)
+
+
+def test_the_last_level_is_held_by_the_teacher_alone():
+    """From the last level the goal is the teacher's own answer, whatever the student says at sigma 0."""
+    policy = trained_policy("sd3")
+    made, grid = made_by(policy, "sd3"), teacher_grid(policy, 4)
+    ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=grid[:-1])
+    (last,) = [m for m in micros if bool((m.sigma == grid[-2]).all())]
+    with open_policy(policy) as net:
+        question = Question(net, made, last)
+        goal = target(question, net.to_device(policy.bank), grid, 1.0)
+        torch.testing.assert_close(goal, question.ask(None), rtol=0, atol=1e-5)
+
+
+def test_the_grid_and_its_timesteps_are_the_papers():
+    policy = trained_policy("sd15")
+    grid = teacher_grid(policy, 50)
+    table = policy.model.get_model_object("model_sampling").sigmas
+    assert torch.equal(grid[:-1], table[torch.arange(999, 0, -20)])
+    assert timestep(places(grid, grid), grid).tolist() == [*range(999, 0, -20), 0]
+
+
+def test_images_made_once_get_new_noise_in_every_iteration():
+    policy = trained_policy("sd3")
+    made, trainer = made_by(policy, "sd3"), Trainer(LCM(teacher_steps=4), Optimizer(learning_rate=0.0))
+    losses = [train_step(replace(policy, iteration=i), made, None, trainer).metrics["loss"] for i in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def advantages_for(count: int) -> Advantages:
+    zero = torch.zeros(count, dtype=torch.float64)
+    return Advantages(zero, torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.int64),
+                      {"reward_mean": 0.5, "failed": 0.0})
+
+
+def test_scores_are_shown_and_change_nothing():
+    """Also where all are equal, which would stop a trainer that learns from them."""
+    policy = trained_policy("sd3")
+    made, trainer = made_by(policy, "sd3"), Trainer(LCM(teacher_steps=4), Optimizer())
+    with_scores, without = (train_step(policy, made, f, trainer) for f in (advantages_for(4), None))
+    assert with_scores.metrics["reward_mean"] == 0.5 and with_scores.metrics["updates"] == 1
+    assert all(torch.equal(with_scores.bank[k], without.bank[k]) for k in without.bank)
+
+
+@pytest.mark.parametrize("settings, words", [
+    (LCM(teacher_steps=1), "teacher steps"), (LCM(huber=0.0), "huber"), (LCM(levels=0), "levels")])
+def test_settings_out_of_range_are_named(settings, words):
+    policy = trained_policy("sd3")
+    with pytest.raises(ValueError, match=words):
+        train_step(policy, made_by(policy, "sd3"), None, Trainer(settings, Optimizer()))
+
+
+def test_guidance_without_a_negative_prompt_is_named():
+    policy = trained_policy("sd3")
+    made = made_by(policy, "sd3")
+    made = replace(made, prompts=replace(made.prompts, negative=None))
+    with pytest.raises(ValueError, match="negative prompt"):
+        train_step(policy, made, None, Trainer(LCM(teacher_steps=4, guidance=3.0), Optimizer()))
+
+
+def test_other_trainers_still_ask_for_their_feedback():
+    policy = trained_policy("sd3")
+    made = made_by(policy, "sd3")
+    with pytest.raises(ValueError, match="NFT learns from advantages, but it was given nothing; use the node Advantages"):
+        train_step(policy, made, None, Trainer(NFT(), Optimizer()))
+    with pytest.raises(ValueError, match="3 values for 4 samples"):
+        train_step(policy, made, advantages_for(3), Trainer(LCM(), Optimizer()))
