@@ -12,7 +12,8 @@ from .claim import Proof, gains, reaches, rises, stays
 from .graphs import compare_steps, learn_through_reward
 
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
-       "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed"}
+       "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2,
+       "PTSampling.noisy_steps": 4, "PTSampling.prompts_per_iteration": 12, "PTSampling.images_per_prompt": 12}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
@@ -54,7 +55,7 @@ PROOFS = {
     "dgpo": Proof("DGPO", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTDGPO")),
     "rwr": Proof("Reward-weighted regression", rises(), iterations(30) | NO_NOISE, trainer=fast("PTRWR")),
     # RL on the denoising chain of an eps model
-    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(50) | EPS,
+    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
                   trainer=fast("PTDDPO", learning_rate=6e-4)),
     "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
                      trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
