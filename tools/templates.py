@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from .template import Group, Template
 from .templates_rewards import REWARDS
+from .templates_training import TRAINING
 
 FOLLOW_PROMPTS = """## Learn to follow prompts
 
@@ -28,5 +29,6 @@ TEMPLATES = (
         [Group("3  The loop: these nodes run in every iteration", [["6"], ["7", "8"], ["9", "10"], ["11"]]),
          Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])],
     ], [["11"], ["21", "22"]]),
+    *TRAINING,
     *REWARDS,
 )

@@ -77,5 +77,7 @@ class Proof:
         if self.shuffled:
             shuffle_rewards(graph, seed)
         everywhere = {"PTLoopStart.run_name": run_name, "PTSaveLora.file_name": f"posttrain/{run_name}",
-                      "PTSampling.seed": seed, "PTCreatePolicy.seed": seed}
-        return load_workflow(graph, self.changes | everywhere | changes)
+                      "PTSampling.seed": seed, "PTPairBatch.seed": seed, "PTCreatePolicy.seed": seed}
+        kinds = {content["class_type"] for content in graph.values()}
+        there = {place: value for place, value in everywhere.items() if place.split(".")[0] in kinds}
+        return load_workflow(graph, self.changes | there | changes)

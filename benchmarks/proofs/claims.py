@@ -60,16 +60,19 @@ PROOFS = {
     "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
                      trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
     "dpok": Proof("DPOK, eps UNet", rises(), iterations(60) | EPS, trainer=fast("PTDPOK", learning_rate=6e-4)),
-    # preferences
+    # preferences, from the policy's own images
     "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(80) | NO_NOISE, trainer=fast("PTDiffusionDPO"),
                  feedback=node("PTPreferences")),
     "kto": Proof("Online Diffusion-KTO", rises(), iterations(30) | NO_NOISE, trainer=fast("PTKTO"),
                  feedback=node("PTLabels")),
-    "mapo": Proof("Online MaPO", rises(), iterations(30) | NO_NOISE, trainer=fast("PTMaPO"),
-                  feedback=node("PTPreferences")),
+    "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
     "d3po": Proof("D3PO", rises(), iterations(40), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
-    "spo": Proof("SPO, candidates judged by the verifier", rises(), few(40), trainer=fast("PTSPO"),
-                 wiring=partial(compare_steps, candidates=4, threshold=0.0, sharpness=5.0)),
+    "spo": Proof("SPO with a step reward trained in the graph", rises(), workflow="step_by_step_preferences_spo"),
+    "spo_verifier": Proof("SPO, candidates judged by the verifier", rises(), few(40), trainer=fast("PTSPO"),
+                          wiring=partial(compare_steps, candidates=4, threshold=0.0, sharpness=5.0)),
+    # preferences, from pictures in a folder
+    "dpo_folder": Proof("Diffusion-DPO, pairs from a folder", rises(), workflow="learn_from_pairs_diffusion_dpo"),
+    "kto_folder": Proof("Diffusion-KTO, thumbs from a folder", rises(), workflow="learn_from_thumbs_kto"),
     # through the reward
     "draft_1": Proof("DRaFT-1 on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRaFT"), **BACKPROP),
     "draft_t": Proof("DRaFT through all steps, on colourfulness", changes=few(20) | NO_NOISE,

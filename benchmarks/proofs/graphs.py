@@ -55,6 +55,22 @@ def compare_steps(graph: dict, **settings: object) -> None:
     graph[step]["inputs"]["feedback"] = [rollout, 1]
 
 
+def images_each(graph: dict) -> int:
+    """How many images an iteration of the loop trains on."""
+    for content in graph.values():
+        inputs = content["inputs"]
+        if content["class_type"] == "PTPairBatch":
+            return inputs["pairs_per_iteration"] * (1 if of_thumbs(graph) else 2)
+        if content["class_type"] in IMAGES and "iteration" in inputs:
+            sampling = graph[inputs["sampling"][0]]["inputs"]
+            return sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
+    raise ValueError("the workflow has no node that gives its loop images")
+
+
+def of_thumbs(graph: dict) -> bool:
+    return any("thumbs" in content["inputs"].get("layout", "") for content in graph.values())
+
+
 def loop_start(graph: dict) -> str:
     return producer(graph, "PTLoopEnd", "loop")
 

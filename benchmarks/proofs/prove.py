@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tools.evaluate import Evaluation, evaluate, picture
 from tools.host import Host
-from tools.training import Progress, clock, the, train
+from tools.training import Progress, clock, train
 
 from .claims import PROOFS
+from .graphs import images_each
 from .report import write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")
@@ -104,13 +105,12 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
     proof = PROOFS[name]
     reached, goal = proof.goal(found)
     scores = ("strict", "dense", "own") if proof.reward else ("strict", "dense")
-    each = the(graph, "PTSampling", "prompts_per_iteration") * the(graph, "PTSampling", "images_per_prompt")
     return Outcome(
         name, seed, len(metrics), round(sum(one["seconds"] for one in metrics) / 60, 1),
         len(found.values("after", "strict")),
         *({score: measure(score) for score in scores}
           for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
-        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=each * len(metrics),
+        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_each(graph) * len(metrics),
         evaluations=int(sum(one["rollout_evaluations"] + one.get("update_evaluations", 0) for one in metrics)),
         kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")))
 

@@ -1,0 +1,37 @@
+"""Every shipped template that trains, for two small iterations through the real server: it ends, learns and exports."""
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import safetensors.torch
+from posttrain.tools.training import WORKFLOWS, load_workflow, the
+
+SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
+         "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
+         "PTDemoPictures.count": 12, "EmptyLatentImage.batch_size": 1}
+TRAINING = sorted(path.stem for path in WORKFLOWS.glob("*.json") if "PTLoopStart" in path.read_text(encoding="utf-8"))
+
+
+def small(name: str) -> dict:
+    graph = load_workflow(name)
+    kinds = {content["class_type"] for content in graph.values()}
+    return load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_it_trains_and_exports(host, name):
+    graph = small(name)
+    result = host.run(graph)
+    assert result.event == "success", result.text
+    folder = host.base / "output" / "posttrain" / the(graph, "PTLoopStart", "run_name")
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [one["iteration"] for one in metrics] == [1, 2]
+    assert all(math.isfinite(value) for one in metrics for value in one.values() if isinstance(value, float))
+    assert sum(one["updates"] for one in metrics) > 0
+    lora = safetensors.torch.load_file(host.base / "models/loras" / f"{the(graph, 'PTSaveLora', 'file_name')}.safetensors")
+    assert any(value.abs().max() > 0 for key, value in lora.items() if "lora_up" in key or "lora_B" in key)
+    before, after = ([image for node, content in graph.items() if content.get("_meta", {}).get("title") == title
+                      for image in result.outputs[node]["images"]] for title in ("Before training", "After training"))
+    assert before and len(before) == len(after)

@@ -1,0 +1,117 @@
+"""The shipped templates of single trainers: the same demo world and the same loop, learned from in another way."""
+from __future__ import annotations
+
+from .template import Group, Template
+
+OWN_MODEL = """
+**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width, \
+height and steps in *Sampling Settings*.
+"""
+OWN_PICTURES = """
+**Your own model:** replace Demo World by your loaders, and set width and height in *Encode Pairs*.
+"""
+
+NFT = """## Learn to follow prompts, fast
+
+The demo model often draws the wrong number or colour. Here it learns from an exact checker, by **DiffusionNFT**: it is \
+pulled towards its better pictures and away from its worse ones. The fastest way for flow models (SD3, Flux, Lumina), and \
+the pictures may come from any sampler.
+
+1. Press **Run**. On two CPU cores it takes about five minutes.
+2. Watch the reward rise on **Loop End**.
+3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+""" + OWN_MODEL
+
+DDPO = """## Learn to follow prompts, on models of the SD1.5 kind
+
+The classic, for SD1.5, SDXL and others that predict noise. By **DDPO**, every random step of the sampler that led to a \
+better picture becomes likelier.
+
+1. Press **Run**. On two CPU cores it takes about twenty minutes: this tiny UNet costs more than the demo's transformer.
+2. Watch the reward on **Loop End**. It rises slowly, and wanders: the steps of a sampler say little about single choices.
+3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+
+*Random steps* in Sampling Settings are the third to the sixth of eight: there the composition is decided.
+""" + OWN_MODEL
+
+DRAFT = """## Follow a reward's gradient
+
+Where a reward can be differentiated (colours, PickScore, HPS, CLIPScore, aesthetics), nothing has to be tried out: by \
+**DRaFT** its gradient goes through the sampler into the LoRA. Few pictures, a minute, and a strong effect.
+
+1. Press **Run**. On two CPU cores it takes about a minute.
+2. Watch the reward shoot up on **Loop End**.
+3. Look at **After**: more colour, as asked for, whatever the prompt says. This is what gaming a reward looks like.
+
+Stop early, raise *kl_weight* in DRaFT, or use *Reward Ensemble* with a monitor to see when it goes too far. \
+*backprop_steps* 1 changes details and colours, more steps reach the composition.
+""" + OWN_MODEL
+
+DPO = """## Learn from pairs of pictures
+
+Of two pictures of a prompt you prefer one. From some hundred such pairs the model learns your taste, by \
+**Diffusion-DPO**; no reward and no sampling while it trains.
+
+1. Press **Run**. On two CPU cores it takes a few minutes.
+2. Watch **Loop End**: *accuracy* is the share of pairs that the policy orders as you do.
+3. Compare **Before** and **After**.
+
+**Your own pairs:** delete *Demo Pictures* and type your folder's name into *Pairs from Folder*. It holds the folders \
+*win* and *lose* with pictures of the same names, and a *.txt* file with the prompt.
+""" + OWN_PICTURES
+
+KTO = """## Learn from thumbs up and down
+
+Single pictures that you like or dislike, without pairs, by **Diffusion-KTO**.
+
+1. Press **Run**. On two CPU cores it takes a few minutes.
+2. Watch **Loop End**, and compare **Before** and **After**.
+
+**Your own pictures:** delete *Demo Pictures* and type your folder's name into *Pairs from Folder*. It holds the folders \
+*like* and *dislike*, and beside each picture a *.txt* file with its prompt.
+""" + OWN_PICTURES
+
+SPO = """## Step by step preferences
+
+Two pictures differ in many things at once; two candidates for one denoising step differ in little. By **SPO** a judge of \
+half-drawn pictures picks the better and the worse candidate at every random step, and the policy learns from these pairs.
+
+1. Press **Run**. First the judge is trained on pictures of the untrained model: **Step Reward** shows how often it is \
+right on prompts that were held out. Then the loop runs; a few minutes in all on two CPU cores.
+2. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+""" + OWN_MODEL
+
+MAPO = """## Preferences without a reference
+
+**MaPO** learns from the best and the worst picture of each prompt, and never asks the untrained model: cheaper in memory \
+and time than Diffusion-DPO, and free to move further. Nothing holds it back, so stop when it is good.
+
+1. Press **Run**. On two CPU cores it takes a few minutes.
+2. Watch the reward on **Loop End**, and compare **Before** and **After**.
+""" + OWN_MODEL
+
+NOTE = Group("Start here", [["note"]])
+MODEL = Group("1  Model, prompts and reward", [["1"], ["3", "2"]])
+SETTINGS = Group("2  How to sample and train", [["4"], ["5"]])
+KEEP = Group("4  Keep what was learned", [["12", "13"]])
+COMPARE = Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])
+LOOP = "3  The loop: these nodes run in every iteration"
+ONLINE = [[NOTE, MODEL, SETTINGS, KEEP],
+          [Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), COMPARE]]
+FOLDER = [[NOTE, Group("1  Model", [["1"], ["3"]]), Group("2  Pictures, and how to learn", [["25", "26"], ["27"], ["5"]]), KEEP],
+          [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), COMPARE]]
+PICTURE = [["11"], ["21", "22"]]
+
+TRAINING = (
+    Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, ONLINE, PICTURE),
+    Template("learn_to_follow_prompts_ddpo", "Learn to follow prompts on SD1.5 models (DDPO)", DDPO, ONLINE, PICTURE),
+    Template("follow_a_rewards_gradient_draft", "Follow a reward's gradient (DRaFT)", DRAFT, [
+        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["8", "5"]]), KEEP],
+        [Group(LOOP, [["6"], ["10"], ["11"]]), COMPARE]], PICTURE),
+    Template("learn_from_pairs_diffusion_dpo", "Learn from pairs of pictures (Diffusion-DPO)", DPO, FOLDER, PICTURE),
+    Template("learn_from_thumbs_kto", "Learn from thumbs up and down (KTO)", KTO, FOLDER, PICTURE),
+    Template("step_by_step_preferences_spo", "Step by step preferences (SPO)", SPO, [
+        [NOTE, MODEL, SETTINGS, Group("A judge of half-drawn pictures", [["25"], ["26", "27"], ["28", "29"]])],
+        [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),
+    Template("preferences_without_a_reference_mapo", "Preferences without a reference (MaPO)", MAPO, ONLINE, PICTURE),
+)
