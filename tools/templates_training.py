@@ -79,6 +79,8 @@ half-drawn pictures picks the better and the worse candidate at every random ste
 1. Press **Run**. First the judge is trained on pictures of the untrained model: **Step Reward** shows how often it is \
 right on prompts that were held out. Then the loop runs; a few minutes in all on two CPU cores.
 2. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+
+The judge is small and can be gamed: with a learning rate four times as high, or many more iterations, its score soars and the pictures fall apart. Stop early, or wire a reward that looks at the pictures into *judge*.
 """ + OWN_MODEL
 
 MAPO = """## Preferences without a reference
