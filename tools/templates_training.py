@@ -22,16 +22,17 @@ the pictures may come from any sampler.
 3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
 """ + OWN_MODEL
 
-DDPO = """## Learn to follow prompts, on models of the SD1.5 kind
+DDPO = """## Any reward, on models of the SD1.5 kind
 
 The classic, for SD1.5, SDXL and others that predict noise. By **DDPO**, every random step of the sampler that led to a \
-better picture becomes likelier.
+better picture becomes likelier. The reward may be anything that gives a number; here it is the size of the JPEG file, as in \
+the paper: pictures become plain and smooth.
 
-1. Press **Run**. On two CPU cores it takes about twenty minutes: this tiny UNet costs more than the demo's transformer.
-2. Watch the reward on **Loop End**. It rises slowly, and wanders: the steps of a sampler say little about single choices.
+1. Press **Run**. On two CPU cores it takes about five minutes: this tiny UNet costs more than the demo's transformer.
+2. Watch the reward on **Loop End**: it is negative bits per pixel, so up is smaller.
 3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
 
-*Random steps* in Sampling Settings are the third to the sixth of eight: there the composition is decided.
+*Random steps* in Sampling Settings are the third to the sixth of eight: there the picture is decided.
 """ + OWN_MODEL
 
 DRAFT = """## Follow a reward's gradient
@@ -106,7 +107,8 @@ PICTURE = [["11"], ["21", "22"]]
 
 TRAINING = (
     Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, ONLINE, PICTURE),
-    Template("learn_to_follow_prompts_ddpo", "Learn to follow prompts on SD1.5 models (DDPO)", DDPO, ONLINE, PICTURE),
+    Template("any_reward_ddpo", "Any reward on SD1.5 models (DDPO)", DDPO, [
+        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]]), KEEP], ONLINE[1]], PICTURE),
     Template("follow_a_rewards_gradient_draft", "Follow a reward's gradient (DRaFT)", DRAFT, [
         [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["8", "5"]]), KEEP],
         [Group(LOOP, [["6"], ["10"], ["11"]]), COMPARE]], PICTURE),

@@ -57,6 +57,8 @@ PROOFS = {
     # RL on the denoising chain of an eps model
     "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
                   trainer=fast("PTDDPO", learning_rate=6e-4)),
+    "ddpo_files": Proof("DDPO-IS on small files, eps UNet", rises("own"), workflow="any_reward_ddpo",
+                        reward=node("PTRewardJPEG", aim="small files (compressibility)", unit="bits per pixel")),
     "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
                      trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
     "dpok": Proof("DPOK, eps UNet", rises(), iterations(60) | EPS, trainer=fast("PTDPOK", learning_rate=6e-4)),
