@@ -62,8 +62,7 @@ class PTAlignProp(BackpropNode):
         "coefficient": ("FLOAT", {"default": 0.01, "min": 1e-6, "max": 1000.0, "step": 0.001, "round": 1e-6, "tooltip":
                         "Factor of the loss. Matters where gradients are shortened."}),
         "stop_at": ("FLOAT", {"default": 0.0, "min": -1e6, "max": 1e6, "step": 0.01, "tooltip": "When the mean reward of an "
-                    "iteration has reached this, the policy is left as it is for the rest of the run, so that it is not "
-                    "over-trained. 0: never."})}
+                    "iteration has reached this, the run ends, so that the policy is not over-trained. 0: never."})}
 
     def settings(self, target, stop_at, **own):
         from ..trainers.backprop import AlignProp

@@ -36,7 +36,7 @@ class DRaFT:
 class AlignProp:
     """AlignProp (arXiv:2310.03739). truncation: how the number of steps with gradient is drawn, see ``_truncated``;
     target: rewards are pulled to this value, None: up without bound; coefficient: factor of the loss; stop_at: mean
-    reward of an iteration from which the policy is left as it is, None: never."""
+    reward of an iteration at which the run ends, None: never."""
 
     truncation: str = "gaussian"
     target: float | None = None
@@ -95,12 +95,15 @@ def train_draft(policy: Policy, course: Course, settings: DRaFT, optimizer: Opti
 
 
 def train_alignprop(policy: Policy, course: Course, settings: AlignProp, optimizer: Optimizer) -> Policy:
-    """An AlignProp step. Once an iteration's mean reward has reached stop_at, images are still made and scored, but the
-    policy rests."""
+    """An AlignProp step. Once an iteration's mean reward has reached stop_at, "early_stopped" is 1 and the run ends; in a
+    loop that goes on all the same, images are made and scored, but the policy rests."""
     if settings.truncation not in TRUNCATIONS:
         raise ValueError(f"truncation: unknown {settings.truncation!r}; use one of {', '.join(TRUNCATIONS)}")
     highest = policy.memory.get(HIGHEST)
-    if settings.stop_at is not None and highest is not None and highest >= settings.stop_at:
+    def reached(reward: float | None) -> bool:
+        return settings.stop_at is not None and reward is not None and reward >= settings.stop_at
+
+    if reached(highest):
         rested = course.only_look(policy)
         return replace(rested, metrics={**rested.metrics, "early_stopped": 1})
     total = course.sampling.steps
@@ -117,7 +120,7 @@ def train_alignprop(policy: Policy, course: Course, settings: AlignProp, optimiz
     best = mean if highest is None or mean > highest else highest
     # a mean that is no number (every reward failed) is not remembered
     memory = {**policy.memory, HIGHEST: best} if best == best else policy.memory
-    return replace(new, memory=memory, metrics={**new.metrics, "early_stopped": 0})
+    return replace(new, memory=memory, metrics={**new.metrics, "early_stopped": int(reached(mean))})
 
 
 def train_refl(policy: Policy, course: Course, settings: ReFL, optimizer: Optimizer) -> Policy:

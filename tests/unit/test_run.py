@@ -225,3 +225,20 @@ def test_import_is_light():
     code = ("import sys, types, torch; pack = types.ModuleType('posttrain'); pack.__path__ = [sys.argv[1]]; "
             "sys.modules['posttrain'] = pack; import posttrain.trainers.run; print('PIL' in sys.modules)")
     assert subprocess.check_output([sys.executable, "-c", code, str(ROOT)], text=True).strip() == "False"
+
+
+def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
+    """The state is saved, queueing again does nothing, and changed settings go on."""
+    def go(**plan):
+        heard = Heard()
+        with Session(tmp_path, Plan("goal", 9, **plan), Counter(), {"stop_at": len(plan)}, heard) as session:
+            while not session.done:
+                session.advance(session.policy.stepped(early_stopped=int(session.iteration + 1 == 4)))
+        return session, heard
+
+    session, heard = go()
+    assert session.iteration == 4 and files(tmp_path, "goal") == [4]
+    assert "ended early, after iteration 4 of 9" in session.summary and heard.of("end")[0]["status"] == "done"
+    again, heard = go()
+    assert again.iteration == 4 and not heard.of("iteration") and torch.equal(again.policy.value, session.policy.value)
+    assert go(when_exists="continue with changed settings")[0].iteration == 9

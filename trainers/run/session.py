@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from .checkpoints import SaveFailed
-from .folder import CONTINUE, Run
+from .folder import CONTINUE, CONTINUE_CHANGED, Run
 
 SKIPPED = "skipped_updates_in_a_row"
+STOPPED = "early_stopped"  # a trainer's word that what it was to reach is reached
 MOST_SKIPPED = 3
 RECENT = 20        # iterations that the time left is guessed from
 LOG_SECONDS = 10.0
@@ -58,14 +59,14 @@ class Session:
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
                                 "Create Policy")
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
-        self.iteration, self.run, self.summary = 0, None, ""
+        self.iteration, self.run, self.summary, self._ended = 0, None, "", False
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
 
     @property
     def done(self) -> bool:
-        return self.iteration >= self.plan.iterations
+        return self._ended or self.iteration >= self.plan.iterations
 
     @property
     def seconds_left(self) -> float:
@@ -93,9 +94,10 @@ class Session:
         seconds, self._clock = now - self._clock, now
         self.policy, self.iteration = policy, self.iteration + 1
         self._recent.append(seconds)
+        metrics = dict(policy.metrics)
+        self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
-        metrics = dict(policy.metrics)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
             self._attempt("state", self._save)
@@ -135,6 +137,7 @@ class Session:
             self.iteration, tensors, meta = saved
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
+            self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
         self._before = self.iteration
         self.run.update(status="running", iteration=self.iteration, iterations=self.plan.iterations)
         self._tell("start", iteration=self.iteration, iterations=self.plan.iterations)
@@ -182,6 +185,9 @@ class Session:
         run, done, wanted = f"Run '{self.run.name}'", self.iteration, self.plan.iterations
         if failed is not None:
             return f"{run}: {failed}."
+        if status == "done" and self._ended:
+            return (f"{run} ended early, after iteration {done} of {wanted}: the reward that it was to reach is reached. "
+                    f"Saved in {self.run.folder}.")
         if status == "done" and done == self._before:
             return (f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing "
                     "to do. To train on, raise 'iterations'.")

@@ -166,7 +166,8 @@ def test_alignprop_pulls_back_from_beyond_its_target():
 def test_alignprop_stops_early_and_goes_on_when_asked_for_more():
     policy = trained_policy("sd3")
     first, _ = stepped(policy, "sd3", AlignProp(stop_at=-1e6))
-    assert first.step == 1 and first.metrics["early_stopped"] == 0
+    assert first.step == 1 and first.metrics["early_stopped"] == 1
+    assert stepped(policy, "sd3", AlignProp(stop_at=1e6))[0].metrics["early_stopped"] == 0
     rested, images = stepped(first, "sd3", AlignProp(stop_at=-1e6), iteration=1)
     assert rested.step == 1 and rested.metrics["early_stopped"] == 1 and rested.iteration == 2
     assert all(torch.equal(first.bank[k], rested.bank[k]) for k in first.bank)
