@@ -79,9 +79,9 @@ def test_a_guidance_needs_encoded_prompts_and_says_so(host):
 
 def test_settings_changed_under_the_same_name_are_a_question(host):
     assert host.run(spine("changed", 1)).event == "success"
-    result = host.run(spine("changed", 2, **{"5.learning_rate": 5e-4}))
+    result = host.run(spine("changed", 2, **{"5.learning_rate": 7e-4}))
     assert result.event == "error" and "learning_rate" in result.text
-    assert host.run(spine("changed", 2, **{"5.learning_rate": 5e-4,
+    assert host.run(spine("changed", 2, **{"5.learning_rate": 7e-4,
                                           "6.when_run_exists": "continue with changed settings"})).event == "success"
 
 

@@ -43,8 +43,9 @@ def test_ensemble_with_a_monitor_scores_an_image(host):
                                                              "reward_1": ["3", 0], "reward_2": ["5", 0]}}
     result = host.run(scoring(["6", 0], {"3": JPEG, "4": BRIGHT, "5": member, "6": ensemble}), keep=True)
     assert result.event == "success", result.text
-    head, table = shown(result)
+    head, table, about = shown(result)
     assert "mean 0" in head and table.splitlines()[0].split("\t")[1:4] == ["score", "JPEG compressibility", "brightness"]
+    assert "looks at the image alone" in about and "brightness (monitor)" in about
 
 
 def test_a_missing_model_is_one_clear_message_on_its_node(host):
