@@ -65,4 +65,4 @@ def headline(scores: Scores) -> str:
 
 
 def number(value: float) -> str:
-    return "failed" if value != value else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
+    return "failed" if value != value else f"{round(value, 5) + 0.0:.4g}"  # + 0.0: no "-0"

@@ -24,8 +24,8 @@ Pairs of pictures, of which you prefer one: how often does each reward prefer th
 you in 55 of 100 cases teaches mostly something else.
 
 1. Press **Run**. It takes a few seconds.
-2. Read the answer in **Which Reward Agrees With Me?**: the share of pairs, with its 95% interval. *may be chance* means that more pairs are needed. \
-Below it: which rewards go together.
+2. Read the answer in **Which Reward Agrees with Me?**: the share of pairs, with its 95% interval. *may be chance* means \
+that more pairs are needed. Below it: which rewards go together.
 
 Here the right picture of a prompt is preferred to a wrong one. The demo's checker knows the rule, the others only look \
 at colours or at the size of the file.
@@ -60,18 +60,18 @@ REWARDS = (
          Group("1  Pictures and reward", [["1", "2"]]),
          Group("2  The numbers", [["3"]]),
          Group("3  What it likes", [["4"], ["5"]])],
-    ], [["4"], ["5"]], {"note": (420, 520), "3": (420, 620), "4": (420, 620), "5": (420, 620)}),
+    ], [["4"], ["5"]], {"note": (420, 380), "3": (420, 620), "4": (420, 620), "5": (420, 620)}),
     Template("which_reward_agrees_with_me", "Which reward agrees with me", AGREES, [
         [Group("Start here", [["note"]]),
          Group("1  Pairs: which picture is better?", [["1", "2"]]),
          Group("2  The rewards to compare", [["3"], ["4", "5"], ["6"]]),
          Group("3  The answer", [["7"]])],
-    ], [["7"]], {"note": (420, 600), "7": (620, 420)}),
+    ], [["7"]], {"note": (420, 440), "7": (620, 420)}),
     Template("ensemble_with_veto", "Ensemble with veto", VETO, [
         [Group("Start here", [["note"]]),
          Group("1  Pictures to score", [["1", "2"], ["3"], ["4"], ["5"]])],
         [Group("2  The members and their parts", [["6"], ["7", "8"], ["9", "10"]]),
          Group("3  The ensemble", [["11"], ["12", "13"]]),
          Group("4  What each of them thinks", [["14"]])],
-    ], [["14"]], {"note": (420, 620), "11": (400, 420), "14": (1000, 760)}),
+    ], [["14"]], {"note": (420, 420), "11": (400, 340), "14": (960, 690)}),
 )

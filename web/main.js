@@ -59,6 +59,6 @@ app.registerExtension({
   nodeCreated(node) {
     translateNode(node);
     if (drivesRun(node)) addRunView(node, openRun);
-    else if (node.comfyClass?.startsWith("PT") && node.constructor.nodeData?.output_node) addTextView(node);
+    else if (node.comfyClass?.startsWith("PT")) addTextView(node);
   },
 });
