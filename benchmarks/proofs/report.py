@@ -75,5 +75,5 @@ def plot(title: str, runs: list[dict], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small", loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     pyplot.close(figure)
