@@ -111,7 +111,7 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
         *({score: measure(score) for score in scores}
           for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
         goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_each(graph) * len(metrics),
-        evaluations=int(sum(one["rollout_evaluations"] + one.get("update_evaluations", 0) for one in metrics)),
+        evaluations=int(sum(one.get("rollout_evaluations", 0) + one.get("update_evaluations", 0) for one in metrics)),
         kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")))
 
 
