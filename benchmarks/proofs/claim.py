@@ -1,6 +1,8 @@
 """A claim of learning: what is trained, from which workflow, and what must come out."""
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -81,3 +83,8 @@ class Proof:
         kinds = {content["class_type"] for content in graph.values()}
         there = {place: value for place, value in everywhere.items() if place.split(".")[0] in kinds}
         return load_workflow(graph, self.changes | there | changes)
+
+    def recipe(self) -> str:
+        """Short name of what is trained, the same for all seeds: runs of another recipe say nothing about this claim."""
+        text = json.dumps([self.graph("any run", 0, {}), self.reward], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

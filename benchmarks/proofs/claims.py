@@ -37,15 +37,15 @@ PROOFS = {
     # RL on flow models, with likelihoods
     "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(140, **{"PTFlowGRPO.decay_steps": 280})),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
-    "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(100, **{
-        "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0, "PTFlowGRPO.decay_steps": 200})),
-    "grpo_guard": Proof("GRPO-Guard", rises(), iterations(40, **{
+    "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(80, **{
+        "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0})),
+    "grpo_guard": Proof("GRPO-Guard", rises(), iterations(30, **{
         "PTFlowGRPO.trust": "guard", "PTFlowGRPO.clip_range": 0.0})),
-    "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(40, **{
+    "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(30, **{
         "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
-    "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(40, **{
+    "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(30, **{
         "PTSampling.transition": "dance_sde", "PTSampling.noise_level": 0.3})),
-    "flow_cps": Proof("Flow-CPS", rises(), iterations(40, **{
+    "flow_cps": Proof("Flow-CPS", rises(), iterations(30, **{
         "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
     # RL on flow models, without likelihoods
     "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
@@ -53,7 +53,7 @@ PROOFS = {
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTAWM", levels=4)),
     "dgpo": Proof("DGPO", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTDGPO")),
-    "rwr": Proof("Reward-weighted regression", rises(), iterations(30) | NO_NOISE, trainer=fast("PTRWR")),
+    "rwr": Proof("Reward-weighted regression", rises(), iterations(25) | NO_NOISE, trainer=fast("PTRWR")),
     # RL on the denoising chain of an eps model
     "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
                   trainer=fast("PTDDPO", learning_rate=6e-4)),
@@ -65,10 +65,10 @@ PROOFS = {
     # preferences, from the policy's own images
     "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(80) | NO_NOISE, trainer=fast("PTDiffusionDPO"),
                  feedback=node("PTPreferences")),
-    "kto": Proof("Online Diffusion-KTO", rises(), iterations(30) | NO_NOISE, trainer=fast("PTKTO"),
+    "kto": Proof("Online Diffusion-KTO", rises(), iterations(20) | NO_NOISE, trainer=fast("PTKTO"),
                  feedback=node("PTLabels")),
     "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
-    "d3po": Proof("D3PO", rises(), iterations(40), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
+    "d3po": Proof("D3PO", rises(), iterations(30), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
     "spo": Proof("SPO with a step reward trained in the graph", rises(), workflow="step_by_step_preferences_spo"),
     "spo_verifier": Proof("SPO, candidates judged by the verifier", rises(), few(40), trainer=fast("PTSPO"),
                           wiring=partial(compare_steps, candidates=4, threshold=0.0, sharpness=5.0)),

@@ -17,7 +17,7 @@ from tools.training import Progress, clock, train
 
 from .claims import PROOFS
 from .graphs import images_each
-from .report import write_report
+from .report import known_outcomes, write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")
 
@@ -27,7 +27,8 @@ class Outcome:
     """One run of a proof. Rates and gains are [mean, standard error]; rewards: per iteration, on training prompts.
 
     images: held-out ones, before and after each; seen: images that the training made; evaluations: of the network, each
-    of one image, in rollouts and updates; kl: to the reference, at the end; diversity: before and after.
+    of one image, in rollouts and updates; kl: to the reference, at the end; diversity: before and after; recipe: see
+    ``Proof.recipe``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Outcome:
     evaluations: int
     kl: float | None
     diversity: tuple[float, float]
+    recipe: str
 
 
 def main(arguments: list[str]) -> int:
@@ -56,13 +58,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, default=306, help="held-out images before and after (default: 306)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE",
                         help="change an input of the workflow, for a try; nothing is written to docs then")
+    parser.add_argument("--missing", action="store_true", help="only the runs that docs/proof.json does not have yet")
     parser.add_argument("--resume", action="store_true", help="go on with the runs of an interrupted prove")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.name) - set(PROOFS):
         parser.error(f"no proof {', '.join(unknown)}; there are {', '.join(PROOFS)}")
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in chosen.set)}
     changes["PTLoopStart.when_run_exists"] = "continue" if chosen.resume else "start over"
-    jobs = [(name, seed) for seed in range(chosen.seeds) for name in chosen.name or PROOFS]
+    there = reported() if chosen.missing else set()
+    jobs = [(name, seed) for seed in range(chosen.seeds) for name in chosen.name or PROOFS if (name, seed) not in there]
     print(f"{len(jobs)} runs, {chosen.jobs} at a time", flush=True)
     outcomes: list[dict] = []
     with ThreadPoolExecutor(chosen.jobs) as pool:
@@ -75,6 +79,12 @@ def main(arguments: list[str]) -> int:
             if not chosen.set:  # with other settings than the claims' own it is an experiment
                 write_report(outcomes, PROOFS)
     return 0 if len(outcomes) == len(jobs) and all(one["reached"] for one in outcomes) else 1
+
+
+def reported() -> set[tuple[str, int]]:
+    """(claim, seed) of the runs that the page has, of the claims as they are now."""
+    return {(name, run["seed"]) for name, runs in known_outcomes().items() for run in runs
+            if name in PROOFS and run["recipe"] == PROOFS[name].recipe()}
 
 
 def prove(name: str, seed: int, changes: dict[str, object], images: int) -> Outcome:
@@ -112,7 +122,7 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
           for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
         goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_each(graph) * len(metrics),
         evaluations=int(sum(one.get("rollout_evaluations", 0) + one.get("update_evaluations", 0) for one in metrics)),
-        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")))
+        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")), recipe=proof.recipe())
 
 
 if __name__ == "__main__":

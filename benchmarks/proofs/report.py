@@ -12,11 +12,21 @@ DATA, PAGE = DOCS / "proof.json", DOCS / "proof.md"
 START, END = "<!-- table: written by develop.py prove -->", "<!-- end of table -->"
 
 
+def known_outcomes() -> dict[str, list[dict]]:
+    """The runs that the page reports, by claim."""
+    return json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+
+
 def write_report(outcomes: list[dict], proofs: dict) -> Path:
-    """Puts the outcomes in the place of older ones of the same name, and draws the page anew. Returns the page."""
-    known = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    """Puts the outcomes in the place of older ones of the same seed or of another recipe, and draws the page anew.
+    Returns the page."""
+    known = known_outcomes()
     for name in {outcome["name"] for outcome in outcomes}:
-        known[name] = sorted((outcome for outcome in outcomes if outcome["name"] == name), key=lambda one: one["seed"])
+        new = {outcome["seed"]: outcome for outcome in outcomes if outcome["name"] == name}
+        recipes = {outcome["recipe"] for outcome in new.values()}
+        kept = [outcome for outcome in known.get(name, ()) if outcome["recipe"] in recipes]
+        merged = {outcome["seed"]: outcome for outcome in kept} | new
+        known[name] = [merged[seed] for seed in sorted(merged)]
         plot(proofs[name].title, known[name], DOCS / "images" / f"proof_{name}.svg")
     DATA.write_text(json.dumps(known, indent=1), encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")

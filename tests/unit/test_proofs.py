@@ -9,7 +9,7 @@ from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.tools.host import ROOT
 
 sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
-from benchmarks.proofs import report
+from benchmarks.proofs import prove, report
 from benchmarks.proofs.claim import gains, reaches, rises, stays
 from benchmarks.proofs.claims import PROOFS
 from tools.evaluate import Evaluation, Group
@@ -66,13 +66,18 @@ def outcome(name: str, seed: int, reached: bool, *own: str) -> dict:
     return dict(name=name, seed=seed, iterations=3, minutes=2.0, images=306, before={s: (0.5, 0.02) for s in scores},
                 after={s: (0.8 + 0.1 * seed, 0.02) for s in scores}, gain={s: (0.3 + 0.1 * seed, 0.03) for s in scores},
                 goal="25 points or more", reached=reached, rewards=[0.5, 0.6, 0.8], seen=768, evaluations=10**6, kl=None,
-                diversity=(0.2, 0.1))
+                diversity=(0.2, 0.1), recipe=PROOFS[name].recipe())
 
 
-def test_the_report_shows_failures_too_and_keeps_the_other_claims(tmp_path, monkeypatch):
+@pytest.fixture
+def empty_report(tmp_path, monkeypatch):
     for name, place in (("DOCS", tmp_path), ("DATA", tmp_path / "proof.json"), ("PAGE", tmp_path / "proof.md")):
         monkeypatch.setattr(report, name, place)
     report.PAGE.write_text(f"Before.\n{report.START}\nold\n{report.END}\nAfter.\n")
+    return tmp_path
+
+
+def test_the_report_shows_failures_too_and_keeps_the_other_claims(empty_report):
     report.write_report([outcome("nft", 1, False), outcome("nft", 0, True)], PROOFS)
     report.write_report([outcome("draft_1", 0, True, "own")], PROOFS)
     page = report.PAGE.read_text()
@@ -80,4 +85,22 @@ def test_the_report_shows_failures_too_and_keeps_the_other_claims(tmp_path, monk
     assert "80.0% / 90.0%" in nft and "+30.0 ± 3.0 / +40.0 ± 3.0" in nft and "reached / **not reached**" in nft
     assert "0.5 to 0.8 (+0.3 ± 0.03)" in draft and page.startswith("Before.") and page.rstrip().endswith("After.")
     assert set(json.loads(report.DATA.read_text())) == {"nft", "draft_1"}
-    assert {path.name for path in (tmp_path / "images").iterdir()} == {"proof_nft.svg", "proof_draft_1.svg"}
+    assert {path.name for path in (empty_report / "images").iterdir()} == {"proof_nft.svg", "proof_draft_1.svg"}
+
+
+def test_seeds_come_together_run_by_run_but_never_two_recipes(empty_report):
+    report.write_report([outcome("nft", 0, True)], PROOFS)
+    report.write_report([outcome("nft", 2, True)], PROOFS)
+    assert [run["seed"] for run in report.known_outcomes()["nft"]] == [0, 2]
+    assert prove.reported() == {("nft", 0), ("nft", 2)}
+    report.write_report([outcome("nft", 1, True) | {"recipe": "another"}], PROOFS)
+    assert [run["seed"] for run in report.known_outcomes()["nft"]] == [1]
+    assert prove.reported() == set()
+
+
+def test_a_recipe_is_the_same_for_all_seeds_and_another_for_other_settings():
+    import dataclasses
+
+    proof = PROOFS["nft"]
+    assert len({PROOFS[name].recipe() for name in PROOFS}) == len(PROOFS)
+    assert dataclasses.replace(proof, changes=proof.changes | {"PTSampling.steps": 9}).recipe() != proof.recipe()
