@@ -1,6 +1,7 @@
 """Rollout: samples images with the policy and keeps what a trainer needs."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from .policy.latents import latent_shape, to_images
 from .policy.network import Network, open_policy, sigmas_of
 from .policy.value import Policy
 from .prompts import PromptSet
-from .sampling import Samples, Sampling, chosen_samples, noisy_range, resolved_transition
+from .sampling import SampleNoise, Samples, Sampling, chosen_samples, noisy_range, resolved_transition
 from .transitions import TRANSITIONS, deterministic, log_prob, sample, transition_named
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
@@ -79,15 +80,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         plan = plan_of(net, sampling, iteration)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
-        chunks = list(range(0, len(samples), sampling.batch_size))
-        done: list[_Chunk] = []
-        for number, at in enumerate(chunks):
-            rows = slice(at, at + sampling.batch_size)
-            report = None
-            if progress is not None:
-                def report(step, x0, number=number):
-                    progress(number * sampling.steps + step, len(chunks) * sampling.steps, x0[:1])
-            done.append(_sample_chunk(net, bank, prompts, samples, rows, shape, sampling, plan, report))
+        done = _Sampler(net, bank, prompts, samples, sampling, plan, shape, progress).chunks()
         evaluations = net.evaluations
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
@@ -146,28 +139,69 @@ def plan_of(net: Network, sampling: Sampling, iteration: int) -> Plan:
     return Plan(net.sigmas(sampling.scheduler, sampling.steps), noisy, name, strength, step, deterministic())
 
 
-def _sample_chunk(net: Network, bank, prompts, samples: Samples, rows: slice, shape, sampling: Sampling, plan: Plan,
-                  report) -> _Chunk:
-    (first, end), noise, index = plan.noisy, samples.noise(rows), samples.index[rows]
-    x = net.start(noise.start(shape).to(net.device), float(plan.sigmas[0]))
-    states, log_probs, means = [], [], []
-    for i in range(sampling.steps):
-        net.check_cancelled()
-        sigma, sigma_next = (plan.sigmas[k].to(x.device).expand(len(x)) for k in (i, i + 1))
-        x0 = net.denoise(x, sigma, prompts, index, sampling.guidance, bank)
-        if first <= i < end:
-            step = plan.noisy_step(net.path, x, x0, sigma, sigma_next)
+class _Sampler:
+    """All samples of a rollout, a batch at a time. Images of a prompt that start alike are one until the first random
+    step, so that part is computed once for all of them."""
+
+    def __init__(self, net: Network, bank, prompts: PromptSet, samples: Samples, sampling: Sampling, plan: Plan, shape,
+                 progress: Progress | None):
+        self.net, self.bank, self.prompts, self.samples = net, bank, prompts, samples
+        self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
+        self.alike = sampling.images_per_prompt if sampling.same_start and plan.noisy[0] else 1
+        self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
+        self.calls = 0
+
+    def chunks(self) -> list[_Chunk]:
+        count, size = len(self.samples), self.sampling.batch_size
+        self.total = (self.shared_steps * math.ceil(count / self.alike / size)
+                      + (self.sampling.steps - self.shared_steps) * math.ceil(count / size))
+        shared = self._shared(range(0, count, self.alike)) if self.shared_steps else None
+        return [self._chunk(slice(at, at + size), shared) for at in range(0, count, size)]
+
+    def _shared(self, first_rows: range) -> torch.Tensor:
+        """[P, C, H, W]: each prompt's state before the first random step."""
+        states = []
+        for rows in torch.tensor(first_rows).split(self.sampling.batch_size):
+            x, index = self._start(self.samples.noise(rows)), self.samples.index[rows]
+            for i in range(self.shared_steps):
+                x = self._quiet(x, self._denoise(x, i, index), i)
+            states.append(x)
+        return torch.cat(states)
+
+    def _chunk(self, rows: slice, shared: torch.Tensor | None) -> _Chunk:
+        (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
+        x = self._start(noise) if shared is None else shared.repeat_interleave(self.alike, 0)[rows]
+        states, log_probs, means = [], [], []
+        for i in range(self.shared_steps, self.sampling.steps):
+            x0 = self._denoise(x, i, index)
+            if not first <= i < end:
+                x = self._quiet(x, x0, i)
+                continue
+            step = self.plan.noisy_step(self.net.path, x, x0, *self._levels(x, i))
             if i == first:
                 states.append(x.cpu())
-            x = sample(step, noise.next(shape).to(x.device))
+            x = sample(step, noise.next(self.shape).to(x.device))
             states.append(x.cpu())
             means.append(step.mean.cpu())
-            log_probs.append(log_prob(x, step, TRANSITIONS[plan.transition].form).cpu())
-        else:
-            x = plan.quiet_step(net.path, x, x0, sigma, sigma_next).mean
-        if report is not None:
-            report(i + 1, x0)
-    return _Chunk(x.cpu(), states, log_probs, means)
+            log_probs.append(log_prob(x, step, TRANSITIONS[self.plan.transition].form).cpu())
+        return _Chunk(x.cpu(), states, log_probs, means)
+
+    def _start(self, noise: SampleNoise) -> torch.Tensor:
+        return self.net.start(noise.start(self.shape).to(self.net.device), float(self.plan.sigmas[0]))
+
+    def _levels(self, x: torch.Tensor, i: int) -> list[torch.Tensor]:
+        return [self.plan.sigmas[k].to(x.device).expand(len(x)) for k in (i, i + 1)]
+
+    def _quiet(self, x: torch.Tensor, x0: torch.Tensor, i: int) -> torch.Tensor:
+        return self.plan.quiet_step(self.net.path, x, x0, *self._levels(x, i)).mean
+
+    def _denoise(self, x: torch.Tensor, i: int, index: torch.Tensor) -> torch.Tensor:
+        self.net.check_cancelled()
+        x0 = self.net.denoise(x, self._levels(x, i)[0], self.prompts, index, self.sampling.guidance, self.bank)
+        self.calls += 1
+        if self.progress is not None:
+            self.progress(self.calls, self.total, x0[:1])
+        return x0
 
 
 def _trajectory(chunks: list[_Chunk], plan: Plan) -> Trajectory | None:

@@ -19,7 +19,7 @@ class Sampling:
     ddim for the others); noise_level: the transition's strength (0 with "auto": 0.7 for flow_sde, 1 for ddim);
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
     window: whether that range stays, jumps or moves with the iteration; same_start: one starting noise for all images
-    of a prompt; batch_size: images evaluated at once.
+    of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
     """
 
     steps: int = 10
@@ -108,7 +108,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
-    def noise(self, rows: slice) -> SampleNoise:
+    def noise(self, rows: slice | torch.Tensor) -> SampleNoise:
         return SampleNoise(self.seeds[rows], None if self.starts is None else self.starts[rows])
 
 

@@ -107,6 +107,22 @@ def test_a_window_keeps_only_its_steps_and_costs_only_them():
     assert new.metrics["update_evaluations"] == 8 * 2, "a step outside the window is not evaluated again"
 
 
+def test_images_that_start_alike_are_computed_once_up_to_the_window():
+    """Four images of each of two prompts: the three steps before the window cost two evaluations each, not eight."""
+    reports = []
+    policy = trained_policy("sd3")
+    settings = replace(SMALL, steps=6, first_noisy_step=3, noisy_steps=2, same_start=True, batch_size=3)
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), settings, 0, progress=lambda *now: reports.append(now[:2]))
+    assert run.evaluations == 2 * 3 + 8 * 3
+    assert reports == [(call, 3 + 3 * 3) for call in range(1, 13)], "the progress counts calls of the network"
+    start = run.trajectory.states[:, 0]
+    assert torch.equal(start[0], start[3]) and torch.equal(start[4], start[7]) and not torch.equal(start[0], start[4])
+    alone = rollout(policy, prompts_for("sd3"), PlainVAE(), replace(settings, images_per_prompt=1), 0)
+    torch.testing.assert_close(start[::4], alone.trajectory.states[:, 0], rtol=1e-4, atol=1e-4)
+    new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(watch_kl=False), Optimizer()))
+    assert new.metrics["ratio_largest_change"] == 0 and new.metrics["update_evaluations"] == 8 * 2
+
+
 def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
     policy, run = made("sd3", transition="deterministic")
     assert run.trajectory is None
