@@ -86,5 +86,7 @@ class Proof:
 
     def recipe(self) -> str:
         """Short name of what is trained, the same for all seeds: runs of another recipe say nothing about this claim."""
-        text = json.dumps([self.graph("any run", 0, {}), self.reward], sort_keys=True)
+        graph = self.graph("any run", 0, {})
+        wired = {name: [content["class_type"], content["inputs"]] for name, content in graph.items()}  # titles do not count
+        text = json.dumps([wired, self.reward], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
