@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,7 @@ from .rollout import Rollout
 from .sampling import generator
 from .transitions import TRANSITIONS, Gaussian, gaussian_kl, log_prob, transition_named
 from .update import Optimizer, update
+from .value_baseline import VALUE, value_baseline
 
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
@@ -50,11 +51,16 @@ class DDPO:
 
 @dataclass(frozen=True)
 class DPOK:
-    """Settings of DPOK (arXiv:2305.16381): weights of the reward term and of the KL to the reference."""
+    """Settings of DPOK (arXiv:2305.16381): weights of the reward term and of the KL to the reference.
+
+    value_steps: optimizer steps in which the value baseline learns from each rollout, see value_baseline.py; the reward
+    minus what it expected then takes the place of the advantages. 0: no baseline, the advantages as they come.
+    """
 
     clip_range: float = 1e-4
     reward_weight: float = 100.0
     kl_weight: float = 0.01
+    value_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,7 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
     A batch is never cut otherwise than it was sampled, since a network's answer depends on it in the last digits;
     batches without a used sample are left out. ValueError where the rollout has nothing to train on.
     """
-    if rollout.trajectory is None:
-        raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
-                         "above 0 (eta 1 for noise-prediction models) in the sampling settings")
+    _check_likelihood(rollout)
     if len(rollout.index) != len(advantages.values):
         raise ValueError(f"advantages: {len(advantages.values)} values for {len(rollout.index)} samples; connect the "
                          "scores of this very rollout")
@@ -89,6 +93,12 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
     shuffled = [starts[int(k)] for k in order]
     parts = [shuffled[k::updates] for k in range(min(updates, len(shuffled)))]
     return [_steps_of_update(rollout, advantages, part) for part in parts]
+
+
+def _check_likelihood(rollout: Rollout) -> None:
+    if rollout.trajectory is None:
+        raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
+                         "above 0 (eta 1 for noise-prediction models) in the sampling settings")
 
 
 def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]) -> list[Step]:
@@ -123,7 +133,8 @@ class Replayed:
     kl: torch.Tensor | None
 
 
-def _replayed(net: Network, bank: Bank, rollout: Rollout, advantages: Advantages, micro: Step, want_kl: bool) -> Replayed:
+def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
+    """advantage: [B, S], of each sample in each random step."""
     trajectory, used = rollout.trajectory, micro.used.to(net.device)
     now = replay(net, bank, rollout, micro)
     reached, old_mean, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
@@ -137,22 +148,27 @@ def _replayed(net: Network, bank: Bank, rollout: Rollout, advantages: Advantages
     return Replayed(
         mean=now.mean[used], old_mean=old_mean[used], std=now.std[used], delta=delta.expand(micro.size),
         log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
-        advantage=advantages.values[micro.rows].to(net.device, torch.float32)[used], kl=kl)
+        advantage=advantage[micro.rows, micro.step].to(net.device, torch.float32)[used], kl=kl)
 
 
 LossOf = Callable[[Replayed], KLPolicyLoss | PolicyLoss | FlowDPPOLoss]
 
 
 def _train(policy: Policy, rollout: Rollout, advantages: Advantages, optimizer: Optimizer, loss_of: LossOf, *,
-           beta: float, watch_kl: bool, progress: Callable | None) -> Policy:
+           beta: float, watch_kl: bool, progress: Callable | None, each_step: torch.Tensor | None = None) -> Policy:
+    """each_step: [B, S] advantages of each random step, where they are not those of the whole image."""
+    steps = steps_of(rollout, advantages, optimizer.updates)
+    if each_step is None:
+        each_step = advantages.values[:, None].expand(-1, rollout.trajectory.steps)
+
     def evaluate(net, bank, micro):
-        now = _replayed(net, bank, rollout, advantages, micro, bool(beta) or (watch_kl and micro.watched))
+        now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
         out = loss_of(now)
         report = {"ratio_mean": float(out.ratio.mean()), "ratio_largest_change": float((out.ratio - 1).abs().max()),
                   "clip_fraction": float(getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))}
         return out.loss, report if now.kl is None else report | {"kl": float(now.kl.detach().mean())}
 
-    return update(policy, steps_of(rollout, advantages, optimizer.updates), evaluate, optimizer, progress=progress)
+    return update(policy, steps, evaluate, optimizer, progress=progress)
 
 
 def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: FlowGRPO,
@@ -189,12 +205,27 @@ def train_ddpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
 
 def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, settings: DPOK, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
-    """A DPOK step on this rollout, its advantages in the place of the reward minus its baseline."""
+    """A DPOK step on this rollout, its advantages or those of the value baseline. ValueError names what does not fit."""
     _check(settings.clip_range, settings.kl_weight)
-    return _train(policy, rollout, advantages, optimizer,
-                  lambda now: dpok_loss(now.log_prob, now.old_log_prob, now.advantage, settings.clip_range, now.kl,
-                                        settings.kl_weight, settings.reward_weight),
-                  beta=settings.kl_weight, watch_kl=True, progress=progress)
+    if not (settings.reward_weight > 0 and math.isfinite(settings.reward_weight)):
+        raise ValueError(f"reward weight: {settings.reward_weight} must be above 0; 100 is usual")
+    if settings.value_steps < 0:
+        raise ValueError(f"value steps: {settings.value_steps} is not possible; choose 0 (no baseline) or more")
+
+    def trained(advantages: Advantages, each_step: torch.Tensor | None = None) -> Policy:
+        return _train(policy, rollout, advantages, optimizer,
+                      lambda now: dpok_loss(now.log_prob, now.old_log_prob, now.advantage, settings.clip_range, now.kl,
+                                            settings.kl_weight, settings.reward_weight),
+                      beta=settings.kl_weight, watch_kl=True, progress=progress, each_step=each_step)
+
+    if not settings.value_steps:
+        return trained(advantages)
+    _check_likelihood(rollout)
+    rewards = advantages.rewards
+    expected, value, report, cost = value_baseline(policy, rollout, rewards, settings.value_steps)
+    new = trained(replace(advantages, weight=rewards.isfinite()), rewards[:, None] - expected)
+    report["update_evaluations"] = new.metrics["update_evaluations"] + cost
+    return replace(new, anchors={**new.anchors, VALUE: value}, metrics=new.metrics | report)
 
 
 def _check(clip_range: float, beta: float) -> None:

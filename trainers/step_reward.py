@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from ..rewards.base import Scores, summary
 from .forward_process import check_levels
+from .head import TRAINED, head, head_inputs, new_head
 from .losses.bradley_terry import choice_loss
 from .paths import Path
 from .policy.features import block_features, feature_blocks
@@ -24,7 +24,7 @@ from .prompts import PromptSet
 from .rollout import Rollout
 from .sampling import generator
 
-HIDDEN, BATCH, RATE, DECAY = 64, 256, 1e-3, 1.0
+BATCH, RATE, DECAY = 256, 1e-3, 1.0
 NOISE, SCORED_AT = (0.05, 0.9), (0.1, 0.4)  # shares of noise: trained on, and used for finished images
 HELD_OUT = 0.2  # share of the prompts that the accuracy is measured on
 
@@ -57,7 +57,7 @@ class StepReward:
     def scores(self, net: Network, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
         """[B] float32 on the CPU, higher = better; comparable for states of the same prompt and noise level only."""
         features = block_features(net, self.blocks, x, sigma, prompts, index)
-        return head(self.weights, _inputs(features, noise_share(net.path, sigma)).cpu())
+        return head(self.weights, head_inputs(features, noise_share(net.path, sigma)).cpu())
 
     def summary(self) -> str:
         if self.accuracy["all"] != self.accuracy["all"]:
@@ -72,16 +72,6 @@ def noise_share(path: Path, sigma: torch.Tensor) -> torch.Tensor:
     """[B] in 0..1: how much of a state is noise."""
     a, s = path.coefficients(sigma)
     return s / (a + s)
-
-
-def head(weights: Bank, inputs: torch.Tensor) -> torch.Tensor:
-    """[B, F + 1] -> [B]."""
-    normal = (inputs - weights["mean"]) / weights["std"]
-    return F.linear(F.silu(F.linear(normal, weights["in.weight"], weights["in.bias"])), weights["out.weight"])[:, 0]
-
-
-def _inputs(features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    return torch.cat([features, share[:, None].to(features)], 1)
 
 
 def sigma_at(path: Path, share: torch.Tensor) -> torch.Tensor:
@@ -147,7 +137,7 @@ def train_step_reward(policy: Policy, rollout: Rollout, states: Callable[[Path],
             if progress is not None:
                 progress(number + 1, len(bundles))
         share = noise_share(net.path, given.sigma)
-    inputs = _inputs(torch.cat(parts), share)
+    inputs = head_inputs(torch.cat(parts), share)
     held_out = _held_out(given, rollout)
     weights = _trained_head(inputs, given.winner[~held_out], given.loser[~held_out], rounds)
     return StepReward(blocks, weights, _accuracy(weights, inputs, share, given, held_out), int((~held_out).sum()))
@@ -163,11 +153,8 @@ def _held_out(states: States, rollout: Rollout) -> torch.Tensor:
 
 def _trained_head(inputs: torch.Tensor, winner: torch.Tensor, loser: torch.Tensor, rounds: int) -> Bank:
     random = generator(0, 16)
-    std, mean = torch.std_mean(inputs, 0)
-    weights = {"mean": mean, "std": std.clamp_min(1e-4),
-               "in.weight": torch.randn(HIDDEN, inputs.shape[1], generator=random) / inputs.shape[1] ** 0.5,
-               "in.bias": torch.zeros(HIDDEN), "out.weight": torch.randn(1, HIDDEN, generator=random) / HIDDEN ** 0.5}
-    leaves = [weights[name].requires_grad_(True) for name in ("in.weight", "in.bias", "out.weight")]
+    weights = new_head(inputs, random)
+    leaves = [weights[name].requires_grad_(True) for name in TRAINED]
     adam = torch.optim.AdamW(leaves, lr=RATE, weight_decay=DECAY)
     with torch.enable_grad():
         for _ in range(rounds):

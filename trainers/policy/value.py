@@ -20,10 +20,10 @@ class Policy:
     """The user's MODEL with a LoRA bank, and all that training needs to go on.
 
     model: the user's own MODEL; never modified. bank: "<layer>.lora_A" and ".lora_B", float32 on the CPU.
-    ema: a running mean of the bank, if the trainer keeps one. anchors: other banks by name (the behaviour policy of
-    some trainers). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and ".exp_avg_sq". step: optimizer steps
-    made. metrics: the report of the last train step. memory: whatever a feedback rule carries between iterations
-    (JSON-serialisable). iteration: train steps made.
+    ema: a running mean of the bank, if the trainer keeps one. anchors: other weights by name (the behaviour policy of
+    some trainers, the value baseline of DPOK). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and
+    ".exp_avg_sq". step: optimizer steps made. metrics: the report of the last train step. memory: whatever a feedback
+    rule carries between iterations (JSON-serialisable). iteration: train steps made.
     """
 
     model: ModelPatcher
