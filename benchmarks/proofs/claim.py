@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from tools.evaluate import Evaluation
+from tools.graphs import shuffle_rewards, swap_feedback, swap_reward, swap_trainer
 from tools.training import load_workflow
-
-from .graphs import shuffle_rewards, swap_feedback, swap_reward, swap_trainer
 
 Verdict = tuple[bool, str]
 Goal = Callable[[Evaluation], Verdict]

@@ -7,9 +7,9 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
+from tools.graphs import compare_steps, learn_through_reward
 
 from .claim import Proof, gains, reaches, rises, stays
-from .graphs import compare_steps, learn_through_reward
 
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
        "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2,

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from tools.evaluate import Evaluation, evaluate, picture
+from tools.graphs import images_each
 from tools.host import Host
 from tools.training import Progress, clock, train
 
 from .claims import PROOFS
-from .graphs import images_each
 from .report import known_outcomes, write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")

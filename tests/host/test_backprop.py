@@ -73,12 +73,6 @@ def test_a_stopped_and_resumed_run_is_the_run_that_never_stopped(host):
     assert same(weights(host, "align"), weights(host, "align resumed"))
 
 
-@pytest.mark.parametrize("trainer", ["PTReFL", "PTDRTune"])
-def test_another_algorithm_is_another_trainer_node(host, trainer):
-    done(host.run(wired(f"with {trainer}", 1, trainer)))
-    assert any(bool(v.any()) for k, v in weights(host, f"with {trainer}").items() if "lora_B" in k)
-
-
 GRPO = node("PTFlowGRPO", **OPTIMIZER, clip_range=1e-4, trust="clipped ratio", beta=0.0, watch_kl=False)
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import torch
 from posttrain.tests.host.spine_graph import MODEL, TRAINED, latents, same, sampled, spine, weights
 
@@ -67,17 +66,3 @@ def test_cancel_keeps_the_policy_and_leaves_the_model_alone(host):
     done(host.run(after))
     assert torch.equal(latents(host, "before_cancel"), latents(host, "after_cancel"))
     done(host.run(spine("cancelled", 3)))
-
-
-@pytest.mark.parametrize("trainer, settings", [
-    ("PTNFT", {"beta": 1.0, "levels": 2, "kl_weight": 0.0, "old_start": 0, "old_rate": 0.001, "old_ceiling": 0.5}),
-    ("PTAWM", {"weighting": "ghuber", "clip_range": 1.0, "ema_beta": 1.0, "beta": 0.001, "levels": 2}),
-    ("PTDGPO", {"beta": 100.0, "clip_range": 0.001, "kl_weight": 0.001, "levels": 2}),
-    ("PTRWR", {"sharpness": 5.0, "among": "each prompt", "levels": 2}),
-    ("PTDDPO", {"clip_range": 1e-4, "watch_kl": True}),
-    ("PTDPOK", {"clip_range": 1e-4, "reward_weight": 100.0, "kl_weight": 0.01})])
-def test_another_algorithm_is_another_trainer_node(host, trainer, settings):
-    graph = spine(f"with {trainer}", 2)
-    graph["5"] = {"class_type": trainer, "inputs": {"learning_rate": 1e-3, "updates_per_rollout": 1, **settings}}
-    done(host.run(graph))
-    assert any(bool(v.any()) for k, v in weights(host, f"with {trainer}").items() if "lora_B" in k)

@@ -1,5 +1,6 @@
-"""Nodes that only the tests use: a tiny policy, a body of plain steps, and one node for each feature of the host."""
+"""Nodes that only the tests use: a tiny policy, a body of plain steps, one node for each feature of the host, rewards."""
 from .features import FEATURES
 from .policy import BODY
+from .rewards import REWARDS
 
-NODE_CLASS_MAPPINGS = {**BODY, **FEATURES}
+NODE_CLASS_MAPPINGS = {**BODY, **FEATURES, **REWARDS}

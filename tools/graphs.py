@@ -4,8 +4,8 @@ A graph is a workflow in API format; each function changes the one that it is gi
 """
 from __future__ import annotations
 
-from tools.evaluate import node
-from tools.training import only, producer
+from .evaluate import node
+from .training import only, producer
 
 IMAGES = {"PTRollout": 1, "PTStepRollout": 2, "PTBackpropStep": 1}  # the output that holds the images
 
