@@ -111,7 +111,7 @@ class PTDPOK(TrainerNode):
                       "Weight of the pull to your model."}),
         "value_steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Steps in which a value baseline learns "
                         "from each rollout what reward to expect of a half-drawn image; images that do better become likelier. "
-                        "It then takes the place of the advantage rule and works with one image per prompt. 0: off; 50 is "
+                        "It then takes the place of the advantage rule and works with one image per prompt. 0: off; 10 is "
                         "a good start."})}
 
     def settings(self, **own):

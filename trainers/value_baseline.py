@@ -20,7 +20,7 @@ from .sampling import generator
 from .step_reward import noise_share
 
 VALUE = "value"  # its place among the policy's anchors
-RATE, DECAY = 1e-3, 0.01
+RATE, DECAY = 3e-4, 0.01  # slow: rewards are noisy, and what a rollout knows of its few prompts misleads on others
 LEAST_STD = 0.1  # the first rollout may have one prompt only; later ones must not look far away
 LEAVES = (*TRAINED, "out.bias")
 

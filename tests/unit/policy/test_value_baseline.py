@@ -56,7 +56,7 @@ def test_it_learns_the_expected_reward_of_a_state_in_any_unit():
     errors, head = [], fresh(x, rewards)
     for _ in range(4):
         errors.append(float((values(head, unseen) - expected).square().mean()))
-        head = fitted(head, x, rewards, 100)
+        head = fitted(head, x, rewards, 400)
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05 * errors[0]
     left = (seen_rewards - values(head, unseen)).var() / seen_rewards.var()
     assert 0.19 < float(left) < 0.27, "a fifth of the spread is chance, which no state foretells"
@@ -81,7 +81,7 @@ def test_a_baseline_of_the_state_keeps_the_gradient_and_lowers_its_variance():
     rewards = -(after - 3 * x).square().flatten()
     other = torch.randn(2, 2000, 1, generator=random)  # what the head learns from
     then = -(other[1] - 2 * other[0]).square().flatten()
-    learned = values(fitted(fresh(other[0], then), other[0], then, 400), x.flatten(1).float()).double()
+    learned = values(fitted(fresh(other[0], then), other[0], then, 1500), x.flatten(1).float()).double()
     exact = -(4 * x.square() + 1).flatten()  # E over z, given x
     mean, variance = {}, {}
     for name, baseline in {"none": 0.0, "mean": rewards.mean(), "learned": learned, "exact": exact}.items():
