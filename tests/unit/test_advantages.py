@@ -41,6 +41,16 @@ def test_batch_rule_golden(golden, close):
     close(out.values, file["out.adv_no_tracking_epoch0"], 1e-12)
 
 
+@pytest.mark.parametrize("file, ours, theirs, spread", [("01b", 1e-8, 1e-4, 0), ("05b", 1e-8, 1e-8, 1)])
+def test_batch_rule_golden_once_the_epsilon_is_undone(golden, close, file, ours, theirs, spread):
+    """Flow-GRPO adds 1e-4 to the batch's std, DanceGRPO takes the unbiased one; ours is DDPO's."""
+    file = golden(file)
+    r = (file["in.rewards"][:, 0] if spread == 0 else file["in.rewards"]).to(F64)
+    out = advantages(scores(r, torch.arange(len(r)) % 3), "batch", clip=1e9)
+    undone = out.values * (r.std(correction=0) + ours) / (r.std(correction=spread) + theirs)
+    close(undone, (file["out.adv_no_tracking"][:, 0] if spread == 0 else file["out.adv_no_group"]), 1e-6)
+
+
 def test_per_prompt_memory_golden_over_four_epochs(golden, close):
     file = golden("02c")
     memory, size, least = None, int(file.const("buffer_size")), int(file.const("min_count"))

@@ -19,7 +19,8 @@ def pairs(p):
     return list(zip(p.winner.tolist(), p.loser.tolist()))
 
 
-def test_best_and_worst_golden_but_for_its_random_label(golden):
+@pytest.mark.parametrize("std", [0, 1])
+def test_best_and_worst_golden_but_for_its_random_label(golden, std):
     """Flow-GRPO's online DPO: +1 best, -1 worst; a group of equals gets images 1 and 0, where we skip."""
     file = golden("01b")
     r, groups = file["in.rewards"][:, 0], file["in.prompt_id"]
@@ -27,8 +28,8 @@ def test_best_and_worst_golden_but_for_its_random_label(golden):
     ours = torch.zeros(len(r), dtype=F64)
     ours[p.winner], ours[p.loser] = 1.0, -1.0
     equal = torch.tensor([bool((r[groups == g] == r[groups == g][0]).all()) for g in groups])
-    assert equal.any() and torch.equal(ours[~equal], file["out.dpo_globalstd1"][~equal])
-    assert not ours[equal].any() and file["out.dpo_globalstd1"][equal].any()
+    assert equal.any() and torch.equal(ours[~equal], file[f"out.dpo_globalstd{std}"][~equal])
+    assert not ours[equal].any() and file[f"out.dpo_globalstd{std}"][equal].any()
     assert p.stats["skipped_groups"] == groups[equal].unique().numel()
 
 

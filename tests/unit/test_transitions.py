@@ -86,6 +86,7 @@ def test_ddim_golden(golden, close, case):
     scale = expand(bar_next.sqrt(), x)
     close(g.mean * scale, file["out.mean"])
     close(g.std * bar_next.sqrt(), file["out.std"])
+    close(g.std.square() * bar_next, file.const(case.split(".")[1]) ** 2 * file["out.variance"])
     close(sample(g, file["in.noise"]) * scale, file["out.next_sample"])
     lp = log_prob(file["out.next_sample"] / scale, g)
     close(lp - 0.5 * bar_next.log(), file["out.log_prob"])

@@ -25,6 +25,20 @@ def test_golden(golden, close, case, k):
     close(b.grad, file["grad.rewards_B"], 1e-6)
 
 
+def test_a_constant_margin_is_log_k(golden, close):
+    """VideoReward's constant margin is Rao-Kupper's k on labels without ties."""
+    file = golden("08").view("constant_margin.")
+    label = file["in.chosen_label"].flatten()
+    keep = (label != 22) & (label != 0)
+    a, b = (file[f"in.rewards_{n}"].clone().requires_grad_() for n in "AB")
+    out = choice_loss(a.flatten()[keep], b.flatten()[keep], label[keep].long(), math.exp(0.57))
+    loss = out.loss * keep.sum() / len(keep)
+    close(loss, file["out.loss"])
+    loss.backward()
+    close(a.grad, file["grad.rewards_A"], 1e-6)
+    close(b.grad, file["grad.rewards_B"], 1e-6)
+
+
 def test_the_three_outcomes_are_all_there_is():
     a, b = torch.tensor([0.7], dtype=F64), torch.tensor([-0.4], dtype=F64)
     total = sum(math.exp(-choice_loss(a, b, torch.tensor([c]), 3.0).loss) for c in (1, -1, 0))

@@ -28,9 +28,11 @@ def test_golden_eps(golden, close, case):
     close(error.chunk(2)[0] - error.chunk(2)[1], file["out.model_diff"])
     close(error.mean(), file["out.raw_model_loss"])
     close(ref.mean(), file["out.raw_ref_loss"])
+    close(ref.chunk(2)[0] - ref.chunk(2)[1], file["out.ref_diff"], 1e-6)
     assert out.accuracy.item() == pytest.approx(file["out.implicit_acc"].item())
     out.loss.backward()
     close(prediction.grad, file["grad.model_pred"], 1e-6)
+    assert not file["grad.ref_pred"].any(), "the official code lets no gradient into the reference either"
 
 
 def test_golden_eps_noising_is_the_paths(golden, close):
@@ -57,9 +59,10 @@ def test_golden_flow(golden, close, precision, tolerance):
     dtype = F64 if precision else torch.float32
     x0, noise, sigma = (file[f"in.{n}"].to(dtype) for n in ("x0", "noise", "sigma"))
     prediction = file["in.model_pred"].to(dtype).requires_grad_()
-    out, error, _ = dpo(prediction, file["in.ref_pred"].to(dtype), FLOW.target(x0, noise, sigma), file.const("beta"))
+    out, error, ref = dpo(prediction, file["in.ref_pred"].to(dtype), FLOW.target(x0, noise, sigma), file.const("beta"))
     close(FLOW.add_noise(x0, noise, sigma), file["out.noisy_input"], 1e-6)
-    close(error.chunk(2)[0], file["out.model_w_err"], tolerance)
+    close(error, torch.cat([file["out.model_w_err"], file["out.model_l_err"]]), tolerance)
+    close(ref, torch.cat([file["out.ref_w_err"], file["out.ref_l_err"]]), tolerance)
     close(out.inside, file["out.inside_term"], tolerance)
     close(out.loss, file["out.loss"], tolerance)
     out.loss.backward()
@@ -69,6 +72,9 @@ def test_golden_flow(golden, close, precision, tolerance):
         rewards = (file[f"flowfactory.f64.out.implicit_reward_{n}"] for n in ("chosen", "rejected"))
         close(torch.stack([out.winner_gap, out.loser_gap]),
               torch.stack([-2 / file.const("beta") * r.mean() for r in rewards]))
+        theirs = torch.cat([file[f"flowfactory.f64.grad.{n}_pred"] for n in ("chosen", "rejected")])
+        close(prediction.grad, theirs, 1e-6)
+        assert out.accuracy.item() == pytest.approx(file["flowfactory.f64.out.implicit_accuracy"].item())
 
 
 @pytest.mark.parametrize("kind, path", [("epsilon", EPS), ("v_prediction", V)])
@@ -79,12 +85,29 @@ def test_golden_diffusers_has_no_half(golden, close, kind, path):
     noise = file["in.noise"].chunk(2)[0].repeat(2, 1, 1, 1)
     target = path.target(file["in.latents"], noise, ((1 - bar) / bar).sqrt())
     close(target, file["out.target"], 1e-6)
+    x = path.add_noise(file["in.latents"], noise, ((1 - bar) / bar).sqrt())
+    close(x * expand(bar.sqrt(), x), file["out.noisy_latents"], 1e-6)
     prediction = file["in.model_pred"].clone().requires_grad_()
     out, _, _ = dpo(prediction, file["in.ref_pred"], file["out.target"], 2 * file.const("beta_dpo"))
     close(out.loss, file["out.loss"])
     close(out.inside, file.const("beta_dpo") * file["out.logits"], 1e-6)
     assert out.accuracy.item() == pytest.approx(file["out.implicit_acc"].item())
     out.loss.backward()
+    close(prediction.grad, file["grad.model_pred"], 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_golden_hinge_differs_by_its_last_function_only(golden, close, kind):
+    """diffusers' other loss, which we do not offer: relu(1 - beta logits), with the same gradient into the logits."""
+    file = golden("03c").view(f"{kind}.").view(f"{kind}.hinge.")
+    prediction = file["in.model_pred"].clone().requires_grad_()
+    error, ref = (squared_error(p, file["out.target"]).chunk(2) for p in (prediction, file["in.ref_pred"]))
+    logits = (ref[0] - ref[1]) - (error[0] - error[1])
+    beta = file.const("beta_dpo")
+    close(diffusion_dpo_loss(*error, *ref, 2 * beta).inside, beta * file["out.logits"], 1e-6)
+    loss = torch.relu(1 - beta * logits).mean()
+    close(loss, file["out.loss"])
+    loss.backward()
     close(prediction.grad, file["grad.model_pred"], 1e-6)
 
 

@@ -46,8 +46,9 @@ def test_golden_once_the_kl_forgets_delta_again(golden, close, float32_constant,
     close(out.ratio - 1, file["out.ratio"] - 1, 1e-6 if precision else 6e-3)
     close(out.loss, file["out.loss"], tolerance)
     assert out.clip_fraction.item() == pytest.approx(file["out.clipfrac"].item())
+    close(out.approx_kl, file["out.approx_kl"], 1e-6 if precision else 6e-3)
+    close(out.policy_loss, file["out.policy_loss"], tolerance)
     if case != "b":
-        close(out.policy_loss, file["out.policy_loss"], tolerance)
         close(out.kl, file["out.kl_loss"], tolerance)
         exact = flow_grpo_loss(lp, old, advantages, file.const("clip_range"), kl, beta)
         assert exact.kl > 5 * out.kl, "the exact KL is 1/Delta larger"
@@ -59,12 +60,13 @@ def test_golden_once_the_kl_forgets_delta_again(golden, close, float32_constant,
             close(leaf.grad, file[f"grad.{name}"], 1e-6 if precision else 6e-3)
 
 
-def test_dance_grpo_golden(golden, close):
+def test_dance_grpo_golden(golden, close, float32_constant):
     """Same loss, other SDE; the official one runs step by step and divides by accumulation * trained steps."""
     file = golden("05b").view("f64.")
     velocity = file["in.model_output"].to(F64).requires_grad_()
     g, _ = step(file, F64, velocity, dance_sde(file.const("eta")))
     lp = log_prob(file["out.next_sample"], g)
+    close((lp + float32_constant - file["in.old_log_prob"]).exp() - 1, file["out.ratio"] - 1, 1e-6)
     most = file.const("adv_clip_max")
     advantages = file["in.advantages"].to(F64).clamp(-most, most)
     old, clip = file["in.old_log_prob"], file.const("clip_range")

@@ -34,6 +34,7 @@ def test_golden(golden, close, float32_constant, precision, tolerance, case):
         close(lp, file["out.log_prob"][j], tolerance)
         old_mean = file["in.old_mean"][:, j]
         bias = (g.mean - old_mean).square().flatten(1).mean(1) / (2 * g.std.square())
+        close(bias.mean() if case == "released." else bias, file["out.ratio_mean_bias"][j], tolerance)
         undo = bias.mean() - bias if case == "released." else 0.0
         ratio = guard_log_ratio(lp + undo, file["in.old_log_prob"][j], g.mean, old_mean, g.std)
         kl = gaussian_kl(g.mean, ref.mean, g.std) * delta  # the official KL forgets Delta
@@ -41,6 +42,7 @@ def test_golden(golden, close, float32_constant, precision, tolerance, case):
         out = grpo_guard_loss(ratio, advantages, delta, file.const("clip_range"), kl, file.const("beta"))
         close(out.ratio - 1, file["out.ratio"][j] - 1, 1e-6 if precision else 2e-3)
         close(out.policy_loss, file["out.policy_loss"][j], tolerance)
+        close(out.kl, file["out.kl_loss"][j], tolerance)
         close(out.loss, file["out.loss"][j], tolerance)
         total = total + out.loss
     total.backward()

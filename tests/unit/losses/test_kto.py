@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import logsigmoid
 
 from posttrain.trainers.losses.error import squared_error
 from posttrain.trainers.losses.kto import kto_loss, reference_point
@@ -24,8 +25,41 @@ def test_golden(golden, close, case):
                    file.const("lambda_u_kto"))
     close(out.loss, file["out.loss"])
     close(ref - error - point, file["out.g_term_minus_ref_point"], 1e-6)
+    assert out.accuracy.item() == pytest.approx(file["out.acc"].item())
     assert case != "offset_none.sigmoid_worse" or point == 0
     out.loss.backward()
+    close(prediction.grad, file["grad.model_pred"], 1e-6)
+
+
+# the official code's other utilities, which we do not offer: of the gain x = beta (g - z) and the sign y of the label
+UTILITIES = {
+    "kto.offset_none.loss_averse": lambda x, y: logsigmoid(y * x),
+    "kto.offset_none.risk_seeking_1": lambda x, y: -y * logsigmoid(-x),
+    "kto.offset_none.risk_seeking_2": lambda x, y: y * (x / 100).exp() - 1,
+    "kto.offset_none.risk_seeking_3": lambda x, y: -logsigmoid(-y * x),
+}
+
+
+@pytest.mark.parametrize("case", UTILITIES)
+def test_golden_other_utilities_have_our_gain_and_reference_point(golden, close, case):
+    file = golden("04d").view(f"{case}.")
+    prediction = file["in.model_pred"].clone().requires_grad_()
+    error, ref = (squared_error(p, file["in.noise"]) for p in (prediction, file["in.ref_pred"]))
+    point = reference_point(error, ref)
+    close(point, file["out.reference_point"])
+    close(ref - error - point, file["out.g_term_minus_ref_point"], 1e-6)
+    loss = (1 - UTILITIES[case](file.const("beta_dpo") * (ref - error - point), 2 * file["in.labels"].to(F64) - 1)).mean()
+    close(loss, file["out.loss"])
+    loss.backward()
+    close(prediction.grad, file["grad.model_pred"], 1e-6)
+
+
+def test_golden_the_scripts_fine_tuning_is_the_error_of_the_thumbs_up(golden, close):
+    file = golden("04d").view("sft.offset_none.sigmoid.")
+    prediction = file["in.model_pred"].clone().requires_grad_()
+    loss = (file["in.labels"].to(F64) * squared_error(prediction, file["in.noise"])).mean()
+    close(loss, file["out.loss"])
+    loss.backward()
     close(prediction.grad, file["grad.model_pred"], 1e-6)
 
 

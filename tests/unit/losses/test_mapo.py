@@ -22,6 +22,7 @@ def test_golden(golden, close, case):
     close(loser, file["out.mse_l"])
     out = mapo_loss(winner, loser, file.const("beta_mapo"), file.const("snr_value"), file.const("num_train_timesteps"))
     close(out.loss, file["out.loss"])
+    close(winner.mean() - out.loss, file["out.ratio_losses"].mean(), 1e-6)
     out.loss.backward()
     close(prediction.grad, file["grad.model_pred"], 1e-6)
 

@@ -30,6 +30,9 @@ def test_golden(golden, close, case):
     # the reference adds the KL into its policy_loss in place before reporting it
     close(out.policy_loss + file.const("kl_weight") * out.kl, file["out.policy_loss"])
     if mode == "all":
+        each = [nft_loss(x0[i:i + 1], x0_old[i:i + 1], file["in.x0"][i:i + 1], advantages[i:i + 1], file.const(beta), clip)
+                for i in range(len(v))]
+        close(torch.stack([one.loss for one in each]), file["out.per_sample"] * clip)
         close(out.kl, file["out.kl_div_loss"])
         close(out.positive, file["out.positive_loss"].mean())
         close(out.negative, file["out.negative_loss"].mean())

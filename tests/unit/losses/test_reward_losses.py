@@ -37,6 +37,8 @@ def test_alignprop_golden(golden, close, case):
     target = file.const("aesthetic_target") if case == "target" else None
     out = alignprop_loss(rewards, target, file.const("loss_coeff"))
     close(out.loss, file["out.loss"])
+    each = torch.stack([alignprop_loss(r[None], target, file.const("alignprop_grad_scale")).loss for r in rewards])
+    close(each, file["out.per_sample_loss"])
     out.loss.backward()
     close(rewards.grad, file["grad.aesthetic"])
 
