@@ -62,9 +62,12 @@ class TrainerNode:
         return (Trainer(self.settings(**own), optimizer(**values)),)
 
 
-CLIP_RANGE = ("FLOAT", {"default": 1e-4, "min": 0.0, "max": 0.9, "step": 1e-6, "round": 1e-9,
-              "tooltip": "How far one rollout may move the policy at each step. Small, since likelihoods are averaged "
-                         "over the latent: 0.0001 or less."})
+def clip_range(least: float) -> tuple:
+    return ("FLOAT", {"default": 1e-4, "min": least, "max": 0.9, "step": 1e-6, "round": 1e-9,
+            "tooltip": "How far one rollout may move the policy at each step. Small, since likelihoods are averaged "
+                       "over the latent: 0.0001 or less."})
+
+
 WATCH_KL = ("BOOLEAN", {"default": True, "tooltip": "Measure how far the policy has moved from your model, on one batch "
             "per update, even where it does not act on the training."})
 
@@ -74,7 +77,7 @@ class PTFlowGRPO(TrainerNode):
                    "flow models (SD3, Flux, Lumina) with any reward, also rules. arXiv:2505.05470")
     RATE, UPDATES = 3e-4, 2
     SETTINGS = {
-        "clip_range": CLIP_RANGE,
+        "clip_range": clip_range(0.0),
         "trust": (("clipped ratio", "guard", "exact KL"), {"tooltip": "How a rollout is kept from moving the policy too "
                   "far. clipped ratio: Flow-GRPO's; guard: GRPO-Guard, less reward hacking; exact KL: Flow-DPPO. For the "
                   "last two set the clip range to 0, their usual value."}),
@@ -92,7 +95,7 @@ class PTDDPO(TrainerNode):
     DESCRIPTION = ("DDPO: policy gradient on the denoising steps, the classic for SD1.5 and SDXL with any reward. With "
                    "1 update per rollout it is DDPO-SF. arXiv:2305.13301")
     RATE, UPDATES = 3e-4, 2
-    SETTINGS = {"clip_range": CLIP_RANGE, "watch_kl": WATCH_KL}
+    SETTINGS = {"clip_range": clip_range(1e-9), "watch_kl": WATCH_KL}
 
     def settings(self, **own):
         from ..trainers.policy_gradient import DDPO
@@ -104,7 +107,7 @@ class PTDPOK(TrainerNode):
                    "arXiv:2305.16381")
     RATE, UPDATES = 1e-5, 2
     SETTINGS = {
-        "clip_range": CLIP_RANGE,
+        "clip_range": clip_range(1e-9),
         "reward_weight": ("FLOAT", {"default": 100.0, "min": 0.001, "max": 1e6, "step": 1.0, "tooltip": "Weight of the "
                           "reward against the pull."}),
         "kl_weight": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1000.0, "step": 0.001, "round": 1e-6, "tooltip":

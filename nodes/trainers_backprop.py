@@ -8,8 +8,8 @@ from .train import TRAINERS, TrainerNode
 STEP = "Train Step (through the reward)"
 
 
-def part(default: float, text: str) -> tuple:
-    return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": text})
+def part(default: float, text: str, least: float = 0.0, most: float = 1.0) -> tuple:
+    return ("FLOAT", {"default": default, "min": least, "max": most, "step": 0.01, "tooltip": text})
 
 
 class BackpropNode(TrainerNode):
@@ -118,7 +118,7 @@ class PTSRPO(BackpropNode):
         "earliest": part(0.1, "Where on the way a picture is looked at, at the earliest: 0 is pure noise. Very early "
                               "damages the structure."),
         "latest": part(0.5, "Where on the way a picture is looked at, at the latest. Very late teaches colours only."),
-        "length": part(0.1, "How long the one step is, as a part of the way."),
+        "length": part(0.1, "How long the one step is, as a part of the way.", 0.01, 0.99),
         "threshold": ("FLOAT", {"default": 0.7, "min": -1e6, "max": 1e6, "step": 0.05, "tooltip": "Pictures whose wanted wording "
                       "is ahead by this much are left alone. 0.7 suits HPS and CLIPScore; PickScore has larger numbers."})}
 

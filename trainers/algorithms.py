@@ -11,6 +11,7 @@ from .direct_align import SRPO, train_srpo
 from .distillation import LCM, train_lcm
 from .feedback import Feedback, check_fits, needs_feedback, teaches
 from .forward_process import AWM, DGPO, NFT, RWR, train_awm, train_dgpo, train_nft, train_rwr
+from .limits import check_limits
 from .pairs import DiffusionDPO, MaPO, train_dpo, train_mapo
 from .policy.value import Policy
 from .policy.weights import outside_inference
@@ -67,7 +68,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     trainer that needs no feedback (distillation) only reports what it is given. ValueError where the trainer learns from
     another kind of feedback.
     """
-    _check_kind(trainer, ALGORITHMS)
+    _check_trainer(trainer, ALGORITHMS)
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
     check_fits(trainer.settings, feedback, rollout)
@@ -94,7 +95,7 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     vae: the user's; reward: a differentiable one; sampling, iteration, progress: as in ``rollout``; data: finished images
     for ReFL's pretraining term. The policy that came in is unchanged. ValueError names the input that does not fit.
     """
-    _check_kind(trainer, BACKPROP)
+    _check_trainer(trainer, BACKPROP)
     course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
     new = BACKPROP[type(trainer.settings)](policy, course, trainer.settings, trainer.optimizer)
     return replace(new, metrics=course.stats() | new.metrics, iteration=policy.iteration + 1), course.images
@@ -105,9 +106,12 @@ def goes_through_reward(trainer: Trainer) -> bool:
     return type(trainer.settings) in BACKPROP
 
 
-def _check_kind(trainer: Trainer, table: dict[type, Callable]) -> None:
+def _check_trainer(trainer: Trainer, table: dict[type, Callable]) -> None:
+    """ValueError where another train step serves this trainer, or a setting of it is out of range."""
     name = type(trainer.settings).__name__
     if type(trainer.settings) in table:
+        check_limits(trainer.settings)
+        check_limits(trainer.optimizer)
         return
     if table is ALGORITHMS:
         raise ValueError(f"trainer: {name} makes its own images and follows the reward's gradient, so it needs no rollout; "

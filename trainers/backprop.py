@@ -6,10 +6,12 @@ so the memory is that of one call however many steps carry gradient. SRPO is in 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from .forward_process import Noised, Question
+from .limits import ABOVE_0, ANY, FROM_0, FROM_0_TO_1, FROM_1
 from .losses.draft import alignprop_loss, draft_loss
 from .losses.refl import RewardLoss, refl_loss
 from .policy.network import Network
@@ -27,6 +29,7 @@ class DRaFT:
     """DRaFT-K (arXiv:2309.17400). steps: K, the last steps that carry gradient, 0 for all; extra_noises: n of DRaFT-LV,
     further looks at the last step with fresh noise; kl_weight: DRaFT+'s pull to the reference at those steps."""
 
+    LIMITS: ClassVar[dict] = {"steps": FROM_0, "extra_noises": FROM_0, "kl_weight": FROM_0}
     steps: int = 1
     extra_noises: int = 0
     kl_weight: float = 0.0
@@ -38,6 +41,7 @@ class AlignProp:
     target: rewards are pulled to this value, None: up without bound; coefficient: factor of the loss; stop_at: mean
     reward of an iteration at which the run ends, None: never."""
 
+    LIMITS: ClassVar[dict] = {"target": ANY, "coefficient": ABOVE_0, "stop_at": ANY}
     truncation: str = "gaussian"
     target: float | None = None
     coefficient: float = 0.01
@@ -50,6 +54,8 @@ class ReFL:
     drawn; margin: rewards from here on give no gradient; scale: factor of the reward's loss; pretrain_weight: weight of
     the denoising error on finished images."""
 
+    LIMITS: ClassVar[dict] = {"earliest": FROM_0_TO_1, "latest": FROM_0_TO_1, "margin": ANY, "scale": ABOVE_0,
+                              "pretrain_weight": FROM_0}
     earliest: float = 0.75
     latest: float = 1.0
     margin: float = 2.0
@@ -62,6 +68,7 @@ class DRTune:
     """DRTune (arXiv:2405.00760). steps: K, evenly spaced steps that are trained; early_stop: how many of the last steps
     may be left out, by chance."""
 
+    LIMITS: ClassVar[dict] = {"steps": FROM_1, "early_stop": FROM_0}
     steps: int = 3
     early_stop: int = 2
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
+from .limits import ANY, FROM_0_TO_1, INSIDE_0_1
 from .losses.srpo import direct_align, relative_reward, srpo_loss
 from .paths import Path
 from .policy.network import Network
@@ -30,6 +32,7 @@ class SRPO:
     """wanted, unwanted: control words; earliest, latest: part of the way, 0 to 1, between which the noise level is
     drawn; length: of the one step, as part of the way; threshold: relative rewards from here on give no gradient."""
 
+    LIMITS: ClassVar[dict] = {"earliest": FROM_0_TO_1, "latest": FROM_0_TO_1, "length": INSIDE_0_1, "threshold": ANY}
     wanted: str = "Realistic photo"
     unwanted: str = "CG Render"
     earliest: float = 0.1

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from .advantages import Advantages
+from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_0_TO_1, FROM_1
 from .losses.awm import awm_loss, matching_log_prob
 from .losses.dgpo import dgpo_loss, gate, group_weights
 from .losses.error import squared_error
@@ -30,6 +32,8 @@ class NFT:
     """DiffusionNFT (arXiv:2509.16117). beta: how far the mirrored policies lie apart; levels: noise levels per image;
     kl_weight: pull to the reference; old_*: how slowly the policy that samples follows, see old_policy_decay."""
 
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "kl_weight": FROM_0, "old_start": FROM_0,
+                              "old_rate": FROM_0, "old_ceiling": FROM_0_TO_1}
     beta: float = 1.0
     levels: int = 4
     kl_weight: float = 1e-4
@@ -43,6 +47,8 @@ class AWM:
     """Advantage weighted matching (arXiv:2509.25050). ema_beta: pull to a copy that follows within a few iterations;
     beta: pull to the reference."""
 
+    LIMITS: ClassVar[dict] = {"clip_range": ABOVE_0, "ema_beta": FROM_0, "beta": FROM_0, "levels": FROM_1,
+                              "ema_ceiling": BELOW_1}
     weighting: str = "ghuber"
     clip_range: float = 1.0
     ema_beta: float = 1.0
@@ -55,6 +61,7 @@ class AWM:
 class DGPO:
     """DGPO (arXiv:2510.08425). beta: sharpness of the group preference; clip_range: gate, 0 is off."""
 
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "clip_range": FROM_0, "kl_weight": FROM_0, "levels": FROM_1}
     beta: float = 100.0
     clip_range: float = 1e-3
     kl_weight: float = 1e-3
@@ -66,6 +73,7 @@ class RWR:
     """Reward-weighted regression (arXiv:2305.13301). sharpness: inverse temperature on the raw reward; among: "each
     prompt", "all images" or "best tenth only"."""
 
+    LIMITS: ClassVar[dict] = {"sharpness": FROM_0, "levels": FROM_1}
     sharpness: float = 5.0
     among: str = "each prompt"
     levels: int = 4
@@ -176,7 +184,6 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
               progress: Callable | None = None) -> Policy:
     """A DiffusionNFT step. Evaluations per image and level: 1 with gradient, 1 for the old policy where it differs from
     the one in training, 1 for the reference where kl_weight is above 0."""
-    check_positive(beta=settings.beta)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
     behaviour = policy.chosen("behaviour")
 
@@ -198,7 +205,6 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
 def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings: AWM, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """An AWM step. The copy that ema_beta pulls to follows once per train step, after its updates."""
-    check_positive(clip_range=settings.clip_range)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
     before, follower = policy.bank, policy.anchors.get(FOLLOWER)
 
@@ -227,7 +233,6 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
                progress: Callable | None = None) -> Policy:
     """A DGPO step: whole groups share noise and level. Evaluations per image and level: 1 with gradient, 1 reference,
     and 1 of the policy before this step where the gate is on and an optimizer step was made since."""
-    check_positive(beta=settings.beta)
     steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size, by_group=True)
     before = policy.bank
 
@@ -255,8 +260,10 @@ def train_rwr(policy: Policy, rollout: Rollout, advantages: Advantages, settings
         weights = softmax_weights(rewards, settings.sharpness, rollout.index)
     elif settings.among == "all images":
         weights = softmax_weights(rewards, settings.sharpness)
-    else:
+    elif settings.among == "best tenth only":
         weights = sparse_weights(rewards)
+    else:
+        raise ValueError(f"among: unknown {settings.among!r}; use each prompt, all images or best tenth only")
     steps = noised(rollout, rewards.isfinite() & (weights > 0), settings.levels, optimizer.updates, rollout.batch_size)
 
     def evaluate(net, bank, micro):

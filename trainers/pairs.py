@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import torch
 
-from .forward_process import Noised, Question, check_levels, check_positive, drawn, numbers, sampled_levels
+from .forward_process import Noised, Question, check_levels, drawn, numbers, sampled_levels
+from .limits import ABOVE_0, FROM_0, FROM_0_TO_1, FROM_1
 from .losses.diffusion_dpo import diffusion_dpo_loss
 from .losses.mapo import mapo_loss
 from .losses.sdpo import loser_scale, scale_gradient
@@ -35,6 +36,7 @@ class DiffusionDPO:
     """
 
     LEARNS_FROM: ClassVar[type] = Preferences
+    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1, "safeguard": FROM_0_TO_1}
     beta: float = 0.0
     levels: int = 4
     safeguard: float | None = None
@@ -45,6 +47,7 @@ class MaPO:
     """MaPO (arXiv:2406.06424), without a reference. beta: weight of the margin; levels, safeguard: see DiffusionDPO."""
 
     LEARNS_FROM: ClassVar[type] = Preferences
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1}
     beta: float = 0.1
     levels: int = 4
     safeguard: float | None = None
@@ -86,8 +89,6 @@ def pair_errors(question: Question, x0: torch.Tensor, safeguard: float | None) -
 def train_dpo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: DiffusionDPO, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """A Diffusion-DPO step. Evaluations per pair and level: 2 with gradient and 2 of the reference."""
-    if settings.beta:
-        check_positive(beta=settings.beta)
 
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)
@@ -105,7 +106,6 @@ def train_dpo(policy: Policy, rollout: Rollout, preferences: Preferences, settin
 def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: MaPO, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
     """A MaPO step. Evaluations per pair and level: 2, both with gradient."""
-    check_positive(beta=settings.beta)
 
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)

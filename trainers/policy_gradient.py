@@ -1,13 +1,14 @@
 """Trainers that follow the likelihood of a stored trajectory: Flow-GRPO, DDPO and what differs from them by settings."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
 from .advantages import Advantages
+from .limits import ABOVE_0, BELOW_1, FROM_0, INSIDE_0_1
 from .losses.ddpo import PolicyLoss, ppo_clip_loss
 from .losses.dpok import dpok_loss
 from .losses.flow_dppo import FlowDPPOLoss, flow_dppo_loss
@@ -35,6 +36,7 @@ class FlowGRPO:
     update, which costs one reference evaluation of it.
     """
 
+    LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
     clip_range: float = 1e-4
     beta: float = 0.0
     watch_kl: bool = True
@@ -45,6 +47,7 @@ class FlowGRPO:
 class DDPO:
     """Settings of DDPO-IS (arXiv:2305.13301); one update per rollout makes it DDPO-SF. See FlowGRPO for the names."""
 
+    LIMITS: ClassVar[dict] = {"clip_range": INSIDE_0_1}
     clip_range: float = 1e-4
     watch_kl: bool = True
 
@@ -57,6 +60,8 @@ class DPOK:
     minus what it expected then takes the place of the advantages. 0: no baseline, the advantages as they come.
     """
 
+    LIMITS: ClassVar[dict] = {"clip_range": INSIDE_0_1, "reward_weight": ABOVE_0, "kl_weight": FROM_0,
+                              "value_steps": FROM_0}
     clip_range: float = 1e-4
     reward_weight: float = 100.0
     kl_weight: float = 0.01
@@ -177,7 +182,6 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     if settings.trust not in TRUST_REGIONS:
         raise ValueError(f"trust region: unknown {settings.trust!r}; use one of {', '.join(TRUST_REGIONS)}")
     clip, beta = settings.clip_range or TRUST_REGIONS[settings.trust], settings.beta
-    _check(clip, beta)
 
     def loss_of(now: Replayed):
         kl = now.kl if beta else None
@@ -196,8 +200,7 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
 
 def train_ddpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: DDPO, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
-    """A DDPO-IS step on this rollout. ValueError names a setting that does not fit."""
-    _check(settings.clip_range, 0.0)
+    """A DDPO-IS step on this rollout."""
     return _train(policy, rollout, advantages, optimizer,
                   lambda now: ppo_clip_loss(now.log_prob, now.old_log_prob, now.advantage, settings.clip_range),
                   beta=0.0, watch_kl=settings.watch_kl, progress=progress)
@@ -205,12 +208,7 @@ def train_ddpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
 
 def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, settings: DPOK, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
-    """A DPOK step on this rollout, its advantages or those of the value baseline. ValueError names what does not fit."""
-    _check(settings.clip_range, settings.kl_weight)
-    if not (settings.reward_weight > 0 and math.isfinite(settings.reward_weight)):
-        raise ValueError(f"reward weight: {settings.reward_weight} must be above 0; 100 is usual")
-    if settings.value_steps < 0:
-        raise ValueError(f"value steps: {settings.value_steps} is not possible; choose 0 (no baseline) or more")
+    """A DPOK step on this rollout, its advantages or those of the value baseline."""
 
     def trained(advantages: Advantages, each_step: torch.Tensor | None = None) -> Policy:
         return _train(policy, rollout, advantages, optimizer,
@@ -226,10 +224,3 @@ def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, setting
     new = trained(replace(advantages, weight=rewards.isfinite()), rewards[:, None] - expected)
     report["update_evaluations"] = new.metrics["update_evaluations"] + cost
     return replace(new, anchors={**new.anchors, VALUE: value}, metrics=new.metrics | report)
-
-
-def _check(clip_range: float, beta: float) -> None:
-    if not 0 < clip_range < 1:
-        raise ValueError(f"clip range: {clip_range} must lie between 0 and 1; 0.0001 is usual")
-    if not (beta >= 0 and math.isfinite(beta)):
-        raise ValueError(f"beta: {beta} must be 0 or more; 0.04 is usual, 0 switches the KL off")

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from .forward_process import check_positive, numbers
+from .forward_process import numbers
+from .limits import ABOVE_0, FROM_1, INSIDE_0_1
 from .losses.d3po import StepPairLoss, d3po_loss
 from .losses.spo import spo_loss
 from .paths import Path
@@ -45,6 +46,7 @@ class D3PO:
     rebuilt_steps: for images without trajectory, the number of steps that are rebuilt."""
 
     LEARNS_FROM: ClassVar[type] = Preferences
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "clip_range": INSIDE_0_1, "rebuilt_steps": FROM_1}
     beta: float = 0.1
     clip_range: float = 0.1
     rebuilt_steps: int = 10
@@ -56,6 +58,7 @@ class SPO:
     much as noise was added in it (arXiv:2508.04324)."""
 
     LEARNS_FROM: ClassVar[type] = StepPreferences
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "clip_range": INSIDE_0_1}
     beta: float = 10.0
     clip_range: float = 0.1
     weighting: str = WEIGHTINGS[0]
@@ -78,7 +81,6 @@ class PairSteps:
 def train_d3po(policy: Policy, rollout: Rollout, preferences: Preferences, settings: D3PO, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
     """A D3PO step. Evaluations per pair and step: 2 with gradient and 2 of the reference."""
-    _check(settings)
     if rollout.trajectory is None:
         path = path_of(policy.model.get_model_object("model_sampling"))
         rollout = rebuilt(rollout, path, settings.rebuilt_steps)
@@ -98,7 +100,6 @@ def train_d3po(policy: Policy, rollout: Rollout, preferences: Preferences, setti
 def train_spo(policy: Policy, rollout: Rollout, preferences: StepPreferences, settings: SPO, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """An SPO step. Evaluations per pair: 1 with gradient and 1 of the reference, since candidates share their state."""
-    _check(settings)
     if settings.weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: unknown {settings.weighting!r}; use one of {', '.join(WEIGHTINGS)}")
     order = torch.randperm(len(preferences.rows), generator=generator(rollout.iteration, int(rollout.seeds[0]), 11))
@@ -175,9 +176,3 @@ def _noise_of_steps(policy: Policy, trajectory: Trajectory) -> torch.Tensor:
 def _numbers(out: StepPairLoss, now: Gaussian, reference: Gaussian) -> dict[str, float]:
     return numbers(accuracy=out.accuracy, winner_gain=out.winner_gain, loser_gain=out.loser_gain,
                    clip_fraction=out.clip_fraction, kl=gaussian_kl(now.mean, reference.mean, now.std).mean())
-
-
-def _check(settings: D3PO | SPO) -> None:
-    check_positive(beta=settings.beta)
-    if not 0 < settings.clip_range < 1:
-        raise ValueError(f"clip range: {settings.clip_range} must lie between 0 and 1; 0.1 is usual")

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from .forward_process import Noised, Question, check_positive, noised, numbers
+from .forward_process import Noised, Question, noised, numbers
+from .limits import FROM_0, FROM_1
 from .losses.kto import kto_loss, reference_point
 from .policy.network import Network
 from .policy.value import Bank, Policy
@@ -27,6 +28,7 @@ class KTO:
     """
 
     LEARNS_FROM: ClassVar[type] = Labels
+    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1}
     beta: float = 0.0
     levels: int = 4
     balance: bool = True
@@ -61,8 +63,6 @@ class ReferencePoints:
 def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """A Diffusion-KTO step. Evaluations per image and level: 1 with gradient, 1 of the reference, see ReferencePoints."""
-    if settings.beta:
-        check_positive(beta=settings.beta)
     count = len(rollout.index)
     used, up = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
     used[labels.index], up[labels.index] = True, labels.desirable

@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
+from .limits import BELOW_1, FROM_0, FROM_1
 from .policy.network import Network, open_policy
 from .policy.value import Bank, Policy
 
@@ -28,6 +29,8 @@ class Optimizer:
     activations and recompute them, one more forward per micro-batch.
     """
 
+    LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0, "warmup": FROM_0,
+                              "decay": FROM_0, "average": BELOW_1, "updates": FROM_1}
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0

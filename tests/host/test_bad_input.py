@@ -1,8 +1,12 @@
 """Wrong input in a real ComfyUI: an error on the node that says what is wrong and what to do."""
 from __future__ import annotations
 
+import json
+
 import pytest
-from posttrain.tests.host.spine_graph import spine
+from posttrain.tests.host.lab_graph import node
+from posttrain.tests.host.spine_graph import spine, weights
+from posttrain.tools.graphs import swap_reward
 
 
 def failing_node(result) -> str:
@@ -96,3 +100,47 @@ def test_latents_of_another_model_are_refused(host):
              "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 1]}}}
     result = host.run(graph)
     assert result.event == "error" and "16 channels" in result.text
+
+
+def with_reward(run: str, judges_by: str, iterations: int) -> dict:
+    graph = spine(run, iterations)
+    swap_reward(graph, node("LabReward", judges_by=judges_by))
+    return graph
+
+
+def metrics(host, run: str) -> list[dict]:
+    path = host.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def unchanged(host, run: str) -> bool:
+    return not any(bool(v.any()) for k, v in weights(host, run).items() if "lora_B" in k)
+
+
+@pytest.mark.parametrize("judges_by", ["not a number", "infinite"])
+def test_a_reward_that_never_scores_ends_the_run_in_words_and_leaves_the_policy(host, judges_by):
+    """Three iterations without a score end the run; the saved policy is as it was, and goes on with a sound reward."""
+    run = f"reward {judges_by}"
+    result = host.run(with_reward(run, judges_by, 5))
+    assert result.event == "error" and "3 updates in a row were skipped" in result.text, result.text
+    lines = metrics(host, run)
+    assert [line["failed"] for line in lines] == [8, 8, 8] and not sum(line["updates"] for line in lines)
+    kept = host.run(with_reward(run, judges_by, 3))
+    assert kept.event == "success" and unchanged(host, run)
+    sound = with_reward(run, "light or dark", 4)
+    sound["6"]["inputs"]["when_run_exists"] = "continue with changed settings"
+    assert host.run(sound).event == "success"
+    assert metrics(host, run)[-1]["updates"] == 1 and not unchanged(host, run)
+
+
+def test_images_that_could_not_be_scored_are_counted_and_the_others_train(host):
+    result = host.run(with_reward("reward half", "half not a number", 1))
+    line, = metrics(host, "reward half")
+    assert result.event == "success" and line["failed"] == 4 and line["used"] == 4 and line["updates"] == 1
+
+
+def test_equal_rewards_teach_nothing_and_are_no_fault(host):
+    result = host.run(with_reward("reward equal", "all equal", 4))
+    lines = metrics(host, "reward equal")
+    assert result.event == "success" and len(lines) == 4 and unchanged(host, "reward equal")
+    assert all(line["zero_spread_groups"] == 2 and not line["updates"] for line in lines)
