@@ -42,7 +42,8 @@ class PTPairsFolder:
 
 class PTPairsFile:
     DESCRIPTION = ("Pairs of images from a file. .jsonl: one {\"prompt\", \"chosen\", \"rejected\"} or {\"prompt\", \"image\", "
-                   "\"label\"} on each line, with image files named from the file's folder. .parquet: as in Pick-a-Pic.")
+                   "\"label\"} on each line, with image files named from the file's folder, or votes: {\"prompt\", \"image\", "
+                   "\"vote\"}. .parquet: as in Pick-a-Pic.")
     CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = (PAIRS, "STRING"), ("pairs", "summary")
     OUTPUT_TOOLTIPS = ("For Encode Pairs.", "What was found, and what was left out and why.")
@@ -50,7 +51,10 @@ class PTPairsFile:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"file": ("STRING", {"default": "pairs.jsonl", "tooltip": "A file in ComfyUI's input folder, or a "
-                                      "full path. Images in a .parquet file stay in memory."}), **reading_inputs()}}
+                                      "full path. Images in a .parquet file stay in memory."}), **reading_inputs()},
+            "optional": {"votes": (("thumbs", "pairs"), {"tooltip": "Only for a file of votes. thumbs: each image by its last "
+                                   "vote, for KTO. pairs: every image voted up with every one of the same prompt voted down, "
+                                   "for Diffusion-DPO."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, **_):
@@ -59,9 +63,9 @@ class PTPairsFile:
         path = located(file)
         return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
 
-    def run(self, file, limit, prompt):
+    def run(self, file, limit, prompt, votes="thumbs"):
         from ..trainers.data.files import read_file
-        return shown(read_file(located(file), limit, prompt.strip()))
+        return shown(read_file(located(file), limit, prompt.strip(), votes))
 
 
 def shown(data):

@@ -1,51 +1,55 @@
 """Preference data in a file: .jsonl that names images, or .parquet in the form of Pick-a-Pic that holds them."""
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from .images import checked_image
-from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected
+from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record, collected
+from .votes import USES, holds_votes, votes_found
 
 UP, DOWN = (True, 1, "1", "up", "like", "good", "true", "yes"), (False, 0, -1, "0", "-1", "down", "dislike", "bad", "false", "no")
 COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
 
-def read_file(path: Path, limit: int, prompt: str = "") -> Dataset:
-    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out).
+def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0]) -> Dataset:
+    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them.
 
-    .jsonl: {"prompt", "chosen", "rejected"} or {"prompt", "image", "label"} on each line, images as paths from the
-    file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the first won, 0: the second) and
+    .jsonl: {"prompt", "chosen", "rejected"}, {"prompt", "image", "label"} or {"prompt", "image", "vote"} (see votes.py)
+    on each line, images as paths from the file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the first won, 0: the second) and
     caption. ValueError names the file and what is wrong with it.
     """
     if not path.is_file():
         raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
-    readers = {".jsonl": _lines, ".parquet": _table_rows}
+    if votes not in USES:
+        raise ValueError(f"votes: unknown {votes!r}; use one of {', '.join(USES)}")
+    readers = {".jsonl": _records, ".parquet": _table_rows}
     if path.suffix.lower() not in readers:
         raise ValueError(f"file: {path.name} is neither .jsonl nor .parquet; see the node's help for their form")
-    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt), limit)
+    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt, votes), limit)
 
 
-def _lines(path: Path, prompt: str) -> Found:
+def _records(path: Path, prompt: str, votes: str) -> Found:
+    if holds_votes(_lines(path)):
+        return votes_found(_lines(path), path.parent, prompt, votes)
+    return ((name, partial(_record, name, line, path.parent, prompt)) for name, line in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(its name, its text) of each line that is not empty."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield f"line {number}", partial(_record, f"line {number}", line, path.parent, prompt)
+                    yield f"line {number}", line
     except UnicodeDecodeError as error:
         raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
 
 
 def _record(name: str, line: str, folder: Path, prompt: str) -> Pair | Thumb:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        raise BadRow("it is not JSON") from None
-    if not isinstance(record, dict):
-        raise BadRow("it is not a JSON object")
+    record = checked_record(line)
     text = checked_prompt(record.get("prompt"), prompt)
     if "image" in record:
         return Thumb(name, text, _named(record, "image", folder), _thumb_of(record.get("label")))
@@ -69,7 +73,7 @@ def _thumb_of(label: object) -> bool:
     raise BadRow(f"its label {label!r} is neither 1 (up) nor 0 (down)")
 
 
-def _table_rows(path: Path, prompt: str) -> Found:
+def _table_rows(path: Path, prompt: str, _votes: str) -> Found:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -1,6 +1,7 @@
 """Rows of preference data: pairs of images, or single images with a thumb. Bad rows are left out, counted and listed."""
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +129,14 @@ def checked_prompt(text: object, fallback: str) -> str:
     if not prompt and not fallback:
         raise BadRow("it has no caption")
     return prompt or fallback
+
+
+def checked_record(line: str) -> dict:
+    """The JSON object of a line."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        raise BadRow("it is not JSON") from None
+    if not isinstance(record, dict):
+        raise BadRow("it is not a JSON object")
+    return record

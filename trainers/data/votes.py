@@ -1,0 +1,110 @@
+"""Votes on single images in a file that only grows, one record on each line; the last vote on an image counts.
+
+    {"image": "a.png", "prompt": "a red ball", "vote": 1}        1: up, -1: down, 0: withdrawn
+
+Also read: "image_sha256", by which an image is known whatever its file is called; "pair_id", where two images were shown
+side by side: such an image is paired with that one only. Other keys (time, seed, model) are left alone.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from .images import checked_image
+from .rows import BadRow, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record
+
+USES = ("thumbs", "pairs")
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A line's vote. key: by which its image is known; sha256: of the image's file, "" where the line has none."""
+
+    name: str
+    key: str
+    prompt: str
+    image: str
+    sha256: str
+    pair: str
+    vote: int
+
+
+def holds_votes(lines: Iterable[tuple[str, str]]) -> bool:
+    """Whether the first line that can be read has a vote."""
+    for _, line in lines:
+        try:
+            return "vote" in json.loads(line)
+        except (ValueError, TypeError):
+            continue
+    return False
+
+
+def votes_found(lines: Iterable[tuple[str, str]], folder: Path, prompt: str, use: str
+                ) -> Iterator[tuple[str, Callable[[], Pair | Thumb]]]:
+    """Thumbs, or pairs of an image voted up and one voted down of the same prompt.
+
+    lines: (name, text); folder: what images are named from; prompt: for lines without one; use: one of USES. Bad lines and
+    votes that find no opposite come as rows that raise BadRow.
+    """
+    last: dict[str, Vote] = {}
+    for name, line in lines:
+        try:
+            vote = _vote(name, line, folder, prompt)
+        except BadRow as error:
+            yield name, partial(_bad, error)
+        else:
+            last.pop(vote.key, None)
+            last[vote.key] = vote
+    counting = [vote for vote in last.values() if vote.vote]
+    if use == "thumbs":
+        for vote in counting:
+            yield vote.name, partial(_thumb, vote, folder)
+        return
+    groups: dict[tuple[str, str], list[Vote]] = {}
+    for vote in counting:
+        groups.setdefault((vote.prompt, vote.pair), []).append(vote)
+    for votes in groups.values():
+        up, down = ([vote for vote in votes if vote.vote == side] for side in (1, -1))
+        for winner, loser in product(up, down):
+            name = f"{winner.name} and {loser.name}"
+            yield name, partial(_pair, name, winner, loser, folder)
+        for alone in (up if not down else down if not up else []):
+            yield alone.name, partial(_bad, BadRow(f"no image of its prompt was voted {'down' if up else 'up'}"))
+
+
+def _vote(name: str, line: str, folder: Path, prompt: str) -> Vote:
+    record = checked_record(line)
+    image, vote = record.get("image"), record.get("vote")
+    if not isinstance(image, str) or not image:
+        raise BadRow("it has no \"image\"")
+    if isinstance(vote, bool) or vote not in (1, -1, 0):
+        raise BadRow(f"its vote {vote!r} is neither 1 (up), -1 (down) nor 0 (withdrawn)")
+    sha256 = str(record.get("image_sha256") or "").lower()
+    return Vote(name, sha256 or str((folder / image).resolve()), checked_prompt(record.get("prompt"), prompt), image, sha256,
+                str(record.get("pair_id") or ""), int(vote))
+
+
+def _picture(vote: Vote, folder: Path) -> Picture:
+    picture = Picture(vote.image, folder / vote.image)
+    if not picture.path.is_file():
+        raise BadRow(f"the image {vote.image} does not exist")
+    if vote.sha256 and hashlib.sha256(picture.read()).hexdigest() != vote.sha256:
+        raise BadRow(f"the image {vote.image} is another one than was voted on")
+    return checked_image(picture)
+
+
+def _thumb(vote: Vote, folder: Path) -> Thumb:
+    return Thumb(vote.name, vote.prompt, _picture(vote, folder), vote.vote == 1)
+
+
+def _pair(name: str, winner: Vote, loser: Vote, folder: Path) -> Pair:
+    return checked_pair(name, winner.prompt, _picture(winner, folder), _picture(loser, folder))
+
+
+def _bad(error: BadRow) -> Pair | Thumb:
+    raise error
