@@ -3,7 +3,8 @@
 
     python develop.py demo              train the small model in a real ComfyUI, before and after
     python develop.py serve             open ComfyUI with the pack in it
-    python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose)
+    python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
+                                        runs them with that older release of transformers
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py pretrain          make the shipped small models anew
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser
+from tools import browser, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
 
@@ -48,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
     ):
         # each command reads its own arguments, inside the environment
-        commands.add_parser(name, help=words, add_help=False).set_defaults(run=run)
+        command = commands.add_parser(name, help=words, add_help=False, allow_abbrev=False)
+        command.set_defaults(run=run)
+        if run is test:
+            command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
     return top
 
 
@@ -59,8 +63,10 @@ def tool(name: str, package: str = "tools"):
     return run
 
 
-def test(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
+    if chosen.transformers:
+        variables["PYTHONPATH"] = str(overlay.ensure(env, chosen.transformers))
     if wants_page(rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
     # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py

@@ -58,13 +58,14 @@ def test_equals_the_reference_and_reads_image_and_prompt(files):
     assert not torch.allclose(found, reward_of(files)(images.flip(0), [Prompt(t) for t in texts]), atol=1e-5)
 
 
-def test_golden_head():
+def test_golden_head(close):
     gold = load_file(GOLDEN / "07d_reward_heads.safetensors")
     weight, bias = folded_linear(generated_head(int(gold["const.imagereward_weight_seed"])))
     features = gold["imagereward.in.features"]
-    assert torch.allclose(F.linear(features, weight, bias), gold["imagereward.out.mlp_raw"], atol=1e-5)
+    # 768 products that nearly cancel: the golden numbers themselves are 1.2e-5 off the exact ones, of a largest 32
+    close(F.linear(features, weight, bias), gold["imagereward.out.mlp_raw"], 1e-6)
     reward = ir.image_reward(features, weight, bias)
-    assert torch.allclose(reward[:, None], gold["imagereward.out.reward"], atol=1e-5)
+    close(reward[:, None], gold["imagereward.out.reward"], 1e-6)
     assert (reward.argsort(descending=True).argsort() + 1).tolist() == gold["imagereward.out.rank"].tolist()
 
 

@@ -1,0 +1,27 @@
+"""Every reward with transformers 4.57 too: the environment has a release of 5, and users have either."""
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "develop.py", "test", "--transformers", "4.57", "-q", "-s", "tests/unit/rewards",
+           "tests/unit/test_older_transformers.py::test_the_release_is_the_one_asked_for")
+
+
+def test_the_release_is_the_one_asked_for():
+    import huggingface_hub
+    import tokenizers
+    import transformers
+
+    print("release", transformers.__version__, tokenizers.__version__, huggingface_hub.__version__)
+    assert transformers.__version__.startswith(("4.57.", "5."))
+
+
+def test_all_rewards_work_with_the_older_one():
+    run = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert re.search(r"release 4\.57\.\d+ 0\.22\.\d+ 0\.\d+", run.stdout)
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 500
