@@ -45,11 +45,14 @@ class PTVLMServer(RewardNode):
                     "fail, the run stops with its state saved."}),
             "at_once": ("INT", {"default": 8, "min": 1, "max": 256, "tooltip": "Questions in flight at a time."}),
             "image_side": ("INT", {"default": 768, "min": 64, "max": 4096, "step": 8, "tooltip":
-                                   "Larger images are made smaller before they are sent."})}}
+                                   "Larger images are made smaller before they are sent."})},
+            "optional": {"samples": ("INT", {"default": 4, "min": 1, "max": 64, "tooltip":
+                    "Only for servers that give no probabilities: each question is asked this often, and the share of "
+                    "an answer counts as its probability. More is finer and slower."})}}
 
-    def run(self, url, model, timeout, tries, at_once, image_side):
+    def run(self, url, model, timeout, tries, at_once, image_side, samples=4):
         from ..rewards.vlm_server import Server
-        return (Server(url.strip(), model.strip(), timeout, tries, at_once=at_once, side=image_side),)
+        return (Server(url.strip(), model.strip(), timeout, tries, at_once=at_once, side=image_side, samples=samples),)
 
 
 class PTRewardVLM(RewardNode):

@@ -1,4 +1,4 @@
-"""Rewards with a learned network: CLIP family, ImageReward, HPSv3, aesthetics, NSFW, any image classifier."""
+"""Rewards with a learned network: CLIP family, ImageReward, HPSv3, aesthetics, NSFW, watermarks, any classifier."""
 from __future__ import annotations
 
 from .reward_node import BATCH, ModelNode, model_input, precision_input
@@ -53,8 +53,8 @@ class PTRewardImageReward(ModelNode):
 
 
 class PTRewardHPSv3(ModelNode):
-    DESCRIPTION = ("HPSv3: human preference by a 7B vision-language model, with its own uncertainty. Wants 20 GB of "
-                   "VRAM. Needs a folder with weights, tokenizer and the instruction (see the help page).")
+    DESCRIPTION = ("HPSv3: human preference by a 7B vision-language model. Its own uncertainty is shown beside each "
+                   "score. Wants 20 GB of VRAM. Needs a folder with weights, tokenizer and the instruction (see the help page).")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -124,9 +124,29 @@ class PTRewardNSFW(ModelNode):
         return (class_reward("safe for work", find_model(FALCONSAI, model), "nsfw", False, OUTPUTS[0], precision, batch_size),)
 
 
+class PTRewardWatermark(ModelNode):
+    DESCRIPTION = ("Probability that an image bears no watermark: 1 = clean. Best as a gate in an ensemble: rewards that "
+                   "learned from stock pictures may teach a policy to draw their marks.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": model_input(folder=True, tooltip=
+                    "A classifier folder in models/reward_models; auto finds one with watermark in its name. Its class "
+                    "is found by itself.")},
+                "optional": {"precision": precision_input(), "batch_size": BATCH}}
+
+    def run(self, model, precision="auto", batch_size=16):
+        from ..rewards.classifier import OUTPUTS, read_labels
+        from ..rewards.holder import find_model
+        from ..rewards.watermark import FOLDER, marked_class
+        folder = find_model(FOLDER, model)
+        label = marked_class(read_labels(folder))
+        return (class_reward("no watermark", folder, label, False, OUTPUTS[0], precision, batch_size),)
+
+
 class PTRewardClassifier(ModelNode):
-    DESCRIPTION = ("Probability of one class of any image classifier: watermark or not, a style, or the ImageNet "
-                   "class that the prompt names. A folder in transformers' layout in models/reward_models.")
+    DESCRIPTION = ("Probability of one class of any image classifier: a style, a subject, or the ImageNet class that the "
+                   "prompt names. A folder in transformers' layout in models/reward_models.")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -134,11 +154,10 @@ class PTRewardClassifier(ModelNode):
         return {"required": {
             "model": model_input(folder=True, tooltip="A folder with config.json, preprocessor_config.json and "
                                                       "weights."),
-            "label": ("STRING", {"default": FROM_PROMPT, "tooltip": "A class of the model, such as 'watermark'; or "
+            "label": ("STRING", {"default": FROM_PROMPT, "tooltip": "A class of the model, such as 'painting'; or "
                                  "'named in the prompt': the class whose name the prompt contains."}),
             "wanted": ("BOOLEAN", {"default": True, "label_on": "wanted", "label_off": "unwanted",
-                                   "tooltip": "Unwanted rewards images that are not of the class, such as a "
-                                              "watermark."}),
+                                   "tooltip": "Unwanted rewards images that are not of the class."}),
             "output": (list(OUTPUTS), {"tooltip": "Log-odds keep a gradient where the probability is nearly 0 or "
                                                   "1."})},
             "optional": {"precision": precision_input(), "batch_size": BATCH}}
@@ -164,7 +183,9 @@ def clip_holder(file, activation, precision):
 
 
 NODES = {"PTRewardCLIP": PTRewardCLIP, "PTRewardImageReward": PTRewardImageReward, "PTRewardHPSv3": PTRewardHPSv3,
-         "PTRewardAesthetic": PTRewardAesthetic, "PTRewardNSFW": PTRewardNSFW, "PTRewardClassifier": PTRewardClassifier}
+         "PTRewardAesthetic": PTRewardAesthetic, "PTRewardNSFW": PTRewardNSFW, "PTRewardWatermark": PTRewardWatermark,
+         "PTRewardClassifier": PTRewardClassifier}
 NAMES = {"PTRewardCLIP": "PickScore, HPS, CLIPScore", "PTRewardImageReward": "ImageReward", "PTRewardHPSv3": "HPSv3",
          "PTRewardAesthetic": "Aesthetic Reward", "PTRewardNSFW": "Safe for Work Reward",
+         "PTRewardWatermark": "No Watermark Reward",
          "PTRewardClassifier": "Image Classifier Reward"}

@@ -55,16 +55,19 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a composite reward answers: its values [B], and per member the raw and the normalised scores [B]."""
+    """What a composite reward answers: its values [B], and per member the raw and the normalised scores [B]. weights:
+    where the values are a plain sum of members, what each counts; empty where they are not."""
 
     values: Tensor
     members: dict[str, Tensor] = field(default_factory=dict)
     normalised: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
 class CompositeReward(Reward, Protocol):
-    """A reward made of others. It is told the prompt groups, because it may normalise inside them."""
+    """A reward made of others, or with more to show than its value. It is told the prompt groups, because it may
+    normalise inside them."""
 
     def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Evaluation: ...
 
@@ -78,6 +81,8 @@ class Scores:
     stats: mean, std (population), min, max over the images that could be scored; images, failed as counts; and what
     rewards count beside their scores, see ``counts``.
     normalised: score [B] of each member after an ensemble normalised it; empty for other rewards.
+    weights: of the members that the values are a plain sum of; empty where they are none, as with gates and monitors;
+    None where nobody knows.
     """
 
     values: Tensor
@@ -85,6 +90,7 @@ class Scores:
     members: dict[str, Tensor]
     stats: dict[str, float]
     normalised: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] | None = None
 
     @property
     def counts(self) -> dict[str, float]:
@@ -111,7 +117,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
     normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
-    return Scores(values, groups, members, summary(values) | counts_of(reward), normalised)
+    return Scores(values, groups, members, summary(values) | counts_of(reward), normalised, found.weights)
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:

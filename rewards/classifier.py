@@ -1,4 +1,4 @@
-"""The probability of one class of an image classifier: NSFW, watermark, or a class that the prompt names.
+"""The probability of one class of an image classifier: NSFW, a watermark, or a class that the prompt names.
 
 Any image classification folder in transformers' layout (config.json, preprocessor_config.json, weights). Value: the
 probability in 0..1, or the log-odds (unbounded, keeps its gradient where the probability is nearly 0 or 1).
@@ -22,7 +22,7 @@ from .preprocess import Geometry, preprocess
 
 FROM_PROMPT = "named in the prompt"
 OUTPUTS = ("probability", "log-odds")
-ANY = Published("Image classifier", ("*watermark*", "*classif*"), "my_classifier",
+ANY = Published("Image classifier", ("*classif*",), "my_classifier",
                 "config.json, preprocessor_config.json and model.safetensors of an image classification model",
                 "343 MB for a ViT-B", "see the model", folder=True)
 

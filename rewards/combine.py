@@ -37,7 +37,9 @@ class WeightedSum:
 
     def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Evaluation:
         found, shown = evaluate_members([r for r, _ in self.members], images, prompts, groups)
-        return Evaluation(weighted_sum(found, [w for _, w in self.members]), shown)
+        named = zip(unique_names([r.info.name for r, _ in self.members]), self.members)
+        return Evaluation(weighted_sum(found, [w for _, w in self.members]), shown,
+                          weights={name: w for name, (_, w) in named if w != 0})
 
     def counts(self) -> dict[str, float]:
         return merged_counts([r for r, _ in self.members])
@@ -61,7 +63,7 @@ def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequenc
         found.append(result.values)
         shown[name] = result.values
         if is_composite(result):
-            shown.update({f"{name} / {inner}": v for inner, v in result.members.items()})
+            shown.update({f"{name} / {inner}": v for inner, v in result.members.items() if inner != reward.info.name})
     return found, shown
 
 
@@ -96,7 +98,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def is_composite(result: Evaluation) -> bool:
-    """True if the evaluation came from a composite of several rewards."""
+    """True if there is more to show than the value itself."""
     return len(result.members) > 1
 
 

@@ -1,8 +1,9 @@
 """HPSv3, arXiv:2508.03789: human preference from Qwen2-VL-7B with its own uncertainty. MIT (weights), Apache-2.0 (base).
 
 A head on the hidden state of one special token gives mean and log deviation of the score; the reward is
-mean - k * deviation. Unbounded: about -5..15; it rewards messy detail when trained on directly, so normalise it and keep
-a monitor. 16.6 GB in half precision; differentiable, though a backward pass through 7 billion weights is heavy.
+mean - k * deviation, and the deviation is shown beside it. Unbounded: about -5..15; it rewards messy detail when trained
+on directly, so normalise it and keep a monitor. 16.6 GB in half precision; differentiable, though a backward pass through
+7 billion weights is heavy.
 The folder needs HPSv3.safetensors, config.json and the tokenizer files of Qwen2-VL-7B-Instruct, and instruction.txt: the
 text that HPSv3 was trained with, "{text_prompt}" where the prompt goes and <|Reward|> where the score is read.
 """
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Prompt, RewardInfo
+from .base import Evaluation, Prompt, RewardInfo
 from .checkpoints import load_weights, with_prefix
 from .files import Published
 from .holder import Holder, in_batches
@@ -23,6 +24,7 @@ from .hub import transformers_class
 from .qwen_vl import conversation, load_tokenizer, network_inputs, patches, read_vision
 
 REWARD, PIXELS = "<|Reward|>", 256 * 28 * 28
+NAME, UNCERTAINTY = "HPSv3", "uncertainty"
 FOLDER = Published("HPSv3", ("*hpsv3*",), "HPSv3",
                    "HPSv3.safetensors of MizzenAI/HPSv3, config.json, preprocessor_config.json and the tokenizer files of "
                    "Qwen/Qwen2-VL-7B-Instruct, and instruction.txt (the node's help says how)",
@@ -43,20 +45,28 @@ class HPSv3Reward:
     def __init__(self, holder: Holder, folder: Path, caution: float = 0.0, batch_size: int = 4):
         self._holder, self._folder, self._k, self._batch_size = holder, folder, caution, batch_size
         self._tokenizer = self._instruction = None
-        self.info = RewardInfo("HPSv3", None, None, True, True, "Human preference (7B model); about -5..15.")
+        less = f" less {caution:g} x its uncertainty" if caution else ""
+        self.info = RewardInfo(NAME, None, None, True, True, f"Human preference (7B model){less}; about -5..15.")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return in_batches(images, prompts, self._batch_size, self._score)
+        mean, deviation = self.rate(images, prompts)
+        return mean - self._k * deviation
+
+    def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Evaluation:
+        """The score, and beside it how unsure the model is of it, in the same units."""
+        mean, deviation = self.rate(images, prompts)
+        score = mean - self._k * deviation
+        return Evaluation(score, {NAME: score, UNCERTAINTY: deviation})
 
     def networks(self) -> list[Holder]:
         return [self._holder]
 
-    def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        mean, deviation = self.rate(images, prompts)
-        return mean - self._k * deviation
-
     def rate(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the score [B]."""
+        return in_batches(images, prompts, self._batch_size, self._rated).unbind(1)
+
+    def _rated(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """[B,2]: mean and deviation."""
         kind, vision = read_vision(self._folder)
         if self._tokenizer is None:
             self._tokenizer, self._instruction = reward_tokenizer(self._folder), read_instruction(self._folder)
@@ -67,7 +77,7 @@ class HPSv3Reward:
             inputs = network_inputs(self._tokenizer, texts, device)
             hidden = rated.network(**inputs, pixel_values=pixels.to(dtype), image_grid_thw=grid).last_hidden_state
             at = inputs["input_ids"] == self._tokenizer.convert_tokens_to_ids(REWARD)
-            return rating(hidden[at].float(), [(w.to(device), b.to(device)) for w, b in rated.head])
+            return torch.stack(rating(hidden[at].float(), [(w.to(device), b.to(device)) for w, b in rated.head]), 1)
 
 
 def rating(hidden: Tensor, head: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

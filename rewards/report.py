@@ -32,7 +32,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
 
     values = torch.cat([p.values for p in parts])
     return Scores(values, torch.cat([p.groups for p in parts]), together([p.members for p in parts]),
-                  parts[-1].stats | summary(values), together([p.normalised for p in parts]))
+                  parts[-1].stats | summary(values), together([p.normalised for p in parts]), parts[0].weights)
 
 
 def picked(scores: Scores, rows: Sequence[int]) -> Scores:

@@ -145,7 +145,7 @@ def advantages(
     (group rules: their group's scores are all equal, or it has one) are unused: they would cost a step and only pull
     through the KL. values are clamped to +-clip. memory, memory_size (rewards kept per prompt) and memory_least
     (fewer: batch statistics) serve "per-prompt memory", whose keys are the group numbers, so a prompt must keep its
-    number through the run. weights: member name -> weight, default 1 each.
+    number through the run. weights: member name -> weight, default what scores.weights says, else 1 each.
     Raises ValueError for an unknown rule or member, and for a group rule when every prompt has only one image.
     """
     if rule not in RULES:
@@ -191,7 +191,10 @@ def member_means(scores: Scores) -> dict[str, float]:
 
 def _members(scores: Scores, weights: Mapping[str, float] | None) -> tuple[dict[str, Tensor], Mapping[str, float]]:
     members = {name: m.detach().to("cpu", torch.float64) for name, m in scores.members.items()}
-    weights = dict.fromkeys(members, 1.0) if weights is None else weights
+    if weights is None and scores.weights == {}:  # gates and monitors are no rewards to train on: take the score itself
+        return {"": scores.values.detach().to("cpu", torch.float64)}, {"": 1.0}
+    if weights is None:
+        weights = scores.weights or dict.fromkeys(members, 1.0)
     missing = [name for name in weights if name not in members]
     if missing or not weights:
         raise ValueError(f"weights: no reward called {', '.join(missing) or 'anything'}; "

@@ -156,6 +156,16 @@ def test_a_group_counts_if_any_of_its_rewards_differs():
         advantages(s, "each reward in its group", weights={"beauty": 1.0})
 
 
+def test_each_reward_takes_the_weights_of_a_sum_and_never_a_monitor():
+    a, b, monitor, groups = [0.0, 1.0, 0.2, 0.4], [1.0, 0.0, 0.5, 0.1], [9.0, 0.0, 3.0, 1.0], [0, 0, 1, 1]
+    rule, members = "each reward in its group", {"a": a, "b": b, "monitor": monitor}
+    summed = replace(scores([0.0] * 4, groups, members), weights={"a": 1.0, "b": -2.0})
+    expected = advantages(scores([0.0] * 4, groups, members), rule, weights={"a": 1.0, "b": -2.0})
+    assert torch.equal(advantages(summed, rule).values, expected.values)
+    ensemble = replace(scores(a, groups, members), weights={})
+    assert torch.equal(advantages(ensemble, rule).values, advantages(scores(a, groups, {"a": a}), rule).values)
+
+
 def test_unknown_rule_and_wrong_shapes():
     with pytest.raises(ValueError, match="leave one out"):
         advantages(scores([0.0, 1.0], [0, 0]), "median")

@@ -116,26 +116,6 @@ def test_published_folder_gives_the_same_probability(folder):
     assert torch.allclose(reward(images, [Prompt("")] * 3), expected, atol=1e-5)
 
 
-def test_siglip_classifiers_load_too(tmp_path):
-    """The layout of published watermark detectors."""
-    from transformers import SiglipConfig, SiglipForImageClassification
-
-    part = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    config = SiglipConfig(vision_config=dict(**part, image_size=32, patch_size=8), text_config=part,
-                          id2label={0: "No Watermark", 1: "Watermark"}, label2id={"No Watermark": 0, "Watermark": 1})
-    network = randomised(SiglipForImageClassification(config))
-    network.save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}}))
-    reward = ClassReward("no watermark", holders.Holder(lambda: build_classifier(tmp_path), "fp32"), read_labels(tmp_path),
-                         read_geometry(tmp_path), "watermark", wanted=False)
-    x = picture(40, 40).requires_grad_()
-    value = reward(x, [Prompt("")])
-    with torch.no_grad():
-        expected = network(preprocess(x, Geometry(32, "squash", HALF, HALF, "bilinear"))).logits.softmax(-1)[:, 0]
-    value.sum().backward()
-    assert torch.allclose(value, expected, atol=1e-5) and x.grad.abs().sum() > 0
-
-
 @pytest.mark.parametrize("config, expected", [
     ({"size": 224}, Geometry(224, "squash", HALF, HALF, "bilinear")),
     ({"size": {"shortest_edge": 248}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "resample": 3},

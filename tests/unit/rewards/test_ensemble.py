@@ -11,6 +11,7 @@ from posttrain.rewards.base import Prompt, RewardInfo, score
 from posttrain.rewards.colour import ColourReward
 from posttrain.rewards.ensemble import COMBINE, SCALES, Ensemble, Member, gated, tie_broken
 from posttrain.rewards.normalise import batch_z, calibrated, group_z, win_rate
+from posttrain.trainers.advantages import advantages
 
 NAN = float("nan")
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -119,6 +120,9 @@ def test_monitor_is_shown_but_changes_nothing_even_if_it_fails():
     scores = score(Ensemble((a, monitor)), IMAGES, PROMPTS, GROUPS)
     assert torch.equal(scores.values, values_of(Ensemble((a,)))) and scores.members["eye"][0].isnan()
     assert torch.allclose(scores.normalised["eye"], group_z(t(NAN, 9, 8, 1, 1, 5), GROUPS), equal_nan=True)
+    rule = "each reward in its group"  # the one advantage rule that looks at members
+    watched = score(Ensemble((a, Member(Fixed(5, 1, 9, 1, 1, 5), role="monitor"))), IMAGES, PROMPTS, GROUPS)
+    assert torch.equal(advantages(watched, rule).values, advantages(score(Ensemble((a,)), IMAGES, PROMPTS, GROUPS), rule).values)
     assert Ensemble((a, monitor)).notes() == [] and "No monitor" in Ensemble((a,)).notes()[0]
 
 

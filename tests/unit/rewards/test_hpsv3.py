@@ -9,8 +9,11 @@ from torch import nn
 
 from posttrain.rewards import hpsv3, qwen_vl
 from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt
+from posttrain.rewards.base import Prompt, score
+from posttrain.rewards.colour import ColourReward
+from posttrain.rewards.ensemble import Ensemble, Member
 from posttrain.rewards.qwen_vl import Vision, patches, smart_size
+from posttrain.rewards.report import describe, table
 
 from .networks import picture
 from .qwen import qwen_folder
@@ -75,6 +78,30 @@ def test_caution_takes_the_uncertainty_off(model):
     mean, deviation = reward_of(model[0]).rate(images, prompts)
     assert torch.allclose(reward_of(model[0], caution=2.0)(images, prompts), mean - 2 * deviation)
     assert torch.equal(reward_of(model[0])(images, prompts), mean) and deviation > 0
+
+
+def test_the_uncertainty_is_shown_beside_the_score_alone_and_in_an_ensemble(model):
+    images, prompts = torch.cat([picture(112, 112, i) for i in range(3)]), [Prompt("a cat")] * 3
+    reward = reward_of(model[0], caution=1.0, batch_size=2)
+    mean, deviation = (v.double() for v in reward.rate(images, prompts))
+    alone = score(reward, images, prompts, [0] * 3)
+    assert torch.allclose(alone.values, mean - deviation) and torch.equal(alone.members["HPSv3"], alone.values)
+    assert torch.equal(alone.members["uncertainty"], deviation) and len(set(deviation.tolist())) == 3
+    assert table(alone, prompts).splitlines()[0].split("\t") == ["image", "score", "HPSv3", "uncertainty", "prompt"]
+    assert "less 1 x its uncertainty" in describe(reward.info)
+    mixed = score(Ensemble((reward, Member(ColourReward("brightness"), "monitor"))), images, prompts, [0] * 3)
+    assert list(mixed.members) == ["HPSv3", "HPSv3 / uncertainty", "brightness"]
+    assert torch.equal(mixed.members["HPSv3 / uncertainty"], deviation) and "uncertainty" not in str(list(mixed.normalised))
+
+
+def test_caution_reaches_the_gradient(model):
+    """What is trained on is mean - k * deviation, not the mean with the rest shown."""
+    found = []
+    for k in (0.0, 2.0):
+        x = (picture(112, 112) * 0.6 + 0.2).requires_grad_()
+        reward_of(model[0], caution=k).evaluate(x, [Prompt("a cat")], torch.tensor([0])).values.sum().backward()
+        found.append(x.grad)
+    assert not torch.allclose(*found, rtol=0.01)
 
 
 def test_pixel_gradient_equals_finite_differences(model):

@@ -54,17 +54,6 @@ MODULES = (nodes, reward_models, reward_rules, reward_judges, reward_ensemble, r
 ALL = {name: node for module in MODULES for name, node in module.NODES.items()}
 
 
-@pytest.fixture
-def models(tmp_path, monkeypatch):
-    """ComfyUI's model folders, all empty."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
-    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {
-        "clip_vision": ([str(tmp_path / "clip_vision")], {".safetensors"}), "loras": ([str(tmp_path / "loras")], set())})
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_every_input_has_a_tooltip_and_every_output_a_name(name, models):
     node = ALL[name]
@@ -84,6 +73,7 @@ MISSING = {
     "PTRewardHPSv3": (dict(model="auto", caution=0.0), "HPSv3", "16.6 GB"),
     "PTRewardAesthetic": (dict(version="LAION v2", model="auto", head="auto"), "clip-vit-large-patch14.safetensors", "1.7 GB"),
     "PTRewardNSFW": (dict(kind=reward_models.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
+    "PTRewardWatermark": (dict(model="auto"), "Watermark-Detection-SigLIP2", "372 MB"),
     "PTRewardClassifier": (dict(model="auto", label="x", wanted=True, output="probability"), "my_classifier", "343 MB"),
     "PTDetector": (dict(kind=reward_rules.DETECTORS[1], model="auto", precision="fp32"), "owlv2-base-patch16-ensemble", "620 MB"),
     "PTVLMLocal": (dict(model="auto", megapixels=0.2, precision="fp32"), "Qwen2.5-VL-3B-Instruct", "7.5 GB"),
@@ -230,7 +220,8 @@ def test_rule_and_judge_nodes_make_rewards():
     assert objects(torch.rand(1, 4, 4, 3), [Prompt("")]).tolist() == [0]
     geneval, = reward_rules.PTRewardGenEval().run(Nothing(), "official GenEval", 0.3, 0.7, 0.9, "none")
     assert geneval.info.needs_prompt
-    vlm, = reward_judges.PTVLMServer().run(" http://127.0.0.1:1/v1 ", "judge", 1.0, 1, 1, 64)
+    vlm, = reward_judges.PTVLMServer().run(" http://127.0.0.1:1/v1 ", "judge", 1.0, 1, 1, 64, samples=9)
+    assert (vlm.url, vlm.samples, vlm.side) == ("http://127.0.0.1:1/v1", 9, 64)
     assert reward_judges.PTRewardVLM().run(vlm, "yes or no", "", "mean")[0].info.needs_prompt
     assert reward_judges.PTRewardVLMPairs().run(vlm, "Which is sharper? 1 or 2", 0)[0].info.needs_prompt is False
     assert reward_rules.PTRewardOCR().run("exact")[0].info.name.startswith("text")

@@ -124,6 +124,7 @@ def test_weighted_sum_adds_shows_members_and_knows_its_range():
     scores = score(total, torch.zeros(3, 2, 2, 3), NONE[:3], [0, 0, 1])
     assert scores.values.tolist() == [0.0] * 3
     assert {k: v.tolist() for k, v in scores.members.items()} == {"constant": [0.5] * 3, "constant 2": [0.25] * 3}
+    assert scores.weights == {"constant": 2.0, "constant 2": -4.0}
     assert (total.info.low, total.info.high, total.info.differentiable) == (-4, 6, False)
     unbounded = WeightedSum(((Constant(0.5, None, 0.0), -1.0),)).info
     assert (unbounded.low, unbounded.high) == (0, None)
