@@ -8,6 +8,7 @@ import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 from PIL import Image, ImageStat
 from posttrain.tests.host.spine_graph import spine
 from safetensors.torch import save_file
@@ -46,6 +47,38 @@ def test_ensemble_with_a_monitor_scores_an_image(host):
     head, table, about = shown(result)
     assert "mean 0" in head and table.splitlines()[0].split("\t")[1:4] == ["score", "JPEG compressibility", "brightness"]
     assert "looks at the image alone" in about and "brightness (monitor)" in about
+    notes, = shown(result, "6")
+    assert "No monitor" not in notes and "brightness (monitor)" in notes
+
+
+def test_an_ensemble_without_a_monitor_says_so_and_shows_each_member_raw_and_normalised(host):
+    """On the node, in the table, and written under the image; the node's defaults are group, weighted, again."""
+    picture(host, "scored.png")
+    info = host.object_info()
+    member, ensemble = (info[name]["input"]["required"] for name in ("PTRewardMember", "PTRewardEnsemble"))
+    assert (member["role"][0][0], member["weight"][1]["default"], member["scale"][0][0]) == ("trained", 1.0, "z-score in the prompt group")
+    assert ensemble["combine"][0][0] == "weighted mean" and ensemble["normalise_again"][1]["default"] is True
+    mix = {"class_type": "PTRewardEnsemble", "inputs": {"combine": "weighted mean", "k": 1.0, "normalise_again": True,
+                                                        "reward_1": ["3", 0], "reward_2": ["4", 0]}}
+    half = {"class_type": "ImageScaleBy", "inputs": {"image": ["1", 0], "upscale_method": "area", "scale_by": 0.25}}
+    back = {"class_type": "ImageScale", "inputs": {"image": ["7", 0], "upscale_method": "nearest-exact", "width": 48,
+                                                   "height": 32, "crop": "disabled"}}
+    both = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["8", 0]}}
+    labelled = {"class_type": "PTShowScores", "inputs": {"images": ["9", 0], "scores": ["2", 0], "best_first": True}}
+    preview = {"class_type": "PreviewImage", "inputs": {"images": ["10", 0]}}
+    graph = scoring(["6", 0], {"3": JPEG, "4": BRIGHT, "6": mix, "7": half, "8": back, "9": both, "10": labelled, "11": preview})
+    graph["2"]["inputs"]["images"] = ["9", 0]
+    result = host.run(graph, keep=True)
+    assert result.event == "success", result.text
+    assert "No monitor" in shown(result, "6")[0] and "never trained on" in shown(result, "6")[0]
+    head, *lines = [line.split("\t") for line in shown(result)[1].splitlines()]
+    assert head[1:-1] == ["score", "JPEG compressibility", "brightness", "JPEG compressibility (normalised)", "brightness (normalised)"]
+    for column in head[-3:-1]:
+        values = [float(line[head.index(column)]) for line in lines]
+        assert abs(sum(values)) < 1e-3 and abs(abs(values[0]) - 1) < 1e-3  # two images: z-scores of 1 and -1
+    image, = {i["filename"] for i in result.outputs["11"]["images"][:1]}
+    size = Image.open(host.base / "temp" / image).size
+    assert size == (288, 192 + 3 * 18 + 6)  # enlarged to 288 wide; under it the score and a line for each member
 
 
 def test_a_missing_model_is_one_clear_message_on_its_node(host):
@@ -77,15 +110,16 @@ def test_real_clip_network_under_the_hosts_memory_manager(host):
 
 def test_every_reward_node_is_offered_with_a_filled_menu(host):
     info = host.object_info()
-    for name in ("PTRewardCLIP", "PTRewardImageReward", "PTRewardHPSv3", "PTRewardAesthetic", "PTRewardNSFW", "PTDetector",
+    for name in ("PTRewardCLIP", "PTRewardImageReward", "PTRewardHPSv3", "PTRewardAesthetic", "PTRewardNSFW", "PTDetector", "PTRewardWatermark",
                  "PTRewardClassifier", "PTVLMLocal", "PTRewardGenEval"):
         assert info[name]["input"]["required"]["model"][0], name
 
 
 class Judge:
-    """A judge server on this machine that says yes the surer, the brighter an image is."""
+    """A judge server on this machine that says yes the surer, the brighter an image is. lives: questions that it answers;
+    after them it closes the connection, hangs or sends nonsense, whatever `end` says."""
 
-    def __init__(self, port: int = 0, lives: int | None = None):
+    def __init__(self, port: int = 0, lives: int | None = None, end: str = "dies"):
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -97,12 +131,18 @@ class Judge:
                         if outer.when_dead:
                             threading.Thread(target=outer.when_dead).start()
                             outer.when_dead = None
-                        return  # no answer at all: the connection is closed
+                        if end == "hangs":
+                            outer.closed.wait(30)
+                        if end != "talks nonsense":
+                            return  # no answer at all: the connection is closed
+                        return self.answer(b"<html>As an AI")
                 url = body["messages"][0]["content"][0]["image_url"]["url"]
                 image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
                 level = min(max(ImageStat.Stat(image).mean[0] / 255, 0.01), 0.99)
                 top = [{"token": "Yes", "logprob": math.log(level)}, {"token": "No", "logprob": math.log(1 - level)}]
-                answer = json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}).encode()
+                self.answer(json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}).encode())
+
+            def answer(self, answer: bytes):
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -111,7 +151,7 @@ class Judge:
             def log_message(self, *args):
                 pass
 
-        self.left, self.when_dead = lives, None
+        self.left, self.when_dead, self.closed = lives, None, threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -123,6 +163,7 @@ class Judge:
         self.close()
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -150,9 +191,10 @@ def iterations(host, graph: dict) -> list[int]:
 TWO_AND_A_BIT = 8 * 2 + 3  # two iterations of 8 images, and a few questions of the third
 
 
-def test_a_judge_that_dies_in_mid_run_pauses_it_with_its_state_saved(host):
-    with Judge(lives=TWO_AND_A_BIT) as judge:
-        graph = judged_loop("judge dies", judge.port, 4)
+@pytest.mark.parametrize("end", ["dies", "hangs", "talks nonsense"])
+def test_a_judge_that_fails_in_mid_run_pauses_it_with_its_state_saved(host, end):
+    with Judge(lives=TWO_AND_A_BIT, end=end) as judge:
+        graph = judged_loop(f"judge {end}", judge.port, 4, timeout=2.0)
         result = host.run(graph)
     run = graph["6"]["inputs"]["run_name"]
     assert result.event == "error" and "goes on from its saved state" in result.text, result.text

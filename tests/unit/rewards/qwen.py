@@ -10,6 +10,13 @@ WORDS = ["yes", "no", "Yes", "No", "1", "2", "3", "4", "5", "a", "cat", "dog", "
          "assistant", "You", "are", "helpful", ".", "?", "two", "one"]
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 
+VISION = dict(depth=2, num_heads=2, patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+OWN_VISION = {"qwen2_vl": dict(embed_dim=32, hidden_size=64, mlp_ratio=2),
+              "qwen2_5_vl": dict(hidden_size=32, out_hidden_size=64, intermediate_size=48, window_size=56,
+                                 fullatt_block_indexes=[1]),
+              "qwen3_vl": dict(hidden_size=32, out_hidden_size=64, intermediate_size=48, patch_size=16,
+                               num_position_embeddings=64, deepstack_visual_indexes=[0])}
+
 
 def tokenizer_folder(folder: Path) -> dict[str, int]:
     """Writes a fast tokenizer; returns the ids of the special tokens."""
@@ -31,17 +38,21 @@ def qwen_folder(folder: Path, kind: str = "qwen2_vl"):
 
     folder.mkdir(parents=True)
     ids = tokenizer_folder(folder)
-    prefix = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[kind]
-    vision = dict(depth=2, num_heads=2, patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
-    vision |= (dict(embed_dim=32, hidden_size=64, mlp_ratio=2) if kind == "qwen2_vl" else
-               dict(hidden_size=32, out_hidden_size=64, intermediate_size=48, window_size=56, fullatt_block_indexes=[1]))
+    prefix = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[kind]
+    words = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                 vocab_size=len(WORDS) + len(SPECIAL) + 1)
+    if kind == "qwen3_vl":
+        words = {"text_config": words | dict(head_dim=16, rope_scaling={"rope_type": "default", "mrope_section": [2, 3, 3],
+                                                                        "mrope_interleaved": True})}
+    else:
+        words |= dict(max_window_layers=2, rope_scaling={"type": "mrope", "mrope_section": [2, 3, 3]})
     config = getattr(t, f"{prefix}Config")(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=len(WORDS) + len(SPECIAL) + 1, max_window_layers=2, rope_scaling={"type": "mrope", "mrope_section": [2, 3, 3]},
-        vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
-        bos_token_id=ids["<|im_start|>"], eos_token_id=ids["<|im_end|>"], tie_word_embeddings=False)
+        **words, vision_config=VISION | OWN_VISION[kind], image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"], bos_token_id=ids["<|im_start|>"], eos_token_id=ids["<|im_end|>"],
+        tie_word_embeddings=False)
     network = randomised(getattr(t, f"{prefix}ForConditionalGeneration")(config), scale=0.15)
     network.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({}))
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if kind == "qwen3_vl" else {}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return network

@@ -107,23 +107,28 @@ def test_settings():
     assert not vlm.JudgeReward(Scripted(None), text="Is it sharp?").info.needs_prompt
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def judge(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vlm") / request.param
     network = qwen_folder(folder, request.param)
-    return folder, network, vlm_local.LocalModel(holders.Holder(lambda: vlm_local.build_judge(folder), "fp32"), folder, 112 * 112)
+    area = (network.config.vision_config.patch_size * 8) ** 2
+    return folder, network, vlm_local.LocalModel(holders.Holder(lambda: vlm_local.build_judge(folder), "fp32"), folder, area)
 
 
 def test_local_judge_reads_the_probabilities_of_the_next_word(judge):
     folder, network, model = judge
-    image, text = picture(112, 112), "a red cat ?"
+    side, text = network.config.vision_config.patch_size * 8, "a red cat ?"
+    newer = network.config.model_type == "qwen3_vl"  # no system turn, other patches, images from -1 to 1
+    image = picture(side, side)
     found, = model([vlm.Question((image,), text, ("yes", "no"))])
     tokenizer = qwen_vl.load_tokenizer(folder)
     pad = network.config.image_token_id
-    ids = tokenizer("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
-                    )["input_ids"] + [pad] * 16 + tokenizer("<|vision_end|>a red cat ?<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
+    system = "" if newer else "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    ids = tokenizer(system + "<|im_start|>user\n<|vision_start|>")["input_ids"] + [pad] * 16 + tokenizer(
+        "<|vision_end|>a red cat ?<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
     ids = torch.tensor([ids])
-    pixels, grid = patches(image, Vision(14, 2, qwen_vl.CLIP_MEAN, qwen_vl.CLIP_STD), 112 * 112)
+    mean, std = ((0.5,) * 3,) * 2 if newer else (qwen_vl.CLIP_MEAN, qwen_vl.CLIP_STD)
+    pixels, grid = patches(image, Vision(side // 8, 2, mean, std), side * side)
     with torch.no_grad():
         p = network(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, image_grid_thw=grid,
                     mm_token_type_ids=(ids == pad).int()).logits[0, -1].softmax(-1)
