@@ -18,7 +18,7 @@ from .vlm import Probabilities, Question
 
 FOLDER = Published("VLM judge", ("*qwen*vl*",), "Qwen2.5-VL-3B-Instruct",
                    "all files of Qwen/Qwen2.5-VL-3B-Instruct (or another Qwen2-VL, Qwen2.5-VL or Qwen3-VL)", "7.5 GB",
-                   "see the model", ("reward_models", "LLM"), folder=True)
+                   "research only; that of the 7B is Apache-2.0", ("reward_models", "LLM"), folder=True)
 
 
 class LocalModel:

@@ -298,3 +298,29 @@ def test_calibration_is_stored_with_the_run_and_used_by_its_loop(host):
     expected = (line[f"reward/{name}"] - verifier["mean"]) / verifier["std"]
     assert abs(line["reward_mean"] - expected) < 1e-6
     assert "reward/brightness" in line  # the monitor is watched in every iteration
+
+
+def test_an_adversarial_reward_is_trained_in_every_iteration_of_a_loop(host):
+    """A head learns base pictures against the policy's, here made blatant, and counts in the loop's reward as a penalty."""
+    graph = spine("adversarial", 2, **{"4.images_per_prompt": 6})
+    sampling = {k: graph["7"]["inputs"][k] for k in ("prompts", "vae", "sampling")}
+    graph["20"] = {"class_type": "PTRollout", "inputs": {"policy": graph["6"]["inputs"]["policy"], **sampling, "iteration": 0}}
+    graph["21"] = {"class_type": "ImageInvert", "inputs": {"image": ["7", 1]}}
+    graph["22"] = {"class_type": "PTAdversarialReward", "inputs": {"base_images": ["20", 1], "policy_images": ["21", 0],
+                                                                   "steps": 20, "learning_rate": 0.01, "seed": 0}}
+    graph["23"] = {"class_type": "PTRewardSum", "inputs": {"reward_1": graph["8"]["inputs"]["reward"], "weight_1": 1.0,
+                                                           "reward_2": ["22", 0], "weight_2": 0.1}}
+    graph["8"]["inputs"]["reward"] = ["23", 0]
+    graph["24"] = {"class_type": "PTScoreImages", "inputs": {"images": ["20", 1], "reward": ["25", 0], "prompt": "",
+                                                             "prompt_mode": "one prompt for all images"}}
+    graph["25"] = {"class_type": "PTAdversarialReward", "inputs": {"base_images": ["20", 1], "policy_images": ["26", 0],
+                                                                   "steps": 20, "learning_rate": 0.01, "seed": 0}}
+    graph["26"] = {"class_type": "ImageInvert", "inputs": {"image": ["20", 1]}}
+    graph["27"] = {"class_type": "PTScoreImages", "inputs": {**graph["24"]["inputs"], "images": ["26", 0]}}
+    result = host.run(graph, keep=True)
+    assert result.event == "success", result.text
+    base, faked = (float(shown(result, node)[0].split(",")[0].removeprefix("mean ")) for node in ("24", "27"))
+    assert base > 0 > faked  # log-odds: the base model's pictures and not the others
+    for line in metrics(host, graph):
+        verifier = next(v for k, v in line.items() if k.startswith("reward/") and "base model" not in k)
+        assert abs(line["reward_mean"] - verifier - 0.1 * line["reward/looks like the base model"]) < 1e-6

@@ -15,6 +15,7 @@ from PIL import Image
 
 from posttrain.rewards import vlm
 from posttrain.rewards.base import Prompt, RewardUnavailable, score
+from posttrain.rewards.combine import WeightedSum
 from posttrain.rewards.vlm_server import KEY_URL_VARIABLE, KEY_VARIABLE, Server
 
 IMAGES = torch.stack([torch.full((8, 12, 3), v) for v in (0.2, 0.4, 0.8)])
@@ -103,6 +104,19 @@ def test_server_without_logprobs_is_asked_several_times(start):
     host = start(text_answer)
     value = reward_of(host, samples=4)(IMAGES[:1], PROMPTS[:1])
     assert value.item() == pytest.approx(2 / 3) and len(host.requests) == 5
+
+
+def test_several_judges_as_one_reward(start):
+    """A judge that reports probabilities and one that only talks, weighted; where one is gone, so is the mix."""
+    sure, talks = start(logprob_answer), start(text_answer)
+    both = WeightedSum(((reward_of(sure), 0.5), (reward_of(talks, samples=4), 0.5)))
+    scores = score(both, IMAGES[:1], PROMPTS[:1], [0])
+    assert scores.members["VLM yes or no"].item() == pytest.approx(0.2, abs=0.003)
+    assert scores.members["VLM yes or no 2"].item() == pytest.approx(2 / 3)
+    assert scores.values.item() == pytest.approx((0.2 + 2 / 3) / 2, abs=0.003)
+    talks.behave = lambda host, body: (200, b"")
+    with pytest.raises(RewardUnavailable):
+        score(both, IMAGES[:1], PROMPTS[:1], [0])
 
 
 def test_large_images_are_sent_small(start):
