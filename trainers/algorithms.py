@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .adversarial import ADD, train_add
 from .backprop import AlignProp, DRaFT, DRTune, ReFL, train_alignprop, train_draft, train_drtune, train_refl
 from .direct_align import SRPO, train_srpo
 from .distillation import LCM, train_lcm
@@ -38,6 +39,7 @@ ALGORITHMS: dict[type, Callable] = {
     D3PO: train_d3po,
     SPO: train_spo,
     LCM: train_lcm,
+    ADD: train_add,
 }
 # these make their images inside the step and follow the reward's gradient
 BACKPROP: dict[type, Callable] = {

@@ -72,3 +72,14 @@ def path_named(name: str) -> Path:
     if name not in PATHS:
         raise ValueError(f"path: unknown name {name!r}; use one of {', '.join(PATHS)}")
     return PATHS[name]
+
+
+def noise_share(path: Path, sigma: Tensor) -> Tensor:
+    """[B] in 0..1: how much of a state is noise, s / (a + s)."""
+    a, s = path.coefficients(sigma)
+    return s / (a + s)
+
+
+def sigma_at(path: Path, share: Tensor) -> Tensor:
+    """The noise level at which a state is noise to this share; the inverse of ``noise_share``."""
+    return share if path.name == "flow" else share / (1 - share)

@@ -14,7 +14,7 @@ from ..rewards.base import Scores, summary
 from .forward_process import check_levels
 from .head import TRAINED, head, head_inputs, new_head
 from .losses.bradley_terry import choice_loss
-from .paths import Path
+from .paths import Path, noise_share, sigma_at
 from .policy.features import block_features, feature_blocks
 from .policy.network import Network, open_policy
 from .policy.value import Bank, Policy
@@ -66,17 +66,6 @@ class StepReward:
                              if kind != "all" and share == share)
         return (f"orders {self.accuracy['all']:.0%} of the pairs right on prompts that it was not trained on ({by_noise}; "
                 f"chance is 50%); trained on {self.pairs} pairs")
-
-
-def noise_share(path: Path, sigma: torch.Tensor) -> torch.Tensor:
-    """[B] in 0..1: how much of a state is noise."""
-    a, s = path.coefficients(sigma)
-    return s / (a + s)
-
-
-def sigma_at(path: Path, share: torch.Tensor) -> torch.Tensor:
-    """The noise level at which a state is noise to this share; the inverse of ``noise_share``."""
-    return share if path.name == "flow" else share / (1 - share)
 
 
 def noised_alike(rollout: Rollout, rows: torch.Tensor, path: Path, least: float, most: float, key: int

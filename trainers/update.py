@@ -55,53 +55,116 @@ class Micro(Protocol):
     size: int
 
 
-Evaluate = Callable[[Network, Bank, Micro], tuple[torch.Tensor, dict[str, float]]]
+# evaluate(net, bank, micro), and as a fourth the weights beside the policy's where there are any
+Evaluate = Callable[..., tuple[torch.Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Further weights that learn in the same updates, such as a discriminator's.
+
+    name: under which the policy's anchors keep them, with their moments, so that a resume finds them; start(net): the
+    weights before their first step; optimizer: their rate, decay and clipping.
+    """
+
+    name: str
+    start: Callable[[Network], Bank]
+    optimizer: Optimizer
 
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
-           progress: Callable[[int, int], None] | None = None, also_load: Sequence = ()) -> Policy:
+           progress: Callable[[int, int], None] | None = None, also_load: Sequence = (),
+           beside: Beside | None = None) -> Policy:
     """A new policy after one optimizer step for each list of micro-batches in ``steps``.
 
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
+    beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
     """
     total, done = sum(len(micros) for micros in steps), 0
     reports, skipped, in_a_row, norms = _Mean(), 0, int(policy.metrics.get(SKIPPED, 0)), []
     with open_policy(policy, also_load=also_load) as net:
         net.recomputing_blocks(optimizer.low_memory)
-        bank = net.to_device(policy.bank, train=True)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
-        adam = _adamw(bank, policy, optimizer, net)
-        step = policy.step
+        own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
+        learners = [own] if beside is None else [own, _beside(net, policy, beside)]
+        banks = [learner.bank for learner in learners]
+        leaves = [weight for bank in banks for weight in bank.values()]
         for micros in steps:
             size = sum(micro.size for micro in micros)
             finite = True
             for micro in micros:
                 net.check_cancelled()
                 share = micro.size / size
-                loss, report = net.gradients(lambda: _weighted(evaluate(net, bank, micro), share), list(bank.values()))
+                loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
                 reports.add(report | {"loss": float(loss) / share}, micro.size)
                 finite = finite and math.isfinite(float(loss))
                 done += 1
                 if progress is not None:
                     progress(done, total)
-            norm = _clip(bank, optimizer.max_grad_norm)
-            if finite and math.isfinite(norm):
-                adam.param_groups[0]["lr"] = optimizer.rate(step)
-                adam.step()
-                step, in_a_row = step + 1, 0
-                norms.append(norm)
-                _running_mean(average, bank, optimizer.average, step)
+            found = [learner.clipped() for learner in learners]
+            if finite and all(math.isfinite(norm) for norm in found):
+                for learner in learners:
+                    learner.move()
+                in_a_row = 0
+                norms.append(found[0])
+                _running_mean(average, own.bank, optimizer.average, own.step)
             else:
                 skipped, in_a_row = skipped + 1, in_a_row + 1
-            adam.zero_grad(set_to_none=True)
+            for learner in learners:
+                learner.adam.zero_grad(set_to_none=True)
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
-            "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, step - 1)),
+            "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": net.evaluations}
-        return replace(policy, bank=_to_ram(bank), ema=policy.ema if average is None else _to_ram(average),
-                       optimizer=_moments(bank, adam), step=step, metrics=metrics)
+        kept = {} if beside is None else _kept(beside.name, learners[1])
+        return replace(policy, bank=_to_ram(own.bank), ema=policy.ema if average is None else _to_ram(average),
+                       anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
+
+
+class _Learner:
+    """Weights in training, with the AdamW that moves them."""
+
+    def __init__(self, net: Network, weights: Bank, moments: Bank, step: int, settings: Optimizer):
+        self.bank, self.step, self.settings = net.to_device(weights, train=True), step, settings
+        self.adam = torch.optim.AdamW(list(self.bank.values()), lr=settings.learning_rate, betas=settings.betas,
+                                      eps=settings.epsilon, weight_decay=settings.weight_decay)
+        moments = net.to_device(moments)
+        for key, weight in self.bank.items():
+            if f"{key}.exp_avg" in moments:
+                self.adam.state[weight] = {"step": torch.tensor(float(step)), "exp_avg": moments[f"{key}.exp_avg"],
+                                           "exp_avg_sq": moments[f"{key}.exp_avg_sq"]}
+
+    def clipped(self) -> float:
+        """The gradient's norm, after which it is at most the largest allowed."""
+        used, largest = [w for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
+        return float(torch.nn.utils.clip_grad_norm_(used, largest if largest > 0 else math.inf)) if used else math.nan
+
+    def move(self) -> None:
+        self.adam.param_groups[0]["lr"] = self.settings.rate(self.step)
+        self.adam.step()
+        self.step += 1
+
+    def moments(self) -> Bank:
+        return {f"{key}.{name}": self.adam.state[weight][name].detach().cpu() for key, weight in self.bank.items()
+                for name in ("exp_avg", "exp_avg_sq") if weight in self.adam.state}
+
+
+def _beside(net: Network, policy: Policy, beside: Beside) -> _Learner:
+    weights, moments = (policy.anchors.get(name) for name in _names(beside.name))
+    if weights is None:
+        return _Learner(net, beside.start(net), {}, 0, beside.optimizer)
+    return _Learner(net, weights, moments, int(moments["step"]), beside.optimizer)
+
+
+def _kept(name: str, learner: _Learner) -> dict[str, Bank]:
+    weights, moments = _names(name)
+    return {weights: _to_ram(learner.bank), moments: learner.moments() | {"step": torch.tensor(learner.step)}}
+
+
+def _names(name: str) -> tuple[str, str]:
+    return name, f"{name} moments"
 
 
 def _weighted(answer: tuple[torch.Tensor, dict], share: float) -> tuple[torch.Tensor, dict]:
@@ -109,29 +172,8 @@ def _weighted(answer: tuple[torch.Tensor, dict], share: float) -> tuple[torch.Te
     return loss * share, report
 
 
-def _adamw(bank: Bank, policy: Policy, settings: Optimizer, net: Network) -> torch.optim.AdamW:
-    adam = torch.optim.AdamW(list(bank.values()), lr=settings.learning_rate, betas=settings.betas,
-                             eps=settings.epsilon, weight_decay=settings.weight_decay)
-    moments = net.to_device(policy.optimizer)
-    for key, weight in bank.items():
-        if f"{key}.exp_avg" in moments:
-            adam.state[weight] = {"step": torch.tensor(float(policy.step)), "exp_avg": moments[f"{key}.exp_avg"],
-                                  "exp_avg_sq": moments[f"{key}.exp_avg_sq"]}
-    return adam
-
-
-def _moments(bank: Bank, adam: torch.optim.AdamW) -> Bank:
-    return {f"{key}.{name}": adam.state[weight][name].detach().cpu()
-            for key, weight in bank.items() for name in ("exp_avg", "exp_avg_sq") if weight in adam.state}
-
-
 def _to_ram(bank: Bank) -> Bank:
     return {key: weight.detach().cpu() for key, weight in bank.items()}
-
-
-def _clip(bank: Bank, largest: float) -> float:
-    used = [weight for weight in bank.values() if weight.grad is not None]
-    return float(torch.nn.utils.clip_grad_norm_(used, largest if largest > 0 else math.inf)) if used else math.nan
 
 
 @torch.no_grad()

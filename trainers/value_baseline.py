@@ -12,12 +12,12 @@ import torch
 
 from .head import TRAINED, head, head_inputs, new_head
 from .losses.dpok import value_loss
+from .paths import noise_share
 from .policy.features import block_features, feature_blocks
 from .policy.network import open_policy
 from .policy.value import Bank, Policy
 from .rollout import Rollout
 from .sampling import generator
-from .step_reward import noise_share
 
 VALUE = "value"  # its place among the policy's anchors
 RATE, DECAY = 3e-4, 0.01  # slow: rewards are noisy, and what a rollout knows of its few prompts misleads on others

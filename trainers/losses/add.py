@@ -5,8 +5,9 @@
 
 x0: the student's one-step answer; x0_teacher: the teacher's answer at a re-noised x0; c_i = the data coefficient there
 (flow 1 - sigma, eps 1 / sqrt(1 + sigma^2)), which trusts the teacher less at high noise. D(.): logits of small heads
-on a frozen network's features, any shape [B, ...]. R1: squared gradient of D(real) with respect to the features.
-distill_weight 2.5 and r1_weight 1e-5 as in the paper. No official training code exists.
+on a frozen network's features, any shape [B, ...]; ours on the teacher's of noised latents, as LADD, arXiv 2403.12015.
+R1: squared gradient of D(real) with respect to the features. distill_weight 2.5 and r1_weight 1e-5
+as in the paper. No official training code exists.
 """
 from __future__ import annotations
 

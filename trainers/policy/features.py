@@ -1,9 +1,12 @@
-"""What the user's own frozen network sees in noisy latents: outputs of its middle blocks, averaged over the picture."""
+"""What the user's own frozen network sees in noisy latents: outputs of its middle blocks."""
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from ...rewards.half import scaled
 from ..prompts import PromptSet
 from .bank import repeated_blocks
 from .network import Network
@@ -37,21 +40,39 @@ def block_features(net: Network, blocks: tuple[str, ...], x: torch.Tensor, sigma
     if missing := [name for name in blocks if name not in modules]:
         raise ValueError(f"step reward: it was trained on another model, with a block {missing[0]!r}; train it on the model "
                          "of this policy")
-    wanted, index = {modules[name]: name for name in blocks}, torch.as_tensor(index)
-    places = net.alike(prompts, index, tuple(x.shape[1:]))
-    parts = [_features(net, wanted, x[place], sigma[place], prompts, index[place]) for place in places]
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    return seen(net, blocks, x, sigma, prompts, index, lambda name, parts: _pooled(parts))
 
 
-def _features(net: Network, wanted: dict[torch.nn.Module, str], x, sigma, prompts: PromptSet, index) -> torch.Tensor:
+def seen(net: Network, blocks: tuple[str, ...], x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index,
+         see: Callable[[str, list[torch.Tensor]], torch.Tensor]) -> torch.Tensor:
+    """[B, K] float32: what ``see`` makes of the blocks' outputs under the reference policy, side by side.
+
+    see(block, parts) -> [b, k] is called in the order in which the blocks run, for b samples whose prompts go through
+    the network together; parts: the block's outputs (picture, text), each [b, T, F] float32. Gradients reach x.
+    """
+    wanted = {net.diffusion_model.get_submodule(name): name for name in blocks}
+    index = torch.as_tensor(index)
+
+    def run(x):
+        places = net.alike(prompts, index, tuple(x.shape[1:]))
+        parts = [_answers(net, wanted, see, x[place], sigma[place], prompts, index[place]) for place in places]
+        return torch.cat(parts)[torch.cat(places).argsort()]
+
+    # the network's own guard against vanishing gradients is not reached where its run is cut short
+    half = torch.is_grad_enabled() and x.requires_grad and net.dtype == torch.float16
+    return scaled(run, x) if half else run(x)
+
+
+def _answers(net: Network, wanted: dict[torch.nn.Module, str], see, x, sigma, prompts: PromptSet, index) -> torch.Tensor:
     found: dict[str, torch.Tensor] = {}
 
-    def keep(module, _inputs, output):
-        found[wanted[module]] = _pooled(output)
+    def look(module, _inputs, output):
+        # at once, since networks may overwrite in place what a block has answered
+        found[wanted[module]] = see(wanted[module], _parts(output))
         if len(found) == len(wanted):
             raise _Enough
 
-    hooks = [module.register_forward_hook(keep) for module in wanted]
+    hooks = [module.register_forward_hook(look) for module in wanted]
     try:
         net.denoise(x, sigma, prompts, index, 1.0, None)
     except _Enough:
@@ -62,9 +83,12 @@ def _features(net: Network, wanted: dict[torch.nn.Module, str], x, sigma, prompt
     return torch.cat([found[name] for name in wanted.values()], 1)
 
 
-def _pooled(output) -> torch.Tensor:
-    """[B, F] of a block's output: tokens [B, T, F], maps [B, F, H, W], or several of them."""
+def _parts(output) -> list[torch.Tensor]:
+    """[B, T, F] each, of a block's output: tokens [B, T, F], maps [B, F, H, W], or several of them."""
     parts = output if isinstance(output, (tuple, list)) else (output,)
-    means = [part.float().mean(1) if part.ndim == 3 else part.float().flatten(2).mean(2)
-             for part in parts if isinstance(part, torch.Tensor) and part.ndim >= 3]
-    return torch.cat([F.layer_norm(mean, mean.shape[1:]) for mean in means], 1)
+    return [part.float() if part.ndim == 3 else part.float().flatten(2).transpose(1, 2)
+            for part in parts if isinstance(part, torch.Tensor) and part.ndim >= 3]
+
+
+def _pooled(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([F.layer_norm(mean, mean.shape[1:]) for mean in (part.mean(1) for part in parts)], 1)

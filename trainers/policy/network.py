@@ -49,8 +49,8 @@ def sigmas_of(model_sampling, scheduler: str, steps: int) -> torch.Tensor:
 class Network:
     """Valid inside ``open_policy`` only.
 
-    path: how the model mixes data and noise; device: where it computes; evaluations: network calls on a sample so
-    far (one per sample and branch of the guidance).
+    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on
+    a sample so far (one per sample and branch of the guidance).
     """
 
     def __init__(self, patcher, overlay: Overlay, together: tuple = ()):
@@ -63,7 +63,7 @@ class Network:
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
         self.evaluations = 0
-        self._dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+        self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
     def sigmas(self, scheduler: str, steps: int) -> torch.Tensor:
         """See ``sigmas_of``."""
@@ -112,7 +112,7 @@ class Network:
         weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
             return checkpointed(network, self._model.diffusion_model, weights, x)
-        if torch.is_grad_enabled() and self._dtype == torch.float16:
+        if torch.is_grad_enabled() and self.dtype == torch.float16:
             return scaled(lambda x, *weights: network(weights, x), x, *weights)
         return network(weights, x) if torch.is_grad_enabled() else self._with_room(lambda: network(weights, x))
 

@@ -12,14 +12,14 @@ from posttrain.rewards.base import RewardInfo, Scores, score
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.completions import compared_states, state_values
 from posttrain.trainers.feedback import pairs_only
-from posttrain.trainers.paths import PATHS
+from posttrain.trainers.paths import PATHS, noise_share, sigma_at
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.features import block_features, feature_blocks
 from posttrain.trainers.preferences import labels, preferences
 from posttrain.trainers.rollout import Rollout, rollout
 from posttrain.trainers.sampling import Sampling
 from posttrain.trainers.step_pairs import SPO
-from posttrain.trainers.step_reward import (noise_share, noised_states, score_latents, sigma_at, train_step_reward)
+from posttrain.trainers.step_reward import noised_states, score_latents, train_step_reward
 from posttrain.trainers.step_rollout import Candidates, step_rollout
 from posttrain.trainers.update import Optimizer
 
