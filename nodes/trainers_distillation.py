@@ -10,7 +10,7 @@ GUIDANCE = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 30.0, "step": 0.1, "too
 
 
 class PTLCM(TrainerNode):
-    DESCRIPTION = ("LCM-LoRA: teaches your model to draw in 4 to 8 steps, without guidance, what it now needs many steps for. "
+    DESCRIPTION = ("LCM-LoRA: teaches your model to draw in 2 to 8 steps, without guidance, what it now needs many steps for. "
                    "Put your post-trained LoRA on the model before Create Policy: that model is the teacher. Needs no reward. "
                    "arXiv:2311.05556")
     RATE, UPDATES = 1e-4, 4
@@ -18,6 +18,9 @@ class PTLCM(TrainerNode):
         "teacher_steps": ("INT", {"default": 50, "min": 2, "max": 1000, "tooltip": "Sampling steps of the teacher, which the "
                           "student learns to skip. 50 is the paper's. Fewer learn sooner and are less exact: 16 where time is "
                           "short. A multiple of the steps that you will sample with."}),
+        "student_steps": ("INT", {"default": 4, "min": 0, "max": 50, "tooltip": "The steps that you will sample with; the "
+                          "student learns to take each of them at once, and is sampled like its teacher (euler). 0 is the "
+                          "plain LCM, for the sampler lcm and any number of steps: harder to learn, it takes longer."}),
         "guidance": GUIDANCE,
         "distance": (("squares", "huber"), {"tooltip": "How the student's error is measured. squares is the official default; "
                      "huber forgives large errors and learns more slowly."}),

@@ -1,4 +1,4 @@
-"""Latent consistency distillation: few-step sampling for a model that was post-trained before.
+"""Consistency distillation: few-step sampling for a model that was post-trained before.
 
 The teacher is the model under the policy, with every LoRA that the user has put on it, at any guidance scale. Only
 latents and prompts count, so the rollout may come from any sampler: made by the teacher (the policy as it was created)
@@ -14,7 +14,7 @@ import torch
 
 from .feedback import Feedback
 from .forward_process import Noised, Question, check_positive, noised, numbers
-from .losses.lcm import consistency_function, consistency_loss
+from .losses.lcm import consistency_loss
 from .paths import Path, expand
 from .policy.network import Network, sigmas_of
 from .policy.value import Bank, Policy
@@ -27,15 +27,33 @@ HUBER = 1e-3  # the official c
 
 @dataclass(frozen=True)
 class LCM:
-    """LCM-LoRA (arXiv:2311.05556). teacher_steps: noise levels of the teacher's sampler, 2 or more; guidance: the
-    teacher's scale, 0: the one that the rollout was sampled with; huber: c of the pseudo-Huber distance, None: squares;
-    levels: noise levels per image."""
+    """LCM-LoRA (arXiv:2311.05556), and with student_steps phased consistency (PCM, arXiv:2405.18407).
+
+    teacher_steps: noise levels of the teacher's sampler, 2 or more; student_steps: steps that the student shall be sampled
+    with, each of which it learns to take at once, 0: it learns to go all the way from everywhere, as LCM does; guidance:
+    the teacher's scale, 0: the one that the rollout was sampled with; huber: c of the pseudo-Huber distance, None:
+    squares; levels: noise levels per image.
+    """
 
     LEARNS_FROM: ClassVar[None] = None
     teacher_steps: int = 50
+    student_steps: int = 0
     guidance: float = 0.0
     huber: float | None = None
     levels: int = 4
+
+
+@dataclass(frozen=True)
+class Way:
+    """The teacher's noise levels, grid [N + 1] with 0 at the end, and for each of the first N where the student's step
+    from it ends: goals [N], places on the grid."""
+
+    grid: torch.Tensor
+    goals: torch.Tensor
+
+    def places(self, sigma: torch.Tensor) -> torch.Tensor:
+        """[B]: where on the grid these of its noise levels are."""
+        return (self.grid[None] == sigma[:, None].to(self.grid)).int().argmax(1)
 
 
 def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, settings: LCM, optimizer: Optimizer,
@@ -48,43 +66,48 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     """
     if settings.huber is not None:
         check_positive(huber=settings.huber)
-    grid, guidance = teacher_grid(policy, settings.teacher_steps), settings.guidance or rollout.guidance
+    way, guidance = way_of(policy, settings), settings.guidance or rollout.guidance
     rollout = with_fresh_noise(rollout, policy)
     everything = torch.ones(len(rollout.index), dtype=torch.bool)
-    steps = noised(rollout, everything, settings.levels, optimizer.updates, rollout.batch_size, grid=grid[:-1])
+    steps = noised(rollout, everything, settings.levels, optimizer.updates, rollout.batch_size, grid=way.grid[:-1])
 
     def evaluate(net: Network, bank: Bank, micro: Noised):
         question = Question(net, rollout, micro)
-        out = consistency_loss(student(question, bank, grid), target(question, bank, grid, guidance), settings.huber)
+        out = consistency_loss(question.ask(bank), target(question, bank, way, guidance), settings.huber)
         return out.loss, numbers(consistency_error=out.error)
 
     return update(policy, steps, evaluate, optimizer, progress=progress)
 
 
-def student(question: Question, bank: Bank, grid: torch.Tensor) -> torch.Tensor:
-    """f [B, C, H, W] of the question's states."""
-    t = timestep(places(grid, question.micro.sigma), grid)
-    return consistency(question.net.path, question.x, question.ask(bank), question.sigma, t)
-
-
 @torch.no_grad()
-def target(question: Question, bank: Bank, grid: torch.Tensor, guidance: float) -> torch.Tensor:
-    """f [B, C, H, W] one step of the teacher's further."""
-    place = places(grid, question.micro.sigma) + 1
-    net, sigma = question.net, grid[place].to(question.x)
-    teacher = question.ask(None, guidance=guidance)
-    x = deterministic()(net.path, question.x, teacher, question.sigma, sigma).mean
-    # at the end f is x itself, whatever the network says there
-    asked_at = sigma.clamp_min(float(grid[-2]))
+def target(question: Question, bank: Bank, way: Way, guidance: float) -> torch.Tensor:
+    """[B, C, H, W]: the x0 whose step to the goal ends where the student arrives after one step of the teacher's."""
+    net, place = question.net, way.places(question.micro.sigma)
+    sigma, goal = (way.grid[at].to(question.x) for at in (place + 1, way.goals[place]))
+    step, path = deterministic(), net.path
+    x = step(path, question.x, question.ask(None, guidance=guidance), question.sigma, sigma).mean
+    # at the goal there is no step left to take, whatever the network says there
+    asked_at = sigma.clamp_min(float(way.grid[-2]))
     index = question.rollout.index[question.micro.rows]
     x0 = net.denoise(x, asked_at, question.rollout.prompts, index, 1.0, bank)
-    return consistency(net.path, x, x0, sigma, timestep(place, grid))
+    end = torch.where(expand(sigma > goal, x), step(path, x, x0, asked_at, goal).mean, x)
+    return x0_between(path, question.x, end, question.sigma, goal)
 
 
-def consistency(path: Path, x: torch.Tensor, x0: torch.Tensor, sigma: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """f [B, ...] of the state x in our convention; sigma [B], t [B] the timestep 0..999."""
-    unit = x if path.name == "flow" else x / (1 + expand(sigma, x) ** 2).sqrt()
-    return consistency_function(unit, x0, t.to(x.device))
+def x0_between(path: Path, x: torch.Tensor, end: torch.Tensor, sigma: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """[B, ...]: the x0 with which one sampler step from x at sigma ends in ``end`` at the lower level ``goal``; both [B]."""
+    (a, s), (a_end, s_end) = path.coefficients(expand(sigma, x)), path.coefficients(expand(goal, x))
+    return (end - s_end / s * x) / (a_end - s_end / s * a)
+
+
+def way_of(policy: Policy, settings: LCM) -> Way:
+    """ValueError names the number of steps that does not fit."""
+    grid, steps, student = teacher_grid(policy, settings.teacher_steps), settings.teacher_steps, settings.student_steps
+    if student < 0 or steps % max(1, student):
+        raise ValueError(f"student steps: {student} does not divide the teacher's {steps} steps; choose teacher steps that "
+                         "are a multiple of it, or 0")
+    length = steps // max(1, student)
+    return Way(grid, (torch.arange(steps) // length + 1) * length)
 
 
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
@@ -92,17 +115,6 @@ def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
     if steps < 2:
         raise ValueError(f"teacher steps: {steps} is not possible; choose 2 or more, usually 20 to 50")
     return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)
-
-
-def places(grid: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """[B]: where on the grid these of its noise levels are."""
-    return (grid[None] == sigma[:, None].to(grid)).int().argmax(1)
-
-
-def timestep(place: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """[B] in 0..999: the official timestep of each place; 0 at the end."""
-    steps = len(grid) - 1
-    return (1000.0 * (steps - place) / steps - 1).clamp_min(0)
 
 
 def with_fresh_noise(rollout: Rollout, policy: Policy) -> Rollout:
