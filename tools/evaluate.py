@@ -20,12 +20,23 @@ SHOWN = 4  # images of each prompt kept for the picture
 
 
 @dataclass(frozen=True)
+class Few:
+    """A model that was made faster: what it is compared with. teacher: the LoRA that lies under its own; steps, sampler:
+    how both are sampled before and after. Beside that, base and teacher are measured at the usual STEPS."""
+
+    teacher: str
+    steps: int
+    sampler: str = SAMPLER
+
+
+@dataclass(frozen=True)
 class Group:
-    """The images of one held-out prompt; before and after have the same seeds, so they are pairs."""
+    """The images of one held-out prompt; all have the same seeds, so they are pairs."""
 
     prompt: str
-    scores: dict[tuple[str, str], list[float]]  # ("before" | "after", "strict" | "dense" | "own") -> one per image
-    pictures: dict[str, list[Path]]  # "before" | "after" -> the first images
+    # ("before" | "after", with Few also "base" | "teacher", and "strict" | "dense" | "own") -> one per image
+    scores: dict[tuple[str, str], list[float]]
+    pictures: dict[str, list[Path]]  # "before" | "after" ... -> the first images
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,11 @@ class Evaluation:
         pairs = zip(self.values("before", score), self.values("after", score))
         return mean_and_error([after - before for before, after in pairs])
 
+    def kept(self, score: str = "strict") -> float:
+        """With Few: the share of the teacher's gain over the base, both at the usual steps, that the student shows."""
+        base, teacher, student = (self.rate(when, score)[0] for when in ("base", "teacher", "after"))
+        return (student - base) / (teacher - base)
+
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
@@ -56,41 +72,48 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000,
-             own: dict | None = None) -> Evaluation:
+             own: dict | None = None, few: Few | None = None) -> Evaluation:
     """At least ``images`` images of the held-out prompts without and with the LoRA, from the same noise.
 
     lora: its name as LoraLoader lists it. which_model: an option of the demo world node. own: a reward node that was
-    trained on in place of the verifier; its score is measured too, under the name "own".
+    trained on in place of the verifier; its score is measured too, under the name "own". few: the LoRA is a student's.
     """
     prompts = [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
     each = math.ceil(images / len(prompts))
-    graph = workflow(prompts, lora, which_model, each, seed, own)
+    graph = workflow(prompts, lora, which_model, each, seed, own, few)
     result = host.run(with_defaults(graph, host.object_info()), timeout=1800)
     if result.event != "success":
         raise HostError(f"the evaluation ended with {result.event}: {result.text}\n{host.log_tail(15)}")
     return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])
 
 
-def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None) -> dict:
+def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None,
+             few: Few | None = None) -> dict:
     """The evaluation as a workflow in API format."""
+    usual = dict(steps=STEPS, sampler_name=SAMPLER)
+    shots = {"before": ("world", usual), "after": ("lora", usual)}  # model and sampling of each
+    if few:
+        quick = dict(steps=few.steps, sampler_name=few.sampler)
+        shots = {"base": ("world", usual), "teacher": ("teacher", usual), "before": ("teacher", quick), "after": ("lora", quick)}
     graph = {
         "world": node("PTDemoWorld", which_model=which_model, score=SCORES["strict"]),
         "partial": node("PTDemoWorld", which_model=which_model, score=SCORES["dense"]),
-        "lora": node("LoraLoaderModelOnly", model=["world", 0], lora_name=lora, strength_model=1.0),
+        "lora": node("LoraLoaderModelOnly", model=["teacher" if few else "world", 0], lora_name=lora, strength_model=1.0),
         "empty": node("CLIPTextEncode", clip=["world", 1], text=""),
         "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=each),
     }
+    if few:
+        graph["teacher"] = node("LoraLoaderModelOnly", model=["world", 0], lora_name=few.teacher, strength_model=1.0)
     rewards = {"strict": ["world", 5], "dense": ["partial", 5]}
     if own:
         graph["own"], rewards["own"] = own, ["own", 0]
     for number, prompt in enumerate(prompts):
         graph[f"text-{number}"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
-        for when, model in (("before", "world"), ("after", "lora")):
+        for when, (model, sampling) in shots.items():
             name = f"{when}-{number}"
             graph[f"sample-{name}"] = node(
                 "KSampler", model=[model, 0], positive=[f"text-{number}", 0], negative=["empty", 0], denoise=1.0,
-                latent_image=["latent", 0], seed=seed + number, steps=STEPS, cfg=GUIDANCE, sampler_name=SAMPLER,
-                scheduler=SCHEDULER)
+                latent_image=["latent", 0], seed=seed + number, cfg=GUIDANCE, scheduler=SCHEDULER, **sampling)
             graph[f"image-{name}"] = node("VAEDecode", samples=[f"sample-{name}", 0], vae=["world", 2])
             graph[f"few-{name}"] = node("ImageFromBatch", image=[f"image-{name}", 0], batch_index=0, length=SHOWN)
             graph[f"show-{name}"] = node("PreviewImage", images=[f"few-{name}", 0])
@@ -107,10 +130,13 @@ def node(kind: str, **inputs: object) -> dict:
 
 def read(outputs: dict[str, dict], number: int, prompt: str, base: Path) -> Group:
     """One prompt's scores and pictures out of the finished workflow."""
-    scores = {(when, score): column(outputs[f"{score}-{when}-{number}"]["text"][1])
-              for when in ("before", "after") for score in (*SCORES, "own") if f"{score}-{when}-{number}" in outputs}
-    pictures = {when: [base / image["type"] / image["subfolder"] / image["filename"]
-                       for image in outputs[f"show-{when}-{number}"]["images"]] for when in ("before", "after")}
+    end = f"-{number}"
+    shown = {name.removeprefix("show-").removesuffix(end): output["images"] for name, output in outputs.items()
+             if name.startswith("show-") and name.endswith(end)}
+    scores = {(when, score): column(outputs[f"{score}-{when}{end}"]["text"][1])
+              for when in shown for score in (*SCORES, "own") if f"{score}-{when}{end}" in outputs}
+    pictures = {when: [base / image["type"] / image["subfolder"] / image["filename"] for image in images]
+                for when, images in shown.items()}
     return Group(prompt, scores, pictures)
 
 

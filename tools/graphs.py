@@ -10,8 +10,18 @@ from .training import only, producer
 IMAGES = {"PTRollout": 1, "PTStepRollout": 2, "PTBackpropStep": 1}  # the output that holds the images
 
 
+def set_names(graph: dict, run_name: str) -> None:
+    """Names the runs and the LoRAs; of several, the last is called ``run_name``, and those before it are numbered."""
+    for kind, key, folder in (("PTLoopStart", "run_name", ""), ("PTSaveLora", "file_name", "posttrain/")):
+        nodes = [content for content in graph.values() if content["class_type"] == kind]
+        for left, content in zip(range(len(nodes) - 1, -1, -1), nodes):
+            content["inputs"][key] = folder + run_name + (f" before {left}" if left else "")
+
+
 def swap_trainer(graph: dict, trainer: dict) -> None:
-    graph[producer(graph, "PTTrainStep", "trainer")] = trainer
+    """Another trainer for the last loop."""
+    step = [content for content in graph.values() if content["class_type"] == "PTTrainStep"][-1]
+    graph[step["inputs"]["trainer"][0]] = trainer
 
 
 def swap_feedback(graph: dict, feedback: dict) -> None:
@@ -55,16 +65,25 @@ def compare_steps(graph: dict, **settings: object) -> None:
     graph[step]["inputs"]["feedback"] = [rollout, 1]
 
 
-def images_each(graph: dict) -> int:
-    """How many images an iteration of the loop trains on."""
-    for content in graph.values():
-        inputs = content["inputs"]
-        if content["class_type"] == "PTPairBatch":
-            return inputs["pairs_per_iteration"] * (1 if of_thumbs(graph) else 2)
-        if content["class_type"] in IMAGES and "iteration" in inputs:
-            sampling = graph[inputs["sampling"][0]]["inputs"]
-            return sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
-    raise ValueError("the workflow has no node that gives its loop images")
+def images_seen(graph: dict, iterations: int) -> int:
+    """How many images the last loop trained on; those that were made once before it count once."""
+    inputs = source_of_images(graph)["inputs"]
+    if "pairs_per_iteration" in inputs:
+        return iterations * inputs["pairs_per_iteration"] * (1 if of_thumbs(graph) else 2)
+    sampling = graph[inputs["sampling"][0]]["inputs"]
+    each = sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
+    return each if made_once(graph) else each * iterations
+
+
+def made_once(graph: dict) -> bool:
+    """Whether the last loop trains on images that were made before it."""
+    return "iteration" not in source_of_images(graph)["inputs"]
+
+
+def source_of_images(graph: dict) -> dict:
+    """The node that gives the last loop its images."""
+    step = [content for content in graph.values() if content["class_type"] in ("PTTrainStep", "PTBackpropStep")][-1]
+    return graph[step["inputs"]["rollout"][0]] if "rollout" in step["inputs"] else step
 
 
 def of_thumbs(graph: dict) -> bool:

@@ -19,10 +19,11 @@ class Training:
     """A finished run: what it was, and its iterations as the server told them."""
 
     which_model: str
-    lora: str  # its name, as LoraLoader lists it
+    lora: str  # its name, as LoraLoader lists it; of several that were saved, the last in the graph
     lora_path: Path
     seconds: float
     iterations: list[dict] = field(default_factory=list)  # data of the posttrain.iteration events
+    earlier: tuple[str, ...] = ()  # the LoRAs saved before it
 
 
 def load_workflow(source: str | dict, changes: dict[str, object] | None = None) -> dict:
@@ -48,10 +49,15 @@ def producer(graph: dict, kind: str, key: str) -> str:
 
 def the(graph: dict, kind: str, key: str) -> Any:
     """The value of an input of the only node of a type."""
-    found = [node["inputs"][key] for node in graph.values() if node["class_type"] == kind]
+    found = every(graph, kind, key)
     if len(found) != 1:
         raise ValueError(f"expected one {kind} in the workflow, found {len(found)}")
     return found[0]
+
+
+def every(graph: dict, kind: str, key: str) -> list:
+    """The values of an input of the nodes of a type, in the graph's order."""
+    return [node["inputs"][key] for node in graph.values() if node["class_type"] == kind]
 
 
 def only(graph: dict, kind: str) -> str:
@@ -85,11 +91,12 @@ def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = Non
     result = host.run(with_defaults(graph, host.object_info()), on_message=on_message, timeout=timeout)
     if result.event != "success":
         raise HostError(f"the training ended with {result.event}: {result.text}\n{host.log_tail(15)}")
-    lora = f"{the(graph, 'PTSaveLora', 'file_name')}.safetensors"
+    *earlier, lora = (f"{name}.safetensors" for name in every(graph, "PTSaveLora", "file_name"))
     path = host.base / "models" / "loras" / lora
     if not path.is_file():
         raise HostError(f"the training ended, but there is no LoRA at {path}")
-    return Training(the(graph, "PTDemoWorld", "which_model"), lora, path, result.seconds, iterations)
+    return Training(the(graph, "PTDemoWorld", "which_model"), lora, path, result.seconds, iterations,
+                    tuple(earlier))
 
 
 class Progress:

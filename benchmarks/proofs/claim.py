@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from tools.evaluate import Evaluation
-from tools.graphs import shuffle_rewards, swap_feedback, swap_reward, swap_trainer
+from tools.graphs import set_names, shuffle_rewards, swap_feedback, swap_reward, swap_trainer
 from tools.training import load_workflow
 
 Verdict = tuple[bool, str]
@@ -49,10 +49,19 @@ def stays(errors: float = 3) -> Goal:
     return judge
 
 
+def beats_teacher(errors: float = 3) -> Goal:
+    """In the student's few steps it is better than its teacher in as many, by more than ``errors`` standard errors."""
+    def judge(found: Evaluation) -> Verdict:
+        gain, error = found.gain()
+        return gain > errors * error, f"better than its teacher in as few steps by more than {errors:g} errors"
+    return judge
+
+
 @dataclass(frozen=True)
 class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
-    (feedback without its scores); wiring: what else is wired in another way; shuffled: rewards dealt out at random."""
+    (feedback without its scores); wiring: what else is wired in another way; shuffled: rewards dealt out at random;
+    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps."""
 
     title: str
     goal: Goal
@@ -62,6 +71,7 @@ class Proof:
     reward: dict | None = None
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
+    few_steps: int = 0
     workflow: str = "learn_to_follow_prompts_flow_grpo"
 
     def graph(self, run_name: str, seed: int, changes: dict[str, object]) -> dict:
@@ -77,8 +87,8 @@ class Proof:
             self.wiring(graph)
         if self.shuffled:
             shuffle_rewards(graph, seed)
-        everywhere = {"PTLoopStart.run_name": run_name, "PTSaveLora.file_name": f"posttrain/{run_name}",
-                      "PTSampling.seed": seed, "PTPairBatch.seed": seed, "PTCreatePolicy.seed": seed}
+        set_names(graph, run_name)
+        everywhere = {"PTSampling.seed": seed, "PTPairBatch.seed": seed, "PTCreatePolicy.seed": seed}
         kinds = {content["class_type"] for content in graph.values()}
         there = {place: value for place, value in everywhere.items() if place.split(".")[0] in kinds}
         return load_workflow(graph, self.changes | there | changes)

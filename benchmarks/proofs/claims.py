@@ -9,13 +9,14 @@ from functools import partial
 from tools.evaluate import node
 from tools.graphs import compare_steps, learn_through_reward
 
-from .claim import Proof, gains, reaches, rises, stays
+from .claim import Proof, beats_teacher, gains, reaches, rises, stays
 
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
        "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2,
        "PTSampling.noisy_steps": 4, "PTSampling.prompts_per_iteration": 12, "PTSampling.images_per_prompt": 12}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
+DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm", few_steps=2)  # both at 2 steps, the teacher also at 15
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
 
 
@@ -85,4 +86,8 @@ PROOFS = {
     "refl": Proof("ReFL on colourfulness", changes=few(20) | NO_NOISE,
                   trainer=fast("PTReFL", margin=1e6, scale=0.01), **BACKPROP),
     "drtune": Proof("DRTune on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRTune"), **BACKPROP),
+    # distillation of a model that was post-trained by Diffusion-DPO
+    "lcm": Proof("LCM distillation after Diffusion-DPO, 2 steps", **DISTIL),
+    "add": Proof("ADD distillation after Diffusion-DPO, 2 steps", **DISTIL, trainer=fast(
+        "PTADD", student_steps=2, updates_per_rollout=8, decay_steps=240)),
 }

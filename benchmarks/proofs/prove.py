@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from tools.evaluate import Evaluation, evaluate, picture
-from tools.graphs import images_each
+from tools.evaluate import Evaluation, Few, evaluate, picture
+from tools.graphs import images_seen, made_once
 from tools.host import Host
 from tools.training import Progress, clock, train
 
@@ -28,7 +28,7 @@ class Outcome:
 
     images: held-out ones, before and after each; seen: images that the training made; evaluations: of the network, each
     of one image, in rollouts and updates; kl: to the reference, at the end; diversity: before and after; recipe: see
-    ``Proof.recipe``.
+    ``Proof.recipe``; kept: a student's share of its teacher's gain, see Evaluation.kept.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Outcome:
     kl: float | None
     diversity: tuple[float, float]
     recipe: str
+    kept: float | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -95,7 +96,8 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int) -> Outc
     graph = proof.graph(label, seed, changes)
     with Host(base, packs=[CONTROL_PACK]) as host:
         training = train(host, graph, Progress(every=60, label=label))
-        found = evaluate(host, training.lora, training.which_model, images, own=proof.reward)
+        few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
+        found = evaluate(host, training.lora, training.which_model, images, own=proof.reward, few=few)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
         outcome = summarised(name, seed, graph, metrics, found)
@@ -120,9 +122,12 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
         len(found.values("after", "strict")),
         *({score: measure(score) for score in scores}
           for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
-        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_each(graph) * len(metrics),
-        evaluations=int(sum(one.get("rollout_evaluations", 0) + one.get("update_evaluations", 0) for one in metrics)),
-        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")), recipe=proof.recipe())
+        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_seen(graph, len(metrics)),
+        evaluations=int(sum(one.get("rollout_evaluations", 0) for one in (metrics[:1] if made_once(graph) else metrics))
+                        + sum(one.get("update_evaluations", 0) for one in metrics)),
+        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")),
+        recipe=proof.recipe(),
+        kept=found.kept() if proof.few_steps else None)
 
 
 if __name__ == "__main__":

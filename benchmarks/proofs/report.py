@@ -55,6 +55,8 @@ def row(title: str, runs: list[dict]) -> str:
              each(lambda run: "{:.2f} to {:.2f}".format(*run["diversity"])), each(lambda run: f"{run['seen']:,}"),
              each(lambda run: f"{run['evaluations'] / 1e6:.2f} M"), each(lambda run: f"{run['minutes']:.0f}"),
              f"{runs[0]['goal']}: {each(lambda run: 'reached' if run['reached'] else '**not reached**')}"]
+    if runs[0].get("kept") is not None:
+        cells[-1] += f"; {each(lambda run: format(run['kept'], '.0%'))} of the teacher's gain kept"
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""Every shipped template that trains, for two small iterations through the real server: it ends, learns and exports."""
+"""Every shipped template that trains, for two small iterations of each loop through the real server: it ends, learns and exports."""
 from __future__ import annotations
 
 import json
@@ -6,7 +6,7 @@ import math
 
 import pytest
 import safetensors.torch
-from posttrain.tools.training import WORKFLOWS, load_workflow, the
+from posttrain.tools.training import WORKFLOWS, every, load_workflow
 
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
          "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
@@ -25,13 +25,17 @@ def test_it_trains_and_exports(host, name):
     graph = small(name)
     result = host.run(graph)
     assert result.event == "success", result.text
-    folder = host.base / "output" / "posttrain" / the(graph, "PTLoopStart", "run_name")
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [one["iteration"] for one in metrics] == [1, 2]
-    assert all(math.isfinite(value) for one in metrics for value in one.values() if isinstance(value, float))
-    assert sum(one["updates"] for one in metrics) > 0
-    lora = safetensors.torch.load_file(host.base / "models/loras" / f"{the(graph, 'PTSaveLora', 'file_name')}.safetensors")
-    assert any(value.abs().max() > 0 for key, value in lora.items() if "lora_up" in key or "lora_B" in key)
+    for run_name in every(graph, "PTLoopStart", "run_name"):
+        lines = (host.base / "output" / "posttrain" / run_name / "metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line) for line in lines]
+        assert [one["iteration"] for one in metrics] == [1, 2]
+        assert all(math.isfinite(value) for one in metrics for value in one.values() if isinstance(value, float))
+        assert sum(one["updates"] for one in metrics) > 0
+    saved = every(graph, "PTSaveLora", "file_name")
+    assert len(saved) == len(every(graph, "PTLoopStart", "run_name"))
+    for name in saved:
+        lora = safetensors.torch.load_file(host.base / "models/loras" / f"{name}.safetensors")
+        assert any(value.abs().max() > 0 for key, value in lora.items() if "lora_up" in key or "lora_B" in key)
     before, after = ([image for node, content in graph.items() if content.get("_meta", {}).get("title") == title
                       for image in result.outputs[node]["images"]] for title in ("Before training", "After training"))
     assert before and len(before) == len(after)

@@ -10,9 +10,11 @@ from posttrain.tools.host import ROOT
 
 sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
 from benchmarks.proofs import prove, report
-from benchmarks.proofs.claim import gains, reaches, rises, stays
+from benchmarks.proofs.claim import beats_teacher, gains, reaches, rises, stays
 from benchmarks.proofs.claims import PROOFS
-from tools.evaluate import Evaluation, Group
+from tools.evaluate import Evaluation, Few, Group, workflow
+from tools.graphs import images_seen
+from tools.training import every
 
 EACH = pytest.mark.parametrize("name", PROOFS)
 
@@ -31,7 +33,10 @@ def test_a_claim_is_a_whole_workflow(name):
                 source = NODE_CLASS_MAPPINGS.get(graph[value[0]]["class_type"])
                 assert source is None or value[1] < len(source.RETURN_TYPES), content
     settings = [content["inputs"] for content in graph.values() if content["class_type"] == "PTLoopStart"]
-    assert [one["iterations"] for one in settings] == [7] and settings[0]["run_name"] == f"{name}-1"
+    assert all(one["iterations"] == 7 for one in settings) and settings[-1]["run_name"] == f"{name}-1"
+    for kind, key in (("PTLoopStart", "run_name"), ("PTSaveLora", "file_name")):
+        names = every(graph, kind, key)
+        assert len(names) == len(set(names)) == len(settings), "no run and no LoRA in the place of another"
 
 
 def test_a_control_deals_its_rewards_out_before_they_become_feedback():
@@ -57,8 +62,34 @@ def test_verdicts():
     assert gains(35)(better)[0] and not gains(37)(better)[0]
     assert rises()(better)[0] and not rises()(same)[0]
     assert stays()(same)[0] and not stays()(better)[0]
+    assert beats_teacher()(better)[0] and not beats_teacher()(same)[0]
     own = evaluation((0.5, 0.1), own=(0.2, 0.9))
     assert rises("own")(own)[0] and not rises("strict")(own)[0]
+
+
+def test_a_student_is_held_against_its_teacher_in_as_few_steps():
+    graph = workflow(["a ball"], "student.safetensors", "flow (tiny SD3)", 4, 1, None, Few("teacher.safetensors", 2))
+    found = {}
+    for when in ("base", "teacher", "before", "after"):
+        sampler, loras = graph[f"sample-{when}-0"]["inputs"], []
+        place = sampler["model"][0]
+        while place != "world":
+            loras.append(graph[place]["inputs"]["lora_name"].split(".")[0])
+            place = graph[place]["inputs"]["model"][0]
+        found[when] = (loras, sampler["steps"])
+    assert found == {"base": ([], 15), "teacher": (["teacher"], 15), "before": (["teacher"], 2),
+                     "after": (["student", "teacher"], 2)}
+
+
+def test_the_share_of_the_gain_that_is_kept():
+    scores = {(when, "strict"): [float(i < 10 * rate) for i in range(10)]
+              for when, rate in dict(base=0.4, teacher=0.9, before=0.2, after=0.8).items()}
+    assert Evaluation([Group("a ball", scores, {})]).kept() == pytest.approx(0.8)
+
+
+def test_images_made_once_count_once():
+    online, once, pairs = (PROOFS[name].graph(name, 0, {}) for name in ("nft", "lcm", "dpo_folder"))
+    assert (images_seen(online, 3), images_seen(once, 3), images_seen(pairs, 3)) == (3 * 16 * 16, 64 * 4, 3 * 64 * 2)
 
 
 def outcome(name: str, seed: int, reached: bool, *own: str) -> dict:
@@ -79,13 +110,15 @@ def empty_report(tmp_path, monkeypatch):
 
 def test_the_report_shows_failures_too_and_keeps_the_other_claims(empty_report):
     report.write_report([outcome("nft", 1, False), outcome("nft", 0, True)], PROOFS)
-    report.write_report([outcome("draft_1", 0, True, "own")], PROOFS)
+    report.write_report([outcome("draft_1", 0, True, "own"), outcome("lcm", 0, True) | {"kept": 0.87}], PROOFS)
     page = report.PAGE.read_text()
     nft, draft = (next(line for line in page.splitlines() if f"(`{name}`)" in line) for name in ("nft", "draft_1"))
     assert "80.0% / 90.0%" in nft and "+30.0 ± 3.0 / +40.0 ± 3.0" in nft and "reached / **not reached**" in nft
+    assert "reached; 87% of the teacher's gain kept" in next(line for line in page.splitlines() if "(`lcm`)" in line)
     assert "0.5 to 0.8 (+0.3 ± 0.03)" in draft and page.startswith("Before.") and page.rstrip().endswith("After.")
-    assert set(json.loads(report.DATA.read_text())) == {"nft", "draft_1"}
-    assert {path.name for path in (empty_report / "images").iterdir()} == {"proof_nft.svg", "proof_draft_1.svg"}
+    assert set(json.loads(report.DATA.read_text())) == {"nft", "draft_1", "lcm"}
+    assert {path.name for path in (empty_report / "images").iterdir()} == {
+        "proof_nft.svg", "proof_draft_1.svg", "proof_lcm.svg"}
 
 
 def test_seeds_come_together_run_by_run_but_never_two_recipes(empty_report):
