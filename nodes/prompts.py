@@ -11,7 +11,7 @@ from ..trainers.prompts import PromptSet
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"
-MOST = 20_000
+MOST = 1_000  # encoded, one prompt takes up to 4 MB
 
 
 class PTPromptList:
@@ -44,7 +44,8 @@ class PTPromptFile:
             "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
                                                                      "path. UTF-8 text."}),
             "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
-                              "tooltip": "Read at most this many prompts. Encoded prompts stay in memory."})}}
+                              "tooltip": "Read at most this many prompts, from the top. Encoded prompts stay in memory: 4 MB "
+                                         "each for Flux, less for others."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, limit):
@@ -52,7 +53,8 @@ class PTPromptFile:
         return f"{path.stat().st_mtime_ns}:{limit}" if path.is_file() else "missing"
 
     def run(self, file, limit):
-        return (read_prompts(located(file), limit),)
+        prompts, report = read_prompts(located(file), limit)
+        return {"ui": {"text": [report]}, "result": (prompts,)}
 
 
 class PTEncodePrompts:
@@ -92,23 +94,31 @@ def located(file: str) -> Path:
     return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
 
 
-def read_prompts(path: Path, limit: int) -> PromptSet:
-    """Prompts of a text or GenEval .jsonl file. ValueError names the file and what to do."""
+def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
+    """The first ``limit`` prompts of a text or GenEval .jsonl file, and a word on them. ValueError names the file."""
     if not path.is_file():
         raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
-    if path.suffix.lower() == ".jsonl":
-        return _records([line for line in lines if line.strip()][:limit], path.name)
-    return prompt_set(lines[:limit], f"file {path.name}")
+    written = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    taken = dict(list(written.items())[:limit])
+    records = path.suffix.lower() == ".jsonl"
+    prompts = _records(taken, path.name) if records else prompt_set(taken.values(), f"file {path.name}")
+    return prompts, _report(len(written), limit)
 
 
-def _records(lines: list[str], name: str) -> PromptSet:
+def _report(found: int, limit: int) -> str:
+    if found <= limit:
+        return f"{found:,} prompts"
+    return f"The first {limit:,} of {found:,} prompts; the others are left out. To read more, raise 'limit'."
+
+
+def _records(lines: dict[int, str], name: str) -> PromptSet:
     import json
     prompts = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines.items():
         try:
             record = json.loads(line)
             prompts.append(Prompt(str(record["prompt"]), record))

@@ -76,7 +76,7 @@ class DRTune:
 def train_draft(policy: Policy, course: Course, settings: DRaFT, optimizer: Optimizer) -> Policy:
     """A DRaFT step. Evaluations per image: T, one more for each extra noise, one more per step with gradient where
     kl_weight is above 0."""
-    total = course.sampling.steps
+    total = course.steps
     count = _checked_count("back-propagated steps", settings.steps or total, total)
     if settings.extra_noises and count != 1:
         raise ValueError(f"extra noises: they belong to the last step alone, but {count} steps carry gradient; set the "
@@ -113,7 +113,7 @@ def train_alignprop(policy: Policy, course: Course, settings: AlignProp, optimiz
     if reached(highest):
         rested = course.only_look(policy)
         return replace(rested, metrics={**rested.metrics, "early_stopped": 1})
-    total = course.sampling.steps
+    total = course.steps
 
     def evaluate(net: Network, bank: Bank, look: Look):
         walk, count = Walk(course, net, bank, look), _truncated(settings.truncation, total, course.draw(look))
@@ -141,7 +141,7 @@ def train_refl(policy: Policy, course: Course, settings: ReFL, optimizer: Optimi
 
     def evaluate(net: Network, bank: Bank, look: Look):
         walk = Walk(course, net, bank, look)
-        _quietly_to(walk, _middle(settings, course.sampling.steps, course.draw(look)))
+        _quietly_to(walk, _middle(settings, course.steps, course.draw(look)))
         rewards, *_ = known(walk.rewards(walk.denoised()))
         error = _denoising_error(walk) if settings.pretrain_weight else None
         out = refl_loss(rewards, settings.margin, settings.scale, error, settings.pretrain_weight)
@@ -152,7 +152,7 @@ def train_refl(policy: Policy, course: Course, settings: ReFL, optimizer: Optimi
 
 def train_drtune(policy: Policy, course: Course, settings: DRTune, optimizer: Optimizer) -> Policy:
     """A DRTune step: the network's input is cut off from the gradient at every step, its output is not."""
-    total = course.sampling.steps
+    total = course.steps
     _checked_count("trained steps", settings.steps, total)
     if not 0 <= settings.early_stop < total:
         raise ValueError(f"early stop: {settings.early_stop} of {total} sampling steps cannot be left out; choose 0 to "
@@ -198,7 +198,7 @@ def _quietly_to(walk: Walk, step: int) -> None:
 
 def _noise_again(walk: Walk, latents: torch.Tensor) -> None:
     """Puts finished latents back to the state before the last step, with fresh noise."""
-    walk.at = walk.course.sampling.steps - 1
+    walk.at = walk.course.steps - 1
     noise = walk.course.fresh_noise(walk.look).to(latents.device)
     walk.x = walk.net.path.add_noise(latents, noise, walk.sigma(walk.at))
 

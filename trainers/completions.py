@@ -75,7 +75,6 @@ def _finished(net: Network, bank: Bank, rollout: Rollout, x: torch.Tensor, index
     random = transition_named(rollout.trajectory.transition, rollout.trajectory.strength, net.path)
     shape, last, x = tuple(x.shape[1:]), len(rollout.sigmas) - 2, x.to(net.device)
     for i in range(position, last + 1):
-        net.check_cancelled()
         sigma, sigma_next = (rollout.sigmas[k].to(x.device).expand(len(x)) for k in (i, i + 1))
         step = random if i < last else deterministic()
         move = step(net.path, x, net.denoise(x, sigma, rollout.prompts, index, rollout.guidance, bank), sigma, sigma_next)

@@ -51,7 +51,7 @@ def train_srpo(policy: Policy, course: Course, settings: SRPO, optimizer: Optimi
         walk = Walk(course, net, bank, look)
         if look.part == DENOISING:
             with torch.no_grad():
-                walk.go_to(course.sampling.steps)
+                walk.go_to(course.steps)
                 walk.rewards(walk.x)
             finished[look.rows.start] = walk.x
         place = _place(settings, course.draw(look))

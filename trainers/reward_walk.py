@@ -10,7 +10,7 @@ from ..rewards.base import Reward, counts_of, evaluate, usable_images
 from ..rewards.holder import held_together
 from .losses.error import squared_error
 from .policy.latents import latent_shape, to_images_with_gradient
-from .policy.network import Network, open_policy
+from .policy.network import Network, open_policy, sigmas_of
 from .policy.value import Bank, Policy
 from .prompts import PromptSet
 from .rollout import Progress, Rollout, plan_of
@@ -53,6 +53,7 @@ class Course:
         self.sampling, self.iteration, self.data, self.progress = sampling, iteration, data, progress
         self.samples = chosen_samples(len(prompts), sampling, iteration)
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+        self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
         self.recompute_vae = False
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
@@ -77,7 +78,7 @@ class Course:
             bank = net.to_device(policy.bank)
             for (look,) in self.looks(len(self.samples)):
                 walk = Walk(self, net, bank, look)
-                walk.go_to(self.sampling.steps)
+                walk.go_to(self.steps)
                 walk.rewards(walk.x)
             return replace(policy, metrics={"updates": 0, "skipped_updates": 0, SKIPPED: 0,
                                             "update_evaluations": net.evaluations})
@@ -185,12 +186,11 @@ class Walk:
         return {name: v.to(self.net.device, torch.float32).masked_fill(broken, torch.nan) for name, v in values.items()}
 
     def _ask(self, x, sigma, bank: Bank | None) -> torch.Tensor:
-        self.net.check_cancelled()
         course = self.course
         x0 = self.net.denoise(x, sigma, course.prompts, self.index, course.sampling.guidance, bank, recompute=True)
         if course.progress is not None and bank is not None:
-            done = self.look.rows.start * course.sampling.steps + (self.at + 1) * self.look.size
-            course.progress(done, len(course.samples) * course.sampling.steps, x0[:1].detach())
+            done = self.look.rows.start * course.steps + (self.at + 1) * self.look.size
+            course.progress(done, len(course.samples) * course.steps, x0[:1].detach())
         return x0
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -121,6 +121,10 @@ class Plan:
     noisy_step: Callable
     quiet_step: Callable
 
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -135,8 +139,9 @@ def plan_of(net: Network, sampling: Sampling, iteration: int) -> Plan:
     name, strength = resolved_transition(sampling, net.path.name)
     step = transition_named(name, strength, net.path)
     quiet = name == "deterministic" or strength == 0
-    noisy = (0, 0) if quiet else noisy_range(sampling, iteration)
-    return Plan(net.sigmas(sampling.scheduler, sampling.steps), noisy, name, strength, step, deterministic())
+    sigmas = net.sigmas(sampling.scheduler, sampling.steps)
+    noisy = (0, 0) if quiet else noisy_range(replace(sampling, steps=len(sigmas) - 1), iteration)
+    return Plan(sigmas, noisy, name, strength, step, deterministic())
 
 
 class _Sampler:
@@ -154,7 +159,7 @@ class _Sampler:
     def chunks(self) -> list[_Chunk]:
         count, size = len(self.samples), self.sampling.batch_size
         self.total = (self.shared_steps * math.ceil(count / self.alike / size)
-                      + (self.sampling.steps - self.shared_steps) * math.ceil(count / size))
+                      + (self.plan.steps - self.shared_steps) * math.ceil(count / size))
         shared = self._shared(range(0, count, self.alike)) if self.shared_steps else None
         return [self._chunk(slice(at, at + size), shared) for at in range(0, count, size)]
 
@@ -172,7 +177,7 @@ class _Sampler:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
         x = self._start(noise) if shared is None else shared.repeat_interleave(self.alike, 0)[rows]
         states, log_probs, means = [], [], []
-        for i in range(self.shared_steps, self.sampling.steps):
+        for i in range(self.shared_steps, self.plan.steps):
             x0 = self._denoise(x, i, index)
             if not first <= i < end:
                 x = self._quiet(x, x0, i)
@@ -196,7 +201,6 @@ class _Sampler:
         return self.plan.quiet_step(self.net.path, x, x0, *self._levels(x, i)).mean
 
     def _denoise(self, x: torch.Tensor, i: int, index: torch.Tensor) -> torch.Tensor:
-        self.net.check_cancelled()
         x0 = self.net.denoise(x, self._levels(x, i)[0], self.prompts, index, self.sampling.guidance, self.bank)
         self.calls += 1
         if self.progress is not None:

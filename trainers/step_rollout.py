@@ -62,11 +62,11 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         raise ValueError("sampling: no step is random, so there are no candidates to compare; set the noise level above 0 "
                          "(eta 1 for noise-prediction models) in the sampling settings")
     states, kept, x0 = [], [], None
-    for i in range(sampling.steps):
+    for i in range(plan.steps):
         sigma, sigma_next = (plan.sigmas[k].expand(len(x)) for k in (i, i + 1))
         x0 = walk.answers(x, sigma) if x0 is None else x0
         if progress is not None:
-            progress(i + 1, sampling.steps, x0[:1])
+            progress(i + 1, plan.steps, x0[:1])
         if not first <= i < end:
             x, x0 = plan.quiet_step(path, x, x0, sigma, sigma_next).mean, None
             continue

@@ -17,6 +17,7 @@ def failing_node(result) -> str:
     ({"4.transition": "deterministic"}, ["no step was random", "noise level"]),
     ({"4.transition": "ddim", "4.noise_level": 0.0}, ["no step was random"]),
     ({"4.steps": 1}, ["leaves no step to train", "more steps"]),
+    ({"1.which_model": "eps (tiny SD1.5)", "4.steps": 1500}, ["scheduler", "do not decrease", "choose another"]),
     ({"4.images_per_prompt": 1}, ["one image", "images per prompt"]),
     ({"3.rank": 1000}, ["rank", "larger than layer"]),
     ({"3.layer_pattern": "no such layer"}, ["no trainable layer", "another pattern"]),
@@ -57,7 +58,7 @@ def prompt_file_graph(name: str) -> dict:
 @pytest.mark.parametrize("name, content, words", [
     ("missing.txt", None, ["does not exist", "input folder"]),
     ("latin.txt", "caf\xe9".encode("latin-1"), ["not UTF-8"]),
-    ("records.jsonl", b'{"prompt": "a red ball"}\nnot json\n', ["line 2", "JSON"]),
+    ("records.jsonl", b'{"prompt": "a red ball"}\n\nnot json\n', ["line 3", "JSON"]),
     ("empty.txt", b"\n\n", ["no prompt"]),
 ])
 def test_prompt_files_that_cannot_be_read_are_named(host, name, content, words):
@@ -68,10 +69,12 @@ def test_prompt_files_that_cannot_be_read_are_named(host, name, content, words):
     assert all(word in result.text for word in words), result.text
 
 
-def test_a_file_of_100000_lines_is_read_up_to_the_limit(host):
-    (host.base / "input" / "many.txt").write_text("\n".join(f"a red ball {i}" for i in range(100_000)), encoding="utf-8")
+def test_a_file_of_100000_lines_is_read_up_to_the_limit_and_says_so(host):
+    (host.base / "input" / "many.txt").write_text("\n\n".join(f"a red ball {i}" for i in range(100_000)), encoding="utf-8")
     result = host.run(prompt_file_graph("many.txt"))
     assert result.event == "success", result.text
+    (text,) = result.outputs["2"]["text"]
+    assert "first 3 of 100,000 prompts" in text and "raise 'limit'" in text
 
 
 def test_a_guidance_needs_encoded_prompts_and_says_so(host):

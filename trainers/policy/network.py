@@ -38,7 +38,10 @@ def path_of(model_sampling) -> Path:
 
 
 def sigmas_of(model_sampling, scheduler: str, steps: int) -> torch.Tensor:
-    """[steps + 1] decreasing noise levels of any ComfyUI scheduler, the last one 0, float32 on the CPU."""
+    """Decreasing noise levels of any ComfyUI scheduler, float32 on the CPU: [steps + 1], the last one 0.
+
+    ddim_uniform gives one level more where the steps do not divide the model's own.
+    """
     sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, steps).float().cpu().clone()
     if len(sigmas) < 2 or bool((sigmas[1:] >= sigmas[:-1]).any()):
         raise ValueError(f"scheduler: {scheduler!r} with {steps} steps gives noise levels that do not decrease "
@@ -220,6 +223,7 @@ class Network:
         return comfy.samplers.cfg_function(self._model, cond, uncond, guidance, x, sigma, self._patcher.model_options)
 
     def _apply(self, x, sigma, arguments: dict, branches: list[int]):
+        self.check_cancelled()
         options = self._patcher.model_options
         transformer = dict(options.get("transformer_options", {}))
         transformer["wrappers"] = comfy.patcher_extension.copy_nested_dicts(self._patcher.wrappers)
