@@ -77,7 +77,7 @@ def conditioning(kind: str, seed: int = 0, tokens: int = 6):
     pooled = {"sdxl": 1280}.get(kind, 64)
     extra = {"pooled_output": torch.randn(1, pooled, generator=generator)}
     if kind == "flux":
-        extra["guidance"] = 3.5
+        extra["guidance"] = 4.0  # the host takes it times 1000, in the weights' type: 3.5 is another number in bfloat16
     if kind == "lumina":
         extra["attention_mask"] = torch.ones(1, tokens)
     return [[torch.randn(1, tokens, 32, generator=generator), extra]]

@@ -1,6 +1,8 @@
 """What a policy promises: the reference for free, the user's model untouched, any weights, any conditioning."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import comfy.model_management
 import comfy.samplers
 import comfy.sampler_helpers
@@ -12,6 +14,7 @@ from posttrain.rewards.base import Prompt
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy, policy_as_model, save_lora
 from posttrain.trainers.policy.value import Policy
 from posttrain.trainers.prompts import PromptSet
+from posttrain.trainers.update import Optimizer, update
 
 
 def inputs(kind: str, batch: int = 2):
@@ -36,9 +39,10 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_bank_off_is_the_base_model(kind, guidance):
-    policy = trained_policy(kind)
+@pytest.mark.parametrize("guidance, weights", [(1.0, torch.float32), (3.0, torch.float32), (1.0, torch.bfloat16),
+                                               (1.0, torch.float8_e4m3fn)])
+def test_bank_off_is_the_base_model(kind, guidance, weights):
+    policy = trained_policy(kind, weights, None if weights == torch.float32 else torch.bfloat16)
     x, sigma = inputs(kind)
     with open_policy(policy) as net:
         ours = net.denoise(x, sigma, prompts_for(kind), [0, 0], guidance, None)
@@ -72,18 +76,30 @@ def test_prompts_of_different_lengths_are_evaluated_apart(kind):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype, compute", [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16),
-                                            (torch.float8_e4m3fn, torch.float32), (torch.float8_e4m3fn, torch.bfloat16)])
-@pytest.mark.parametrize("kind", ["sd15", "sd3", "flux"])
-def test_low_precision_weights_train_and_stay(kind, dtype, compute):
-    policy = trained_policy(kind, dtype, compute)
-    before, (x, sigma) = weights_of(policy.model), inputs(kind)
+LOW = [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float8_e4m3fn, torch.float32),
+       (torch.float8_e4m3fn, torch.bfloat16)]
+
+
+def bank_gradient(policy, kind: str) -> torch.Tensor:
+    x, sigma = inputs(kind)
     with open_policy(policy) as net:
         bank = net.to_device(policy.bank, train=True)
         net.gradients(lambda: (net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank).square().mean(), {}),
                       list(bank.values()))
-    assert all(b.grad is not None and b.grad.isfinite().all() for b in bank.values())
-    assert sum(float(b.grad.abs().sum()) for b in bank.values()) > 0
+    return torch.cat([weight.grad.flatten() for weight in bank.values()])
+
+
+@pytest.mark.parametrize("dtype, compute", LOW, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_low_precision_weights_give_the_gradient_of_the_same_numbers_in_float32(kind, dtype, compute):
+    policy, full = trained_policy(kind, dtype, compute), trained_policy(kind)
+    full.model.model.diffusion_model.load_state_dict(
+        {key: value.float() for key, value in weights_of(policy.model).items()})
+    before = weights_of(policy.model)
+    found, expected = bank_gradient(policy, kind), bank_gradient(full, kind)
+    assert found.dtype == torch.float32 and bool(found.isfinite().all())
+    error = float((found - expected).norm() / expected.norm())
+    assert error < (1e-3 if compute == torch.float32 else 0.1), error
     after = weights_of(policy.model)
     assert all(torch.equal(before[k].view(torch.uint8), after[k].view(torch.uint8)) for k in before)
 
@@ -119,15 +135,40 @@ def test_an_error_inside_leaves_the_model_as_it_was():
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_training_goes_on_after_the_host_unloaded_the_model():
-    policy = trained_policy("flux")
-    x, sigma = inputs("flux")
-    answers = []
-    for _ in range(2):
-        with open_policy(policy) as net:
-            answers.append(net.denoise(x, sigma, prompts_for("flux"), [0, 1], 1.0, net.to_device(policy.bank)))
-        comfy.model_management.unload_all_models()
-    assert torch.equal(*answers)
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+def test_training_goes_on_after_the_host_unloaded_the_model(kind):
+    """Two updates with everything thrown out between and after them are the two updates without."""
+    results = []
+    for unload in (False, True):
+        policy = trained_policy(kind)
+        for _ in range(2):
+            policy = train_a_little(policy, kind)
+            if unload:
+                comfy.model_management.unload_all_models()
+        results.append(policy.bank)
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+    assert any(not torch.equal(results[0][key], trained_policy(kind).bank[key]) for key in results[0])
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3", "flux"])
+def test_weights_that_the_host_streams_in_give_the_same_gradient(kind):
+    """Where memory is short the host leaves layers in RAM and casts each weight in its forward."""
+    policy = trained_policy(kind)
+    expected = bank_gradient(policy, kind)
+    streamed = [m for m in policy.model.model.diffusion_model.modules() if hasattr(m, "comfy_cast_weights")]
+    for module in streamed:
+        module.comfy_cast_weights = True
+    assert len(streamed) > 10
+    torch.testing.assert_close(bank_gradient(policy, kind), expected, rtol=1e-5, atol=1e-8)
+
+
+def train_a_little(policy, kind: str):
+    x, sigma = inputs(kind)
+
+    def evaluate(net, bank, micro):
+        return net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank).square().mean(), {}
+
+    return update(policy, [[SimpleNamespace(size=2)]], evaluate, Optimizer(learning_rate=1e-2))
 
 
 def test_a_users_own_lora_stays_active():
