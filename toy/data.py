@@ -58,10 +58,10 @@ def batches(pictures: Pictures, captions: Captions, size: int, generator: torch.
             yield pictures.images[pick].float() / 127.5 - 1, captions.tokens[row], captions.pooled[row]
 
 
-def text_encoder(seed: int):
+def text_encoder():
     """The shipped text encoder, made first where there is none."""
     if not models.TEXT_FILE.is_file():
         from .initial import make_text_encoder
 
-        make_text_encoder(models.TEXT_FILE, seed)
+        make_text_encoder(models.TEXT_FILE)
     return models.load_clip()

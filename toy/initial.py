@@ -30,7 +30,7 @@ def initialise(network: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(_normal(generator, parameter.shape, 0.8 / math.sqrt(parameter[0].numel())))
 
 
-def make_text_encoder(path: Path, seed: int) -> None:
+def make_text_encoder(path: Path, seed: int = 0) -> None:
     """Write the frozen random text encoder: every word far from every other, words mixed a little by two layers."""
     clip = models.empty_clip()
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Makes the tiny models: ``python develop.py pretrain [flow|unet] [--minutes N]``.
+"""Makes the tiny models: ``python develop.py pretrain [text|flow|unet] [--minutes N]``.
 
 Trains ComfyUI's own modules on pictures of which a share is captioned wrongly, as on the web. Repeatable: the same
 seed and number of steps give the same weights on the same machine type.
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from . import data, evaluate, initial, models, world
 
 NAMES = {"flow": "flow", "unet": "eps"}
+JUDGED, JUDGED_MEANWHILE = 360, 90  # images that a pass rate is taken over, at the end and on the way
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,22 @@ class Optimizer:
 
 def save(path: Path, weights: dict[str, torch.Tensor], record: dict) -> None:
     """float16 weights with the record of their making; replaces the file in one step."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".tmp")
     save_file({k: v.half().contiguous() for k, v in weights.items()}, str(part), {"training": json.dumps(record)})
     part.replace(path)
 
 
-def train(plan: Plan, start: Path | None, out: Path, report_every: float, minutes: float = math.inf) -> dict:
+def train(plan: Plan, start: Path | None, out: Path, report_every: float, minutes: float = math.inf,
+          images: int = JUDGED) -> dict:
     """Train one network for ``plan.steps`` or ``minutes``, whichever ends first, and write it to ``out``.
 
-    start: weights to go on from, or None. The learning rate falls to zero at the end, whichever end that is.
+    start: weights to go on from, or None; images: how many its pass rate is taken over. The learning rate falls to zero
+    at the end, whichever end that is.
     """
     torch.manual_seed(plan.seed)
     generator = torch.Generator().manual_seed(plan.seed + 1)
-    clip = data.text_encoder(plan.seed)
+    clip = data.text_encoder()
     network = models.build_network(plan.kind) if start is None else models.load_model(plan.kind, start).model
     if start is None:
         initial.initialise(network.diffusion_model, plan.seed)
@@ -138,17 +141,18 @@ def train(plan: Plan, start: Path | None, out: Path, report_every: float, minute
         spent = (time.monotonic() - began) / 60
         if spent - spoke > report_every:
             spoke = spent
-            _checkpoint(plan, clip, average, out, losses, spent, images=90)
-    return _checkpoint(plan, clip, average, out, losses, spent, images=360)
+            _checkpoint(plan, clip, average, out, losses, spent, min(JUDGED_MEANWHILE, images))
+    return _checkpoint(plan, clip, average, out, losses, spent, images)
 
 
-def run_stages(plans: tuple[Plan, ...], start: Path | None, out: Path, report_every: float, minutes: float) -> dict:
+def run_stages(plans: tuple[Plan, ...], start: Path | None, out: Path, report_every: float, minutes: float = math.inf,
+               images: int = JUDGED) -> dict:
     """Train the stages one after another; ``minutes`` is shared out by their steps. Returns the last record."""
     total, before = sum(plan.steps for plan in plans), {}
     if start is not None:
         before = models.training_record(start)
     for plan in plans:
-        record = train(plan, start, out, report_every, minutes * plan.steps / total)
+        record = train(plan, start, out, report_every, minutes * plan.steps / total, images)
         save(out, load_file(str(out)), record := record | {"before": before})
         start, before = out, record
     return record
@@ -168,25 +172,28 @@ def _checkpoint(plan: Plan, clip, average: dict, out: Path, losses: list[float],
 
 
 def main(argv: list[str]) -> int:
-    """``pretrain [flow|unet] [--minutes N]``: both networks where none is named.
+    """``pretrain [text|flow|unet] [--minutes N]``: all three where none is named.
 
     --steps, --wrong or --seed make it one stage with that change, for experiments.
     """
     parser = argparse.ArgumentParser(prog="pretrain", description="Make the tiny models of the demo world.")
-    parser.add_argument("model", nargs="?", choices=tuple(NAMES))
+    parser.add_argument("model", nargs="?", choices=("text", *NAMES))
     parser.add_argument("--minutes", type=float, default=math.inf, help="at most this long for each network")
     parser.add_argument("--steps", type=int, help="training steps of each network")
     parser.add_argument("--wrong", type=float, help="share of wrong captions, 0 to 1")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--from", dest="start", type=Path, help="go on from these weights")
-    parser.add_argument("--out", type=Path, help="where to write (default: the shipped file)")
+    parser.add_argument("--out", type=Path, default=models.WEIGHTS, help="folder to write to (default: the shipped files')")
     parser.add_argument("--report", type=float, default=4.0, help="minutes between checkpoints")
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for kind in [NAMES[chosen.model]] if chosen.model else PLANS:
+    if chosen.model in (None, "text"):
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        initial.make_text_encoder(chosen.out / models.TEXT_FILE.name)
+    for kind in [kind for name, kind in NAMES.items() if chosen.model in (None, name)]:
         changes = {"steps": chosen.steps, "wrong_share": chosen.wrong, "seed": chosen.seed}
         changes = {name: value for name, value in changes.items() if value is not None}
         plans = tuple(replace(plan, **changes) for plan in PLANS[kind][: 1 if changes else None])
-        out = chosen.out or models.FILES[kind]
-        print(json.dumps(run_stages(plans, chosen.start, out, chosen.report, chosen.minutes)))
+        record = run_stages(plans, chosen.start, chosen.out / models.FILES[kind].name, chosen.report, chosen.minutes)
+        print(json.dumps(record))
     return 0
