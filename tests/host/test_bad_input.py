@@ -5,7 +5,7 @@ import json
 
 import pytest
 from posttrain.tests.host.lab_graph import node
-from posttrain.tests.host.spine_graph import spine, weights
+from posttrain.tests.host.spine_graph import same, spine, weights
 from posttrain.tools.graphs import swap_reward
 
 
@@ -82,6 +82,52 @@ def test_a_guidance_needs_encoded_prompts_and_says_so(host):
     graph["7"]["inputs"]["prompts"] = ["1", 3]
     result = host.run(graph)
     assert result.event == "error" and "Encode Prompts" in result.text
+
+
+def run_folder(host, name: str):
+    return host.base / "output" / "posttrain" / f"spine {name}"
+
+
+def test_a_reward_that_is_not_a_number_stops_the_run_with_its_state_saved(host):
+    graph = spine("never a number", 9)
+    graph["50"] = {"class_type": "PTRewardFormula", "inputs": {"formula": "log(a - 10)", "a": ["1", 5]}}
+    graph["8"]["inputs"]["reward"] = ["50", 0]
+    result = host.run(graph)
+    assert result.event == "error" and result.error["node_id"] == "11"
+    for words in ("3 updates in a row were skipped", "not a number", "Look at the reward", "queue again"):
+        assert words in result.text, result.text
+    folder = run_folder(host, "never a number")
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [point["skipped_updates_in_a_row"] for point in points] == [1, 2, 3] and points[-1]["failed"] == 8
+    assert (folder / "checkpoints" / "state_000003.safetensors").is_file()
+
+
+def test_a_checkpoint_cut_in_half_costs_one_iteration_and_is_told(host):
+    assert host.run(spine("cut", 1)).event == "success"
+    assert host.run(spine("cut", 2)).event == "success"
+    newest = run_folder(host, "cut") / "checkpoints" / "state_000002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:newest.stat().st_size // 2])
+    result = host.run(spine("cut", 3), keep=True)
+    assert result.event == "success", result.text
+    told = [message["data"]["text"] for _, message in result.messages if message["type"] == "posttrain.message"]
+    assert any("state_000002.safetensors cannot be read" in text and "the one before it is used" in text for text in told)
+    assert host.run(spine("whole", 3)).event == "success"
+    assert same(weights(host, "cut"), weights(host, "whole"))
+
+
+def test_a_state_that_no_disk_takes_is_an_error_on_the_node_and_not_lost(host):
+    checkpoints = run_folder(host, "full") / "checkpoints"
+    checkpoints.parent.mkdir(parents=True)
+    checkpoints.write_text("a file where the folder should be")
+    result = host.run(spine("full", 2))
+    assert result.event == "error" and result.error["node_id"] == "11"
+    for words in ("iteration 2 could not be saved", "kept in memory", "make room and queue again"):
+        assert words in result.text, result.text
+    checkpoints.unlink()
+    again = host.run(spine("full", 2))
+    assert again.event == "success", again.text
+    assert again.counts.get("posttrain.iteration", 0) == 0, "nothing is trained twice"
+    assert (checkpoints / "state_000002.safetensors").is_file()
 
 
 def test_settings_changed_under_the_same_name_are_a_question(host):

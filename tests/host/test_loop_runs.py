@@ -36,8 +36,9 @@ def test_finished_again_and_more(host):
     queue_again_and_more(host)
 
 
-def test_the_same_without_a_cache(host_with):
-    queue_again_and_more(host_with("--cache-none"))
+@pytest.mark.parametrize("cache", ["--cache-none", "--cache-lru 10", "--cache-ram 1"])
+def test_the_same_in_every_other_cache_mode(host_with, cache):
+    queue_again_and_more(host_with(*cache.split()))
 
 
 def test_queue_again_says_that_nothing_is_to_be_done(host):

@@ -35,6 +35,24 @@ def test_a_stopped_and_resumed_run_is_the_run_that_never_stopped(host):
     assert same(weights(host, "straight"), weights(host, "resumed"))
 
 
+def test_the_host_may_unload_the_model_in_every_iteration(host):
+    graph = spine("unloaded", 3)
+    graph["50"] = {"class_type": "LabUnload", "inputs": {"images": ["7", 1]}}
+    graph["11"]["inputs"]["images"] = ["50", 0]
+    done(host.run(graph))
+    done(host.run(spine("stayed", 3)))
+    assert same(weights(host, "unloaded"), weights(host, "stayed"))
+
+
+def test_a_lora_is_saved_inside_the_loop_at_every_iteration(host):
+    graph = spine("inside", 3)
+    graph["50"] = {"class_type": "PTSaveLora", "inputs": {"policy": ["10", 0], "file_name": "tests/inside_{step}"}}
+    done(host.run(graph))
+    saved = [weights(host, f"inside_{step}") for step in (1, 2, 3)]
+    assert not same(saved[0], saved[1]) and not same(saved[1], saved[2])
+    assert same(saved[2], weights(host, "inside"))
+
+
 def test_queueing_again_does_nothing_and_says_so(host):
     done(host.run(spine("again", 1)))
     first = weights(host, "again")

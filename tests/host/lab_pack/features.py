@@ -124,5 +124,17 @@ class LabBlock(_Node):
         return (ExecutionBlocker(None),)
 
 
+class LabUnload(_Node):
+    """Moves every model out of memory, as the host does where another workflow needs the room."""
+
+    RETURN_TYPES = ("IMAGE",)
+
+    def run(self, images):
+        import comfy.model_management
+        comfy.model_management.unload_all_models()
+        assert not comfy.model_management.current_loaded_models
+        return (images,)
+
+
 FEATURES = {c.__name__: c for c in (LabScoreV3, LabScoreAsync, LabScoreExpand, LabScoreLazy, LabSplit, LabJoin,
-                                    LabOutside, LabUseOutside, LabChanging, LabBlock)}
+                                    LabOutside, LabUseOutside, LabChanging, LabBlock, LabUnload)}
