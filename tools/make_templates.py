@@ -4,7 +4,8 @@
 
 The conversion happens in the real page of a real ComfyUI, so what it writes is what the page itself would save. A
 second run writes nothing, unless a source or a layout has changed. --train runs the workflow in the page and makes the
-thumbnail anew, with its curve and pictures; --base keeps the run there, so that training twice costs nothing.
+thumbnail anew, with its curve and pictures; without it a thumbnail that is there is kept. --base keeps the run there, so
+that training twice costs nothing.
 """
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ WORKFLOWS = ROOT / "workflows"
 LAYOUT = Path(__file__).with_name("template_layout.js")
 NAMESPACE = uuid.UUID("7b5f1f0e-2f4b-4d0e-9a57-706f73747472")
 VIEW = {"width": 1400, "height": 1000}
+# the note at the top left, beside and below the page's bars; the offset is in units of the graph
+VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
 HEIGHT, GAP, BACKGROUND = 640, 16, (24, 24, 24)  # of a thumbnail, in pixels
 HOUR_MS = 3_600_000
 FAREWELL_MS = 8_000  # after which the page no longer says that a job has ended
@@ -64,8 +67,8 @@ def make(page, template: Template, train: bool = False) -> str:
         file.write_text(text, encoding="utf-8")
     if train:
         run(page)
-    elif same and picture.is_file():
-        return "unchanged"
+    elif picture.is_file():
+        return "unchanged" if same else "written, its picture kept"
     picture.write_bytes(photograph(page, template.picture))
     return "written"
 
@@ -103,7 +106,7 @@ def convert(page, template: Template) -> str:
     # as text: the object itself would lose its undefined values on the way, and the page would refuse the file
     workflow = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
     extra = workflow.setdefault("extra", {})
-    extra["ds"] = {"scale": 0.6, "offset": [60, 60]}
+    extra["ds"] = VIEW_AT_FIRST
     extra.pop("workflowRendererVersion", None)
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 

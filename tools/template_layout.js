@@ -1,7 +1,7 @@
 // Runs inside ComfyUI's page: lays out the graph that was loaded from an API file, in rows of groups of columns.
 ([rows, note, graphId, sizes]) => {
   const GAP_X = 50, GAP_Y = 66, GROUP_GAP = 60, PADDING = 24, HEADER = 78;
-  const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PreviewImage: 320, MarkdownNote: 400 };
+  const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PTDemoWorld: 350, PreviewImage: 320, MarkdownNote: 400 };
   const ANSWER = 72;
   const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 420 };
   const COLOURS = ["#666", "#8A8", "#a1824a", "#88A", "#3f789e", "#6a7a8f"];

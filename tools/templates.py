@@ -1,9 +1,9 @@
 """The shipped templates, in the order of the list; those of single trainers are in templates_training."""
 from __future__ import annotations
 
-from .template import Group, Template
+from .template import Template
 from .templates_rewards import REWARDS
-from .templates_training import TRAINING
+from .templates_training import ONLINE, PICTURE, TRAINING
 
 FOLLOW_PROMPTS = """## Learn to follow prompts
 
@@ -21,14 +21,7 @@ height and steps in *Sampling Settings*.
 """
 
 TEMPLATES = (
-    Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, [
-        [Group("Start here", [["note"]]),
-         Group("1  Model, prompts and reward", [["1"], ["3", "2"]]),
-         Group("2  How to sample and train", [["4"], ["5"]]),
-         Group("4  Keep what was learned", [["12", "13"]])],
-        [Group("3  The loop: these nodes run in every iteration", [["6"], ["7", "8"], ["9", "10"], ["11"]]),
-         Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])],
-    ], [["11"], ["21", "22"]]),
+    Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, ONLINE, PICTURE),
     *TRAINING,
     *REWARDS,
 )

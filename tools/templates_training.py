@@ -117,19 +117,19 @@ SETTINGS = Group("2  How to sample and train", [["4"], ["5"]])
 KEEP = Group("4  Keep what was learned", [["12", "13"]])
 COMPARE = Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])
 LOOP = "3  The loop: these nodes run in every iteration"
-ONLINE = [[NOTE, MODEL, SETTINGS, KEEP],
-          [Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), COMPARE]]
-FOLDER = [[NOTE, Group("1  Model", [["1"], ["3"]]), Group("2  Pictures, and how to learn", [["25", "26"], ["27"], ["5"]]), KEEP],
-          [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), COMPARE]]
+ONLINE = [[NOTE, MODEL, SETTINGS],
+          [Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), KEEP, COMPARE]]
+FOLDER = [[NOTE, Group("1  Model", [["1"], ["3"]]), Group("2  Pictures, and how to learn", [["25", "26"], ["27"], ["5"]])],
+          [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]]
 PICTURE = [["11"], ["21", "22"]]
 
 TRAINING = (
     Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, ONLINE, PICTURE),
     Template("any_reward_ddpo", "Any reward on SD1.5 models (DDPO)", DDPO, [
-        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]]), KEEP], ONLINE[1]], PICTURE),
+        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE),
     Template("follow_a_rewards_gradient_draft", "Follow a reward's gradient (DRaFT)", DRAFT, [
-        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["8", "5"]]), KEEP],
-        [Group(LOOP, [["6"], ["10"], ["11"]]), COMPARE]], PICTURE),
+        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["8", "5"]])],
+        [Group(LOOP, [["6"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),
     Template("learn_from_pairs_diffusion_dpo", "Learn from pairs of pictures (Diffusion-DPO)", DPO, FOLDER, PICTURE),
     Template("learn_from_thumbs_kto", "Learn from thumbs up and down (KTO)", KTO, FOLDER, PICTURE),
     Template("step_by_step_preferences_spo", "Step by step preferences (SPO)", SPO, [
