@@ -40,7 +40,7 @@ def sample_path(run: str, file: str, root: Path | None = None) -> Path:
 
 
 def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
-    """Newest first: run, id, status, iteration, iterations, node, modified, created, reward (the last one known)."""
+    """Newest first: run, id, status, iteration, iterations, node, modified, created, reward (mean of the last few)."""
     root = runs_root() if root is None else root
     if not root.is_dir():
         return []
@@ -106,14 +106,15 @@ def _samples(folder: Path) -> list[dict]:
 
 
 def _summary(folder: Path, live: LiveState) -> dict:
-    config, state, last = _config(folder), live(folder.name), _last_point(folder / "metrics.jsonl")
+    config, state, ending = _config(folder), live(folder.name), _last_points(folder / "metrics.jsonl")
+    last, rewards = ending[-1] if ending else {}, [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
     files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.exists()]
     modified = max((path.stat().st_mtime for path in files), default=0.0)
     return {"run": folder.name, "id": config.get("id"), "created": config.get("created"), "modified": modified,
             "status": _status(folder, config.get("status"), state), "node": state.get("node"),
             "iteration": state.get("iteration") or last.get("iteration") or config.get("iteration") or 0,
             "iterations": state.get("iterations") or config.get("iterations") or 0,
-            "seconds_left": state.get("seconds_left"), "reward": last.get("reward_mean")}
+            "seconds_left": state.get("seconds_left"), "reward": sum(rewards) / len(rewards) if rewards else None}
 
 
 def _status(folder: Path, saved: str | None, state: dict) -> str:
@@ -143,19 +144,20 @@ def _config(folder: Path) -> dict:
         return {}
 
 
-def _last_point(path: Path) -> dict:
-    """The last whole line, without reading the rest."""
+def _last_points(path: Path, count: int = 5) -> list[dict]:
+    """The last whole lines, the newest last, without reading the rest; as many as the page's own mean is over."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError:
-        return {}
+        return []
+    points = []
     for line in reversed(lines):
         try:
             point = json.loads(line)
         except ValueError:
             continue
-        if isinstance(point, dict):
-            return point
-    return {}
+        if isinstance(point, dict) and len(points) < count:
+            points.append(point)
+    return points[::-1]

@@ -37,6 +37,11 @@ function openRun(run) {
   if (app.extensionManager.sidebarTab.activeSidebarTabId !== TAB) app.extensionManager.sidebarTab.toggleSidebarTab(TAB);
 }
 
+/** Pages that draw nodes with Vue show three decimals where they are not told otherwise: 0.0002 as 0. */
+function showAllDecimals(node) {
+  for (const { options } of node.widgets ?? []) if (options?.precision > 3) options.maxFractionDigits ??= options.precision;
+}
+
 app.registerExtension({
   name: "posttrain.page",
   commands: [{ id: "posttrain.runs", label: "PostTrain: runs", icon: "pi pi-chart-line",
@@ -57,6 +62,7 @@ app.registerExtension({
   addCustomNodeDefs: translateDefinitions,
 
   nodeCreated(node) {
+    if (node.comfyClass?.startsWith("PT")) showAllDecimals(node);
     translateNode(node);
     if (drivesRun(node)) addRunView(node, openRun);
     else if (node.comfyClass?.startsWith("PT")) addTextView(node);

@@ -1,4 +1,5 @@
 // The side bar tab: every run there is, and one of them in full.
+import { meanOf } from "./charts.js";
 import { element, say, show } from "./dom.js";
 import { createRunView } from "./run_view.js";
 import { allRuns, getRun, load, loadAll, trouble, watch } from "./runs.js";
@@ -23,7 +24,8 @@ function runButton(pick) {
       dot.dataset.status = run.status;
       say(name, run.run);
       say(when, run.status === "running" ? "" : ago(run.modified));
-      const reward = Number.isFinite(run.reward) ? ` · ${words("rewardNow", { now: number(run.reward) })}` : "";
+      const now = run.points?.length ? meanOf(run.points, "reward_mean", true) : run.reward;
+      const reward = Number.isFinite(now) ? ` · ${words("rewardNow", { now: number(now) })}` : "";
       say(line, statusWords(run) + reward);
       root.classList.toggle("pt-selected", picked);
     },

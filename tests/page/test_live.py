@@ -166,6 +166,7 @@ def test_vue_nodes_show_it_too(page, train, tmp_path):
         page.wait_for_timeout(1000)
         box = page.locator("[data-node-id] .pt-node .pt-reward canvas").bounding_box()
         assert box["width"] > 80 and box["height"] > 25
+        assert page.locator('[data-node-id] input[aria-label="clip_range"]').input_value() == "0.0002"
         keep_screenshot(page, "vue_nodes", tmp_path)
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
