@@ -15,9 +15,8 @@ class PTLCM(TrainerNode):
                    "arXiv:2311.05556")
     RATE, UPDATES = 1e-4, 4
     SETTINGS = {
-        "teacher_steps": ("INT", {"default": 50, "min": 2, "max": 1000, "tooltip": "Sampling steps of the teacher, which the "
-                          "student learns to skip. 50 is the paper's. Fewer learn sooner and are less exact: 16 where time is "
-                          "short. A multiple of the steps that you will sample with."}),
+        "teacher_steps": ("INT", {"default": 16, "min": 2, "max": 1000, "tooltip": "Sampling steps of the teacher: as many as "
+                          "its pictures need, and a multiple of the student's. The plain LCM's paper has 50."}),
         "student_steps": ("INT", {"default": 4, "min": 0, "max": 50, "tooltip": "The steps that you will sample with; the "
                           "student learns to take each of them at once, and is sampled like its teacher (euler). 0 is the "
                           "plain LCM, for the sampler lcm and any number of steps: harder to learn, it takes longer."}),

@@ -27,7 +27,7 @@ HUBER = 1e-3  # the official c
 
 @dataclass(frozen=True)
 class LCM:
-    """LCM-LoRA (arXiv:2311.05556), and with student_steps phased consistency (PCM, arXiv:2405.18407).
+    """LCM-LoRA (arXiv:2311.05556); with student_steps, progressive distillation (arXiv:2202.00512) in one stage.
 
     teacher_steps: noise levels of the teacher's sampler, 2 or more; student_steps: steps that the student shall be sampled
     with, each of which it learns to take at once, 0: it learns to go all the way from everywhere, as LCM does; guidance:
@@ -45,11 +45,16 @@ class LCM:
 
 @dataclass(frozen=True)
 class Way:
-    """The teacher's noise levels, grid [N + 1] with 0 at the end, and for each of the first N where the student's step
-    from it ends: goals [N], places on the grid."""
+    """Where the student learns, and what it learns to reach from there.
+
+    grid: [N + 1], the teacher's noise levels, 0 at the end; starts: those that the student learns at; teacher: steps that
+    the teacher walks from there; student: whether the student then goes on, at once to sigma 0.
+    """
 
     grid: torch.Tensor
-    goals: torch.Tensor
+    starts: torch.Tensor
+    teacher: int
+    student: bool
 
     def places(self, sigma: torch.Tensor) -> torch.Tensor:
         """[B]: where on the grid these of its noise levels are."""
@@ -58,8 +63,8 @@ class Way:
 
 def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, settings: LCM, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
-    """An LCM step. Evaluations per image and level: 1 with gradient, 1 of the student, 1 of the teacher (2 with
-    guidance).
+    """A distillation step. Evaluations per image and level: 1 with gradient; for LCM 1 of the teacher (2 with guidance) and
+    1 of the student, else the teacher's steps in one of the student's (twice as many with guidance).
 
     The official last step ends at timestep 0, where a little noise is left; this one ends at sigma 0, as ComfyUI's
     samplers do.
@@ -69,7 +74,7 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     way, guidance = way_of(policy, settings), settings.guidance or rollout.guidance
     rollout = with_fresh_noise(rollout, policy)
     everything = torch.ones(len(rollout.index), dtype=torch.bool)
-    steps = noised(rollout, everything, settings.levels, optimizer.updates, rollout.batch_size, grid=way.grid[:-1])
+    steps = noised(rollout, everything, settings.levels, optimizer.updates, rollout.batch_size, grid=way.starts)
 
     def evaluate(net: Network, bank: Bank, micro: Noised):
         question = Question(net, rollout, micro)
@@ -81,17 +86,18 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
 
 @torch.no_grad()
 def target(question: Question, bank: Bank, way: Way, guidance: float) -> torch.Tensor:
-    """[B, C, H, W]: the x0 whose step to the goal ends where the student arrives after one step of the teacher's."""
+    """[B, C, H, W]: the x0 with which one step of the student's ends where the teacher's steps lead."""
     net, place = question.net, way.places(question.micro.sigma)
-    sigma, goal = (way.grid[at].to(question.x) for at in (place + 1, way.goals[place]))
-    step, path = deterministic(), net.path
-    x = step(path, question.x, question.ask(None, guidance=guidance), question.sigma, sigma).mean
-    # at the goal there is no step left to take, whatever the network says there
-    asked_at = sigma.clamp_min(float(way.grid[-2]))
-    index = question.rollout.index[question.micro.rows]
-    x0 = net.denoise(x, asked_at, question.rollout.prompts, index, 1.0, bank)
-    end = torch.where(expand(sigma > goal, x), step(path, x, x0, asked_at, goal).mean, x)
-    return x0_between(path, question.x, end, question.sigma, goal)
+    prompts, index = question.rollout.prompts, question.rollout.index[question.micro.rows]
+    x, sigma = question.x, question.sigma
+    for step in range(1, way.teacher + 1):
+        x0, sigma_next = net.denoise(x, sigma, prompts, index, guidance, None), way.grid[place + step].to(x)
+        x, sigma = deterministic()(net.path, x, x0, sigma, sigma_next).mean, sigma_next
+    if not way.student:
+        return x0_between(net.path, question.x, x, question.sigma, sigma)
+    # at the end the answer is x itself, whatever the network says there
+    x0 = net.denoise(x, sigma.clamp_min(float(way.grid[-2])), prompts, index, 1.0, bank)
+    return torch.where(expand(sigma > 0, x), x0, x)
 
 
 def x0_between(path: Path, x: torch.Tensor, end: torch.Tensor, sigma: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
@@ -103,11 +109,12 @@ def x0_between(path: Path, x: torch.Tensor, end: torch.Tensor, sigma: torch.Tens
 def way_of(policy: Policy, settings: LCM) -> Way:
     """ValueError names the number of steps that does not fit."""
     grid, steps, student = teacher_grid(policy, settings.teacher_steps), settings.teacher_steps, settings.student_steps
-    if student < 0 or steps % max(1, student):
+    if student == 0:
+        return Way(grid, grid[:-1], 1, student=True)
+    if student < 0 or steps % student:
         raise ValueError(f"student steps: {student} does not divide the teacher's {steps} steps; choose teacher steps that "
                          "are a multiple of it, or 0")
-    length = steps // max(1, student)
-    return Way(grid, (torch.arange(steps) // length + 1) * length)
+    return Way(grid, grid[:-1:steps // student], steps // student, student=False)
 
 
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:

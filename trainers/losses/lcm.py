@@ -1,12 +1,12 @@
-"""Latent consistency distillation, arXiv 2310.04378 and 2311.05556 (LCM-LoRA); in phases, arXiv 2405.18407 (PCM).
+"""Latent consistency distillation, arXiv 2310.04378 and 2311.05556 (LCM-LoRA), and progressive distillation, 2202.00512.
 
-    teacher: x_next = one ODE step from x_t, with guidance
-    student: end    = its one step from x_next to the goal of t (x_next itself where that is the goal)
-    target          = the x0 with which one step from x_t ends in sg end
-    loss            = mean_i mean_d distance(x0(x_t, t), target)
+    LCM:         x_next = one ODE step of the teacher from x_t, with guidance
+                 target = the student's x0 there (x_next itself at sigma 0)
+    progressive: end    = the teacher's own steps from x_t to the end of one step of the student's
+                 target = the x0 with which one step from x_t ends there
+    loss = mean_i mean_d distance(x0(x_t, t), sg target)
 
-The goal is sigma 0 for LCM, and the end of the student's own sampling step for PCM. LCM's official f = c_skip x + c_out x0
-is x0 to 1e-5 wherever it is trained, and x at the goal, as here.
+LCM's official f = c_skip x + c_out x0 is x0 to 1e-5 wherever it is trained, and x at the end, as here.
 Distance: (a - b)^2, or pseudo-Huber sqrt((a - b)^2 + c^2) - c with c 1e-3.
 """
 from __future__ import annotations

@@ -78,27 +78,30 @@ def test_the_many_step_teacher_ends_where_the_exact_consistency_function_does(pa
     assert errors[0] > 1.6 * errors[1] > 2.5 * errors[2] and errors[2] < 0.06
 
 
-def goals(path, way) -> torch.Tensor:
-    """[N]: the gain of the x0 from each level whose step to its goal ends where the teacher's steps do."""
+def answers_wanted(path, way) -> torch.Tensor:
+    """[N]: the gain of the x0 from each of the student's levels whose step ends where the teacher's steps do."""
     grid, found = way.grid, []
-    for place, goal in enumerate(way.goals.tolist()):
+    for place in way.places(way.starts).tolist():
+        goal = len(grid) - 1 if way.student else place + way.teacher
         (a, s), (a_end, s_end) = (path.coefficients(grid[i].double()) for i in (place, goal))
-        x0 = [VARIANCE * a_k / (a_k**2 * VARIANCE + s_k**2) for a_k, s_k in map(path.coefficients, grid[place:goal].double())]
         factor = torch.ones((), dtype=torch.float64)
-        for k, share in enumerate(x0):
-            (a_k, s_k), (a_next, s_next) = (path.coefficients(grid[place + k + i].double()) for i in (0, 1))
+        for k in range(place, goal):
+            (a_k, s_k), (a_next, s_next) = (path.coefficients(grid[i].double()) for i in (k, k + 1))
+            share = VARIANCE * a_k / (a_k**2 * VARIANCE + s_k**2)
             factor = factor * (a_next * share + s_next * (1 - a_k * share) / s_k)
         found.append((factor - s_end / s) / (a_end - s_end / s * a))
     return torch.stack(found)
 
 
 def exact_student(policy, way):
-    """The policy whose answer at each level leads to where the teacher's steps do."""
-    path, grid = policy_path(policy), way.grid
-    a, s = path.coefficients(grid[:-1].double())
-    wanted = (goals(path, way) - VARIANCE * a / (a**2 * VARIANCE + s**2)) * (1 + s)
+    """The policy whose answer at each of its levels leads to where the teacher's steps do."""
+    path = policy_path(policy)
+    a, s = path.coefficients(way.starts.double())
+    wanted = (answers_wanted(path, way) - VARIANCE * a / (a**2 * VARIANCE + s**2)) * (1 + s)
     down, up = sorted(policy.bank)
-    bank = {down: wanted.float().reshape(1, -1), up: torch.ones(1, 1)}
+    row = torch.zeros(1, STEPS)
+    row[0, way.places(way.starts)] = wanted.float()
+    bank = {down: row, up: torch.ones(1, 1)}
     assert {k: v.shape for k, v in bank.items()} == {k: v.shape for k, v in policy.bank.items()}
     return replace(policy, bank=bank)
 
@@ -106,24 +109,24 @@ def exact_student(policy, way):
 @pytest.mark.parametrize("path", ["flow", "eps", "v"])
 @pytest.mark.parametrize("student_steps", [0, 2])
 def test_the_teachers_way_is_where_the_student_rests(path, student_steps):
-    """There the loss is 0 at every level, and away from it the gradient leads back."""
+    """There the loss is 0 at every level of the student's, and away from it the gradient leads back."""
     start = gaussian_policy(path)
     way = way_of(start, LCM(teacher_steps=STEPS, student_steps=student_steps))
-    policy, grid = exact_student(start, way), way.grid
-    made, answer = gaussian_rollout(policy), goals(policy_path(policy), way).float()
-    torch.testing.assert_close(gains(policy, grid[:-1]), answer, rtol=1e-3, atol=1e-4)
+    policy = exact_student(start, way)
+    made, answer = gaussian_rollout(policy), answers_wanted(policy_path(policy), way).float()
+    torch.testing.assert_close(gains(policy, way.starts), answer, rtol=1e-3, atol=1e-4)
     if not student_steps:
-        torch.testing.assert_close(answer, teacher_gain(policy_path(policy), grid).float())
-    lasts = {goal - 1 for goal in way.goals.tolist()}  # from there only the teacher's step counts
-    ((*micros,),) = noised(made, torch.ones(8, dtype=torch.bool), STEPS, 1, 8, grid=grid[:-1])
+        torch.testing.assert_close(answer, teacher_gain(policy_path(policy), way.grid).float())
+    ((*micros,),) = noised(made, torch.ones(8, dtype=torch.bool), len(way.starts), 1, 8, grid=way.starts)
     with open_policy(policy) as net:
         bank = net.to_device(policy.bank, train=True)
         down = min(bank)
-        for level, micro in enumerate(micros):
-            question = Question(net, made, micro)
+        for micro in micros:
+            question, level = Question(net, made, micro), int(way.places(micro.sigma[:1]))
             goal = target(question, bank, way, 1.0)
             assert float(consistency_loss(question.ask(bank), goal).loss.detach()) < 1e-6
-            for sign in (1, -1) if level not in lasts else ():
+            # at LCM's last level only the teacher's step counts
+            for sign in (1, -1) if level < STEPS - 1 else ():
                 with torch.no_grad():
                     bank[down][0, level] += sign * 0.2
                 bank[down].grad = None
@@ -131,6 +134,20 @@ def test_the_teachers_way_is_where_the_student_rests(path, student_steps):
                 assert sign * float(bank[down].grad[0, level]) > 0
                 with torch.no_grad():
                     bank[down][0, level] -= sign * 0.2
+
+
+@pytest.mark.parametrize("path", ["flow", "eps", "v"])
+def test_a_student_ends_in_its_few_steps_where_the_teacher_ends_in_many(path):
+    start = gaussian_policy(path)
+    way = way_of(start, LCM(teacher_steps=STEPS, student_steps=2))
+    x = torch.full((1, 4, 8, 8), 0.7)
+    ends = []
+    for policy, grid in ((start, way.grid), (exact_student(start, way), torch.cat([way.starts, torch.zeros(1)]))):
+        state = x
+        for sigma, sigma_next in zip(grid[:-1, None], grid[1:, None]):
+            state = deterministic()(PATHS[path], state, answers(policy, sigma, state), sigma, sigma_next).mean
+        ends.append(state)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
 
 
 def test_training_ends_at_the_teachers_whole_way():
@@ -164,7 +181,7 @@ def test_the_student_nears_the_teacher_on_every_architecture(kind):
     for _ in range(3):
         after = replace(train_step(after, made, None, trainer), iteration=0)
     way = way_of(start, LCM(teacher_steps=4))
-    ((*micros,),) = noised(made, EVERYTHING, 2, 1, 4, grid=way.grid[:-1])
+    ((*micros,),) = noised(made, EVERYTHING, 2, 1, 4, grid=way.starts)
     with open_policy(start) as net:
         errors = [0.0, 0.0]
         for micro in micros:
@@ -176,11 +193,13 @@ def test_the_student_nears_the_teacher_on_every_architecture(kind):
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd2_v", "sd3"])
-@pytest.mark.parametrize("own, sampled, evaluations", [(0.0, 1.0, 3), (0.0, 3.0, 4), (1.0, 3.0, 3), (2.0, 1.0, 4)])
-def test_it_evaluates_no_more_than_it_needs_and_takes_the_rollouts_guidance(kind, own, sampled, evaluations):
+@pytest.mark.parametrize("own, sampled, student, evaluations", [
+    (0.0, 1.0, 0, 3), (0.0, 3.0, 0, 4), (1.0, 3.0, 0, 3), (2.0, 1.0, 0, 4), (0.0, 1.0, 2, 6), (0.0, 3.0, 5, 5)])
+def test_it_evaluates_no_more_than_it_needs_and_takes_the_rollouts_guidance(kind, own, sampled, student, evaluations):
     policy = trained_policy(kind)
     made = made_by(policy, kind, sampled)
-    new = train_step(policy, made, None, Trainer(LCM(teacher_steps=10, levels=3, guidance=own), Optimizer(updates=2)))
+    new = train_step(policy, made, None, Trainer(
+        LCM(teacher_steps=10, student_steps=student, levels=3, guidance=own), Optimizer(updates=2)))
     assert new.metrics["update_evaluations"] == 4 * 3 * evaluations and new.metrics["rollout_evaluations"] == made.evaluations
     assert "reward_mean" not in new.metrics and new.iteration == 1
 
@@ -191,7 +210,7 @@ def test_the_gradient_is_that_of_the_distance_to_a_fixed_goal(kind):
     made = made_by(policy, kind)
     made = replace(made, latents=made.latents.double())
     way = way_of(policy, LCM(teacher_steps=4, student_steps=2))
-    ((micro, *_),) = noised(made, EVERYTHING, 2, 1, 4, grid=way.grid[:-1])
+    ((micro, *_),) = noised(made, EVERYTHING, 2, 1, 4, grid=way.starts)
     with open_policy(policy) as net:
         question = Question(net, made, micro)
         bank = net.to_device(policy.bank, train=True)
@@ -206,20 +225,27 @@ def test_the_gradient_is_that_of_the_distance_to_a_fixed_goal(kind):
     assert along == pytest.approx((values[0] - values[1]) / 6e-4, rel=2e-3)
 
 
-@pytest.mark.parametrize("student_steps, held", [(0, [3]), (2, [1, 3]), (4, [0, 1, 2, 3])])
-def test_a_steps_last_level_is_held_by_the_teacher_alone(student_steps, held):
-    """From there the goal is the teacher's own answer, whatever the student says further on."""
+def test_the_last_level_is_held_by_the_teacher_alone():
+    """From the last level the goal is the teacher's own answer, whatever the student says at sigma 0."""
     policy = trained_policy("sd3")
-    made, way = made_by(policy, "sd3"), way_of(policy, LCM(teacher_steps=4, student_steps=student_steps))
-    ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.grid[:-1])
-    found = []
+    made, way = made_by(policy, "sd3"), way_of(policy, LCM(teacher_steps=4))
+    ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.starts)
+    (last,) = [m for m in micros if bool((m.sigma == way.grid[-2]).all())]
     with open_policy(policy) as net:
-        for place, micro in enumerate(micros):
+        question = Question(net, made, last)
+        goal = target(question, net.to_device(policy.bank), way, 1.0)
+        torch.testing.assert_close(goal, question.ask(None), rtol=0, atol=1e-5)
+
+
+def test_as_many_steps_as_the_teachers_is_the_teacher_itself():
+    """Whatever the student says: with student steps the goal is the teacher's alone."""
+    policy = trained_policy("sd3")
+    made, way = made_by(policy, "sd3"), way_of(policy, LCM(teacher_steps=4, student_steps=4))
+    ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.starts)
+    with open_policy(policy) as net:
+        for micro in micros:
             question = Question(net, made, micro)
-            goal, teacher = target(question, net.to_device(policy.bank), way, 1.0), question.ask(None)
-            if torch.allclose(goal, teacher, rtol=0, atol=1e-4):
-                found.append(place)
-    assert found == held
+            torch.testing.assert_close(target(question, None, way, 1.0), question.ask(None), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -231,15 +257,14 @@ def test_the_x0_between_two_states_is_the_one_that_leads_from_one_to_the_other(p
     torch.testing.assert_close(x0_between(path, x, end, sigma, goal), x0)
 
 
-def test_the_grid_is_the_papers_and_is_cut_into_the_students_steps():
+def test_the_levels_are_the_papers_or_the_students_own():
     policy = trained_policy("sd15")
     way = way_of(policy, LCM())
     table = policy.model.get_model_object("model_sampling").sigmas
-    assert torch.equal(way.grid[:-1], table[torch.arange(999, 0, -20)]) and way.goals.tolist() == [50] * 50
+    assert torch.equal(way.starts, table[torch.arange(999, 0, -20)]) and (way.teacher, way.student) == (1, True)
     few = way_of(policy, LCM(teacher_steps=8, student_steps=4))
-    assert few.goals.tolist() == [2, 2, 4, 4, 6, 6, 8, 8]
-    # where the student's own sampler stops on its way
-    torch.testing.assert_close(few.grid[::2], teacher_grid(policy, 4), rtol=2e-2, atol=1e-6)
+    assert torch.equal(few.starts, teacher_grid(policy, 4)[:-1]) and (few.teacher, few.student) == (2, False)
+    assert few.places(few.starts).tolist() == [0, 2, 4, 6]
 
 
 def test_images_made_once_get_new_noise_in_every_iteration():
