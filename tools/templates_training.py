@@ -66,7 +66,8 @@ KTO = """## Learn from thumbs up and down
 Single pictures that you like or dislike, without pairs, by **Diffusion-KTO**.
 
 1. Press **Run**. On two CPU cores it takes a few minutes.
-2. Watch **Loop End**, and compare **Before** and **After**.
+2. Watch **Loop End**: *accuracy* is the share of pictures that the policy sorts as you do.
+3. Compare **Before** and **After**.
 
 **Your own pictures:** delete *Demo Pictures* and type your folder's name into *Pairs from Folder*. It holds the folders \
 *like* and *dislike*, and beside each picture a *.txt* file with its prompt.

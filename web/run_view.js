@@ -4,14 +4,19 @@ import { element, say, show, themeColour } from "./dom.js";
 import { duration, metricName, number, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
+const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a trainer reports is its first curve
 const FIRST = ["kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
 const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single_groups", "skipped_updates_in_a_row"]);
+
+/** The number of the first curve: trainers that learn from a folder of pictures have no reward. */
+const mainOf = (points) => MAIN.find((key) => points.some((point) => Number.isFinite(point[key]))) ?? MAIN[0];
 
 /** The numbers that can be chosen for the second curve, the useful ones first. */
 function choices(points) {
   const keys = new Set();
   for (const point of [points[0], points.at(-1)]) for (const key of Object.keys(point ?? {})) keys.add(key);
   const rank = (key) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
+  keys.delete(mainOf(points));
   return [...keys].filter((key) => !NOT_SHOWN.has(key)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
 
@@ -81,12 +86,13 @@ export function createRunView() {
   function texts() {
     const point = hovered === null ? null : run.points[hovered];
     const key = select.value;
-    say(now, words("rewardNow", { now: number(meanOf(run.points, "reward_mean", true)) }));
-    const spread = Number.isFinite(point?.reward_std)
+    const main = mainOf(run.points);
+    say(now, words("mainNow", { name: metricName(main), now: number(meanOf(run.points, main, true)) }));
+    const spread = main === "reward_mean" && Number.isFinite(point?.reward_std)
       ? words("spread", { value: number(point.reward_mean), spread: number(point.reward_std) })
-      : number(point?.reward_mean);
+      : number(point?.[main]);
     say(start, point ? words("at", { iteration: point.iteration, value: spread })
-      : words("rewardStart", { start: number(meanOf(run.points, "reward_mean", false)) }));
+      : words("rewardStart", { start: number(meanOf(run.points, main, false)) }));
     say(value, number(point ? point[key] : meanOf(run.points, key, true)));
   }
 
@@ -100,15 +106,17 @@ export function createRunView() {
     say(problem, failed || "");
     show(thinned, run.thinned > 1);
     if (run.thinned > 1) say(thinned, words("thinned", { n: run.thinned }));
-    reward.title = words("band");
     if (!drawable) return;
+    const main = mainOf(points);
+    const spread = main === "reward_mean" ? "reward_std" : null;
+    reward.title = words(spread ? "band" : "line");
     select.offer(choices(points));
     texts();
     // the slow clock draws, too: most of the time nothing new has come, and the theme is the same
-    const key = [run.run, run.id, points.length, points.at(-1).iteration, select.value, themeColour("--descrip-text")].join();
+    const key = [run.run, run.id, points.length, points.at(-1).iteration, select.value, main, themeColour("--descrip-text")].join();
     if (key === drawn) return;
     drawn = key;
-    charts[0].set(columns(points, "reward_mean", "reward_std"));
+    charts[0].set(columns(points, main, spread));
     charts[1].set(columns(points, select.value));
   }
 

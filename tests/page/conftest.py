@@ -49,7 +49,7 @@ def page(chromium, host):
     opened.faults = []
     opened.on("pageerror", lambda error: opened.faults.append(str(error)))
     opened.on("console", lambda line: opened.faults.append(line.text) if line.type == "error" else None)
-    opened.goto(host.url)
+    opened.goto(host.url, timeout=120_000)
     opened.wait_for_function(READY, timeout=120_000)
     opened.wait_for_timeout(1000)
     opened.evaluate(CLOSE)
