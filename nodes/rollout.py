@@ -54,8 +54,8 @@ class PTSampling:
             "window": (WINDOWS, {"default": "fixed", "tooltip": "Whether the random steps stay, jump or move from "
                        "iteration to iteration."}),
             "same_start": ("BOOLEAN", {"default": False, "tooltip": "All images of a prompt start from the same "
-                           "noise, so they differ only by the random steps. The steps before these are then computed once "
-                           "for each prompt."})}}
+                           "noise, so they differ only by the random steps. With a later first noisy step they are also "
+                           "cheaper: the steps before it are computed once for each prompt."})}}
 
     def run(self, **settings):
         from ..trainers.sampling import Sampling

@@ -29,7 +29,7 @@ class DRaFT:
     """DRaFT-K (arXiv:2309.17400). steps: K, the last steps that carry gradient, 0 for all; extra_noises: n of DRaFT-LV,
     further looks at the last step with fresh noise; kl_weight: DRaFT+'s pull to the reference at those steps."""
 
-    LIMITS: ClassVar[dict] = {"steps": FROM_0, "extra_noises": FROM_0, "kl_weight": FROM_0}
+    LIMITS: ClassVar[dict] = {"steps": FROM_0.of("back-propagated steps"), "extra_noises": FROM_0, "kl_weight": FROM_0}
     steps: int = 1
     extra_noises: int = 0
     kl_weight: float = 0.0
@@ -68,7 +68,7 @@ class DRTune:
     """DRTune (arXiv:2405.00760). steps: K, evenly spaced steps that are trained; early_stop: how many of the last steps
     may be left out, by chance."""
 
-    LIMITS: ClassVar[dict] = {"steps": FROM_1, "early_stop": FROM_0}
+    LIMITS: ClassVar[dict] = {"steps": FROM_1.of("trained steps"), "early_stop": FROM_0}
     steps: int = 3
     early_stop: int = 2
 

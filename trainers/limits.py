@@ -8,11 +8,16 @@ LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 
 
 class Limits(NamedTuple):
-    """least, most: both allowed; words: the same for people. Neither infinity nor NaN lies within any limits."""
+    """least, most: both allowed; words: the same for people; name: what the node calls the setting, where it is not the
+    field's own name. Neither infinity nor NaN lies within any limits."""
 
     least: float
     most: float
     words: str
+    name: str = ""
+
+    def of(self, name: str) -> Limits:
+        return self._replace(name=name)
 
 
 ANY = Limits(-LARGEST, LARGEST, "a number")
@@ -30,5 +35,5 @@ def check_limits(settings: object) -> None:
         value = getattr(settings, name)
         if value is not None and not limits.least <= value <= limits.most:
             usual = getattr(type(settings), name)
-            raise ValueError(f"{name.replace('_', ' ')}: {value} is not possible; it must be {limits.words}"
+            raise ValueError(f"{limits.name or name.replace('_', ' ')}: {value} is not possible; it must be {limits.words}"
                              + ("" if usual is None else f" ({usual:g} is usual)"))

@@ -36,7 +36,7 @@ class DiffusionDPO:
     """
 
     LEARNS_FROM: ClassVar[type] = Preferences
-    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1, "safeguard": FROM_0_TO_1}
+    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps")}
     beta: float = 0.0
     levels: int = 4
     safeguard: float | None = None
@@ -47,7 +47,7 @@ class MaPO:
     """MaPO (arXiv:2406.06424), without a reference. beta: weight of the margin; levels, safeguard: see DiffusionDPO."""
 
     LEARNS_FROM: ClassVar[type] = Preferences
-    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1}
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps")}
     beta: float = 0.1
     levels: int = 4
     safeguard: float | None = None

@@ -29,8 +29,9 @@ class Optimizer:
     activations and recompute them, one more forward per micro-batch.
     """
 
-    LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0, "warmup": FROM_0,
-                              "decay": FROM_0, "average": BELOW_1, "updates": FROM_1}
+    LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
+                              "warmup": FROM_0.of("warmup steps"), "decay": FROM_0.of("decay steps"),
+                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout")}
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0

@@ -9,7 +9,8 @@ from .images import checked_image
 from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record, collected
 from .votes import USES, holds_votes, votes_found
 
-UP, DOWN = (True, 1, "1", "up", "like", "good", "true", "yes"), (False, 0, -1, "0", "-1", "down", "dislike", "bad", "false", "no")
+UP = (True, 1, "1", "up", "like", "good", "true", "yes")
+DOWN = (False, 0, -1, "0", "-1", "down", "dislike", "bad", "false", "no")
 COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
@@ -18,8 +19,8 @@ def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0]) ->
     """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them.
 
     .jsonl: {"prompt", "chosen", "rejected"}, {"prompt", "image", "label"} or {"prompt", "image", "vote"} (see votes.py)
-    on each line, images as paths from the file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the first won, 0: the second) and
-    caption. ValueError names the file and what is wrong with it.
+    on each line, images as paths from the file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the
+    first won, 0: the second) and caption. ValueError names the file and what is wrong with it.
     """
     if not path.is_file():
         raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")

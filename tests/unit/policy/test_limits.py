@@ -28,7 +28,7 @@ def bad(kind: type):
         below, above = (-math.inf if limits.least == -LARGEST else limits.least - 1,
                         math.inf if limits.most == LARGEST else limits.most + 1)
         for value in (below, above, math.nan):
-            yield kind(**{name: value}), name.replace("_", " ")
+            yield kind(**{name: value}), limits.name or name.replace("_", " ")
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)

@@ -328,7 +328,7 @@ def test_nothing_to_learn_from_leaves_the_weights_and_counts(settings):
 
 
 @pytest.mark.parametrize("settings, message", [
-    (DiffusionDPO(beta=-1), "beta"), (DiffusionDPO(levels=0), "levels"), (DiffusionDPO(safeguard=1.5), "safeguard"),
+    (DiffusionDPO(beta=-1), "beta"), (DiffusionDPO(levels=0), "levels"), (DiffusionDPO(safeguard=1.5), "winner keeps"),
     (MaPO(beta=0), "beta"), (MaPO(beta=math.nan), "beta"), (KTO(beta=math.inf), "beta"), (KTO(levels=0), "levels"),
     (D3PO(beta=0), "beta"), (D3PO(clip_range=1), "clip range"), (SPO(clip_range=0), "clip range"),
     (SPO(weighting="none"), "weighting")])

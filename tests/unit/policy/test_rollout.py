@@ -13,7 +13,7 @@ from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy_gradient import DDPO, DPOK, FlowGRPO, replay, steps_of
 from posttrain.trainers.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling import Sampling, chosen_prompts, noisy_range
+from posttrain.trainers.sampling import Sampling, chosen_prompts, chosen_samples, noisy_range
 from posttrain.trainers.transitions import TRANSITIONS, log_prob
 from posttrain.trainers.update import SKIPPED, Optimizer, update
 
@@ -107,20 +107,34 @@ def test_a_window_keeps_only_its_steps_and_costs_only_them():
     assert new.metrics["update_evaluations"] == 8 * 2, "a step outside the window is not evaluated again"
 
 
-def test_images_that_start_alike_are_computed_once_up_to_the_window():
-    """Four images of each of two prompts: the three steps before the window cost two evaluations each, not eight."""
-    reports = []
-    policy = trained_policy("sd3")
-    settings = replace(SMALL, steps=6, first_noisy_step=3, noisy_steps=2, same_start=True, batch_size=3)
-    run = rollout(policy, prompts_for("sd3"), PlainVAE(), settings, 0, progress=lambda *now: reports.append(now[:2]))
-    assert run.evaluations == 2 * 3 + 8 * 3
-    assert reports == [(call, 3 + 3 * 3) for call in range(1, 13)], "the progress counts calls of the network"
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+@pytest.mark.parametrize("batch_size", [8, 3])
+def test_with_one_start_the_steps_before_the_window_are_computed_once_for_a_prompt(kind, batch_size):
+    """Flow-GRPO-Fast: 2 prompts of 4 images, 6 steps, random from the third: 2 * 2 + 8 * 4 evaluations instead of 48."""
+    settings = dict(steps=6, first_noisy_step=2, noisy_steps=2, same_start=True, batch_size=batch_size)
+    policy, run = made(kind, **settings)
+    assert run.evaluations == 2 * 2 + 8 * 4
     start = run.trajectory.states[:, 0]
     assert torch.equal(start[0], start[3]) and torch.equal(start[4], start[7]) and not torch.equal(start[0], start[4])
-    alone = rollout(policy, prompts_for("sd3"), PlainVAE(), replace(settings, images_per_prompt=1), 0)
-    torch.testing.assert_close(start[::4], alone.trajectory.states[:, 0], rtol=1e-4, atol=1e-4)
+    assert len({float(image.sum()) for image in run.latents}) == 8
+    told = []
+    again = rollout(policy, prompts_for(kind), PlainVAE(), replace(SMALL, **settings), 0, progress=lambda *a: told.append(a[:2]))
+    assert [done for done, _ in told] == list(range(1, told[0][1] + 1)), "the bar ends where the work does"
+    assert torch.equal(again.latents, run.latents)
     new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(watch_kl=False), Optimizer()))
-    assert new.metrics["ratio_largest_change"] == 0 and new.metrics["update_evaluations"] == 8 * 2
+    assert new.metrics["update_evaluations"] == 8 * 2 and new.metrics["ratio_largest_change"] == 0
+
+
+def test_computed_once_or_for_each_image_the_head_of_a_window_is_the_same():
+    policy, run = made("sd3", steps=6, first_noisy_step=2, noisy_steps=2, same_start=True)
+    with open_policy(policy) as net:
+        bank, sigmas = net.to_device(policy.bank), net.sigmas("simple", 6)
+        samples = chosen_samples(2, replace(SMALL, same_start=True), 0)
+        x = net.start(samples.noise(slice(0, 8)).start((16, 8, 8)), float(sigmas[0]))
+        for i in range(2):
+            x0 = net.denoise(x, sigmas[i].expand(8), prompts_for("sd3"), samples.index, 1.0, bank)
+            x = x + (sigmas[i + 1] - sigmas[i]) * (x - x0) / sigmas[i]
+    torch.testing.assert_close(run.trajectory.states[:, 0], x, rtol=1e-4, atol=1e-4)
 
 
 def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
