@@ -107,7 +107,8 @@ def _samples(folder: Path) -> list[dict]:
 
 def _summary(folder: Path, live: LiveState) -> dict:
     config, state, ending = _config(folder), live(folder.name), _last_points(folder / "metrics.jsonl")
-    last, rewards = ending[-1] if ending else {}, [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
+    last = ending[-1] if ending else {}
+    rewards = [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
     files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.exists()]
     modified = max((path.stat().st_mtime for path in files), default=0.0)
     return {"run": folder.name, "id": config.get("id"), "created": config.get("created"), "modified": modified,
