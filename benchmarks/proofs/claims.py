@@ -52,8 +52,8 @@ PROOFS = {
     "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
-    "awm": Proof("AWM", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTAWM", levels=4)),
-    "dgpo": Proof("DGPO", gains(25), iterations(60) | NO_NOISE, trainer=fast("PTDGPO")),
+    "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
+    "dgpo": Proof("DGPO", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTDGPO", decay_steps=100)),
     "rwr": Proof("Reward-weighted regression", rises(), iterations(25) | NO_NOISE, trainer=fast("PTRWR")),
     # RL on the denoising chain of an eps model
     "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
@@ -64,7 +64,7 @@ PROOFS = {
                      trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
     "dpok": Proof("DPOK, eps UNet", rises(), iterations(60) | EPS, trainer=fast("PTDPOK", learning_rate=6e-4)),
     # preferences, from the policy's own images
-    "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(80) | NO_NOISE, trainer=fast("PTDiffusionDPO"),
+    "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(70) | NO_NOISE, trainer=fast("PTDiffusionDPO", decay_steps=140),
                  feedback=node("PTPreferences")),
     "kto": Proof("Online Diffusion-KTO", rises(), iterations(20) | NO_NOISE, trainer=fast("PTKTO"),
                  feedback=node("PTLabels")),
