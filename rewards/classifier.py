@@ -5,7 +5,6 @@ probability in 0..1, or the log-odds (unbounded, keeps its gradient where the pr
 """
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Prompt, RewardInfo
-from .files import Published
+from .files import Published, read_json
 from .half import through_half
 from .holder import Holder, in_batches
 from .hub import load_folder
@@ -101,7 +100,7 @@ def build_classifier(folder: Path) -> nn.Module:
 
 def read_labels(folder: Path) -> list[str]:
     """Class names from config.json, in the order of the logits."""
-    table: Mapping[str, str] = json.loads((folder / "config.json").read_text("utf-8")).get("id2label") or {}
+    table: Mapping[str, str] = read_json(folder / "config.json").get("id2label") or {}
     if not table:
         raise ValueError(f"{folder.name}/config.json names no classes (id2label): it is not an image classifier.")
     return [table[str(i)] for i in range(len(table))]
@@ -109,8 +108,7 @@ def read_labels(folder: Path) -> list[str]:
 
 def read_geometry(folder: Path) -> Geometry:
     """How the folder's preprocessor_config.json wants its images; ViT's usual 224 pixels where it is missing."""
-    file = folder / "preprocessor_config.json"
-    found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    found = read_json(folder / "preprocessor_config.json")
     size = found.get("crop_size") if found.get("do_center_crop") else found.get("size", 224)
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge") or 224

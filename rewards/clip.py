@@ -5,7 +5,6 @@ random weights against open_clip to 1e-5.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import fill, load_weights, renamed
-from .hub import transformers_class
+from .files import read_json
+from .hub import load_words, transformers_class
 
 EOS = 49407
 PROBE, PROBE_IDS = "a photo of a cat", [49406, 320, 1125, 539, 320, 2368, EOS]  # any CLIP vocabulary gives these
@@ -106,19 +106,17 @@ def layers(weights: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def chosen_activation(path: Path, weights: Mapping[str, Tensor]) -> str:
-    config = path.with_name("config.json")
-    if config.is_file():
-        found = json.loads(config.read_text("utf-8"))
-        for part in (found.get("vision_config") or {}, found):
-            if part.get("hidden_act") in ACTIVATIONS[1:]:
-                return part["hidden_act"]
+    found = read_json(path.with_name("config.json"))
+    for part in (found.get("vision_config") or {}, found):
+        if part.get("hidden_act") in ACTIVATIONS[1:]:
+            return part["hidden_act"]
     return "quick_gelu" if weights["vision_model.embeddings.class_embedding"].shape[0] <= 1024 else "gelu"
 
 
 @lru_cache(maxsize=2)
 def load_tokenizer(folder: Path) -> Any:
     """The CLIP tokenizer of a folder; refuses one that reads words differently from what CLIP was trained with."""
-    tokenizer = transformers_class("CLIPTokenizer").from_pretrained(str(folder), local_files_only=True)
+    tokenizer = load_words("CLIPTokenizer", folder, "vocab.json and merges.txt")
     ids = tokenizer([PROBE])["input_ids"][0]
     if list(ids) != PROBE_IDS:
         raise ValueError(f"the tokenizer in {folder} is not CLIP's: '{PROBE}' became {list(ids)[:8]}, expected "

@@ -1,11 +1,13 @@
 """Published reward checkpoints: what they are called, how large they are, and how a missing one is explained."""
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 AUTO = "auto"
 SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt", ".onnx")  # the first ones are preferred
@@ -69,3 +71,17 @@ def choices(folders: Sequence[str], folder: bool, roots: Mapping[str, Sequence[s
     """Menu entries: "auto" first (never an empty menu), then what is there."""
     there = [path for key in folders for root in roots.get(key, ()) for path in candidates(Path(root), folder)]
     return [AUTO, *dict.fromkeys(there)]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The table in an optional .json file of a model folder; {} where there is none. Raises ValueError that names a
+    damaged one."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged or incomplete ({error}). Download it again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is not a model's settings: it holds a {type(found).__name__}. Download it again.")
+    return found

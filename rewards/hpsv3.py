@@ -99,15 +99,24 @@ def build_hpsv3(folder: Path) -> Rated:
     head = [(weights[f"rm_head.{i}.weight"].float(), weights[f"rm_head.{i}.bias"].float()) for i in layers]
     body = {f"visual.{k}": v for k, v in with_prefix(weights, "visual.").items()}
     body |= {f"language_model.{k}": v for k, v in with_prefix(weights, "model.").items()}
-    config = transformers_class("AutoConfig").from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    config.get_text_config().vocab_size = body["language_model.embed_tokens.weight"].shape[0]
-    network, report = transformers_class("Qwen2VLModel").from_pretrained(
-        None, config=config, state_dict=body, output_loading_info=True, dtype=body["language_model.norm.weight"].dtype)
+    try:
+        network, report = _language_model(folder, body)
+    except Exception as error:  # what the libraries say of a damaged config or of weights of another size
+        raise ValueError(f"{file.name} could not be loaded: {error}. The folder needs the config.json of "
+                         "Qwen2-VL-7B-Instruct and the complete file; download them again.") from error
     wrong = sorted(report["missing_keys"]) + sorted(report["unexpected_keys"])
     if wrong:
         raise ValueError(f"{file.name} does not fit the config.json beside it, such as {wrong[0]}: use that of "
                          "Qwen2-VL-7B-Instruct.")
     return Rated(network.train(False).requires_grad_(False), head).train(False)
+
+
+def _language_model(folder: Path, body: dict[str, Tensor]) -> tuple[nn.Module, dict]:
+    """The network of config.json with these weights, and which names did not fit."""
+    config = transformers_class("AutoConfig").from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    config.get_text_config().vocab_size = body["language_model.embed_tokens.weight"].shape[0]
+    return transformers_class("Qwen2VLModel").from_pretrained(
+        None, config=config, state_dict=body, output_loading_info=True, dtype=body["language_model.norm.weight"].dtype)
 
 
 def reward_tokenizer(folder: Path):

@@ -36,3 +36,15 @@ def load_folder(class_name: str, folder: Path, what: str, **settings: Any) -> An
         raise ValueError(f"{folder.name} is not complete as {what}: {len(missing)} weights are missing, such as "
                          f"{missing[0]}.")
     return network.train(False).requires_grad_(False)
+
+
+def load_words(class_name: str, folder: Path, files: str, **settings: Any) -> Any:
+    """The tokenizer of a local folder. Raises ValueError that names the files it needs where it cannot be read."""
+    kind = transformers_class(class_name)
+    try:
+        tokenizer = kind.from_pretrained(str(folder), local_files_only=True, **settings)
+        tokenizer(["a photo of a cat"])  # a vocabulary that was cut off shows only now
+        return tokenizer
+    except Exception as error:  # missing, damaged and foreign files each have their own error
+        raise ValueError(f"the tokenizer in {folder} could not be read: {error}. It needs {files}; download them "
+                         "again.") from error

@@ -21,7 +21,7 @@ from .clip import layers
 from .files import Published
 from .half import through_half
 from .holder import Holder, in_batches
-from .hub import transformers_class
+from .hub import load_words, transformers_class
 from .limits import PromptLimit
 from .preprocess import Geometry, preprocess
 
@@ -127,7 +127,7 @@ def _text(weights: Mapping[str, Tensor], vision_width: int, file: str) -> nn.Mod
 @lru_cache(maxsize=2)
 def load_bert_tokenizer(folder: Path) -> Any:
     """bert-base-uncased's tokenizer; refuses another vocabulary (some releases read a missing one as all unknown)."""
-    tokenizer = transformers_class("BertTokenizer").from_pretrained(str(folder), local_files_only=True, do_lower_case=True)
+    tokenizer = load_words("BertTokenizer", folder, "vocab.txt", do_lower_case=True)
     ids = list(tokenizer([PROBE])["input_ids"][0])
     if ids != PROBE_IDS:
         raise ValueError(f"the tokenizer in {folder} is not bert-base-uncased: '{PROBE}' became {ids[:8]}, expected "

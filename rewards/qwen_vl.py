@@ -4,9 +4,8 @@ Used by HPSv3 and by the VLM judge in process. transformers' own processors roun
 """
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .hub import transformers_class
+from .files import read_json
+from .hub import load_words
 from .preprocess import CLIP_MEAN, CLIP_STD, resized
 
 TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -43,11 +43,6 @@ def read_vision(folder: Path) -> tuple[str, Vision]:
     vision, images = config.get("vision_config", {}), read_json(folder / "preprocessor_config.json")
     return kind, Vision(vision.get("patch_size", 14), vision.get("spatial_merge_size", 2),
                         tuple(images.get("image_mean", CLIP_MEAN)), tuple(images.get("image_std", CLIP_STD)))
-
-
-def read_json(file: Path) -> Mapping[str, Any]:
-    """An optional JSON file; {} where it is missing."""
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def smart_size(height: int, width: int, step: int, pixels: int) -> tuple[int, int]:
@@ -93,8 +88,8 @@ def network_inputs(tokenizer: Any, texts: Sequence[str], device: torch.device) -
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer. Raises ValueError if it does not know the image tokens."""
-    tokenizer = transformers_class("AutoTokenizer").from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    """The folder's tokenizer. Raises ValueError if it is damaged or does not know the image tokens."""
+    tokenizer = load_words("AutoTokenizer", folder, "tokenizer.json and tokenizer_config.json", trust_remote_code=False)
     unknown = [t for t in (PAD, START, END, "<|im_start|>") if t not in tokenizer.get_vocab()]
     if unknown:
         raise ValueError(f"the tokenizer in {folder} is not a Qwen-VL one: it does not know {unknown[0]}. Copy "

@@ -31,6 +31,7 @@ class LocalModel:
 
     def __call__(self, questions: Sequence[Question]) -> list[Probabilities]:
         if self._tokenizer is None:
+            read_vision(self._folder)  # another family is named before its tokenizer is
             self._tokenizer = load_tokenizer(self._folder)
         found = []
         for question in questions:

@@ -6,7 +6,6 @@ function of images and, for each image, the classes to look for; boxes come back
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip import load_tokenizer
-from ..files import Published
+from ..files import Published, read_json
 from ..holder import Holder
 from ..hub import load_folder
 from ..preprocess import CLIP_MEAN, CLIP_STD, resized
@@ -44,7 +43,7 @@ class DetrDetector:
 
     def __init__(self, holder: Holder, folder: Path):
         self._holder, self._settings = holder, image_settings(folder)
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json")
         self._labels = [str(v).lower() for _, v in sorted(config.get("id2label", {}).items(), key=lambda e: int(e[0]))]
         self._sigmoid = config.get("model_type") in SIGMOID_TYPES
 
@@ -68,7 +67,7 @@ class OwlDetector:
 
     def __init__(self, holder: Holder, folder: Path, tokenizer: Path):
         self._holder, self._tokenizer = holder, tokenizer
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json")
         self._size = config.get("vision_config", {}).get("image_size", 768)
         self._square = config.get("model_type") == "owlv2"
 
@@ -100,8 +99,7 @@ def build_owl(folder: Path) -> Any:
 
 def image_settings(folder: Path) -> dict[str, Any]:
     """preprocessor_config.json, or DETR's settings (short side 800, long at most 1333) where it is missing."""
-    file = folder / "preprocessor_config.json"
-    found = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    found = read_json(folder / "preprocessor_config.json")
     size = found.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     if not isinstance(size, Mapping):
         size = {"shortest_edge": size, "longest_edge": found.get("max_size", 1333)}
