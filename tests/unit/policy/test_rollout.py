@@ -145,7 +145,8 @@ def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
 
 
 @pytest.mark.parametrize("kind, transition, message", [
-    ("sd15", "flow_sde", "is for flow models"), ("sd3", "nonsense", "unknown name")])
+    ("sd15", "flow_sde", "is for flow models"), ("sd2_v", "flow_sde", "is for flow models"),
+    ("sd3", "nonsense", "unknown name")])
 def test_a_transition_that_does_not_fit_is_named(kind, transition, message):
     with pytest.raises(ValueError, match=message):
         made(kind, transition=transition, noise_level=0.5)
