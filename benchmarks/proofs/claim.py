@@ -61,7 +61,8 @@ def beats_teacher(errors: float = 3) -> Goal:
 class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
     (feedback without its scores); wiring: what else is wired in another way; shuffled: rewards dealt out at random;
-    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps."""
+    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; images: held-out ones, before and
+    after each, more of them where a small gain is to be told from none."""
 
     title: str
     goal: Goal
@@ -72,6 +73,7 @@ class Proof:
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
     few_steps: int = 0
+    images: int = 306
     workflow: str = "learn_to_follow_prompts_flow_grpo"
 
     def graph(self, run_name: str, seed: int, changes: dict[str, object]) -> dict:

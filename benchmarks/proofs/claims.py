@@ -11,9 +11,10 @@ from tools.graphs import compare_steps, learn_through_reward
 
 from .claim import Proof, beats_teacher, gains, reaches, rises, stays
 
-EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTCreatePolicy.layers": "all linear layers and convolutions",
-       "PTSampling.noise_level": 1.0, "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2,
-       "PTSampling.noisy_steps": 4, "PTSampling.prompts_per_iteration": 12, "PTSampling.images_per_prompt": 12}
+# random where the composition is decided, and nowhere else: later random steps would redraw it, earlier ones be redrawn
+EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dense (partial credit)",
+       "PTCreatePolicy.layers": "all linear layers and convolutions", "PTSampling.noise_level": 1.0,
+       "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2, "PTSampling.noisy_steps": 1}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
 DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm", few_steps=2)  # both at 2 steps, the teacher also at 15
@@ -54,15 +55,17 @@ PROOFS = {
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
     "dgpo": Proof("DGPO", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTDGPO", decay_steps=100)),
-    "rwr": Proof("Reward-weighted regression", rises(), iterations(25) | NO_NOISE, trainer=fast("PTRWR")),
+    "rwr": Proof("Reward-weighted regression", rises(), iterations(15) | NO_NOISE,
+                trainer=fast("PTRWR", sharpness=10.0, learning_rate=2e-4, decay_steps=30)),
     # RL on the denoising chain of an eps model
-    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(60) | EPS,
-                  trainer=fast("PTDDPO", learning_rate=6e-4)),
+    "ddpo": Proof("DDPO-IS, eps UNet", rises(), iterations(40) | EPS, images=1224,
+                  trainer=fast("PTDDPO", learning_rate=2e-3, decay_steps=80)),
     "ddpo_files": Proof("DDPO-IS on small files, eps UNet", rises("own"), workflow="any_reward_ddpo",
                         reward=node("PTRewardJPEG", aim="small files (compressibility)", unit="bits per pixel")),
-    "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(60) | EPS,
-                     trainer=fast("PTDDPO", learning_rate=6e-4, updates_per_rollout=1)),
-    "dpok": Proof("DPOK, eps UNet", rises(), iterations(60) | EPS, trainer=fast("PTDPOK", learning_rate=6e-4)),
+    "ddpo_sf": Proof("DDPO-SF, eps UNet", rises(), iterations(40) | EPS, images=1224,
+                     trainer=fast("PTDDPO", learning_rate=2e-3, decay_steps=40, updates_per_rollout=1)),
+    "dpok": Proof("DPOK, eps UNet", rises(), iterations(40) | EPS, images=1224,
+                  trainer=fast("PTDPOK", learning_rate=2e-3, decay_steps=80)),
     # preferences, from the policy's own images
     "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(70) | NO_NOISE, trainer=fast("PTDiffusionDPO", decay_steps=140),
                  feedback=node("PTPreferences")),
