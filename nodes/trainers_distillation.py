@@ -42,9 +42,11 @@ class PTADD(TrainerNode):
         "distill_weight": ("FLOAT", {"default": 2.5, "min": 0.0, "max": 1000.0, "step": 0.1, "tooltip": "Weight of the "
                            "teacher's opinion against the discriminator's. Raise it where pictures lose their content, lower "
                            "it where they are blurred."}),
-        "discriminator_rate": ("FLOAT", {"default": 1e-3, "min": 1e-7, "max": 1.0, "step": 1e-5, "round": 1e-8, "tooltip":
+        "discriminator_rate": ("FLOAT", {"default": 5e-3, "min": 1e-7, "max": 1.0, "step": 1e-5, "round": 1e-8, "tooltip":
                                "How fast the discriminator learns. Lower it where real_logit stays above 1 and fake_logit "
                                "below -1 for long: then the student has no chance."}),
+        "judge_noise": ("FLOAT", {"default": 0.5, "min": 0.05, "max": 0.9, "step": 0.01, "tooltip": "How much noise there is in "
+                        "what the discriminator looks at: little shows it the details, much the composition."}),
         "r1_weight": ("FLOAT", {"default": 1e-5, "min": 0.0, "max": 1000.0, "step": 1e-5, "round": 1e-8, "tooltip": "Keeps "
                       "the discriminator smooth. The paper's is tiny; raise it where the curves are wild."}),
         "levels": LEVELS}

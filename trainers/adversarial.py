@@ -7,6 +7,7 @@ needs.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,20 +31,22 @@ from .update import Beside, Optimizer, update
 DISCRIMINATOR = "discriminator"
 HIDDEN = 64
 TEACHER_LEVELS = 100  # the fine grid that the teacher's noise levels are drawn from
-SHARE = 1.0, 0.05, 0.9  # of noise where the discriminator looks: logit-normal with LADD's mean, kept between the two
+SHARE = 0.05, 0.9  # of noise where the discriminator looks: not less and not more
 
 
 @dataclass(frozen=True)
 class ADD:
     """ADD (arXiv:2311.17042). student_steps: noise levels of the student's sampler; guidance: the teacher's scale, 0: the
     one that the rollout was sampled with; distill_weight: of the teacher's answer against the discriminator's;
-    discriminator_rate: learning rate of its heads; r1_weight: how smooth they are kept; levels: noise levels per image."""
+    discriminator_rate: learning rate of its heads; judge_noise: share of noise in what they look at, the middle of a
+    logit-normal distribution (LADD's own is 0.73); r1_weight: how smooth they are kept; levels: noise levels per image."""
 
     LEARNS_FROM: ClassVar[None] = None
     student_steps: int = 4
     guidance: float = 0.0
     distill_weight: float = 2.5
-    discriminator_rate: float = 1e-3
+    discriminator_rate: float = 5e-3
+    judge_noise: float = 0.5
     r1_weight: float = 1e-5
     levels: int = 4
 
@@ -71,6 +74,8 @@ def train_add(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     check_positive(discriminator_rate=settings.discriminator_rate)
     if settings.student_steps < 1:
         raise ValueError(f"student steps: {settings.student_steps} is not possible; choose 1 or more, usually 4")
+    if not 0 < settings.judge_noise < 1:
+        raise ValueError(f"judge noise: {settings.judge_noise} is not possible; choose between 0 and 1, such as 0.5")
     rollout, guidance = with_fresh_noise(rollout, policy), settings.guidance or rollout.guidance
     beside = Beside(DISCRIMINATOR, partial(new_heads, rollout=rollout),
                     Optimizer(learning_rate=settings.discriminator_rate, max_grad_norm=0.0))
@@ -179,14 +184,13 @@ def duels(policy: Policy, rollout: Rollout, settings: ADD, updates: int) -> list
     everything = torch.ones(len(rollout.index), dtype=torch.bool)
     grid, fine = student_grid(policy, settings.student_steps), teacher_grid(policy, TEACHER_LEVELS)[:-1]
     steps = noised(rollout, everything, settings.levels, updates, rollout.batch_size, grid=grid)
-    path = path_of(sampling)
+    path, middle = path_of(sampling), math.log(settings.judge_noise / (1 - settings.judge_noise))
 
     def teacher(random: torch.Generator) -> torch.Tensor:
         return fine[int(torch.randint(len(fine), (), generator=random))]
 
     def judge(random: torch.Generator) -> torch.Tensor:
-        mean, least, most = SHARE
-        share = torch.sigmoid(torch.randn((), generator=random) + mean).clamp(least, most)
+        share = torch.sigmoid(torch.randn((), generator=random) + middle).clamp(*SHARE)
         return sigma_at(path, share).clamp(max=float(sampling.sigma_max))
 
     return [[Duel(micro, redrawn(rollout, micro, level % settings.levels, teacher, 18),

@@ -17,7 +17,7 @@ EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dens
        "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2, "PTSampling.noisy_steps": 1}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
-DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm", few_steps=2)  # both at 2 steps, the teacher also at 15
+DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
 
 
@@ -90,7 +90,8 @@ PROOFS = {
                   trainer=fast("PTReFL", margin=1e6, scale=0.01), **BACKPROP),
     "drtune": Proof("DRTune on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRTune"), **BACKPROP),
     # distillation of a model that was post-trained by Diffusion-DPO
-    "lcm": Proof("LCM distillation after Diffusion-DPO, 2 steps", **DISTIL),
-    "add": Proof("ADD distillation after Diffusion-DPO, 2 steps", **DISTIL, trainer=fast(
-        "PTADD", student_steps=2, updates_per_rollout=8, decay_steps=240)),
+    "lcm": Proof("LCM distillation after Diffusion-DPO, 2 steps", **DISTIL, few_steps=2),
+    "add": Proof("ADD distillation after Diffusion-DPO, 1 step", **DISTIL, few_steps=1, trainer=fast(
+        "PTADD", student_steps=1, levels=2, distill_weight=20.0, judge_noise=0.4, learning_rate=1e-4,
+        updates_per_rollout=16, decay_steps=192)),
 }

@@ -208,7 +208,10 @@ def test_the_student_is_asked_at_its_own_steps_and_judged_within_bounds():
     (micros,) = duels(policy, made, ADD(student_steps=2, levels=2), 1)
     assert {float(s) for duel in micros for s in duel.student.sigma} == {float(s) for s in grid}
     shares = torch.cat([noise_share(PATHS["eps"], duel.judge.sigma) for duel in micros])
-    assert shares.min() >= SHARE[1] - 1e-6 and shares.max() <= SHARE[2] + 1e-6 and len(shares.unique()) > 4
+    assert shares.min() >= SHARE[0] - 1e-6 and shares.max() <= SHARE[1] + 1e-6 and len(shares.unique()) > 4
+    low, high = (torch.cat([noise_share(PATHS["eps"], duel.judge.sigma) for duel in
+                            duels(policy, made, ADD(levels=4, judge_noise=middle), 1)[0]]).median() for middle in (0.2, 0.7))
+    assert low < 0.4 < 0.5 < high
     again = duels(policy, made, ADD(student_steps=2, levels=2), 1)[0][0]
     assert torch.equal(again.teacher.noise, micros[0].teacher.noise) and torch.equal(again.judge.sigma, micros[0].judge.sigma)
     assert not torch.equal(again.teacher.noise, again.judge.noise) and not torch.equal(again.teacher.noise, again.student.noise)
@@ -222,7 +225,8 @@ def test_images_made_once_get_new_noise_in_every_iteration():
 
 
 @pytest.mark.parametrize("settings, words", [
-    (ADD(student_steps=0), "student steps"), (ADD(discriminator_rate=0.0), "discriminator rate"), (ADD(levels=0), "levels")])
+    (ADD(student_steps=0), "student steps"), (ADD(discriminator_rate=0.0), "discriminator rate"), (ADD(levels=0), "levels"),
+    (ADD(judge_noise=1.0), "judge noise")])
 def test_settings_out_of_range_are_named(settings, words):
     policy = trained_policy("sd3")
     with pytest.raises(ValueError, match=words):
