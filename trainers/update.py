@@ -139,8 +139,15 @@ class _Learner:
 
     def clipped(self) -> float:
         """The gradient's norm, after which it is at most the largest allowed."""
-        used, largest = [w for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
-        return float(torch.nn.utils.clip_grad_norm_(used, largest if largest > 0 else math.inf)) if used else math.nan
+        found, largest = [w.grad for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
+        if not found:
+            return math.nan
+        # by way of float64: the last digit of a float32 sum is not the same in every run
+        norm = float(torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found]).norm().float())
+        if 0 < largest < norm < math.inf:
+            for gradient in found:
+                gradient.mul_(largest / norm)
+        return norm
 
     def move(self) -> None:
         self.adam.param_groups[0]["lr"] = self.settings.rate(self.step)
