@@ -11,6 +11,13 @@ from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, itera
                                           one_node_graph, open_graph, queue, small_graph, status, training_only,
                                           wait_iterations, wait_status)
 
+# a toast is gone again within seconds, so its words are kept
+KEEP_TOASTS = """() => {
+    window.toasts = [];
+    new MutationObserver(() => document.querySelectorAll('.p-toast-message-text')
+        .forEach((toast) => window.toasts.push(toast.innerText))).observe(document.body, {childList: true, subtree: true});
+}"""
+
 
 @pytest.fixture
 def train(page, host):
@@ -82,22 +89,22 @@ def test_a_trainer_without_a_reward_shows_its_accuracy(page, host):
 def test_cancel_is_shown_and_what_was_learned_is_kept(page, train, host):
     train("cancelled", 5000)
     wait_iterations(page, "cancelled", 3)
+    page.evaluate(KEEP_TOASTS)
     page.evaluate("app.extensionManager.command.execute('Comfy.Interrupt')")
     assert "of 5000" in wait_status(page, "Cancelled", seconds=60)
     reached = host.get("/posttrain/runs/cancelled").json()
     assert reached["status"] == "cancelled" and reached["iteration"] >= 3
-    page.wait_for_function("() => [...document.querySelectorAll('.p-toast-message-text')]"
-                           ".some((toast) => toast.innerText.includes('was cancelled after iteration'))")
+    page.wait_for_function("() => window.toasts.some((text) => text.includes('was cancelled after iteration'))")
     assert list((host.base / "output/posttrain/cancelled/checkpoints").glob("state_*.safetensors"))
 
 
 def test_a_reload_in_the_middle_loses_nothing(page, train):
-    train("reloaded", 25)
+    train("reloaded", 150)  # long enough to be still at it when the page is back
     wait_iterations(page, "reloaded", 4)
     page.reload()
     wait_status(page, "Training")
     wait_status(page, "Finished")
-    assert iterations_known(page, "reloaded") == list(range(1, 26))
+    assert iterations_known(page, "reloaded") == list(range(1, 151))
 
 
 def test_a_dropped_connection_loses_nothing(page, train):
