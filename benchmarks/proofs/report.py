@@ -75,15 +75,19 @@ def plot(title: str, runs: list[dict], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "posttrain"  # the same numbers give the same file
     from matplotlib import pyplot
 
-    score, words = ("own", "held-out reward") if "own" in runs[0]["before"] else ("strict", "held-out pass rate")
+    own = "own" in runs[0]["before"]
+    measures = [("own", "held-out reward", "o")] if own else [
+        ("strict", "held-out pass rate", "o"), ("dense", "held-out partial credit", "s")]
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for run in runs:
         line, = axes.plot(range(1, len(run["rewards"]) + 1), run["rewards"], linewidth=1, alpha=0.6,
                           label=f"reward on training prompts, seed {run['seed']}")
-        ends = [run["before"][score], run["after"][score]]
-        axes.errorbar([0, run["iterations"]], [mean for mean, _ in ends], [error for _, error in ends], fmt="o",
-                      color=line.get_color(), capsize=3, label=f"{words}, seed {run['seed']}")
-    axes.set(title=title, xlabel="iteration", ylim=None if score == "own" else (0, 1))
+        for score, words, mark in measures:
+            ends = [run["before"][score], run["after"][score]]
+            axes.errorbar([0, run["iterations"]], [mean for mean, _ in ends], [error for _, error in ends], fmt=mark,
+                          color=line.get_color(), capsize=3, mfc="white" if score == "dense" else None,
+                          label=f"{words}, seed {run['seed']}")
+    axes.set(title=title, xlabel="iteration", ylim=None if own else (0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small", loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
