@@ -152,7 +152,7 @@ class _Sampler:
                  progress: Progress | None):
         self.net, self.bank, self.prompts, self.samples = net, bank, prompts, samples
         self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
-        self.alike = sampling.images_per_prompt if sampling.same_start and plan.noisy[0] else 1
+        self.alike = sampling.images_per_prompt if sampling.same_start else 1
         self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
         self.calls = 0
 
@@ -175,7 +175,7 @@ class _Sampler:
 
     def _chunk(self, rows: slice, shared: torch.Tensor | None) -> _Chunk:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
-        x = self._start(noise) if shared is None else shared.repeat_interleave(self.alike, 0)[rows]
+        x = self._start(noise) if shared is None else shared[torch.arange(len(self.samples))[rows] // self.alike]
         states, log_probs, means = [], [], []
         for i in range(self.shared_steps, self.plan.steps):
             x0 = self._denoise(x, i, index)
