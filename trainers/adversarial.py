@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 from .distillation import teacher_grid, with_fresh_noise
 from .feedback import Feedback
-from .forward_process import Noised, Question, check_positive, noised, numbers
+from .forward_process import Noised, Question, noised, numbers
+from .limits import ABOVE_0, FROM_0, FROM_1, INSIDE_0_1
 from .losses.add import DiscriminatorLoss, discriminator_loss, r1_penalty, student_loss
 from .paths import Path, sigma_at
 from .policy.features import feature_blocks, seen
@@ -42,6 +43,8 @@ class ADD:
     logit-normal distribution (LADD's own is 0.73); r1_weight: how smooth they are kept; levels: noise levels per image."""
 
     LEARNS_FROM: ClassVar[None] = None
+    LIMITS: ClassVar[dict] = {"student_steps": FROM_1, "guidance": FROM_0, "distill_weight": FROM_0,
+                              "discriminator_rate": ABOVE_0, "judge_noise": INSIDE_0_1, "r1_weight": FROM_0, "levels": FROM_1}
     student_steps: int = 4
     guidance: float = 0.0
     distill_weight: float = 2.5
@@ -71,11 +74,6 @@ def train_add(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     teacher (2 with guidance); and of the network's first two thirds 1 with gradient for the student's answer and 1 for
     the real image. One evaluation more in the first step, which finds out the features' sizes.
     """
-    check_positive(discriminator_rate=settings.discriminator_rate)
-    if settings.student_steps < 1:
-        raise ValueError(f"student steps: {settings.student_steps} is not possible; choose 1 or more, usually 4")
-    if not 0 < settings.judge_noise < 1:
-        raise ValueError(f"judge noise: {settings.judge_noise} is not possible; choose between 0 and 1, such as 0.5")
     rollout, guidance = with_fresh_noise(rollout, policy), settings.guidance or rollout.guidance
     beside = Beside(DISCRIMINATOR, partial(new_heads, rollout=rollout),
                     Optimizer(learning_rate=settings.discriminator_rate, max_grad_norm=0.0))

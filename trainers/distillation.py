@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 
 from .feedback import Feedback
-from .forward_process import Noised, Question, check_positive, noised, numbers
+from .forward_process import Noised, Question, noised, numbers
+from .limits import ABOVE_0, FROM_0, FROM_1, FROM_2
 from .losses.lcm import consistency_loss
 from .paths import Path, expand
 from .policy.network import Network, sigmas_of
@@ -36,6 +37,8 @@ class LCM:
     """
 
     LEARNS_FROM: ClassVar[None] = None
+    LIMITS: ClassVar[dict] = {"teacher_steps": FROM_2, "student_steps": FROM_0, "guidance": FROM_0, "huber": ABOVE_0,
+                              "levels": FROM_1}
     teacher_steps: int = 50
     student_steps: int = 0
     guidance: float = 0.0
@@ -69,8 +72,6 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     The official last step ends at timestep 0, where a little noise is left; this one ends at sigma 0, as ComfyUI's
     samplers do.
     """
-    if settings.huber is not None:
-        check_positive(huber=settings.huber)
     way, guidance = way_of(policy, settings), settings.guidance or rollout.guidance
     rollout = with_fresh_noise(rollout, policy)
     everything = torch.ones(len(rollout.index), dtype=torch.bool)
@@ -111,16 +112,14 @@ def way_of(policy: Policy, settings: LCM) -> Way:
     grid, steps, student = teacher_grid(policy, settings.teacher_steps), settings.teacher_steps, settings.student_steps
     if student == 0:
         return Way(grid, grid[:-1], 1, student=True)
-    if student < 0 or steps % student:
+    if steps % student:
         raise ValueError(f"student steps: {student} does not divide the teacher's {steps} steps; choose teacher steps that "
                          "are a multiple of it, or 0")
     return Way(grid, grid[:-1:steps // student], steps // student, student=False)
 
 
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
-    """[steps + 1] noise levels of the teacher's sampler, evenly spaced in time, the last 0. ValueError names steps."""
-    if steps < 2:
-        raise ValueError(f"teacher steps: {steps} is not possible; choose 2 or more, usually 20 to 50")
+    """[steps + 1] noise levels of the teacher's sampler, evenly spaced in time, the last 0."""
     return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)
 
 

@@ -290,10 +290,3 @@ def numbers(**values) -> dict[str, float]:
 def check_levels(levels: int) -> None:
     if levels < 1:
         raise ValueError(f"levels: {levels} is not possible; choose 1 or more")
-
-
-def check_positive(**settings: float) -> None:
-    """ValueError names the first setting that is not a number above 0."""
-    for name, value in settings.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name.replace('_', ' ')}: {value} must be above 0")

@@ -13,8 +13,7 @@ from posttrain.trainers.limits import LARGEST, check_limits
 from posttrain.trainers.policy_gradient import FlowGRPO
 from posttrain.trainers.update import Optimizer
 
-OWN_CHECKS = {"LCM", "ADD"}  # distillation
-CLASSES = [kind for kind in (*ALGORITHMS, *BACKPROP, Optimizer) if kind.__name__ not in OWN_CHECKS]
+CLASSES = [*ALGORITHMS, *BACKPROP, Optimizer]
 NODES = {name: node for name, node in NODE_CLASS_MAPPINGS.items() if node.RETURN_TYPES == ("PT_TRAINER",)}
 
 
