@@ -46,6 +46,23 @@ class PTDemoWorld:
                 prompt_set(held_out=False), prompt_set(held_out=True), ToyVerifier(SCORES[score]))
 
 
+class PTDemoJudge:
+    DESCRIPTION = ("A small CLIP that learned from pictures which prompt of the demo world fits an image: a learned reward in "
+                   "the place of the exact checker. It can be followed by its gradient, and be fooled. It also knows the words "
+                   "bright and dark before a prompt.")
+    CATEGORY, FUNCTION = f"{MENU}/Demo", "load"
+    RETURN_TYPES, RETURN_NAMES = (REWARD,), ("reward",)
+    OUTPUT_TOOLTIPS = ("How well an image fits its prompt, by this network's opinion; for any node with a reward input.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def load(self):
+        from ..toy.judge import demo_judge
+        return (demo_judge(),)
+
+
 class PTDemoPictures:
     DESCRIPTION = ("Writes example pictures of the demo world into ComfyUI's input folder, once, laid out as your own "
                    "would be: right and wrong pictures of the same prompts, each with its prompt in a .txt file. For your "
@@ -80,5 +97,6 @@ def demo_folder(layout: str) -> Path:
     return Path(folder_paths.get_input_directory()) / "posttrain_demo" / LAYOUTS[layout]
 
 
-NODES = {"PTDemoWorld": PTDemoWorld, "PTDemoPictures": PTDemoPictures}
-NAMES = {"PTDemoWorld": "Demo World (tiny models)", "PTDemoPictures": "Demo Pictures (examples on disk)"}
+NODES = {"PTDemoWorld": PTDemoWorld, "PTDemoJudge": PTDemoJudge, "PTDemoPictures": PTDemoPictures}
+NAMES = {"PTDemoWorld": "Demo World (tiny models)", "PTDemoJudge": "Demo Judge (tiny CLIP)",
+         "PTDemoPictures": "Demo Pictures (examples on disk)"}

@@ -1,4 +1,4 @@
-"""Makes the tiny models: ``python develop.py pretrain [text|flow|unet] [--minutes N]``.
+"""Makes the tiny models: ``python develop.py pretrain [text|flow|unet|judge] [--minutes N]``.
 
 Trains ComfyUI's own modules on pictures of which a share is captioned wrongly, as on the web. Repeatable: the same
 seed and number of steps give the same weights on the same machine type.
@@ -17,8 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from . import data, evaluate, initial, models, world
+from .judge import JUDGE_FILE
+from .pretrain_judge import JudgePlan, train_judge
 
 NAMES = {"flow": "flow", "unet": "eps"}
+JUDGE = JudgePlan()
 JUDGED, JUDGED_MEANWHILE = 360, 90  # images that a pass rate is taken over, at the end and on the way
 
 
@@ -172,12 +175,12 @@ def _checkpoint(plan: Plan, clip, average: dict, out: Path, losses: list[float],
 
 
 def main(argv: list[str]) -> int:
-    """``pretrain [text|flow|unet] [--minutes N]``: all three where none is named.
+    """``pretrain [text|flow|unet|judge] [--minutes N]``: all of them where none is named.
 
-    --steps, --wrong or --seed make it one stage with that change, for experiments.
+    --steps, --wrong or --seed make it one stage with that change, for experiments; --minutes and --wrong are not the judge's.
     """
     parser = argparse.ArgumentParser(prog="pretrain", description="Make the tiny models of the demo world.")
-    parser.add_argument("model", nargs="?", choices=("text", *NAMES))
+    parser.add_argument("model", nargs="?", choices=("text", *NAMES, "judge"))
     parser.add_argument("--minutes", type=float, default=math.inf, help="at most this long for each network")
     parser.add_argument("--steps", type=int, help="training steps of each network")
     parser.add_argument("--wrong", type=float, help="share of wrong captions, 0 to 1")
@@ -196,4 +199,7 @@ def main(argv: list[str]) -> int:
         plans = tuple(replace(plan, **changes) for plan in PLANS[kind][: 1 if changes else None])
         record = run_stages(plans, chosen.start, chosen.out / models.FILES[kind].name, chosen.report, chosen.minutes)
         print(json.dumps(record))
+    if chosen.model in (None, "judge"):
+        changes = {name: value for name, value in {"steps": chosen.steps, "seed": chosen.seed}.items() if value is not None}
+        print(json.dumps(train_judge(replace(JUDGE, **changes), chosen.out / JUDGE_FILE.name)))
     return 0

@@ -93,8 +93,11 @@ def _cells(s: dict, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(9)[: sum(n for n, _ in s["objects"])]
 
 
-def render(specs: Sequence[dict], seed: int) -> np.ndarray:
-    """True pictures of the specs. Returns float32 [N, 24, 24, 3] in [0, 1]; the same seed gives the same pictures."""
+def render(specs: Sequence[dict], seed: int, grey: tuple[float, float] = GREY) -> np.ndarray:
+    """True pictures of the specs. Returns float32 [N, 24, 24, 3] in [0, 1]; the same seed gives the same pictures.
+
+    grey: the background's lightness lies between these.
+    """
     rng = np.random.default_rng(seed)
     count = len(specs)
     cells = np.zeros((count, MAX_BALLS), int)
@@ -111,7 +114,7 @@ def render(specs: Sequence[dict], seed: int) -> np.ndarray:
     centres = (centres + rng.uniform(-CENTRE_JITTER, CENTRE_JITTER, centres.shape)).astype(np.float32)
     radii = rng.uniform(*RADIUS, cells.shape).astype(np.float32)
     images = np.empty((count, SIZE, SIZE, 3), np.float32)
-    images[:] = rng.uniform(*GREY, (count, 1, 1, 1))
+    images[:] = rng.uniform(*grey, (count, 1, 1, 1))
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     for k in range(MAX_BALLS):
         cy, cx = centres[:, k, 0, None, None], centres[:, k, 1, None, None]

@@ -60,7 +60,8 @@ def beats_teacher(errors: float = 3) -> Goal:
 @dataclass(frozen=True)
 class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
-    (feedback without its scores); wiring: what else is wired in another way; shuffled: rewards dealt out at random;
+    (feedback without its scores); measured: a reward node that says on held-out images whether it was learned, where that is
+    not the reward itself; wiring: what else is wired in another way; shuffled: rewards dealt out at random;
     few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; images: held-out ones, before and
     after each, more of them where a small gain is to be told from none."""
 
@@ -70,6 +71,7 @@ class Proof:
     trainer: dict | None = None
     feedback: dict | None = None
     reward: dict | None = None
+    measured: dict | None = None
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
     few_steps: int = 0
@@ -95,9 +97,13 @@ class Proof:
         there = {place: value for place, value in everywhere.items() if place.split(".")[0] in kinds}
         return load_workflow(graph, self.changes | there | changes)
 
+    def own(self) -> dict | None:
+        """The reward node for the score "own", None: the verifier's scores say it all."""
+        return self.measured or self.reward
+
     def recipe(self) -> str:
         """Short name of what is trained, the same for all seeds: runs of another recipe say nothing about this claim."""
         graph = self.graph("any run", 0, {})
         wired = {name: [content["class_type"], content["inputs"]] for name, content in graph.items()}  # titles do not count
-        text = json.dumps([wired, self.reward], sort_keys=True)
+        text = json.dumps([wired, self.own()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

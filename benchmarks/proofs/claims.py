@@ -19,6 +19,7 @@ NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need 
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
 DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
+JUDGED = dict(reward=node("PTDemoJudge"), wiring=learn_through_reward)
 
 
 def iterations(count: int, **more: object) -> dict:
@@ -89,6 +90,11 @@ PROOFS = {
     "refl": Proof("ReFL on colourfulness", changes=few(20) | NO_NOISE,
                   trainer=fast("PTReFL", margin=1e6, scale=0.01), **BACKPROP),
     "drtune": Proof("DRTune on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRTune"), **BACKPROP),
+    "draft_judge": Proof("DRaFT through all steps, on a small CLIP that reads the prompt", rises("strict"), few(90) | NO_NOISE,
+                         trainer=fast("PTDRaFT", backprop_steps=0, decay_steps=180), **JUDGED),
+    "srpo": Proof("SRPO, bright rather than dark, by a small CLIP", rises("own"), few(20) | NO_NOISE, **JUDGED,
+                  trainer=fast("PTSRPO", wanted="bright", unwanted="dark"),
+                  measured=node("PTRewardColour", statistic="brightness", aim="more")),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 2 steps", **DISTIL, few_steps=2),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", **DISTIL, few_steps=1, trainer=fast(

@@ -97,7 +97,7 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
     with Host(base, packs=[CONTROL_PACK]) as host:
         training = train(host, graph, Progress(every=60, label=label))
         few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
-        found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.reward, few=few)
+        found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
         outcome = summarised(name, seed, graph, metrics, found)
@@ -116,7 +116,7 @@ def lines_of(file: Path) -> list[dict]:
 def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Evaluation) -> Outcome:
     proof = PROOFS[name]
     reached, goal = proof.goal(found)
-    scores = ("strict", "dense", "own") if proof.reward else ("strict", "dense")
+    scores = ("strict", "dense", "own") if proof.own() else ("strict", "dense")
     return Outcome(
         name, seed, len(metrics), round(sum(one["seconds"] for one in metrics) / 60, 1),
         len(found.values("after", "strict")),

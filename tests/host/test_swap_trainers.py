@@ -16,7 +16,7 @@ PAIRS, THUMBS = node("PTPreferences"), node("PTLabels")
 FEEDBACK = {"PTDiffusionDPO": PAIRS, "PTMaPO": PAIRS, "PTD3PO": PAIRS, "PTKTO": THUMBS}
 THROUGH_REWARD = {"PTDRaFT", "PTAlignProp", "PTReFL", "PTDRTune", "PTSRPO"}
 # settings without which a trainer would have nothing to do in so small a run
-SETTINGS = {"PTSRPO": {"wanted": "light", "unwanted": "dark"}, "PTReFL": {"margin": 100.0}, "PTLCM": {"teacher_steps": 8},
+SETTINGS = {"PTSRPO": {"wanted": "bright", "unwanted": "dark"}, "PTReFL": {"margin": 100.0}, "PTLCM": {"teacher_steps": 8},
             "PTDPOK": {"value_steps": 5}}
 
 
@@ -66,5 +66,5 @@ def test_through_the_reward_it_names_its_train_step_and_learns_with_it(host, tra
     result = run(host, graph)
     assert result.event == "error" and "Train Step (through the reward)" in result.text, result.text
     learn_through_reward(graph)
-    swap_reward(graph, node("LabReward", judges_by="light or dark"))
+    swap_reward(graph, node("PTDemoJudge"))
     check_it_learned(host, trainer, run(host, graph))

@@ -1,0 +1,58 @@
+"""A small CLIP of the demo world: a learned reward that reads prompts and can be differentiated, and be fooled.
+
+It goes through the same code as any published CLIP; only its file is smaller, since it keeps the rows of the words that it
+knows and no others.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..rewards.checkpoints import fill, load_weights
+from ..rewards.clip import clip_config
+from ..rewards.clip_rewards import ClipReward
+from ..rewards.holder import clip_tokenizer_folder, shared
+from ..rewards.hub import transformers_class
+from .models import WEIGHTS
+
+JUDGE_FILE = WEIGHTS / "judge_clip.safetensors"
+STYLES = {"bright": (0.58, 0.68), "dark": (0.32, 0.42)}  # word before the prompt -> lightness of the background
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+VOCABULARY, ACTIVATION = 49408, "quick_gelu"
+
+
+def demo_judge(file: Path = JUDGE_FILE) -> ClipReward:
+    """CLIPScore with the demo world's own CLIP. FileNotFoundError where its weights are missing."""
+    if not file.is_file():
+        raise FileNotFoundError(f"The weights of the demo world's judge are missing: {file}. Run 'python develop.py pretrain "
+                                "judge'.")
+    return ClipReward("CLIPScore", shared(file, "demo judge", lambda: build_judge(file), "fp32"), clip_tokenizer_folder(), 64)
+
+
+def build_judge(file: Path) -> nn.Module:
+    """The frozen CLIPModel of a judge's file."""
+    weights = whole(load_weights(file))
+    with torch.device("meta"):
+        network = transformers_class("CLIPModel")(clip_config(weights, ACTIVATION))
+    return fill(network, weights, file.name)
+
+
+def styled(style: str, caption: str) -> str:
+    """The prompt with a word for its style before it, as SRPO writes them: ``bright. a red ball``."""
+    return f"{style}. {caption}" if style else caption
+
+
+def packed(weights: dict[str, Tensor], tokens: list[int]) -> dict[str, Tensor]:
+    """Weights as they are kept: of the token table only these rows, half precision."""
+    kept = {name: value.detach().half() for name, value in weights.items() if name != TOKEN_TABLE}
+    return kept | {"token_ids": torch.tensor(tokens), "token_rows": weights[TOKEN_TABLE][tokens].detach().half()}
+
+
+def whole(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of ``packed``; words that it does not know are zero."""
+    weights = {name: value.float() for name, value in kept.items() if not name.startswith("token_")}
+    table = torch.zeros(VOCABULARY, kept["token_rows"].shape[1])
+    table[kept["token_ids"].long()] = kept["token_rows"].float()
+    return weights | {TOKEN_TABLE: table}
