@@ -39,6 +39,42 @@ def test_a_constant_margin_is_log_k(golden, close):
     close(b.grad, file["grad.rewards_B"], 1e-6)
 
 
+def by_chosen(file):
+    """(leaves a and b, chosen minus rejected score of the raters, rows with a choice)."""
+    label = file["in.chosen_label"]
+    keep = (label != 22) & (label != 0)
+    a, b = (file[f"in.rewards_{n}"].clone().requires_grad_() for n in "AB")
+    return a, b, label * (file["in.scores_A"] - file["in.scores_B"]), keep
+
+
+# VideoReward's other losses are not ours: they need raters' scores of every image, and our pairs say only which one won
+@pytest.mark.parametrize("case", ["margin", "scaled"])
+def test_golden_losses_that_use_how_far_apart_the_raters_put_a_pair(golden, close, case):
+    """margin: Rao-Kupper's log k is each pair's own distance. scaled: Bradley-Terry, each pair weighted by it."""
+    file = golden("08").view(f"{case}.")
+    a, b, apart, keep = by_chosen(file)
+    rows = zip(a[keep], b[keep], file["in.chosen_label"][keep].long(), apart[keep])
+    each = torch.stack([
+        choice_loss(x[None], y[None], choice[None], math.exp(gap)).loss if case == "margin"
+        else gap * choice_loss(x[None], y[None], choice[None]).loss for x, y, choice, gap in rows])
+    loss = each.sum() / keep.numel()
+    close(loss, file["out.loss"])
+    loss.backward()
+    close(a.grad, file["grad.rewards_A"], 1e-6)
+    close(b.grad, file["grad.rewards_B"], 1e-6)
+
+
+def test_golden_regression_on_the_raters_scores_is_no_preference(golden, close):
+    file = golden("08").view("reg.")
+    a, b, *_ = by_chosen(file)
+    scores = torch.stack([file["in.scores_A"], file["in.scores_B"]])
+    loss = ((torch.stack([a, b]) - (scores - 3)).square() * (scores != 0)).mean()
+    close(loss, file["out.loss"])
+    loss.backward()
+    close(a.grad, file["grad.rewards_A"], 1e-6)
+    close(b.grad, file["grad.rewards_B"], 1e-6)
+
+
 def test_the_three_outcomes_are_all_there_is():
     a, b = torch.tensor([0.7], dtype=F64), torch.tensor([-0.4], dtype=F64)
     total = sum(math.exp(-choice_loss(a, b, torch.tensor([c]), 3.0).loss) for c in (1, -1, 0))

@@ -88,6 +88,7 @@ def test_golden_spo_selection_and_sampling(golden, close):
             # candidates are scored by their x0 one step later; the trajectory goes on from a random one
             call = i - divert - 1
             close(x0, file[f"out.scored_x_call{call}"])
+            assert (file[f"out.score_timestep_call{call}"] == t).all(), "judged at the noise level that they have reached"
             record_pairs(file, call, previous, kept)
             pick = file[f"in.random_pick_call{call}"] * n + torch.arange(n)
             x, x0, sigma, sigma_next = x[pick], x0[pick], sigma[:n], sigma_next[:n]
@@ -99,6 +100,7 @@ def test_golden_spo_selection_and_sampling(golden, close):
         x = following
     last = len(steps) - divert - 1
     close(x * bar_next.sqrt(), file[f"out.scored_x_call{last}"])
+    assert not file[f"out.score_timestep_call{last}"].any()
     record_pairs(file, last, previous, kept)
     states, following, prompts, timesteps = (torch.cat(column) for column in zip(*kept))
     assert 0 < len(states) < (last + 1) * n

@@ -50,6 +50,26 @@ def test_golden_other_utilities_have_our_gain_and_reference_point(golden, close,
     close(ref - error - point, file["out.g_term_minus_ref_point"], 1e-6)
     loss = (1 - UTILITIES[case](file.const("beta_dpo") * (ref - error - point), 2 * file["in.labels"].to(F64) - 1)).mean()
     close(loss, file["out.loss"])
+    ours = kto_loss(error, ref, file["in.labels"].bool(), point, file.const("beta_dpo"))
+    assert ours.accuracy.item() == pytest.approx(file["out.acc"].item())
+    loss.backward()
+    close(prediction.grad, file["grad.model_pred"], 1e-6)
+
+
+def test_golden_one_utility_for_the_whole_batch_has_our_gain_and_reference_point(golden, close):
+    """The script's unpublished "kto_gp", not ours: by a slip its value is the utility of the unscaled mean gain, and only
+    its gradient is that of the labelled gains."""
+    file = golden("04d").view("kto_gp.offset_none.sigmoid.")
+    prediction = file["in.model_pred"].clone().requires_grad_()
+    error, ref = (squared_error(p, file["in.noise"]) for p in (prediction, file["in.ref_pred"]))
+    point, labels = reference_point(error, ref), file["in.labels"].bool()
+    gain = ref - error
+    close(point, file["out.reference_point"])
+    close(gain - point, file["out.g_term_minus_ref_point"], 1e-6)
+    assert kto_loss(error, ref, labels, point).accuracy.item() == pytest.approx(file["out.acc"].item())
+    labelled = ((2 * labels.to(F64) - 1) * file.const("beta_dpo") * (gain - point)).mean()
+    loss = 1 - (gain.mean().detach() + labelled - labelled.detach()).sigmoid()
+    close(loss, file["out.loss"])
     loss.backward()
     close(prediction.grad, file["grad.model_pred"], 1e-6)
 

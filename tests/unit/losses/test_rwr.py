@@ -16,6 +16,12 @@ def test_best_of_group_golden(golden):
     assert best.sum() > file["in.prompt_id"].unique().numel(), "the file holds ties"
 
 
+def test_flow_grpos_rwr_is_the_raw_reward_and_not_ours(golden):
+    """Its softmax is commented out in the official code; the paper's weights, ours, are below."""
+    file = golden("01b")
+    assert all(torch.equal(file[f"out.rwr_globalstd{k}"], file["in.rewards"]) for k in (0, 1))
+
+
 def test_softmax_weights_by_hand_and_mean_one():
     r, groups = torch.tensor([0.0, 1.0, 5.0, 3.0], dtype=F64), torch.tensor([0, 0, 1, 1])
     e = torch.tensor([1, math.e**2], dtype=F64)
