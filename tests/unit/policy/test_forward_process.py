@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import PlainVAE, prompts_for, trained_policy
+from small_models import PlainVAE, prompts_for, small_vae, trained_policy
 
 from posttrain.rewards.base import Scores
+from posttrain.rewards.colour import ColourReward
 from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, train_step
+from posttrain.trainers.algorithms import Trainer, backprop_step, train_step
+from posttrain.trainers.backprop import DRaFT
 from posttrain.trainers.forward_process import AWM, DGPO, NFT, RWR, Question, noised
 from posttrain.trainers.losses.rwr import softmax_weights
 from posttrain.trainers.policy import open_policy
+from posttrain.trainers.policy_gradient import FlowGRPO
 from posttrain.trainers.rollout import rollout
 from posttrain.trainers.sampling import Sampling
 from posttrain.trainers.update import Optimizer
@@ -88,6 +91,26 @@ def test_nft_keeps_the_old_policy_that_samples(case):
     expected = policy.bank[key].lerp(new.bank[key], 0.9)
     torch.testing.assert_close(new.chosen("behaviour")[key], expected)
     assert not torch.equal(new.chosen("behaviour")[key], new.bank[key])
+
+
+def test_the_policy_that_lags_behind_goes_with_its_trainer():
+    """Changing from NFT to another algorithm: from the next iteration on the trained policy samples, so ratios start at 1."""
+    policy = trained_policy("sd3")
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+    feedback = advantages(Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {}))
+    lagging = train_step(replace(policy, iteration=300), run, feedback, Trainer(NFT(levels=1), Optimizer(learning_rate=1e-2)))
+    assert "old" in lagging.anchors
+    random = replace(SMALL, transition="flow_sde", noise_level=0.7, noisy_steps=1)
+    found, new = [], lagging
+    for iteration in range(2):
+        run = rollout(new, prompts_for("sd3"), PlainVAE(), random, iteration)
+        feedback = advantages(Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {}))
+        new = train_step(new, run, feedback, Trainer(FlowGRPO(), Optimizer(learning_rate=1e-3)))
+        found.append(new.metrics["ratio_largest_change"])
+    assert found[0] > 0 and found[1] == 0 and "old" not in new.anchors
+    through = Trainer(DRaFT(), Optimizer())
+    new, _ = backprop_step(lagging, prompts_for("sd3"), small_vae("sd3"), ColourReward("brightness"), SMALL, through)
+    assert "old" not in new.anchors
 
 
 def test_groups_share_noise_and_level():
