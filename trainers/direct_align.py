@@ -23,7 +23,7 @@ from .update import Optimizer
 # with almost no image left in x, undoing the noise would magnify the network's error a hundred times and more
 LARGEST_FLOW_SIGMA = 0.99
 DENOISING, INVERSION = 0, 1
-# weight of the wanted wording, at the start and at the end of the way; the official values
+# extra weight of a look's first wording where the least noise is drawn and where the most is; the official values
 EXTRA = {DENOISING: (0.1, 0.25), INVERSION: (0.3, 0.01)}
 
 
@@ -42,8 +42,8 @@ class SRPO:
 
 
 def train_srpo(policy: Policy, course: Course, settings: SRPO, optimizer: Optimizer) -> Policy:
-    """An SRPO step: images are made without gradient, then looked at twice, one step down in noise and one step up.
-    Evaluations per image: T + 2."""
+    """An SRPO step: images are made without gradient, then looked at twice, one step down in noise and one step up. Both
+    walk the same stretch; the official code's two stretches meet at the level where they end. Evaluations per image: T + 2."""
     _check(course, settings)
     finished: dict[int, torch.Tensor] = {}
 
@@ -58,7 +58,7 @@ def train_srpo(policy: Policy, course: Course, settings: SRPO, optimizer: Optimi
         high, low = (_level(walk, p) for p in (place, place + settings.length))
         levels = (high, low) if look.part == DENOISING else (low, high)
         x0 = aligned(net.path, walk.denoised, finished[look.rows.start], walk.noise, *levels)
-        (rewards,) = known(_relative(walk, settings, x0, place))
+        (rewards,) = known(_relative(walk, settings, x0, extra_weight(look.part, settings, place)))
         out = srpo_loss(rewards, settings.threshold)
         report = {"saturated": float(out.saturated)}
         return out.loss, report | ({"relative_reward": float(out.reward)} if look.part == DENOISING else {})
@@ -77,7 +77,13 @@ def aligned(path: Path, ask: Callable, x0: torch.Tensor, noise: torch.Tensor, si
     return direct_align(x_next, noise, *path.coefficients(sigma_next))
 
 
-def _relative(walk: Walk, settings: SRPO, x0: torch.Tensor, place: float) -> torch.Tensor:
+def extra_weight(part: int, settings: SRPO, place: float) -> float:
+    """k of the relative reward, between its two values as ``place`` is between latest and earliest."""
+    little, much = EXTRA[part]
+    return little + (much - little) * (settings.latest - place) / max(settings.latest - settings.earliest, 1e-9)
+
+
+def _relative(walk: Walk, settings: SRPO, x0: torch.Tensor, extra: float) -> torch.Tensor:
     """[B]: the relative reward of the images of ``x0``; up in noise, where a step works backwards, with roles swapped."""
     images, prompts = walk.images(x0), [walk.course.prompts.prompts[int(i)] for i in walk.index]
     wordings = [settings.wanted, settings.unwanted]
@@ -85,10 +91,9 @@ def _relative(walk: Walk, settings: SRPO, x0: torch.Tensor, place: float) -> tor
         wordings.reverse()
     text, control = (walk.judged(images, [replace(p, text=f"{words}. {p.text}") for p in prompts])[""]
                      for words in wordings)
-    start, end = EXTRA[walk.look.part]
     # a score is linear in the text's features, so scores may stand for them: features of one dimension
-    extra = torch.tensor(start + (end - start) * place, device=text.device)
-    return relative_reward(torch.ones_like(text)[:, None], text[:, None], control[:, None], extra)
+    k = torch.tensor(extra, device=text.device)
+    return relative_reward(torch.ones_like(text)[:, None], text[:, None], control[:, None], k)
 
 
 def _place(settings: SRPO, random: torch.Generator) -> float:

@@ -9,7 +9,8 @@ Relative reward of an image f against a wanted and an unwanted wording of its pr
     loss = mean_i max(0, 0.7 - r_i)
 
 Denoising branch: text = wanted, control = unwanted. Inversion branch (a step up in noise, whose effect has opposite
-sign): the two swapped. k rises 0.1 to 0.25 over time when denoising and falls 0.3 to 0.01 in the inversion.
+sign): the two swapped. From the least noisy level that is drawn to the noisiest, k rises from 0.1 to 0.25 when denoising
+and falls from 0.3 to 0.01 in the inversion (the official code's "later-time discount").
 As the official code (Tencent-Hunyuan/SRPO), whose division by accumulation steps belongs to the update.
 """
 from __future__ import annotations

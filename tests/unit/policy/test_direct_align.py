@@ -11,7 +11,7 @@ from posttrain.rewards.base import RewardInfo
 from posttrain.rewards.colour import ColourReward
 from posttrain.trainers import direct_align
 from posttrain.trainers.algorithms import Trainer, backprop_step
-from posttrain.trainers.direct_align import DENOISING, INVERSION, SRPO, aligned
+from posttrain.trainers.direct_align import DENOISING, INVERSION, SRPO, aligned, extra_weight
 from posttrain.trainers.losses.srpo import relative_reward
 from posttrain.trainers.paths import EPS, FLOW, V
 from posttrain.trainers.policy import open_policy
@@ -65,6 +65,14 @@ def test_scores_of_two_wordings_stand_for_features():
     torch.testing.assert_close(by_scores, relative_reward(image, text, control, k))
 
 
+def test_the_wanted_wording_weighs_more_at_high_noise_and_the_unwanted_one_at_low():
+    """Official: discount_pos 0.1 to 0.25 and discount_inv 0.3 to 0.01, told off from the least noisy level of the range on."""
+    settings = SRPO(earliest=0.1, latest=0.5)
+    found = [[extra_weight(part, settings, place) for place in (0.5, 0.3, 0.1)] for part in (DENOISING, INVERSION)]
+    assert found[0] == pytest.approx([0.1, 0.175, 0.25]) and found[1] == pytest.approx([0.3, 0.155, 0.01])
+    assert extra_weight(DENOISING, SRPO(earliest=0.3, latest=0.3), 0.3) == pytest.approx(0.1), "a single level"
+
+
 @pytest.mark.parametrize("kind", ["sd15", "sd3"])
 def test_a_step_follows_the_wanted_wording(kind):
     policy, prompts, vae = trained_policy(kind), prompts_for(kind), small_vae(kind)
@@ -93,7 +101,7 @@ def test_each_look_alone_follows_the_wanted_wording():
                 high, low = (direct_align._level(walk, p) for p in (0.4, 0.5))
                 levels = (high, low) if part == DENOISING else (low, high)
                 x0 = aligned(net.path, walk.denoised, walk.x, walk.noise, *levels)
-                return -direct_align._relative(walk, settings, x0, 0.4).mean(), {}
+                return -direct_align._relative(walk, settings, x0, 0.2).mean(), {}
 
             net.gradients(loss_of, list(bank.values()))
             found.append(torch.cat([v.grad.flatten() for v in bank.values()]))
