@@ -5,6 +5,7 @@ label; here such groups are skipped and counted.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def preferences(
         raise ValueError(f"pair rule: unknown {rule!r}; use one of {', '.join(PAIR_RULES)}")
     if not least_margin >= 0:
         raise ValueError(f"least_margin: {least_margin} must be 0 or above")
+    _check_threshold(threshold)
     r, groups, valid = _checked(scores)
     if groups.unique(return_counts=True)[1].max() < 2:
         raise ValueError("scores: every prompt has one image, but a pair needs two of the same prompt; raise images "
@@ -79,6 +81,7 @@ def labels(scores: Scores, rule: str = "group mean", *, threshold: float = 0.5) 
     """
     if rule not in LABEL_RULES:
         raise ValueError(f"label rule: unknown {rule!r}; use one of {', '.join(LABEL_RULES)}")
+    _check_threshold(threshold)
     r, groups, valid = _checked(scores)
     used, line = valid.clone(), torch.full_like(r, threshold)
     if rule == "group mean":
@@ -96,6 +99,12 @@ def labels(scores: Scores, rule: str = "group mean", *, threshold: float = 0.5) 
         "skipped": float((valid & ~used).sum()), "failed": float((~valid).sum()),
     }
     return Labels(index, desirable, groups[index], stats)
+
+
+def _check_threshold(threshold: float) -> None:
+    # nothing is at or above it or below it, so that every image would be a bad one
+    if math.isnan(threshold):
+        raise ValueError("threshold: it is not a number; set it to the score from which on an image is good")
 
 
 def _checked(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,6 +97,8 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
     prompt_number: the prompt of all of them, counted from 1; 0 divides the batch evenly among the prompts in order.
     """
     count = len(latents)
+    if not 0 <= guidance < math.inf:
+        raise ValueError(f"guidance: {guidance} is not possible; give the cfg that the sampler used")
     if prompt_number > len(prompts):
         raise ValueError(f"prompt number: {prompt_number}, but there are {len(prompts)} prompts")
     if prompt_number == 0 and count % len(prompts):

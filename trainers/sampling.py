@@ -40,9 +40,9 @@ class Sampling:
 
     def __post_init__(self):
         least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,
-                 "noisy_steps": 0, "noise_level": 0}
+                 "noisy_steps": 0, "noise_level": 0, "guidance": 0}
         for name, smallest in least.items():
-            if getattr(self, name) < smallest:
+            if not smallest <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)} is not possible; choose {smallest} or more")
         if self.window not in WINDOWS:
             raise ValueError(f"window: unknown {self.window!r}; use one of {', '.join(WINDOWS)}")

@@ -89,5 +89,8 @@ def test_errors_name_the_remedy():
         labels(single, "median")
     with pytest.raises(ValueError, match="least_margin"):
         preferences(single, least_margin=-1)
+    for rule in (preferences, labels):
+        with pytest.raises(ValueError, match="threshold: it is not a number"):
+            rule(scores([0.1, 0.2], [0, 0]), threshold=math.nan)
     with pytest.raises(ValueError, match="groups"):
         labels(scores([0.1], [0, 1]))

@@ -1,6 +1,7 @@
 """Rollout, replay and update on ComfyUI's real modules."""
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -163,6 +164,18 @@ def test_settings_below_their_least_value_are_named(setting):
         replace(SMALL, **{setting: 0})
 
 
+@pytest.mark.parametrize("setting", ["noise_level", "guidance"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_numbers_that_nothing_can_be_sampled_with_are_named(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}: .* choose 0 or more"):
+        replace(SMALL, **{setting: value})
+
+
+def test_an_eta_above_one_names_the_setting_as_the_node_does():
+    with pytest.raises(ValueError, match="^noise level .* outside 0..1"):
+        made("sd2_v", transition="ddim", noise_level=1.5)
+
+
 def test_kl_off_costs_no_reference_evaluation():
     policy, run = made("sd3")
     plain = train_step(policy, run, feedback(run), Trainer(FlowGRPO(beta=0.0, watch_kl=False), Optimizer()))
@@ -247,6 +260,8 @@ def test_a_rollout_from_latents_divides_them_among_the_prompts():
     latents = torch.randn(4, 16, 8, 8)
     run = rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0)
     assert run.index.tolist() == [0, 0, 1, 1] and run.trajectory is None
+    with pytest.raises(ValueError, match="guidance"):
+        rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0, math.nan)
     with pytest.raises(ValueError, match="cannot be divided"):
         rollout_from_latents(policy, latents[:3], prompts_for("sd3"), PlainVAE(), 0)
 
@@ -272,6 +287,13 @@ def test_dancegrpo_cps_and_sliding_windows_are_settings_of_the_rollout():
         policy, run = made("sd3", steps=5, **changes)
         new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(clip_range=1e-5), Optimizer()))
         assert new.metrics["updates"] == 1 and new.metrics["ratio_largest_change"] == 0
+
+
+def test_guard_and_coefficient_preserving_sampling_do_not_go_together():
+    """Its log-probability is not a Gaussian's: what guard adds would not make up for the ratio's bias but be one."""
+    policy, run = made("sd3", transition="flow_cps", noise_level=0.8)
+    with pytest.raises(ValueError, match="'guard' corrects.*flow_cps.*flow_sde"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="guard", clip_range=0), Optimizer()))
 
 
 def test_an_unknown_trust_region_is_named():
