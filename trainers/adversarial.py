@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from .distillation import teacher_grid, with_fresh_noise
+from .distillation import teacher_grid, usable, with_fresh_noise
 from .feedback import Feedback
 from .forward_process import Noised, Question, noised, numbers
 from .limits import ABOVE_0, FROM_0, FROM_1, INSIDE_0_1
@@ -179,9 +179,8 @@ def new_heads(net: Network, rollout: Rollout) -> Bank:
 def duels(policy: Policy, rollout: Rollout, settings: ADD, updates: int) -> list[list[Duel]]:
     """The micro-batches of each update: every image at ``levels`` of the student's noise levels."""
     sampling = policy.model.get_model_object("model_sampling")
-    everything = torch.ones(len(rollout.index), dtype=torch.bool)
     grid, fine = student_grid(policy, settings.student_steps), teacher_grid(policy, TEACHER_LEVELS)[:-1]
-    steps = noised(rollout, everything, settings.levels, updates, rollout.batch_size, grid=grid)
+    steps = noised(rollout, usable(rollout), settings.levels, updates, rollout.batch_size, grid=grid)
     path, middle = path_of(sampling), math.log(settings.judge_noise / (1 - settings.judge_noise))
 
     def teacher(random: torch.Generator) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from .adversarial import ADD, train_add
 from .backprop import AlignProp, DRaFT, DRTune, ReFL, train_alignprop, train_draft, train_drtune, train_refl
 from .direct_align import SRPO, train_srpo
-from .distillation import LCM, train_lcm
+from .distillation import LCM, finite_latents, train_lcm
 from .feedback import Feedback, check_fits, needs_feedback, teaches
 from .forward_process import AWM, DGPO, NFT, OLD, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .limits import check_limits
@@ -74,7 +74,8 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
     check_fits(trainer.settings, feedback, rollout)
-    numbers = ({} if feedback is None else dict(feedback.stats)) | {"rollout_evaluations": rollout.evaluations}
+    stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
+    numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if not needs_feedback(trainer.settings) or teaches(feedback):
         new = ALGORITHMS[type(trainer.settings)](policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:

@@ -74,8 +74,7 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     """
     way, guidance = way_of(policy, settings), settings.guidance or rollout.guidance
     rollout = with_fresh_noise(rollout, policy)
-    everything = torch.ones(len(rollout.index), dtype=torch.bool)
-    steps = noised(rollout, everything, settings.levels, optimizer.updates, rollout.batch_size, grid=way.starts)
+    steps = noised(rollout, usable(rollout), settings.levels, optimizer.updates, rollout.batch_size, grid=way.starts)
 
     def evaluate(net: Network, bank: Bank, micro: Noised):
         question = Question(net, rollout, micro)
@@ -116,6 +115,17 @@ def way_of(policy: Policy, settings: LCM) -> Way:
         raise ValueError(f"student steps: {student} does not divide the teacher's {steps} steps; choose teacher steps that "
                          "are a multiple of it, or 0")
     return Way(grid, grid[:-1:steps // student], steps // student, student=False)
+
+
+def finite_latents(rollout: Rollout) -> torch.Tensor:
+    """[B] bool: images whose latents are numbers. A sampler or a VAE in half precision may have overflowed."""
+    return rollout.latents.isfinite().flatten(1).all(1)
+
+
+def usable(rollout: Rollout) -> torch.Tensor:
+    """[B] bool: the images with finite latents; all where there are none, so that the update is seen to fail."""
+    good = finite_latents(rollout)
+    return good if bool(good.any()) else torch.ones_like(good)
 
 
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:

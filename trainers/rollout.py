@@ -99,7 +99,9 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
     count = len(latents)
     if not 0 <= guidance < math.inf:
         raise ValueError(f"guidance: {guidance} is not possible; give the cfg that the sampler used")
-    if prompt_number > len(prompts):
+    if not count:
+        raise ValueError("latent: the batch is empty; connect latents of at least one image")
+    if not 0 <= prompt_number <= len(prompts):
         raise ValueError(f"prompt number: {prompt_number}, but there are {len(prompts)} prompts")
     if prompt_number == 0 and count % len(prompts):
         raise ValueError(f"latent: {count} latents cannot be divided evenly among {len(prompts)} prompts; set the prompt "

@@ -66,13 +66,15 @@ def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], t
         except BadRow as error:
             skipped.append(f"{row.name}: {error}")
             continue
-        place = []
-        for picture, image in zip(row.pictures, images):
-            key = picture.path or id(picture)
+        keys = [picture.path or id(picture) for picture in row.pictures]
+        for key, image in zip(keys, images):
             if key not in known:
                 known[key] = len(latents)
                 latents.append(encode_image(image[None]).half())
-            place.append(known[key])
+        place = [known[key] for key in keys]
+        if not all(bool(latents[at].isfinite().all()) for at in place):
+            skipped.append(f"{row.name}: the VAE's answer is not a number; run the VAE in 32 bit (--fp32-vae), or take another")
+            continue
         rows.append(row)
         places.append(place)
     if not rows:

@@ -80,6 +80,9 @@ def from_latent_socket(model, latent: dict) -> torch.Tensor:
     """Model-space latents [B, C, H, W], float32 on the CPU, of a LATENT from any sampler. ValueError on a mismatch."""
     samples = outside_inference(latent["samples"]).float().cpu()
     channels = model.model.latent_format.latent_channels
+    if samples.ndim not in (4, 5):
+        raise ValueError(f"latent: its shape {tuple(samples.shape)} is not that of latent images, [batch, channels, height, "
+                         "width]; connect a sampler's or VAE Encode's output")
     if samples.shape[1] != channels:
         raise ValueError(f"latent: it has {samples.shape[1]} channels, but the policy's model has {channels}; "
                          "use latents sampled with the same model")

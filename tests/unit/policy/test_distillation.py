@@ -9,6 +9,7 @@ from gaussian_model import MEAN, VARIANCE, consistency_gain, gaussian_model, tea
 from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
 
 from posttrain.trainers.advantages import Advantages
+from posttrain.trainers.adversarial import ADD
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.distillation import LCM, target, teacher_grid, way_of, x0_between
 from posttrain.trainers.forward_process import NFT, Question, noised
@@ -278,6 +279,18 @@ def advantages_for(count: int) -> Advantages:
     zero = torch.zeros(count, dtype=torch.float64)
     return Advantages(zero, torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.int64),
                       {"reward_mean": 0.5, "failed": 0.0})
+
+
+@pytest.mark.parametrize("settings", [LCM(teacher_steps=4, levels=1), ADD(levels=1)])
+def test_an_image_that_is_not_a_number_is_left_out_and_counted(settings):
+    policy = trained_policy("sd3")
+    run = made_by(policy, "sd3")
+    for broken, updates in ((1, 1), (4, 0)):
+        latents = run.latents.clone()
+        latents[:broken] = torch.nan
+        new = train_step(policy, replace(run, latents=latents), None, Trainer(settings, Optimizer()))
+        assert new.metrics["failed"] == broken and new.metrics["updates"] == updates
+    assert new.metrics["skipped_updates"] == 1 and all(torch.equal(new.bank[k], policy.bank[k]) for k in policy.bank)
 
 
 def test_scores_are_shown_and_change_nothing():

@@ -94,6 +94,19 @@ def test_rows_that_only_encoding_finds_bad_are_left_out_and_listed(pairs):
         encode(pairs, Frame(32, 32, "must have this size"), Encoder(16), texts("sd3"))
 
 
+def test_images_that_the_vae_cannot_encode_are_left_out_and_listed(pairs):
+    """A half precision VAE that overflows: one such row would make every update that it is in be skipped."""
+    class Overflowing(Encoder):
+        def __call__(self, pixels):
+            return super().__call__(pixels) * (torch.nan if self.calls == 3 else 1.0)
+
+    data = encode(pairs, FRAME, Overflowing(16), texts("sd3"))
+    assert len(data) == 6 and data.skipped[0].startswith("1: the VAE's answer is not a number; run the VAE in 32 bit")
+    run, preferences = deal(data, fresh_policy(), 0, 6, 0, 4)
+    new = train_step(fresh_policy(), run, preferences, Trainer(DiffusionDPO(levels=1), Optimizer()))
+    assert new.metrics["updates"] == 1 and new.metrics["skipped_updates"] == 0
+
+
 def test_pairs_are_dealt_like_cards(pairs):
     data, policy = encoded(pairs), fresh_policy()
     seen = []

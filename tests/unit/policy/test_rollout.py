@@ -12,6 +12,7 @@ from posttrain.rewards.base import Scores
 from posttrain.trainers.advantages import advantages
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.policy import open_policy
+from posttrain.trainers.policy.latents import from_latent_socket
 from posttrain.trainers.policy_gradient import DDPO, DPOK, FlowGRPO, replay, steps_of
 from posttrain.trainers.rollout import rollout, rollout_from_latents
 from posttrain.trainers.sampling import Sampling, chosen_prompts, chosen_samples, noisy_range
@@ -260,6 +261,13 @@ def test_a_rollout_from_latents_divides_them_among_the_prompts():
     latents = torch.randn(4, 16, 8, 8)
     run = rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0)
     assert run.index.tolist() == [0, 0, 1, 1] and run.trajectory is None
+    with pytest.raises(ValueError, match="latent: the batch is empty"):
+        rollout_from_latents(policy, latents[:0], prompts_for("sd3"), PlainVAE(), 0)
+    for number in (3, -1):
+        with pytest.raises(ValueError, match=f"prompt number: {number}, but there are 2"):
+            rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), number)
+    with pytest.raises(ValueError, match="latent: its shape .*batch, channels"):
+        from_latent_socket(policy.model, {"samples": latents[0]})
     with pytest.raises(ValueError, match="guidance"):
         rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0, math.nan)
     with pytest.raises(ValueError, match="cannot be divided"):
