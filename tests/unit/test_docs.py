@@ -34,7 +34,16 @@ def test_its_settings_are_the_nodes_own(node_id):
     assert refreshed(page(node_id), NODES[node_id]) == page(node_id), "run python -m tools.make_docs"
 
 
-@pytest.mark.parametrize("node_id", [n for n, node in NODES.items() if node.RETURN_TYPES == ("PT_TRAINER",)])
+TRAINERS = [n for n, node in NODES.items() if node.RETURN_TYPES == ("PT_TRAINER",)]
+
+
+@pytest.mark.parametrize("node_id", TRAINERS)
+def test_a_trainer_is_told_in_one_picture(node_id):
+    (words, picture), = re.findall(r"^!\[(.+)\]\((images/\w+\.svg)\)$", page(node_id), re.MULTILINE)
+    assert f"<title>{words}</title>".replace("’", "'") in (DOCS / picture).read_text(encoding="utf-8").replace("’", "'")
+
+
+@pytest.mark.parametrize("node_id", TRAINERS)
 def test_a_trainer_names_its_formula_and_paper(node_id):
     text = page(node_id)
     assert re.search(r"## Formula\n\n```\n.*=.*\n", text)
