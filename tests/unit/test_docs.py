@@ -51,6 +51,20 @@ def test_a_trainer_names_its_formula_and_paper(node_id):
     assert papers <= set(re.findall(r"arxiv\.org/abs/(\d{4}\.\d{4,5})", text)) and papers
 
 
+def test_flow_grpos_relatives_are_settings_that_the_nodes_have():
+    """Each "`name` value" of the table: a widget of the named node, and for a choice one of its values."""
+    inputs = {}
+    for node_id in ("PTSampling", "PTFlowGRPO", "PTAdvantages"):
+        kinds = NODES[node_id].INPUT_TYPES()
+        inputs |= kinds["required"] | kinds.get("optional", {})
+    rows = re.findall(r"^\| .+ \|$", page("PTFlowGRPO").split("## Its relatives")[1].split("## Settings")[0], re.MULTILINE)[1:]
+    named = [pair for row in rows for pair in re.findall(r"`(\w+)` ([^|`(]+?)(?=,? `| \||,? \()", row)]
+    assert len(rows) == 6 and len(named) >= 14
+    for name, value in named:
+        choices = inputs[name][0]
+        assert not isinstance(choices, (tuple, list)) or value in choices, f"{name}: {value}"
+
+
 def test_there_is_no_page_without_a_node():
     assert {path.stem for path in DOCS.glob("*.md")} == set(NODES)
 
