@@ -61,7 +61,8 @@ class PTDGPO(TrainerNode):
         "beta": ("FLOAT", {"default": 100.0, "min": 0.01, "max": 100000.0, "step": 1.0, "tooltip": "How quickly a group "
                  "that is already well ordered counts less. 10 to 100."}),
         "clip_range": ("FLOAT", {"default": 1e-3, "min": 0.0, "max": 1.0, "step": 1e-5, "round": 1e-7, "tooltip": "Images "
-                       "that one rollout has already moved this far are left alone. 0 is off."}),
+                       "that one rollout has already moved this far are left alone, so it acts from its second update on. 0 is "
+                       "off."}),
         "kl_weight": kl_weight(1e-3), "levels": LEVELS}
 
     def settings(self, **own):

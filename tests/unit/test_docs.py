@@ -51,6 +51,11 @@ def test_a_trainer_names_its_formula_and_paper(node_id):
     assert papers <= set(re.findall(r"arxiv\.org/abs/(\d{4}\.\d{4,5})", text)) and papers
 
 
+def test_every_advantage_rule_has_its_formula():
+    formula = page("PTAdvantages").split("## Formula")[1].split("## Paper")[0]
+    assert all(re.search(rf"   {rule}( \(|$)", formula, re.MULTILINE) for rule in NODES["PTAdvantages"].INPUT_TYPES()["required"]["rule"][0])
+
+
 def test_flow_grpos_relatives_are_settings_that_the_nodes_have():
     """Each "`name` value" of the table: a widget of the named node, and for a choice one of its values."""
     inputs = {}

@@ -5,8 +5,9 @@
 
 error_i [B]: mean_d (prediction - target)^2 at one timestep and, ideally, one noise for the whole group; K: images
 of the group. The gradient is that of -log sigmoid(-S_g) up to beta. At the start w_g = 1/2. Needs advantages that sum
-to 0 in a group. Optional gate: with a fast EMA's error_old, ratio_i = exp(error_old_i - error_i), and the gradient of
-error_i stops when it already moved far enough (ratio beyond 1 +- clip on the advantage's side).
+to 0 in a group. Optional gate: with an older policy's error_old, ratio_i = exp(error_old_i - error_i), and the gradient of
+error_i stops when it already moved far enough (ratio beyond 1 +- clip on the advantage's side). The official older policy
+is a fast EMA, as close as 0.3 of one update; ours is the one before this rollout's first update.
 S_g belongs to whole groups: compute group_weights once per timestep over all samples and hand each micro-batch its
 rows. KL_i [B]: mean_d (prediction - reference)^2. As the official code (Luo-Yihong/DGPO).
 """
