@@ -62,11 +62,14 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     reward: None where the trainer needs none.
     """
     from ..rewards.base import score_rollout
-    from ..trainers.advantages import advantages
+    from ..trainers.advantages import Advantages, advantages
     from ..trainers.algorithms import backprop_step, goes_through_reward, train_step
-    from ..trainers.feedback import needs_feedback
+    from ..trainers.feedback import WORDS, learns_from, needs_feedback
     from ..trainers.rollout import rollout
-    learns = goes_through_reward(trainer) or needs_feedback(trainer.settings)
+    learns, wanted = goes_through_reward(trainer) or needs_feedback(trainer.settings), learns_from(trainer.settings)
+    if wanted not in (None, Advantages):
+        raise ValueError(f"trainer: {type(trainer.settings).__name__} learns from {WORDS[wanted][0]}, but Train makes "
+                         f"advantages; draw the loop with Loop Start and Loop End instead, and in it {WORDS[wanted][1]}")
     if learns and reward is None:
         raise ValueError("reward: this trainer learns from scores; connect a reward")
     if goes_through_reward(trainer):

@@ -96,3 +96,13 @@ def test_train_answers_as_the_loop_does(host):
     asked = host.run(in_one_node("answers", 2, advantage_rule="batch"))
     assert "Train, advantage_rule: per-prompt memory -> batch" in asked.text
     assert host.run(in_one_node("a/b", 1)).event == "rejected"
+
+
+@pytest.mark.parametrize("trainer, words", [
+    (node("PTDiffusionDPO", learning_rate=1e-3, updates_per_rollout=1, beta=0.0, levels=1, safeguard=True, winner_keeps=0.9),
+     ["DiffusionDPO learns from pairs of images", "Loop Start", "Preferences"]),
+    (node("PTSPO", learning_rate=1e-3, updates_per_rollout=1, beta=10.0, clip_range=0.1, weighting="all steps alike"),
+     ["SPO learns from pairs inside the denoising steps", "Loop Start", "Step Rollout"])])
+def test_a_trainer_of_preferences_is_sent_to_the_wired_loop(host, trainer, words):
+    result = host.run(in_one_node("preferences in one node", 1) | {"5": trainer})
+    assert result.event == "error" and all(word in result.text for word in words), result.text
