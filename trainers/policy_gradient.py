@@ -103,7 +103,8 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
 def _check_likelihood(rollout: Rollout) -> None:
     if rollout.trajectory is None:
         raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
-                         "above 0 (eta 1 for noise-prediction models) in the sampling settings")
+                         "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another sampler "
+                         "have no steps at all: learn from them with a trainer that needs none, such as DiffusionNFT")
 
 
 def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]) -> list[Step]:
