@@ -39,8 +39,9 @@ class Look:
 class Course:
     """Everything that one step through the reward samples and scores; trainers decide where gradient is kept.
 
-    sampling: as in a rollout, but transition "auto" without a noise level is deterministic, as in DRaFT's paper (AlignProp's
-    code samples with eta 1: noise level 1); data: finished images for trainers with a pretraining term; progress: as in ``rollout``.
+    sampling: as in a rollout, but transition "auto" without a noise level is deterministic, as in DRaFT's paper
+    (AlignProp's code samples with eta 1: noise level 1); data: finished images for trainers with a pretraining term;
+    progress: as in ``rollout``.
     Raises ValueError where the reward has no gradient or a setting does not fit.
     """
 

@@ -18,6 +18,9 @@ def failing_node(result) -> str:
     ({"4.transition": "ddim", "4.noise_level": 0.0}, ["no step was random"]),
     ({"4.steps": 1}, ["leaves no step to train", "more steps"]),
     ({"1.which_model": "eps (tiny SD1.5)", "4.steps": 1500}, ["scheduler", "do not decrease", "choose another"]),
+    ({"1.which_model": "eps (tiny SD1.5)", "4.transition": "flow_sde"}, ["transition", "is for flow models", "choose ddim"]),
+    ({"4.transition": "ddim", "4.noise_level": 1.5}, ["noise level", "outside 0..1"]),
+    ({"4.transition": "flow_cps", "4.noise_level": 0.8, "5.trust": "guard", "5.clip_range": 0.0}, ["'guard'", "flow_sde"]),
     ({"4.images_per_prompt": 1}, ["one image", "images per prompt"]),
     ({"3.rank": 1000}, ["rank", "larger than layer"]),
     ({"3.layer_pattern": "no such layer"}, ["no trainable layer", "another pattern"]),
@@ -31,6 +34,17 @@ def test_settings_that_cannot_be_are_refused_in_words(host, changes, words):
     assert result.event in ("error", "rejected"), result.event
     for word in words:
         assert word in result.text, result.text
+
+
+@pytest.mark.parametrize("transition, words", [("flow_sde", ["is for flow models", "a v model", "choose ddim"]), ("auto", [])])
+def test_a_v_model_refuses_flow_steps_and_trains_with_its_own(host, transition, words):
+    """The stock node turns the demo model into one that predicts v."""
+    graph = spine(f"v model {transition}", 1, **{"1.which_model": "eps (tiny SD1.5)", "4.transition": transition})
+    graph["40"] = node("ModelSamplingDiscrete", model=["1", 0], sampling="v_prediction", zsnr=False)
+    graph["3"]["inputs"]["model"] = ["40", 0]
+    result = host.run(graph)
+    assert result.event == ("error" if words else "success"), result.text
+    assert all(word in result.text for word in words), result.text
 
 
 @pytest.mark.parametrize("text, words", [("", ["no prompt", "at least one line"]), ("\n  \n", ["no prompt"])])
