@@ -105,7 +105,8 @@ class PTEncodePairs:
 
         def image(pixels):
             throw_exception_if_processing_interrupted()
-            return from_latent_socket(policy.model, {"samples": vae.encode(pixels)})
+            return from_latent_socket(policy.model, {"samples": vae.encode(pixels)}, "vae",
+                                      "connect the VAE that belongs to the model of the policy")
 
         encoded = encode(pairs, Frame(width, height, size_rule), image,
                          lambda prompts: encode_prompts(prompts, clip, "", distilled_guidance), node_progress(unique_id))

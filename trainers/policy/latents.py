@@ -76,14 +76,17 @@ def to_latent_socket(model, latents: torch.Tensor) -> dict:
     return {"samples": model.model.process_latent_out(latents)}
 
 
-def from_latent_socket(model, latent: dict) -> torch.Tensor:
-    """Model-space latents [B, C, H, W], float32 on the CPU, of a LATENT from any sampler. ValueError on a mismatch."""
+def from_latent_socket(model, latent: dict, source: str = "latent", remedy: str = "use latents sampled with the same model"
+                       ) -> torch.Tensor:
+    """Model-space latents [B, C, H, W], float32 on the CPU, of a LATENT from any sampler. ValueError on a mismatch.
+
+    source, remedy: the input that they came from, and what to do about it, for the message."""
     samples = outside_inference(latent["samples"]).float().cpu()
     channels = model.model.latent_format.latent_channels
     if samples.ndim not in (4, 5):
-        raise ValueError(f"latent: its shape {tuple(samples.shape)} is not that of latent images, [batch, channels, height, "
+        raise ValueError(f"{source}: its shape {tuple(samples.shape)} is not that of latent images, [batch, channels, height, "
                          "width]; connect a sampler's or VAE Encode's output")
     if samples.shape[1] != channels:
-        raise ValueError(f"latent: it has {samples.shape[1]} channels, but the policy's model has {channels}; "
-                         "use latents sampled with the same model")
+        raise ValueError(f"{source}: its latents have {samples.shape[1]} channels, but the policy's model has {channels}; "
+                         f"{remedy}")
     return model.model.process_latent_in(samples)

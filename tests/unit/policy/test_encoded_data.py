@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from small_models import conditioning, small_model
 
+from posttrain.nodes.pairs import PTEncodePairs
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.data.encoded import deal, encode
 from posttrain.trainers.data.folders import read_folder
@@ -153,6 +154,15 @@ def test_thumbs_from_data_train_kto(tmp_path):
 def test_data_of_another_model_is_refused(pairs):
     with pytest.raises(ValueError, match="16 channels, but the policy's model has 4"):
         deal(encoded(pairs), fresh_policy("sd15"), 0, 2, 0, 4)
+
+
+def test_the_vae_of_another_model_is_named_as_the_nodes_input(pairs):
+    class OtherVAE:
+        def encode(self, pixels):
+            return torch.zeros(1, 4, 8, 8)
+
+    with pytest.raises(ValueError, match="^vae: its latents have 4 channels, but the policy's model has 16; connect the VAE"):
+        PTEncodePairs().run(pairs, fresh_policy(), OtherVAE(), None, 64, 64, "crop to fill")
 
 
 def test_images_that_vanished_are_named(pairs):
