@@ -264,7 +264,10 @@ def train_rwr(policy: Policy, rollout: Rollout, advantages: Advantages, settings
         weights = sparse_weights(rewards)
     else:
         raise ValueError(f"among: unknown {settings.among!r}; use each prompt, all images or best tenth only")
-    steps = noised(rollout, rewards.isfinite() & (weights > 0), settings.levels, optimizer.updates, rollout.batch_size)
+    used = rewards.isfinite() & (weights > 0)
+    # images of no weight are left out, but the loss is a mean over all
+    weights = weights * (used.sum() / rewards.isfinite().sum())
+    steps = noised(rollout, used, settings.levels, optimizer.updates, rollout.batch_size)
 
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)

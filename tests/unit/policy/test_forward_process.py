@@ -74,6 +74,15 @@ def test_rwr_lowers_the_error_of_what_it_weighs(case):
     assert change < 0
 
 
+@pytest.mark.parametrize("among, sharpness", [("each prompt", 0.0), ("all images", 0.0), ("best tenth only", 5.0)])
+def test_rwrs_loss_is_a_mean_over_all_images_whatever_it_leaves_out(case, among, sharpness):
+    """Equal weights of all, or of the best alone: the loss is their plain denoising error, not ten times that."""
+    policy, run, feedback = case
+    new = train_step(policy, run, feedback, Trainer(RWR(among=among, sharpness=sharpness, levels=2), Optimizer()))
+    assert new.metrics["update_evaluations"] == 2 * (1 if among == "best tenth only" else 8)
+    assert new.metrics["loss"] == pytest.approx(new.metrics["denoising_error"], rel=1e-5)
+
+
 def test_nft_gradient_at_the_start_is_advantage_weighted_matching(case):
     """The README of the loss says so; here through the network: NFT with half the advantage halves the gradient."""
     policy, run, feedback = case
