@@ -5,8 +5,10 @@
 KL_i [B] is the exact Gaussian KL of the step, (mean - mean_ref)^2 / (2 s^2 Delta) averaged over dimensions
 (transitions.gaussian_kl). The official SD3, Flux and Qwen scripts divide by 2 s^2 only, forgetting Delta (its authors
 agree, yifan123/flow_grpo issue 22), so a beta of theirs means beta * Delta here, a step-dependent weight: we keep the
-exact one, whose meaning does not change with the number of steps. DanceGRPO (2505.07818), MixGRPO (2507.21802), CPS
-(2509.05952) and Flow-GRPO-Fast are this same loss with another transition, window of steps and beta 0.
+exact one, whose meaning does not change with the number of steps. Under guidance its first release lets no gradient into
+the branch without prompt; ours goes into both, as its later ones' and DDPO's does: both make the picture.
+DanceGRPO (2505.07818), MixGRPO (2507.21802), CPS (2509.05952) and Flow-GRPO-Fast are this same loss with another
+transition, window of steps and beta 0.
 """
 from __future__ import annotations
 
