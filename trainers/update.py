@@ -25,8 +25,8 @@ class Optimizer:
     learning_rate: after warm-up; weight_decay; max_grad_norm: gradients are scaled down to this norm (0: never);
     warmup: optimizer steps in which the rate rises from 0; decay: optimizer steps after which it has fallen, on a
     line, to a tenth (0: it stays); average: decay of the running mean of the weights, approached as
-    min(average, (1 + n) / (10 + n)) (0: none is kept); updates: optimizer steps per rollout; low_memory: drop
-    activations and recompute them, one more forward per micro-batch.
+    min(average, (1 + n) / (10 + n)) (0: none is kept, an older one is dropped); updates: optimizer steps per rollout;
+    low_memory: drop activations and recompute them, one more forward per micro-batch.
     """
 
     LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
@@ -120,7 +120,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": net.evaluations}
         kept = {} if beside is None else _kept(beside.name, learners[1])
-        return replace(policy, bank=_to_ram(own.bank), ema=policy.ema if average is None else _to_ram(average),
+        return replace(policy, bank=_to_ram(own.bank), ema=None if average is None else _to_ram(average),
                        anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
 
 

@@ -62,6 +62,14 @@ def test_it_is_accumulation_clipping_adamw_and_a_running_mean(settings):
     assert new.metrics["target"] == pytest.approx(weighted)
 
 
+def test_a_mean_that_is_switched_off_is_not_what_is_exported_for_ever():
+    first = update(trained_policy("sd3"), STEPS, pull, Optimizer(learning_rate=0.01, average=0.9))
+    second = update(first, STEPS, pull, Optimizer(learning_rate=0.01))
+    assert first.weights() is first.ema and second.weights() is second.bank
+    again = update(second, STEPS, pull, Optimizer(learning_rate=0.01, average=0.9))
+    assert again.ema is not None and any(not torch.equal(again.ema[k], first.ema[k]) for k in again.ema)
+
+
 def test_the_rate_rises_over_the_warm_up_and_falls_to_a_tenth():
     rates = [Optimizer(learning_rate=1.0, warmup=4).rate(step) for step in range(6)]
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
