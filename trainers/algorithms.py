@@ -11,7 +11,7 @@ from .backprop import AlignProp, DRaFT, DRTune, ReFL, train_alignprop, train_dra
 from .direct_align import SRPO, train_srpo
 from .distillation import LCM, finite_latents, train_lcm
 from .feedback import Feedback, check_fits, needs_feedback, teaches
-from .forward_process import AWM, DGPO, NFT, OLD, RWR, train_awm, train_dgpo, train_nft, train_rwr
+from .forward_process import AWM, DGPO, FOLLOWER, NFT, OLD, RWR, train_awm, train_dgpo, train_nft, train_rwr
 from .limits import check_limits
 from .pairs import DiffusionDPO, MaPO, train_dpo, train_mapo
 from .policy.value import Policy
@@ -85,7 +85,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
         new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
     remembered = getattr(feedback, "memory", None)
     memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
-    return replace(_sampling_itself(new, trainer), metrics=numbers | new.metrics, memory=memory,
+    return replace(_without_strays(new, trainer), metrics=numbers | new.metrics, memory=memory,
                    iteration=policy.iteration + 1)
 
 
@@ -102,15 +102,15 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     _check_trainer(trainer, BACKPROP)
     course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
     new = BACKPROP[type(trainer.settings)](policy, course, trainer.settings, trainer.optimizer)
-    new = replace(_sampling_itself(new, trainer), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1)
+    new = replace(_without_strays(new, trainer), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1)
     return new, course.images
 
 
-def _sampling_itself(policy: Policy, trainer: Trainer) -> Policy:
-    """Only DiffusionNFT samples with a copy that lags behind; after another trainer the copy would stay where it was."""
-    if isinstance(trainer.settings, NFT):
-        return policy
-    return replace(policy, anchors={name: bank for name, bank in policy.anchors.items() if name != OLD})
+def _without_strays(policy: Policy, trainer: Trainer) -> Policy:
+    """Copies of the weights that follow them while their own trainer trains would stay where they are after another one:
+    the policy that samples for DiffusionNFT, the one that AWM is held near."""
+    others = {name for kind, name in ((NFT, OLD), (AWM, FOLLOWER)) if not isinstance(trainer.settings, kind)}
+    return replace(policy, anchors={name: bank for name, bank in policy.anchors.items() if name not in others})
 
 
 def goes_through_reward(trainer: Trainer) -> bool:

@@ -122,6 +122,16 @@ def test_the_policy_that_lags_behind_goes_with_its_trainer():
     assert "old" not in new.anchors
 
 
+def test_the_copy_that_awm_is_held_near_goes_with_it():
+    policy = trained_policy("sd3")
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+    feedback = advantages(Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {}))
+    held = train_step(replace(policy, iteration=300), run, feedback, Trainer(AWM(levels=1), Optimizer()))
+    again = train_step(held, run, feedback, Trainer(AWM(levels=1), Optimizer()))
+    other = train_step(held, run, feedback, Trainer(DGPO(levels=1), Optimizer()))
+    assert "follower" in held.anchors and "follower" in again.anchors and "follower" not in other.anchors
+
+
 def test_groups_share_noise_and_level():
     policy = trained_policy("sd3")
     run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
