@@ -166,11 +166,13 @@ def _both(net: Network, bank: Bank, rollout: Rollout, micro: PairSteps) -> tuple
 
 
 def _noise_of_steps(policy: Policy, trajectory: Trajectory) -> torch.Tensor:
-    """[S]: standard deviation of the noise that each step added."""
+    """[S]: standard deviation of the noise that each step added, for eps and v models to states of unit size."""
     path = path_of(policy.model.get_model_object("model_sampling"))
     nothing = torch.zeros(trajectory.steps, 1)
     transition = transition_named(trajectory.transition, trajectory.strength, path)
-    return transition(path, nothing, nothing, trajectory.sigmas[:-1], trajectory.sigmas[1:]).std
+    std = transition(path, nothing, nothing, trajectory.sigmas[:-1], trajectory.sigmas[1:]).std
+    # eps and v states grow with sigma, so that the first steps alone would count
+    return std if path.name == "flow" else std / (1 + trajectory.sigmas[1:] ** 2).sqrt()
 
 
 def _numbers(out: StepPairLoss, now: Gaussian, reference: Gaussian) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from small_models import PlainVAE, prompts_for, small_model, trained_policy
 
 from posttrain.rewards.base import Scores
+from posttrain.trainers import step_pairs
 from posttrain.trainers.advantages import advantages
 from posttrain.trainers.algorithms import Trainer, train_step
 from posttrain.trainers.forward_process import NFT, Question, noised
@@ -143,6 +144,20 @@ def test_swapping_winner_and_loser_turns_the_first_step_round(kind):
         new = train_step(policy, run, chosen, Trainer(DiffusionDPO(), Optimizer(max_grad_norm=0)))
         moments.append(torch.cat([v.flatten() for k, v in sorted(new.optimizer.items()) if k.endswith("exp_avg")]))
     torch.testing.assert_close(moments[0], -moments[1], rtol=1e-3, atol=1e-6 * float(moments[0].abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_are_weighted_by_the_noise_of_the_papers(kind):
+    """TempFlow-GRPO's sigma_t sqrt(Delta_t) for flow; for eps and v the DDPM step's own sigma_t, of states of unit size."""
+    policy, run, _ = made(kind, noisy_steps=0)
+    sigma, sigma_next = run.trajectory.sigmas[:-1], run.trajectory.sigmas[1:]
+    if kind == "sd3":
+        rest = 1 - torch.where(sigma >= 1, sigma_next, sigma)
+        expected = 0.7 * (sigma / rest * (sigma - sigma_next)).sqrt()
+    else:
+        bar, bar_next = 1 / (1 + sigma**2), 1 / (1 + sigma_next**2)
+        expected = ((1 - bar_next) / (1 - bar) * (1 - bar / bar_next)).sqrt()
+    torch.testing.assert_close(step_pairs._noise_of_steps(policy, run.trajectory), expected, rtol=1e-4, atol=1e-6)
 
 
 def trap(kind: str):
