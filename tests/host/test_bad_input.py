@@ -207,3 +207,38 @@ def test_equal_rewards_teach_nothing_and_are_no_fault(host):
     lines = metrics(host, "reward equal")
     assert result.event == "success" and len(lines) == 4 and unchanged(host, "reward equal")
     assert all(line["zero_spread_groups"] == 2 and not line["updates"] for line in lines)
+
+
+OTHERS = {
+    "PTDDPO": {"learning_rate": 1e-3, "updates_per_rollout": 1, "clip_range": 1e-4, "watch_kl": False},
+    "PTNFT": {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 1.0, "levels": 1, "kl_weight": 0.0, "old_start": 0,
+              "old_rate": 0.0, "old_ceiling": 0.5},
+    "PTMaPO": {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 0.1, "levels": 1, "safeguard": False, "winner_keeps": 0.9},
+    "PTKTO": {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 0.0, "levels": 1, "balance": True}}
+FEEDBACK = {"PTMaPO": node("PTPreferences", scores=["8", 0], pairs="all pairs", least_margin=0.0, threshold=0.5),
+            "PTKTO": node("PTLabels", scores=["8", 0], rule="group mean", threshold=0.5)}
+
+
+def with_trainer(graph: dict, trainer: str) -> dict:
+    graph["5"] = node(trainer, **OTHERS[trainer])
+    return graph | ({"9": FEEDBACK[trainer]} if trainer in FEEDBACK else {})
+
+
+@pytest.mark.parametrize("judges_by, words", [("not a number", "3 updates in a row were skipped"), ("all equal", "")])
+@pytest.mark.parametrize("trainer", OTHERS)
+def test_every_kind_of_trainer_leaves_the_policy_where_there_is_nothing_to_learn(host, trainer, judges_by, words):
+    run = f"{trainer} {judges_by}"
+    result = host.run(with_trainer(with_reward(run, judges_by, 4), trainer))
+    assert result.event == ("error" if words else "success") and words in result.text, result.text
+    lines = metrics(host, run)
+    assert len(lines) == (3 if words else 4) and not sum(line["updates"] for line in lines)
+    assert host.run(with_trainer(with_reward(run, judges_by, len(lines)), trainer)).event == "success"
+    assert unchanged(host, run)
+
+
+@pytest.mark.parametrize("trainer, words", [
+    ("PTDDPO", "images per prompt"), ("PTNFT", "images per prompt"), ("PTMaPO", "a pair needs two of the same prompt"),
+    ("PTKTO", "or choose the rule 'threshold'")])
+def test_a_group_of_one_is_refused_where_images_are_compared(host, trainer, words):
+    result = host.run(with_trainer(spine(f"one each {trainer}", 1, **{"4.images_per_prompt": 1}), trainer))
+    assert result.event == "error" and "every prompt has one image" in result.text and words in result.text, result.text
