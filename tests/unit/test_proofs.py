@@ -10,7 +10,7 @@ from posttrain.tools.host import ROOT
 
 sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
 from benchmarks.proofs import prove, report
-from benchmarks.proofs.claim import beats_teacher, gains, reaches, rises, stays
+from benchmarks.proofs.claim import beats_teacher, gains, keeps, reaches, rises, stays
 from benchmarks.proofs.claims import PROOFS
 from tools.evaluate import Evaluation, Few, Group, workflow
 from tools.graphs import images_seen
@@ -84,7 +84,9 @@ def test_a_student_is_held_against_its_teacher_in_as_few_steps():
 def test_the_share_of_the_gain_that_is_kept():
     scores = {(when, "strict"): [float(i < 10 * rate) for i in range(10)]
               for when, rate in dict(base=0.4, teacher=0.9, before=0.2, after=0.8).items()}
-    assert Evaluation([Group("a ball", scores, {})]).kept() == pytest.approx(0.8)
+    found = Evaluation([Group("a ball", scores, {})])
+    assert found.kept() == pytest.approx(0.8)
+    assert keeps(0.7)(found)[0] and not keeps(0.9)(found)[0]
 
 
 def test_images_made_once_count_once():
