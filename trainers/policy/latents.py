@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,7 +25,7 @@ def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
 
 def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
     """Model-space latents [B, C, H, W] -> images [B, H, W, 3] in [0, 1], on the CPU; the host tiles if it must."""
-    with torch.inference_mode():
+    with torch.inference_mode(), _of_this_model(latents):
         images = vae.decode(model.model.process_latent_out(latents))
     images = outside_inference(images).float().cpu().clamp(0, 1)
     return images.reshape(-1, *images.shape[-3:])[..., :3]
@@ -43,13 +45,26 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
     def decode(_, part):
         return through_half(decoder.decode, part, vae.vae_dtype)
 
-    if recompute:
-        pixels = torch.cat([checkpointed(decode, decoder, [], part) for part in latents.split(1)])
-    else:
-        pixels = decode(None, latents)
+    with _of_this_model(latents):
+        if recompute:
+            pixels = torch.cat([checkpointed(decode, decoder, [], part) for part in latents.split(1)])
+        else:
+            pixels = decode(None, latents)
     # the host's process_output maps [-1, 1] (or [0, 1]) to [0, 1] and cuts, without a gradient, what lies outside
     images = _StraightClamp.apply(vae.process_output(_StraightClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
     return images.reshape(-1, *images.shape[-3:])[..., :3]
+
+
+@contextmanager
+def _of_this_model(latents: torch.Tensor) -> Iterator[None]:
+    """A VAE of another model fails inside its first layer: the message says what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "channels" not in str(error):
+            raise
+        raise ValueError(f"vae: it cannot decode the latents of this model, which have {latents.shape[1]} channels; connect "
+                         "the VAE that belongs to the model") from error
 
 
 def _outside_inference(latent_format):

@@ -140,6 +140,14 @@ def test_decoding_with_gradient_is_the_hosts_decoding():
         torch.testing.assert_close(to_images_with_gradient(model, vae, latents), to_images(model, vae, latents))
 
 
+@pytest.mark.parametrize("decode", [to_images, to_images_with_gradient])
+def test_a_vae_of_another_model_is_named(decode):
+    model, latents = trained_policy("sd3").model, torch.randn(2, *vae_shape("sd3"))
+    with pytest.raises(ValueError, match="^vae: it cannot decode the latents of this model, which have 16 channels; connect"):
+        decode(model, small_vae("sd15"), latents)
+    assert decode(model, small_vae("sd3"), latents).shape == (2, 64, 64, 3)
+
+
 def vae_shape(kind: str) -> tuple[int, int, int]:
     return {"sd15": (4, 8, 8), "sd3": (16, 8, 8)}[kind]
 
