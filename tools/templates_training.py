@@ -82,7 +82,9 @@ half-drawn pictures picks the better and the worse candidate at every random ste
 right on prompts that were held out. Then the loop runs; a few minutes in all on two CPU cores.
 2. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
 
-The judge is small and can be gamed: with a learning rate four times as high, or many more iterations, its score soars and the pictures fall apart. Stop early, or wire a reward that looks at the pictures into *judge*.
+The judge is small and can be gamed: trained on few pictures, or followed for long, its score soars and the pictures fall \
+apart. Stop early, or wire a reward that looks at the pictures into *judge*. Random are the first five of eight steps, where \
+the picture is decided: later ones would only teach it patterns that the judge likes.
 """ + OWN_MODEL
 
 MAPO = """## Preferences without a reference

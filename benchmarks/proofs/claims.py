@@ -39,6 +39,8 @@ def fast(kind: str, **settings: object) -> dict:
 PROOFS = {
     # RL on flow models, with likelihoods
     "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(140, **{"PTFlowGRPO.decay_steps": 280})),
+    "flow_grpo_long": Proof("Flow-GRPO, longer and at a higher rate", reaches(0.95), iterations(200, **{
+        "PTFlowGRPO.learning_rate": 1.2e-3, "PTFlowGRPO.decay_steps": 400})),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
     "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(80, **{
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0})),
@@ -52,8 +54,6 @@ PROOFS = {
         "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
     # RL on flow models, without likelihoods
     "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
-    "nft_long": Proof("DiffusionNFT, twice as long", reaches(0.95), iterations(100) | NO_NOISE,
-                      trainer=fast("PTNFT", decay_steps=200)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
