@@ -6,7 +6,6 @@ from .sockets import MENU, POLICY, PROMPTS, ROLLOUT, SAMPLING, SEED
 
 CATEGORY = f"{MENU}/3 Rollout"
 TRANSITIONS = ("auto", "flow_sde", "ddim", "dance_sde", "flow_cps", "deterministic")
-WINDOWS = ("fixed", "random each iteration", "moves along")
 
 
 def schedulers():
@@ -22,6 +21,7 @@ class PTSampling:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ..trainers.sampling import WINDOWS
         whole = {"min": 1, "max": 4096}
         return {"required": {
             "width": ("INT", {"default": 512, "min": 8, "max": 8192, "step": 8, "tooltip": "Image width in pixels. "
@@ -52,7 +52,7 @@ class PTSampling:
             "noisy_steps": ("INT", {"default": 0, "min": 0, "max": 4096, "tooltip": "How many steps are random and "
                             "trained. 0: all but the last. Fewer is cheaper."}),
             "window": (WINDOWS, {"default": "fixed", "tooltip": "Whether the random steps stay, jump or move from "
-                       "iteration to iteration."}),
+                       "iteration to iteration; slowly: only after every 25 of them."}),
             "same_start": ("BOOLEAN", {"default": False, "tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
                            "cheaper: the steps before it are computed once for each prompt."})}}

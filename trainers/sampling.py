@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-WINDOWS = ("fixed", "random each iteration", "moves along")
+WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly")
+HELD = 25  # iterations in which a slow window stays where it is, MixGRPO's number
 AUTO = "auto"
 _PRIMES = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 
@@ -18,7 +19,8 @@ class Sampling:
     off; width, height: pixels; transition: a name of transitions.TRANSITIONS or "auto" (flow_sde for flow models,
     ddim for the others); noise_level: the transition's strength (0 with "auto": 0.7 for flow_sde, 1 for ddim);
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
-    window: whether that range stays, jumps or moves with the iteration; same_start: one starting noise for all images
+    window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
+    in each iteration or after HELD (as MixGRPO's); same_start: one starting noise for all images
     of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
     """
 
@@ -64,11 +66,12 @@ def noisy_range(sampling: Sampling, iteration: int) -> tuple[int, int]:
         raise ValueError(f"first noisy step: {sampling.first_noisy_step} leaves no step to train with {sampling.steps} "
                          "steps (the last one has no noise); choose a smaller one or more steps")
     first, count = sampling.first_noisy_step, sampling.noisy_steps or last
-    room = max(0, last - first - count)
-    if sampling.window == "random each iteration":
+    until = sampling.steps // 2 if sampling.window == "random in the first half" else last
+    room = max(0, until - first - count)
+    if sampling.window.startswith("random"):
         first += int(torch.randint(room + 1, (), generator=generator(sampling.seed, iteration, 1)))
-    elif sampling.window == "moves along":
-        first += iteration % (room + 1)
+    elif sampling.window.startswith("moves"):
+        first += iteration // (HELD if sampling.window == "moves along slowly" else 1) % (room + 1)
     return first, min(last, first + count)
 
 

@@ -15,7 +15,7 @@ from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
 from posttrain.trainers.policy_gradient import DDPO, DPOK, FlowGRPO, replay, steps_of
 from posttrain.trainers.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling import Sampling, chosen_prompts, chosen_samples, noisy_range
+from posttrain.trainers.sampling import WINDOWS, Sampling, chosen_prompts, chosen_samples, noisy_range
 from posttrain.trainers.transitions import TRANSITIONS, log_prob
 from posttrain.trainers.update import SKIPPED, Optimizer, update
 
@@ -249,11 +249,19 @@ def test_all_prompts_are_used_before_one_comes_again():
 
 
 def test_windows_stay_inside_the_steps():
-    for window in ("fixed", "random each iteration", "moves along"):
+    for window in WINDOWS:
         settings = replace(SMALL, steps=10, noisy_steps=3, window=window)
         ranges = [noisy_range(settings, i) for i in range(40)]
         assert all(0 <= a < b <= 9 and b - a == 3 for a, b in ranges)
         assert (len(set(ranges)) > 1) == (window != "fixed")
+        if window == "random in the first half":
+            assert {a for a, _ in ranges} == {0, 1, 2}
+
+
+def test_a_slow_window_stays_for_25_iterations_and_comes_round_again():
+    settings = replace(SMALL, steps=6, noisy_steps=3, window="moves along slowly")
+    starts = [noisy_range(settings, i)[0] for i in range(100)]
+    assert starts == [0] * 25 + [1] * 25 + [2] * 25 + [0] * 25
 
 
 def test_a_rollout_from_latents_divides_them_among_the_prompts():
