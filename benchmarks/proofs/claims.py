@@ -39,8 +39,6 @@ def fast(kind: str, **settings: object) -> dict:
 PROOFS = {
     # RL on flow models, with likelihoods
     "flow_grpo": Proof("Flow-GRPO", reaches(0.85), iterations(140, **{"PTFlowGRPO.decay_steps": 280})),
-    "flow_grpo_long": Proof("Flow-GRPO, more than half of it at a low rate", reaches(0.95), iterations(200, **{
-        "PTFlowGRPO.learning_rate": 1.2e-3, "PTFlowGRPO.decay_steps": 160})),
     "flow_grpo_shuffled": Proof("Flow-GRPO with shuffled rewards (control)", stays(), iterations(60), shuffled=True),
     "flow_dppo": Proof("Flow-DPPO", gains(25), iterations(80, **{
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0})),
