@@ -15,11 +15,10 @@ from ..rewards.clip import clip_config
 from ..rewards.clip_rewards import ClipReward
 from ..rewards.holder import clip_tokenizer_folder, shared
 from ..rewards.hub import transformers_class
-from .models import WEIGHTS
+from .models import TOKEN_TABLE, WEIGHTS
 
 JUDGE_FILE = WEIGHTS / "judge_clip.safetensors"
-STYLES = {"bright": (0.58, 0.68), "dark": (0.32, 0.42)}  # word before the prompt -> lightness of the background
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+STYLES = {"bright": 0.63, "dark": 0.37}  # word before the prompt -> lightness of the background
 VOCABULARY, ACTIVATION = 49408, "quick_gelu"
 
 
@@ -46,8 +45,8 @@ def styled(style: str, caption: str) -> str:
 
 def packed(weights: dict[str, Tensor], tokens: list[int]) -> dict[str, Tensor]:
     """Weights as they are kept: of the token table only these rows, half precision."""
-    kept = {name: value.detach().half() for name, value in weights.items() if name != TOKEN_TABLE}
-    return kept | {"token_ids": torch.tensor(tokens), "token_rows": weights[TOKEN_TABLE][tokens].detach().half()}
+    kept = {name: value.half() for name, value in weights.items() if name != TOKEN_TABLE}
+    return kept | {"token_ids": torch.tensor(tokens), "token_rows": weights[TOKEN_TABLE][tokens].half()}
 
 
 def whole(kept: dict[str, Tensor]) -> dict[str, Tensor]:

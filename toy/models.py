@@ -103,6 +103,17 @@ def load_clip(path: Path | None = None) -> comfy.sd.CLIP:
     return clip
 
 
+def save(path: Path, weights: dict[str, torch.Tensor], record: dict) -> None:
+    """float16 weights with the record of their making; replaces the file in one step."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".tmp")
+    kept = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
+    save_file(kept, str(part), {"training": json.dumps(record)})
+    part.replace(path)
+
+
 def training_record(path: Path) -> dict:
     """How the weights of a file were made: the JSON in its safetensors metadata."""
     from safetensors import safe_open

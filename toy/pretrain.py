@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from . import data, evaluate, initial, models, world
 from .judge import JUDGE_FILE
@@ -106,14 +106,6 @@ class Optimizer:
             optimizer.zero_grad(set_to_none=True)
 
 
-def save(path: Path, weights: dict[str, torch.Tensor], record: dict) -> None:
-    """float16 weights with the record of their making; replaces the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".tmp")
-    save_file({k: v.half().contiguous() for k, v in weights.items()}, str(part), {"training": json.dumps(record)})
-    part.replace(path)
-
-
 def train(plan: Plan, start: Path | None, out: Path, report_every: float, minutes: float = math.inf,
           images: int = JUDGED) -> dict:
     """Train one network for ``plan.steps`` or ``minutes``, whichever ends first, and write it to ``out``.
@@ -156,18 +148,18 @@ def run_stages(plans: tuple[Plan, ...], start: Path | None, out: Path, report_ev
         before = models.training_record(start)
     for plan in plans:
         record = train(plan, start, out, report_every, minutes * plan.steps / total, images)
-        save(out, load_file(str(out)), record := record | {"before": before})
+        models.save(out, load_file(str(out)), record := record | {"before": before})
         start, before = out, record
     return record
 
 
 def _checkpoint(plan: Plan, clip, average: dict, out: Path, losses: list[float], spent: float, images: int) -> dict:
     record = {**asdict(plan), "steps_done": len(losses), "minutes": round(spent, 1)}
-    save(out, average, record)
+    models.save(out, average, record)
     model = models.load_model(plan.kind, out)
     record["held_out"] = evaluate.pass_rate(model, clip, held_out=True, images=images)
     record["train"] = evaluate.pass_rate(model, clip, held_out=False, images=images)
-    save(out, average, record)
+    models.save(out, average, record)
     recent = losses[-200:]
     logging.warning("%s %5.1f min, step %d, loss %.4f, held-out %s, train %s", plan.kind, spent, len(losses),
                     math.fsum(recent) / len(recent), record["held_out"], record["train"])

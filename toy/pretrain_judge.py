@@ -6,7 +6,6 @@ credit included; a caption with a style before it also asks for the background's
 """
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from ..rewards.base import Prompt
 from ..rewards.clip import load_tokenizer, tokenize
 from ..rewards.holder import clip_tokenizer_folder
 from ..rewards.hub import pooled, transformers_class
 from ..rewards.preprocess import Geometry, preprocess
+from . import models
 from .judge import ACTIVATION, STYLES, VOCABULARY, demo_judge, packed, styled
 from .pictures import wrong_pictures
 from .verifier import find_balls, judge
@@ -87,10 +86,9 @@ def answers(images: torch.Tensor, specs: list[dict]) -> torch.Tensor:
     found = find_balls(images)
     fits = torch.tensor([[sum(judge(f, s)) / 2 for s in specs] for f in found])
     light = images.mean(-1).flatten(1).median(1).values  # most of a picture is background
-    (dark, bright), spans = (sum(STYLES[name]) / 2 for name in ("dark", "bright")), {}
-    spans["bright"] = ((light - dark) / (bright - dark)).clamp(0, 1)
-    spans["dark"] = 1 - spans["bright"]
-    return torch.cat([fits, *(fits * spans[style][:, None] for style in STYLES)], 1)
+    bright = ((light - STYLES["dark"]) / (STYLES["bright"] - STYLES["dark"])).clamp(0, 1)[:, None]
+    shares = {"bright": bright, "dark": 1 - bright}
+    return torch.cat([fits, *(fits * shares[style] for style in STYLES)], 1)
 
 
 def batches(lesson: Lesson, size: int, random: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -105,7 +103,7 @@ def train_judge(plan: JudgePlan, out: Path) -> dict:
     torch.manual_seed(plan.seed)
     random, began = torch.Generator().manual_seed(plan.seed), time.monotonic()
     network = transformers_class("CLIPModel")(transformers_class("CLIPConfig")(
-        projection_dim=64, vision_config=VISION, text_config=TEXT)).train()
+        projection_dim=SHAPE["projection_dim"], vision_config=VISION, text_config=TEXT)).train()
     bias = torch.nn.Parameter(torch.tensor(-3.0))
     ids, cut = tokenize(load_tokenizer(clip_tokenizer_folder()), captions(), TEXT["max_position_embeddings"])
     assert not cut
@@ -133,11 +131,9 @@ def train_judge(plan: JudgePlan, out: Path) -> dict:
 
 def _written(out: Path, weights: dict, record: dict) -> dict:
     """Writes the file, tests what is in it, and writes it again with the result in the record."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    save_file(weights, str(out), {"training": json.dumps(record)})
+    models.save(out, weights, record)
     record |= {name: right_of_pairs(out, held_out) for name, held_out in (("train", False), ("held_out", True))}
-    save_file(weights, str(out), {"training": json.dumps(record)})
+    models.save(out, weights, record)
     return record
 
 
