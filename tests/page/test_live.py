@@ -80,7 +80,7 @@ def test_a_trainer_without_a_reward_shows_its_accuracy(page, host):
     page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
     page.locator(".pt-run-button", has_text="pairs only").click()
     page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-now')?.textContent === 'Accuracy 0.68'")
-    assert page.locator(".pt-sidebar .pt-start").inner_text() == "0.53 at the start"
+    page.locator(".pt-sidebar .pt-start", has_text="0.53 at the start").wait_for()
     offered = page.locator(".pt-sidebar .pt-select").inner_text()
     assert "KL" in offered and "Loss" in offered and "Accuracy" not in offered
     assert len(drawing(page, ".pt-sidebar .pt-reward")) > 1000
@@ -261,7 +261,7 @@ def test_a_run_of_100000_iterations_does_not_hold_up_the_server(host, page):
     page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
     page.locator(".pt-run-button", has_text="long run").click()
     wait_iterations(page, "long run", 1000, seconds=60)
-    assert "Each stretch of" in page.locator(".pt-sidebar .pt-run .pt-hint").inner_text()
+    page.locator(".pt-sidebar .pt-run .pt-hint", has_text="Each stretch of").wait_for()  # drawn a frame after the points
 
 
 def test_help_is_opened_from_the_node(page):
