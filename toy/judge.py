@@ -15,11 +15,11 @@ from ..rewards.clip import clip_config
 from ..rewards.clip_rewards import ClipReward
 from ..rewards.holder import clip_tokenizer_folder, shared
 from ..rewards.hub import transformers_class
-from .models import TOKEN_TABLE, WEIGHTS
+from .models import TOKEN_TABLE, WEIGHTS, with_token_table
 
 JUDGE_FILE = WEIGHTS / "judge_clip.safetensors"
 STYLES = {"bright": 0.63, "dark": 0.37}  # word before the prompt -> lightness of the background
-VOCABULARY, ACTIVATION = 49408, "quick_gelu"
+ACTIVATION = "quick_gelu"
 
 
 def demo_judge(file: Path = JUDGE_FILE) -> ClipReward:
@@ -32,7 +32,7 @@ def demo_judge(file: Path = JUDGE_FILE) -> ClipReward:
 
 def build_judge(file: Path) -> nn.Module:
     """The frozen CLIPModel of a judge's file."""
-    weights = whole(load_weights(file))
+    weights = with_token_table(load_weights(file))
     with torch.device("meta"):
         network = transformers_class("CLIPModel")(clip_config(weights, ACTIVATION))
     return fill(network, weights, file.name)
@@ -47,11 +47,3 @@ def packed(weights: dict[str, Tensor], tokens: list[int]) -> dict[str, Tensor]:
     """Weights as they are kept: of the token table only these rows, half precision."""
     kept = {name: value.half() for name, value in weights.items() if name != TOKEN_TABLE}
     return kept | {"token_ids": torch.tensor(tokens), "token_rows": weights[TOKEN_TABLE][tokens].half()}
-
-
-def whole(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of ``packed``; words that it does not know are zero."""
-    weights = {name: value.float() for name, value in kept.items() if not name.startswith("token_")}
-    table = torch.zeros(VOCABULARY, kept["token_rows"].shape[1])
-    table[kept["token_ids"].long()] = kept["token_rows"].float()
-    return weights | {TOKEN_TABLE: table}

@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 FILES = {"flow": WEIGHTS / "flow_mmdit.safetensors", "eps": WEIGHTS / "eps_unet.safetensors"}
 TEXT_FILE = WEIGHTS / "text_encoder.safetensors"
 TEXT_TOKENS, TEXT_WIDTH = 12, 64
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+TOKEN_TABLE, VOCABULARY = "text_model.embeddings.token_embedding.weight", 49408
 TEXT_CONFIG = {"num_hidden_layers": 2, "hidden_size": TEXT_WIDTH, "num_attention_heads": 2, "intermediate_size": 128,
                "hidden_act": "quick_gelu", "max_position_embeddings": TEXT_TOKENS, "eos_token_id": 49407}
 
@@ -96,11 +96,15 @@ def load_clip(path: Path | None = None) -> comfy.sd.CLIP:
     """The frozen random text encoder. Only the grammar's words have a row of their own; any other word is zero."""
     weights = comfy.utils.load_torch_file(str(path or TEXT_FILE), safe_load=True)
     clip = empty_clip()
-    transformer = clip.cond_stage_model.clip_l.transformer
-    table = torch.zeros_like(transformer.state_dict()[TOKEN_TABLE])
-    table[weights.pop("token_ids").long()] = weights.pop("token_rows").float()
-    transformer.load_state_dict({TOKEN_TABLE: table, **{k: v.float() for k, v in weights.items()}})
+    clip.cond_stage_model.clip_l.transformer.load_state_dict(with_token_table(weights))
     return clip
+
+
+def with_token_table(kept: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a text encoder in float32, its kept rows laid out as CLIP's whole table; all other words are zero."""
+    table = torch.zeros(VOCABULARY, kept["token_rows"].shape[1])
+    table[kept["token_ids"].long()] = kept["token_rows"].float()
+    return {TOKEN_TABLE: table, **{k: v.float() for k, v in kept.items() if not k.startswith("token_")}}
 
 
 def save(path: Path, weights: dict[str, torch.Tensor], record: dict) -> None:

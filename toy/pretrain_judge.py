@@ -22,7 +22,7 @@ from ..rewards.holder import clip_tokenizer_folder
 from ..rewards.hub import pooled, transformers_class
 from ..rewards.preprocess import Geometry, preprocess
 from . import models
-from .judge import ACTIVATION, STYLES, VOCABULARY, demo_judge, packed, styled
+from .judge import ACTIVATION, STYLES, demo_judge, packed, styled
 from .pictures import wrong_pictures
 from .verifier import find_balls, judge
 from .world import SIZE, caption, render, split, wrong
@@ -31,7 +31,7 @@ SHAPE = {"hidden_act": ACTIVATION, "projection_dim": 64}
 VISION = SHAPE | {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
                   "image_size": SIZE, "patch_size": 4}
 TEXT = SHAPE | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1,
-                "max_position_embeddings": 16, "vocab_size": VOCABULARY, "bos_token_id": 49406, "eos_token_id": 49407,
+                "max_position_embeddings": 16, "vocab_size": models.VOCABULARY, "bos_token_id": 49406, "eos_token_id": 49407,
                 "pad_token_id": 0}
 LIGHT = (0.32, 0.68)  # of the background, in the pictures to learn from
 PAIRS = 720  # of a right and a wrong picture of one prompt, to test with

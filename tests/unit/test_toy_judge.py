@@ -53,10 +53,10 @@ def test_its_gradient_points_uphill(reward):
 
 
 def test_words_that_it_does_not_know_are_nothing_to_it():
-    weights = judge.whole(load_weights(judge.JUDGE_FILE))
-    table = weights[judge.TOKEN_TABLE]
+    weights = models.with_token_table(load_weights(judge.JUDGE_FILE))
+    table = weights[models.TOKEN_TABLE]
     known = table.abs().sum(1) > 0
-    assert table.shape[0] == judge.VOCABULARY and int(known.sum()) == len(load_weights(judge.JUDGE_FILE)["token_ids"])
+    assert table.shape[0] == models.VOCABULARY and int(known.sum()) == len(load_weights(judge.JUDGE_FILE)["token_ids"])
     again = judge.packed(weights, known.nonzero().flatten().tolist())
     assert all(torch.equal(again[name], value) for name, value in load_weights(judge.JUDGE_FILE).items())
 
