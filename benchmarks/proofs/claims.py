@@ -70,7 +70,7 @@ PROOFS = {
     # preferences, from the policy's own images
     "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(70) | NO_NOISE, trainer=fast("PTDiffusionDPO", decay_steps=140),
                  feedback=node("PTPreferences")),
-    "kto": Proof("Online Diffusion-KTO", rises(), iterations(20) | NO_NOISE, trainer=fast("PTKTO"),
+    "kto": Proof("Online Diffusion-KTO", gains(25), iterations(40) | NO_NOISE, trainer=fast("PTKTO", decay_steps=80),
                  feedback=node("PTLabels")),
     "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
     "d3po": Proof("D3PO", rises(), iterations(30), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
