@@ -35,7 +35,7 @@ class KTO:
 
 
 class ReferencePoints:
-    """z of each optimizer step, over all of its micro-batches together, and the reference's errors on the way.
+    """z of each optimizer step, over all of its micro-batches together, and the reference's answers on the way.
 
     Where a step has several micro-batches, z costs one evaluation without gradient more per image and level.
     """
@@ -48,15 +48,16 @@ class ReferencePoints:
         self._references: dict[int, torch.Tensor] = {}
 
     def of(self, net: Network, bank: Bank, micro: Noised, error: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(z, the reference's errors of this micro-batch); error: the policy's own errors of it."""
+        """(z, the reference's answers to this micro-batch); error: the policy's own errors of it."""
         micros = self._mates[id(micro)]
         if self._step is not micros:
-            self._step, errors = micros, []
+            self._step, self._references, errors, reference_errors = micros, {}, [], []
             for mate in micros:
                 question = Question(net, self._rollout, mate)
-                self._references[id(mate)] = question.error(question.ask_quietly(None))
+                self._references[id(mate)] = question.ask_quietly(None)
+                reference_errors.append(question.error(self._references[id(mate)]))
                 errors.append(error if len(micros) == 1 else question.error(question.ask_quietly(bank)))
-            self._z = reference_point(torch.cat(errors), torch.cat([self._references[id(mate)] for mate in micros]))
+            self._z = reference_point(torch.cat(errors), torch.cat(reference_errors))
         return self._z, self._references[id(micro)]
 
 
@@ -72,11 +73,13 @@ def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, o
 
     def evaluate(net, bank, micro):
         question = Question(net, rollout, micro)
-        error = question.error(question.ask(bank))
-        z, reference_error = points.of(net, bank, micro, error)
-        good = up[micro.rows].to(net.device)
+        x0 = question.ask(bank)
+        error = question.error(x0)
+        z, reference = points.of(net, bank, micro, error)
+        reference_error, good = question.error(reference), up[micro.rows].to(net.device)
         out = kto_loss(error, reference_error, good, z, settings.beta or USUAL_BETA[net.path.name], *weights)
-        return out.loss, _numbers(out, good, error, reference_error) | {"reference_point": float(z)}
+        return out.loss, (_numbers(out, good, error, reference_error)
+                          | numbers(reference_point=z, kl=question.distance(x0, reference).mean()))
 
     return update(policy, steps, evaluate, optimizer, progress=progress)
 

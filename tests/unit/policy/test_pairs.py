@@ -239,6 +239,20 @@ def test_the_reference_point_is_not_zero_for_a_better_policy():
     assert found["reference_point"] > 0 and found["winner_change"] < 0
 
 
+def test_kto_reports_how_far_it_is_from_the_reference():
+    policy, run, scores = made("sd3", fresh_policy("sd3"))
+    trainer = Trainer(KTO(levels=2), Optimizer(learning_rate=1e-3))
+    first = train_step(policy, run, labels(scores), trainer)
+    assert first.metrics["kl"] == 0, "the policy starts as its reference"
+    steps = noised(run, torch.ones(8, dtype=torch.bool), 2, 1, run.batch_size)
+    with open_policy(first) as net, torch.no_grad():
+        bank, apart = net.to_device(first.bank), []
+        for micro in steps[0]:
+            question = Question(net, run, micro)
+            apart.append(((question.prediction(question.ask(bank)) - question.prediction(question.ask(None))) ** 2).mean())
+    assert train_step(first, run, labels(scores), trainer).metrics["kl"] == pytest.approx(float(sum(apart) / len(apart)), rel=1e-4)
+
+
 def test_a_rarer_thumb_weighs_more():
     policy, run, _ = made("sd3", fresh_policy("sd3"))
     desirable = torch.tensor([True] + [False] * 7)
