@@ -17,6 +17,7 @@ from tools.host import Host
 from tools.training import Progress, clock, train
 
 from .claims import PROOFS
+from .distance import distance
 from .report import known_outcomes, write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")
@@ -27,8 +28,8 @@ class Outcome:
     """One run of a proof. Rates and gains are [mean, standard error]; rewards: per iteration, on training prompts.
 
     images: held-out ones, before and after each; seen: images that the training made; evaluations: of the network, each
-    of one image, in rollouts and updates; kl: to the reference, at the end; diversity: before and after; recipe: see
-    ``Proof.recipe``; kept: a student's share of its teacher's gain, see Evaluation.kept.
+    of one image, in rollouts and updates; kl: to the reference, at the end, as the trainer logs it, or else ``distance``;
+    diversity: before and after; recipe: see ``Proof.recipe``; kept: a student's share of its teacher's gain, see Evaluation.kept.
     """
 
     name: str
@@ -100,7 +101,10 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
         found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
-        outcome = summarised(name, seed, graph, metrics, found)
+        kl = metrics[-1].get("kl")
+        if kl is None:
+            kl = distance(host, [*training.earlier[-1:], training.lora] if few else [training.lora], training.which_model)
+        outcome = summarised(name, seed, graph, metrics, found, kl)
     (before, _), (after, _), (gain, error) = outcome.before["strict"], outcome.after["strict"], outcome.gain["strict"]
     print(f"{label}: {before:.1%} -> {after:.1%} ({100 * gain:+.1f} ± {100 * error:.1f} points) on {outcome.images} "
           f"images, goal: {outcome.goal}: {'reached' if outcome.reached else 'NOT REACHED'}, "
@@ -113,7 +117,7 @@ def lines_of(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Evaluation) -> Outcome:
+def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Evaluation, kl: float) -> Outcome:
     proof = PROOFS[name]
     reached, goal = proof.goal(found)
     scores = ("strict", "dense", "own") if proof.own() else ("strict", "dense")
@@ -125,7 +129,7 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
         goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_seen(graph, len(metrics)),
         evaluations=int(sum(one.get("rollout_evaluations", 0) for one in (metrics[:1] if made_once(graph) else metrics))
                         + sum(one.get("update_evaluations", 0) for one in metrics)),
-        kl=metrics[-1].get("kl"), diversity=(found.diversity("before"), found.diversity("after")),
+        kl=kl, diversity=(found.diversity("before"), found.diversity("after")),
         recipe=proof.recipe(),
         kept=found.kept() if proof.few_steps else None)
 

@@ -89,6 +89,34 @@ def test_the_share_of_the_gain_that_is_kept():
     assert keeps(0.7)(found)[0] and not keeps(0.9)(found)[0]
 
 
+def test_the_distance_is_that_of_the_predictions():
+    samplers = pytest.importorskip("comfy.samplers", reason="needs COMFYUI_DIR")
+    import torch
+    from benchmarks.proofs.control_pack import PredictionDistance
+    from posttrain.toy.models import load_clip, load_model
+
+    before, clip = load_model("flow"), load_clip()
+    after = before.clone()
+    key = next(name for name in before.model.state_dict() if name.endswith("attn.qkv.weight"))
+    after.add_patches({key: (0.1 * torch.randn(before.model.state_dict()[key].shape),)}, 1.0)
+    known = clip.encode_from_tokens_scheduled(clip.tokenize("two red balls"))
+    latent = {"samples": torch.randn(3, 3, 24, 24)}
+    measure = lambda other: float(PredictionDistance().run(before, other, known, latent, 5)["ui"]["text"][0])  # noqa: E731
+    assert measure(before) == 0
+    found, clean, noise = [], latent["samples"], torch.randn(3, 3, 24, 24, generator=torch.manual_seed(5))
+    tokens, pooled = known[0][0].expand(3, -1, -1), known[0][1]["pooled_output"].expand(3, -1)
+    for parts in range(1, 5):
+        sigma = float(samplers.calculate_sigmas(before.get_model_object("model_sampling"), "simple", parts)[-2])
+        x, answers = (1 - sigma) * clean + sigma * noise, []
+        for model in (before, after):
+            model.patch_model()
+            with torch.no_grad():
+                answers.append(model.model.apply_model(x, torch.full((3,), sigma), c_crossattn=tokens, y=pooled))
+            model.unpatch_model()
+        found.append(float((((answers[0] - answers[1]) / sigma) ** 2).mean()))
+    assert measure(after) == pytest.approx(sum(found) / 4, rel=0.02) and found[0] > 0
+
+
 def test_images_made_once_count_once():
     online, once, pairs = (PROOFS[name].graph(name, 0, {}) for name in ("nft", "lcm", "dpo_folder"))
     assert (images_seen(online, 3), images_seen(once, 3), images_seen(pairs, 3)) == (3 * 16 * 16, 64 * 4, 3 * 64 * 2)

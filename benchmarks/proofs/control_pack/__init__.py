@@ -1,4 +1,4 @@
-"""A node that only `develop.py prove` uses: scores dealt out again at random, the control of every claim of learning."""
+"""Nodes that only `develop.py prove` uses: the control of every claim of learning, and how far a training has led."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,4 +21,29 @@ class ShuffleScores:
         return (replace(scores, values=scores.values[order]),)
 
 
-NODE_CLASS_MAPPINGS = {"ControlShuffleScores": ShuffleScores}
+class PredictionDistance:
+    DESCRIPTION = ("Mean squared difference of two models' predictions (noise or velocity, each element) for the same noised "
+                   "latents, over four noise levels; one step of the stock sampler to the end is the denoised answer.")
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "PostTrain control", "run", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"before": ("MODEL",), "after": ("MODEL",), "positive": ("CONDITIONING",), "latent": ("LATENT",),
+                             "seed": ("INT", {"default": 0})}}
+
+    def run(self, before, after, positive, latent, seed):
+        import comfy.sample
+        import comfy.samplers
+
+        clean = latent["samples"]
+        noise, inner = comfy.sample.prepare_noise(clean, seed), before.get_model_object("latent_format").process_in
+        found = []
+        for denoise in (1.0, 1 / 2, 1 / 3, 1 / 4):
+            one, other = (inner(comfy.sample.sample(model, noise, 1, 1.0, "euler", "simple", positive, positive, clean,
+                                                    denoise=denoise, seed=seed)) for model in (before, after))
+            sigma = comfy.samplers.KSampler(before, 1, before.load_device, "euler", "simple", denoise).sigmas[0]
+            found.append(float((((one - other) / sigma.to(one)) ** 2).mean()))
+        return {"ui": {"text": [repr(sum(found) / len(found))]}}
+
+
+NODE_CLASS_MAPPINGS = {"ControlShuffleScores": ShuffleScores, "ControlPredictionDistance": PredictionDistance}
