@@ -51,7 +51,8 @@ PROOFS = {
     "flow_cps": Proof("Flow-CPS", rises(), iterations(30, **{
         "PTSampling.transition": "flow_cps", "PTSampling.noise_level": 0.7})),
     # RL on flow models, without likelihoods
-    "nft": Proof("DiffusionNFT", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTNFT", decay_steps=100)),
+    "nft": Proof("DiffusionNFT", gains(25), iterations(50, **{"PTSampling.prompts_per_iteration": 32}) | NO_NOISE,
+                 trainer=fast("PTNFT", decay_steps=100)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),

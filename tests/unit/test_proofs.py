@@ -118,7 +118,7 @@ def test_the_distance_is_that_of_the_predictions():
 
 
 def test_images_made_once_count_once():
-    online, once, pairs = (PROOFS[name].graph(name, 0, {}) for name in ("nft", "lcm", "dpo_folder"))
+    online, once, pairs = (PROOFS[name].graph(name, 0, {}) for name in ("awm", "lcm", "dpo_folder"))
     assert (images_seen(online, 3), images_seen(once, 3), images_seen(pairs, 3)) == (3 * 16 * 16, 64 * 4, 3 * 64 * 2)
 
 
