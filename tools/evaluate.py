@@ -11,8 +11,8 @@ from itertools import combinations
 from pathlib import Path
 
 from . import pack
-from .host import Host, HostError
-from .training import with_defaults
+from .host import Host
+from .training import finished
 
 STEPS, SAMPLER, SCHEDULER, GUIDANCE, SIZE = 15, "euler", "simple", 1.0, 192  # 192 / 8 = 24 pixels
 SCORES = {"strict": "strict (all or nothing)", "dense": "dense (partial credit)"}
@@ -78,19 +78,21 @@ def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: i
     lora: its name as LoraLoader lists it. which_model: an option of the demo world node. own: a reward node that was
     trained on in place of the verifier; its score is measured too, under the name "own". few: the LoRA is a student's.
     """
-    prompts = [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
+    prompts = held_out_prompts()
     each = math.ceil(images / len(prompts))
     graph = workflow(prompts, lora, which_model, each, seed, own, few)
-    result = host.run(with_defaults(graph, host.object_info()), timeout=1800)
-    if result.event != "success":
-        raise HostError(f"the evaluation ended with {result.event}: {result.text}\n{host.log_tail(15)}")
+    result = finished(host, graph, "evaluation", timeout=1800)
     return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])
+
+
+def held_out_prompts() -> list[str]:
+    return [prompt.text for prompt in pack.module("toy.prompts").prompt_set(held_out=True).prompts]
 
 
 def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None,
              few: Few | None = None) -> dict:
     """The evaluation as a workflow in API format."""
-    usual = dict(steps=STEPS, sampler_name=SAMPLER)
+    usual = {}
     shots = {"before": ("world", usual), "after": ("lora", usual)}  # model and sampling of each
     if few:
         quick = dict(steps=few.steps, sampler_name=few.sampler)
@@ -111,9 +113,7 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
         graph[f"text-{number}"] = node("CLIPTextEncode", clip=["world", 1], text=prompt)
         for when, (model, sampling) in shots.items():
             name = f"{when}-{number}"
-            graph[f"sample-{name}"] = node(
-                "KSampler", model=[model, 0], positive=[f"text-{number}", 0], negative=["empty", 0], denoise=1.0,
-                latent_image=["latent", 0], seed=seed + number, cfg=GUIDANCE, scheduler=SCHEDULER, **sampling)
+            graph[f"sample-{name}"] = sampled(model, f"text-{number}", seed + number, **sampling)
             graph[f"image-{name}"] = node("VAEDecode", samples=[f"sample-{name}", 0], vae=["world", 2])
             graph[f"few-{name}"] = node("ImageFromBatch", image=[f"image-{name}", 0], batch_index=0, length=SHOWN)
             graph[f"show-{name}"] = node("PreviewImage", images=[f"few-{name}", 0])
@@ -122,6 +122,12 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
                     "PTScoreImages", images=[f"image-{name}", 0], reward=reward, prompt=prompt,
                     prompt_mode="one prompt for all images", prompts=["world", 4])
     return graph
+
+
+def sampled(model: str, text: str, seed: int, steps: int = STEPS, sampler_name: str = SAMPLER) -> dict:
+    """The stock sampler, from the nodes "latent" and "empty"."""
+    return node("KSampler", model=[model, 0], positive=[text, 0], negative=["empty", 0], latent_image=["latent", 0], denoise=1.0,
+                seed=seed, steps=steps, sampler_name=sampler_name, cfg=GUIDANCE, scheduler=SCHEDULER)
 
 
 def node(kind: str, **inputs: object) -> dict:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from .host import ROOT, Host, HostError, Message
+from .host import ROOT, Host, HostError, Message, Result
 
 WORKFLOWS = ROOT / "workflows" / "api"
 
@@ -68,6 +68,14 @@ def only(graph: dict, kind: str) -> str:
     return found[0]
 
 
+def finished(host: Host, graph: dict, what: str, **settings: object) -> Result:
+    """What came of a workflow that ran to its end; HostError, with ``what`` it was, where it did not. settings: Host.run's."""
+    result = host.run(with_defaults(graph, host.object_info()), **settings)
+    if result.event != "success":
+        raise HostError(f"the {what} ended with {result.event}: {result.text}\n{host.log_tail(15)}")
+    return result
+
+
 def with_defaults(graph: dict, offered: dict[str, dict]) -> dict:
     """The graph with every required input that it leaves open at its default; offered: the server's object_info."""
     graph = copy.deepcopy(graph)
@@ -88,9 +96,7 @@ def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = Non
         if watch:
             watch(message)
 
-    result = host.run(with_defaults(graph, host.object_info()), on_message=on_message, timeout=timeout)
-    if result.event != "success":
-        raise HostError(f"the training ended with {result.event}: {result.text}\n{host.log_tail(15)}")
+    result = finished(host, graph, "training", on_message=on_message, timeout=timeout)
     *earlier, lora = (f"{name}.safetensors" for name in every(graph, "PTSaveLora", "file_name"))
     path = host.base / "models" / "loras" / lora
     if not path.is_file():

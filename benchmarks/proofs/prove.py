@@ -45,7 +45,7 @@ class Outcome:
     rewards: list[float]
     seen: int
     evaluations: int
-    kl: float | None
+    kl: float
     diversity: tuple[float, float]
     recipe: str
     kept: float | None = None

@@ -51,7 +51,7 @@ def row(title: str, runs: list[dict]) -> str:
 
     cells = [title, each(lambda run: f"{run['before']['strict'][0]:.1%}"), each(lambda run: f"{run['after']['strict'][0]:.1%}"),
              each(lambda run: "{:+.1f} ± {:.1f}".format(*(100 * part for part in run["gain"]["strict"]))), each(learned_from),
-             each(lambda run: "–" if run["kl"] is None else f"{run['kl']:.0e}"),
+             each(lambda run: f"{run['kl']:.0e}"),
              each(lambda run: "{:.2f} to {:.2f}".format(*run["diversity"])), each(lambda run: f"{run['seen']:,}"),
              each(lambda run: f"{run['evaluations'] / 1e6:.2f} M"), each(lambda run: f"{run['minutes']:.0f}"),
              f"{runs[0]['goal']}: {each(lambda run: 'reached' if run['reached'] else '**not reached**')}"]

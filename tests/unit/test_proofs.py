@@ -126,7 +126,7 @@ def outcome(name: str, seed: int, reached: bool, *own: str) -> dict:
     scores = ("strict", "dense", *own)
     return dict(name=name, seed=seed, iterations=3, minutes=2.0, images=306, before={s: (0.5, 0.02) for s in scores},
                 after={s: (0.8 + 0.1 * seed, 0.02) for s in scores}, gain={s: (0.3 + 0.1 * seed, 0.03) for s in scores},
-                goal="25 points or more", reached=reached, rewards=[0.5, 0.6, 0.8], seen=768, evaluations=10**6, kl=None,
+                goal="25 points or more", reached=reached, rewards=[0.5, 0.6, 0.8], seen=768, evaluations=10**6, kl=2e-3,
                 diversity=(0.2, 0.1), recipe=PROOFS[name].recipe())
 
 
