@@ -43,7 +43,7 @@ function drawAll() {
 function make(name) {
   const run = { run: name, id: null, status: "unknown", node: null, iteration: 0, iterations: 0, seconds_left: null,
     points: null, samples: [], messages: [], reward: null, modified: Date.now() / 1000, thinned: 1, summary: "",
-    heard: performance.now(), read: -GAP_MS, loading: null, again: false, pending: [] };
+    heard: performance.now(), read: -GAP_MS, hole: false, loading: null, again: false, pending: [] };
   runs.set(name, run);
   return run;
 }
@@ -70,18 +70,17 @@ export function load(name) {
 }
 
 async function read(run) {
+  run.pending = [];
   try {
-    run.pending = [];
-    const found = await fetchRun(run.run);
-    const arrived = run.pending;
-    run.heard = run.read = performance.now();
-    Object.assign(run, found);
-    for (const event of arrived) addPoint(run, event);
+    Object.assign(run, await fetchRun(run.run), { hole: false });
+    run.heard = performance.now();
   } catch (error) {
     // a run that has only just been named has no folder yet
     if (runs.get(run.run) === run && run.status === "unknown") runs.delete(run.run);
     console.debug("PostTrain:", error.message);
   }
+  run.read = performance.now();
+  for (const event of run.pending) addPoint(run, event);
 }
 
 /** Reads the list of runs again; the runs whose points are in use are read whole. */
@@ -93,9 +92,9 @@ export async function loadAll() {
     for (const run of allRuns()) if (!names.has(run.run) && run.status !== "running") runs.delete(run.run);
     for (const one of found) {
       const run = runs.get(one.run) ?? make(one.run);
-      const other = run.points && (run.id !== one.id || last(run) !== one.iteration || run.status !== one.status);
+      const other = run.hole || run.id !== one.id || last(run) !== one.iteration || run.status !== one.status;
       Object.assign(run, one);
-      if (other) load(one.run);
+      if (run.points && other) load(one.run);
     }
   } catch (error) {
     trouble = error.message;
@@ -106,10 +105,14 @@ export async function loadAll() {
 function addPoint(run, event) {
   const known = last(run);
   if (event.iteration <= known) return;
-  // events were missed; but a folder that has just been read does not hold them either
-  if (event.iteration > known + 1 && performance.now() - run.read > GAP_MS) run.again = true;
+  if (event.iteration > known + 1) run.hole = true; // events were missed
   run.points.push({ iteration: event.iteration, seconds: event.seconds, ...event.metrics });
-  if (run.points.length > MOST_POINTS) run.again = true;
+  if (run.points.length > MOST_POINTS) run.hole = true;
+}
+
+/** Reads what was missed; not for every event, since a folder that could not be written will never hold it. */
+function fillHole(run) {
+  if (run.hole && !run.loading && performance.now() - run.read > GAP_MS) load(run.run);
 }
 
 const HANDLERS = {
@@ -123,10 +126,7 @@ const HANDLERS = {
       reward: event.metrics?.reward_mean ?? run.reward });
     if (run.loading) run.pending.push(event);
     else if (run.points) addPoint(run, event);
-    if (run.again && !run.loading) {
-      run.again = false;
-      load(run.run);
-    }
+    fillHole(run);
   },
   samples(run, event) {
     run.samples = [...run.samples.filter((s) => s.iteration !== event.iteration),
@@ -134,8 +134,12 @@ const HANDLERS = {
   },
   message: (run, event) => run.messages.push({ text: event.text, level: event.level ?? "info" }),
   error: (run, event) => run.messages.push({ text: event.text, level: "error" }),
-  end: (run, event) => Object.assign(run, { status: event.status, iteration: event.iteration, seconds_left: null,
-    summary: event.text ?? "" }),
+  end(run, event) {
+    Object.assign(run, { status: event.status, iteration: event.iteration, seconds_left: null,
+      summary: event.text ?? "" });
+    // the last word: no later event will show what is missing, or what a reading under way saw too early
+    if (run.points && (run.loading || run.hole || last(run) < event.iteration)) load(run.run);
+  },
 };
 
 /** Takes one event of the pack into the picture. */
@@ -149,9 +153,11 @@ export function receive(kind, event) {
   changed();
 }
 
-/** For a slow clock: a training that has fallen silent may have ended while the connection was down. */
+/** For a slow clock: what was missed is read, and a silent training may have ended while the connection was down. */
 export function askTheSilent() {
   for (const run of runs.values()) {
-    if (run.status === "running" && !run.loading && performance.now() - run.heard > SILENCE_MS) load(run.run);
+    if (run.status !== "running" || run.loading) continue;
+    if (performance.now() - run.heard > SILENCE_MS) load(run.run);
+    else fillHole(run);
   }
 }

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot,
                                           one_node_graph, open_graph, queue, small_graph, status, training_only,
-                                          wait_iterations, wait_status)
+                                          wait_iterations, wait_status, wait_until)
 
 # a toast is gone again within seconds, so its words are kept
 KEEP_TOASTS = """() => {
@@ -116,22 +116,26 @@ def test_a_dropped_connection_loses_nothing(page, train):
     assert iterations_known(page, "dropped") == list(range(1, 41))
 
 
-def test_lost_events_are_read_from_the_folder(page, train, host):
+def test_lost_events_are_read_from_the_folder(page, train):
+    """Whether the folder was read long ago or just before they were lost, and also where no later event tells of it."""
     train("gap", 8)
     wait_status(page, "Finished")
-    # in one go, since the page reads the folder of its own accord as well
-    left = page.evaluate("""async (base) => {
-        const { getRun } = await import(`${base}/runs.js`), run = getRun('gap');
-        run.points.splice(3);
-        run.read = -1e9;
-        const left = run.points.map((point) => point.iteration);
-        app.api.dispatchCustomEvent('posttrain.iteration',
-            {run: 'gap', node: '11', iteration: 8, iterations: 8, metrics: {reward_mean: 0.5}, seconds: 1});
-        return left;
-    }""", EXTENSION)
-    assert left == [1, 2, 3]
-    wait_iterations(page, "gap", 8)
-    assert iterations_known(page, "gap") == list(range(1, 9))
+    iteration = ("iteration", {"iteration": 8, "metrics": {"reward_mean": 0.5}, "seconds": 1})
+    end = ("end", {"iteration": 8, "status": "done", "text": "Finished: 8 iterations"})
+    for read_ms_ago, events in ((1e9, [iteration]), (0, [iteration]), (0, [iteration, end]), (0, [end])):
+        # in one go, since the page reads the folder of its own accord as well
+        left = page.evaluate("""async ([base, ago, events]) => {
+            const { getRun } = await import(`${base}/runs.js`), run = getRun('gap');
+            run.points.splice(3);
+            run.read = performance.now() - ago;
+            const left = run.points.map((point) => point.iteration);
+            for (const [kind, event] of events) {
+                app.api.dispatchCustomEvent(`posttrain.${kind}`, {run: 'gap', node: '11', iterations: 8, ...event});
+            }
+            return left;
+        }""", [EXTENSION, read_ms_ago, events])
+        assert left == [1, 2, 3]
+        wait_until(page, lambda: iterations_known(page, "gap") == list(range(1, 9)), seconds=30)
 
 
 def test_runs_are_kept_apart(page, train):
