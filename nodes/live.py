@@ -2,8 +2,8 @@
 
 Events are broadcast under "posttrain.<kind>", each with "run" and "node" (the node that drives the run):
 start(iteration, iterations) | iteration(iteration, iterations, metrics, seconds, seconds_left) |
-samples(iteration, file) | message(text, level) | error(text; node = the node that failed) |
-end(status, iteration, iterations, text).
+samples(iteration, file) | message(text, level; of an alarm also "alarm", its kind, and its values) |
+error(text; node = the node that failed) | end(status, iteration, iterations, text).
 Routes: GET /posttrain/runs | /posttrain/runs/{run}?since=N | /posttrain/runs/{run}/samples/{file}.
 """
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _remember(kind: str, event: dict) -> None:
     if kind == "end":
         state |= {"status": event.get("status"), "seconds_left": None}
     if kind in ("message", "error") and event.get("text"):
-        state["messages"].append({"text": event["text"], "level": event.get("level", kind)})
+        state["messages"].append({"text": event["text"], "level": event.get("level", kind),
+                                  **{key: event[key] for key in ("alarm", "values") if key in event}})
     if kind != "error" and event["node"] is not None:  # the node of an error is the one that failed, not the loop's
         state["node"] = str(event["node"])
     state |= {key: event[key] for key in ("iteration", "iterations", "seconds_left") if key in event}

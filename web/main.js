@@ -2,11 +2,11 @@
 import { app } from "../../scripts/app.js";
 import { listen } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
-import { askTheSilent, changed, loadAll, receive } from "./runs.js";
+import { askTheSilent, changed, getRun, loadAll, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
 import { translateDefinitions, translateNode } from "./translate.js";
-import { words } from "./words.js";
+import { messageWords, words } from "./words.js";
 
 const TAB = "posttrain";
 const TICK_MS = 1000;
@@ -23,11 +23,14 @@ function toast(level, run, text) {
   app.extensionManager.toast.add({ severity: SEVERITY[level] ?? "info", summary: run, detail: text, life: TOAST_MS });
 }
 
+/** Whether an alarm of that kind was shown before: one toast says to look at the samples, the side bar lists them all. */
+const saidAlike = ({ run, alarm }) => alarm && getRun(run).messages.filter((message) => message.alarm === alarm).length > 1;
+
 function onEvent(kind, event) {
   receive(kind, event);
   if (kind === "start") clearMarks();
   if (kind === "error") markFailed(event.node);
-  if (kind === "message") toast(event.level ?? "info", event.run, event.text);
+  if (kind === "message" && !saidAlike(event)) toast(event.level ?? "info", event.run, messageWords(event));
   // an error has ComfyUI's own dialog
   if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(event.status, event.run, event.text);
 }

@@ -1,7 +1,7 @@
 // What is shown of one run, on its node and in the side bar alike: words, reward curve, a second curve of choice.
 import { METRIC_COLOUR, REWARD_COLOUR, columns, createChart, meanOf } from "./charts.js";
 import { element, say, show, themeColour } from "./dom.js";
-import { duration, metricName, number, statusWords, words } from "./words.js";
+import { duration, messageWords, metricName, number, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
 const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a trainer reports is its first curve
@@ -74,7 +74,7 @@ export function createRunView() {
   const reward = element("div", "pt-chart pt-reward");
   const metric = element("div", "pt-chart pt-metric");
   const thinned = element("div", "pt-hint");
-  const problem = element("div", "pt-message pt-error");
+  const problem = element("div", "pt-message");
   const root = element("div", "pt-run", head.root, problem, element("div", "pt-row", now, start), reward,
     element("div", "pt-row", select, value), metric, thinned);
   const hover = (index) => {
@@ -96,14 +96,25 @@ export function createRunView() {
     say(value, number(point ? point[key] : meanOf(run.points, key, true)));
   }
 
+  /** What ended the run, or else the newest alarm or warning. */
+  function showProblem() {
+    const newest = (level) => run.messages.findLast((one) => one.level === level);
+    const failed = ["error", "paused"].includes(run.status) && (newest("error")?.text ?? run.summary);
+    const warning = newest("warning");
+    const text = failed || (warning ? messageWords(warning) : "");
+    show(problem, Boolean(text));
+    problem.classList.toggle("pt-error", Boolean(failed));
+    problem.classList.toggle("pt-warning", !failed);
+    say(problem, text);
+    problem.title = text; // on a small node only its beginning is seen
+  }
+
   function draw() {
     head.set(run);
     const points = run.points ?? [];
     const drawable = points.length > 0;
     for (const part of [now.parentNode, reward, select.parentNode, metric]) show(part, drawable);
-    const failed = ["error", "paused"].includes(run.status) && (run.messages.findLast((one) => one.level === "error")?.text ?? run.summary);
-    show(problem, Boolean(failed));
-    say(problem, failed || "");
+    showProblem();
     show(thinned, run.thinned > 1);
     if (run.thinned > 1) say(thinned, words("thinned", { n: run.thinned }));
     if (!drawable) return;

@@ -132,7 +132,7 @@ const HANDLERS = {
     run.samples = [...run.samples.filter((s) => s.iteration !== event.iteration),
       { iteration: event.iteration, file: event.file }].sort((a, b) => a.iteration - b.iteration);
   },
-  message: (run, event) => run.messages.push({ text: event.text, level: event.level ?? "info" }),
+  message: (run, event) => run.messages.push({ level: "info", ...event }),
   error: (run, event) => run.messages.push({ text: event.text, level: "error" }),
   end(run, event) {
     Object.assign(run, { status: event.status, iteration: event.iteration, seconds_left: null,

@@ -4,7 +4,7 @@ import { element, say, show } from "./dom.js";
 import { createRunView } from "./run_view.js";
 import { allRuns, getRun, load, loadAll, trouble, watch } from "./runs.js";
 import { createSamples } from "./samples.js";
-import { ago, number, statusWords, words } from "./words.js";
+import { ago, messageWords, number, statusWords, words } from "./words.js";
 
 let selected = null; // what the user picked; null: the newest
 let current = null;
@@ -61,7 +61,8 @@ function messageList() {
       const key = messages.map((message) => message.text).join("\n");
       if (key === shown) return;
       shown = key;
-      list.replaceChildren(...messages.toReversed().map(({ text, level }) => element("div", `pt-message pt-${level}`, text)));
+      list.replaceChildren(...messages.toReversed()
+        .map((message) => element("div", `pt-message pt-${message.level}`, messageWords(message))));
     },
   };
 }

@@ -40,6 +40,9 @@ const EN = {
     ratio_mean: "Likelihood ratio, mean", ratio_largest_change: "Likelihood ratio, largest change",
     prompts_cut: "Prompts too long for a reward", ocr_failures: "Images that OCR failed on",
     seconds: "Seconds per iteration", used: "Images used", updates: "Optimizer steps",
+    picture_brightness: "Pictures: brightness", picture_contrast: "Pictures: contrast",
+    picture_colourfulness: "Pictures: colourfulness", picture_detail: "Pictures: fine detail",
+    picture_variety: "Pictures: variety",
   },
   rewardOf: "Reward: {name}",
 };
@@ -82,8 +85,23 @@ const ZH = {
     skipped_updates: "跳过的更新", learning_rate: "学习率", ratio_mean: "似然比均值",
     prompts_cut: "超出奖励长度限制的提示词", ocr_failures: "OCR 读取失败的图像",
     ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数",
+    picture_brightness: "画面：亮度", picture_contrast: "画面：对比度", picture_colourfulness: "画面：色彩丰富度",
+    picture_detail: "画面：细节", picture_variety: "画面：多样性",
   },
   rewardOf: "奖励：{name}",
+  // the server writes them in English; its words for a look are the keys
+  alarms: {
+    pictures: "与开始时相比，{word}（{number}：{first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子。请查看样图，" +
+      "然后添加惩罚这种变化的奖励、增大 beta（KL 权重），或减少迭代次数。",
+    fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",
+    part: "总奖励在上升，但其中的“{name}”在下降（从 {first} 到 {now}）：其他部分是以它为代价换来的。请增大它的权重，或为它设定下限。",
+  },
+  looks: {
+    "much brighter": "画面明显变亮", "much darker": "画面明显变暗", "much higher in contrast": "画面对比度明显升高",
+    "much lower in contrast": "画面对比度明显降低", "much more colourful": "画面色彩明显变浓", "much greyer": "画面明显变灰",
+    "much busier or noisier in fine detail": "画面细节明显变得杂乱或有噪点",
+    "much poorer in fine detail": "画面细节明显减少", "much more alike": "各张画面明显变得雷同",
+  },
 };
 
 /** The language that the user has chosen, such as "en" or "zh". */
@@ -91,9 +109,18 @@ export const locale = () => String(app.extensionManager?.setting?.get("Comfy.Loc
 
 const language = () => (locale().startsWith("zh") ? ZH : EN);
 
+const fill = (form, values) => form.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? "");
+
 /** The sentence of that name in the user's language. */
-export function words(key, values = {}) {
-  return language()[key].replace(/\{(\w+)\}/g, (all, name) => values[name] ?? "");
+export const words = (key, values = {}) => fill(language()[key], values);
+
+/** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
+export function messageWords({ text, alarm, values }) {
+  const { alarms, looks } = language();
+  if (!alarms?.[alarm]) return text;
+  const numbers = Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? number(value) : value]);
+  const plain = Object.fromEntries(numbers);
+  return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });
 }
 
 /** A number of metrics.jsonl as the user should read it. */

@@ -20,9 +20,9 @@ def source(name: str = "learn_to_follow_prompts_flow_grpo") -> dict:
     return json.loads((SOURCES / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def small_graph(run: str, iterations: int, changes: dict[str, dict] | None = None) -> dict:
+def small_graph(run: str, iterations: int, changes: dict[str, dict] | None = None, **name: str) -> dict:
     """The shipped workflow, cut down until an iteration takes a fraction of a second. changes: class -> inputs."""
-    graph = copy.deepcopy(source())
+    graph = copy.deepcopy(source(**name))
     wanted = copy.deepcopy(SMALL)
     wanted["PTLoopStart"] |= {"run_name": run, "iterations": iterations}
     for kind, inputs in (changes or {}).items():

@@ -18,6 +18,11 @@ KEEP_TOASTS = """() => {
         .forEach((toast) => window.toasts.push(toast.innerText))).observe(document.body, {childList: true, subtree: true});
 }"""
 
+MESSAGES = """async ([base, run]) => {
+    const { getRun } = await import(`${base}/runs.js`);
+    return getRun(run).messages.filter((message) => message.alarm === 'pictures');
+}"""
+
 
 @pytest.fixture
 def train(page, host):
@@ -214,6 +219,31 @@ def test_chinese(page, train, tmp_path):
         keep_screenshot(page, "chinese", tmp_path)
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+
+
+def test_a_gamed_reward_is_told_on_the_node_and_in_the_side_bar(page, train, tmp_path):
+    """A training for colour alone: soon the pictures are nothing but colourful, and the page says so in words."""
+    graph = small_graph("gamed", 24, {"PTDRaFT": {"learning_rate": 2e-3}}, name="follow_a_rewards_gradient_draft")
+    open_graph(page, training_only(graph))
+    page.evaluate(KEEP_TOASTS)
+    queue(page)
+    page.locator(".pt-node .pt-warning", has_text="If you did not ask for that").wait_for(timeout=120_000)
+    wait_status(page, "Finished")
+    toasts = page.evaluate("[...new Set(window.toasts)].filter((text) => text.includes('If you did not ask for that'))")
+    assert len(toasts) == 1 and len(page.evaluate(MESSAGES, [EXTENSION, "gamed"])) > 1, "all are kept, one pops up"
+    keep_screenshot(page, "alarm", tmp_path)
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+    try:
+        page.reload()
+        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
+        page.wait_for_timeout(1500)
+        page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+        page.locator(".pt-run-button", has_text="gamed").click()
+        page.locator(".pt-sidebar .pt-messages .pt-warning", has_text="画面色彩明显变浓（画面：色彩丰富度：").wait_for()
+        keep_screenshot(page, "alarm_chinese", tmp_path)
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    assert faults(page) == []
 
 
 def test_a_flood_of_events_costs_little(page, train):

@@ -15,7 +15,7 @@ import torch
 
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
-from .metrics import MetricsFile
+from .metrics import MetricsFile, read_metrics
 from .samples import save_samples
 
 CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed settings", "start over"
@@ -129,6 +129,11 @@ class Run:
             saved = kept
         self._metrics = MetricsFile(self.folder / METRICS, saved[0] if saved else 0)
         return saved
+
+    def points(self) -> list[dict]:
+        """The recorded iterations since the settings were changed last."""
+        changes = self.config.get("changes") or [{"iteration": 0}]
+        return read_metrics(self.folder / METRICS, changes[-1]["iteration"])
 
     def record(self, iteration: int, seconds: float, metrics: dict[str, float]) -> None:
         """One line of metrics.jsonl. Raises OSError, with the file as it was."""

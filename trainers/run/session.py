@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE, CONTINUE_CHANGED, Run
+from .pictures import picture_stats
 
 SKIPPED = "skipped_updates_in_a_row"
 STOPPED = "early_stopped"  # a trainer's word that what it was to reach is reached
@@ -98,6 +100,8 @@ class Session:
         self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
+        if images is not None:
+            metrics |= picture_stats(images)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
             self._attempt("state", self._save)
@@ -105,6 +109,8 @@ class Session:
                    seconds=round(seconds, 4), seconds_left=round(self.seconds_left, 1))
         if images is not None and self._samples_due():
             self._attempt("samples", lambda: self._save_samples(images))
+        for alarm in self._alarms.look({"iteration": self.iteration, **metrics}):
+            self.message(alarm.text, "warning", alarm=alarm.kind, values=alarm.values)
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
@@ -138,16 +144,16 @@ class Session:
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
-        self._before = self.iteration
+        self._before, self._alarms = self.iteration, Alarms(self.run.points())
         self.run.update(status="running", iteration=self.iteration, iterations=self.plan.iterations)
         self._tell("start", iteration=self.iteration, iterations=self.plan.iterations)
         for note in self.run.notes:
             self.message(note)
 
-    def message(self, text: str, level: str = "info") -> None:
+    def message(self, text: str, level: str = "info", **for_the_page) -> None:
         """A sentence for the user, on the page and in the log."""
         logging.log(logging.WARNING if level == "warning" else logging.INFO, "PostTrain: %s: %s", self.run.name, text)
-        self._tell("message", text=text, level=level)
+        self._tell("message", text=text, level=level, **for_the_page)
 
     def _samples_due(self) -> bool:
         every = self.plan.samples_every
