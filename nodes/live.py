@@ -25,10 +25,15 @@ def emit(kind: str, run: str, node: str | None, **data) -> None:
     event = {"run": run, "node": node, **_plain(data)}
     with _lock:
         _remember(kind, event)
-    # a server that runs is imported already; importing it here would start half of ComfyUI in a headless process
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = page_server()
     if server is not None:
         server.send_sync(f"posttrain.{kind}", event)
+
+
+def page_server():
+    """ComfyUI's server, or None where there is none (unit tests, headless use)."""
+    # a server that runs is imported already; importing it here would start half of ComfyUI in a headless process
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def live_state(run: str) -> dict:
@@ -98,8 +103,8 @@ def register_routes(routes) -> None:
 
 
 def register() -> None:
-    """Called once at import. Without a server (unit tests, headless use) there is nothing to register."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    """Called once at import. Without a server there is nothing to register."""
+    server = page_server()
     if server is not None:
         register_routes(server.routes)
 

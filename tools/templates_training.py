@@ -73,6 +73,20 @@ Single pictures that you like or dislike, without pairs, by **Diffusion-KTO**.
 *like* and *dislike*, and beside each picture a *.txt* file with its prompt.
 """ + OWN_PICTURES
 
+TASTE = """## Teach it your taste
+
+You are the reward. The page shows nine pictures of a prompt: choose the best and the worst, with the mouse or the number \
+keys. From these two clicks the model learns fifteen comparisons, by **Diffusion-DPO**.
+
+1. Press **Run**, and choose. Ten iterations of six prompts are ten minutes or less for all. Are the balls right in number, \
+colour and place? Or do you like them big, or bright? Whatever you prefer, stay with it.
+2. Watch the pictures on **Loop End**: *accuracy* is the share of your choices that the policy would have made, too.
+3. Compare **Before** and **After**.
+
+*Pause the training* in the dialog keeps everything: press Run again, today or tomorrow, to go on. Every choice is saved with \
+its pictures in *output/posttrain_votes/my taste*; wire *votes_file* into *Pairs from File* to train on all of them again.
+""" + OWN_MODEL.replace("pick a reward, and set", "and set")
+
 SPO = """## Step by step preferences
 
 Two pictures differ in many things at once; two candidates for one denoising step differ in little. By **SPO** a judge of \
@@ -135,6 +149,8 @@ TRAINING = (
         [Group(LOOP, [["6"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),
     Template("learn_from_pairs_diffusion_dpo", "Learn from pairs of pictures (Diffusion-DPO)", DPO, FOLDER, PICTURE),
     Template("learn_from_thumbs_kto", "Learn from thumbs up and down (KTO)", KTO, FOLDER, PICTURE),
+    Template("teach_it_your_taste", "Teach it your taste (rate by hand)", TASTE, [
+        [NOTE, MODEL, Group("2  You as the reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE),
     Template("step_by_step_preferences_spo", "Step by step preferences (SPO)", SPO, [
         [NOTE, MODEL, SETTINGS, Group("A judge of half-drawn pictures", [["25"], ["26", "27"], ["28", "29"]])],
         [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),

@@ -3,8 +3,11 @@ import { api } from "../../scripts/api.js";
 
 export const KINDS = ["start", "iteration", "samples", "message", "error", "end"];
 
-async function getJson(route) {
-  const answer = await api.fetchApi(route);
+const postJson = (route, body) => getJson(route, { method: "POST", body: JSON.stringify(body),
+  headers: { "Content-Type": "application/json" } });
+
+async function getJson(route, options = {}) {
+  const answer = await api.fetchApi(route, options);
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.error ?? answer.statusText);
   return body;
@@ -23,6 +26,26 @@ export const fetchTranslations = () => getJson("/i18n");
 
 /** Address of a sample; `id` tells runs of the same name apart, since the browser keeps pictures. */
 export const sampleUrl = (run, file, id) => api.apiURL(`${path(run)}/samples/${file}?v=${id ?? ""}`);
+
+const question = (id) => `/posttrain/ratings/${id}`;
+
+/** The questions that wait for somebody's votes. */
+export const fetchQuestions = () => getJson("/posttrain/ratings");
+
+/** Address of an image of a question. */
+export const ratedUrl = (id, row) => api.apiURL(`${question(id)}/images/${row}`);
+
+/** Gives votes: row -> 1 (up), -1 (down) or 0 (none). */
+export const sendVotes = (id, votes) => postJson(`${question(id)}/votes`, { votes });
+
+/** Ends a question; how: "done", or "pause" to stop the training until the workflow is queued again. */
+export const endQuestion = (id, how) => postJson(`${question(id)}/end`, { how });
+
+/** Calls handle() whenever a question comes or goes, and when the server is back. */
+export function listenForQuestions(handle) {
+  api.addEventListener("posttrain.rating", handle);
+  api.addEventListener("reconnected", handle);
+}
 
 /** Calls handle(kind, detail) for each event of the pack, and onReconnect() when the server is back. */
 export function listen(handle, onReconnect) {

@@ -1,7 +1,8 @@
 // The pack on the page: live curves on Loop End and Train, a side bar of all runs, messages as toasts.
 import { app } from "../../scripts/app.js";
-import { listen } from "./api.js";
+import { listen, listenForQuestions } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
+import { loadQuestions } from "./rate.js";
 import { askTheSilent, changed, getRun, loadAll, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
@@ -54,12 +55,14 @@ app.registerExtension({
     app.extensionManager.registerSidebarTab({ id: TAB, icon: "pi pi-chart-line", title: "PostTrain",
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
     listen(onEvent, loadAll);
+    listenForQuestions(loadQuestions);
     // a slow clock: names that were edited, "3 min ago", a training that has gone silent
     setInterval(() => {
       askTheSilent();
       if (!document.hidden) changed();
     }, TICK_MS);
     await loadAll();
+    await loadQuestions();
   },
 
   addCustomNodeDefs: translateDefinitions,

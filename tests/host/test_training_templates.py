@@ -6,6 +6,7 @@ import math
 
 import pytest
 import safetensors.torch
+from posttrain.tests.host.rater import Rater, brightest
 from posttrain.tools.training import WORKFLOWS, every, load_workflow
 
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
@@ -23,7 +24,8 @@ def small(name: str) -> dict:
 @pytest.mark.parametrize("name", TRAINING)
 def test_it_trains_and_exports(host, name):
     graph = small(name)
-    result = host.run(graph)
+    with Rater(host, brightest):  # for the one that asks a person
+        result = host.run(graph)
     assert result.event == "success", result.text
     for run_name in every(graph, "PTLoopStart", "run_name"):
         lines = (host.base / "output" / "posttrain" / run_name / "metrics.jsonl").read_text().splitlines()

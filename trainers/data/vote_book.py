@@ -1,0 +1,54 @@
+"""Writes votes: a folder with votes.jsonl, as votes.py reads it, and the images that were voted on."""
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+VOTES, IMAGES = "votes.jsonl", "images"
+
+
+class VoteBook:
+    """The votes of one folder. Every vote is on the disk when ``add`` returns; a later one on the same image replaces it."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.file = self.folder / VOTES
+        self._known = self._read()
+
+    def vote_on(self, image: bytes, prompt: str) -> int:
+        """1: up, -1: down, 0: none yet, or withdrawn. image: the bytes of its file."""
+        return self._known.get((sha256(image), prompt), 0)
+
+    def add(self, image: bytes, prompt: str, vote: int, pair: str = "") -> None:
+        """vote: 1, -1 or 0. pair: images with the same one were seen side by side, and are paired with each other only.
+
+        Raises OSError where the disk does not take it.
+        """
+        digest = sha256(image)
+        name = f"{IMAGES}/{digest[:16]}.png"
+        (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        if not (self.folder / name).exists():
+            (self.folder / name).write_bytes(image)
+        record = {"image": name, "prompt": prompt, "vote": vote, "image_sha256": digest, "time": round(time.time(), 3)}
+        line = json.dumps(record | ({"pair_id": pair} if pair else {}), ensure_ascii=False)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._known[digest, prompt] = vote
+
+    def _read(self) -> dict[tuple[str, str], int]:
+        known: dict[tuple[str, str], int] = {}
+        if not self.file.is_file():
+            return known
+        for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+                known[record["image_sha256"], record["prompt"]] = int(record["vote"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that was cut short, or written by hand without a digest
+        return known
+
+
+def sha256(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
