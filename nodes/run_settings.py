@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from .loop_body import Prompt, links_of
 
-# a loop's own conditions, and how often things are saved or shown
-LEFT_OUT = {"run_name", "iterations", "when_run_exists", "save_every", "samples_every"}
+# what no result depends on: how often things are saved or shown, where votes are kept and how long a person is waited for
+NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes"}
+# a loop's own length and place; those of a loop before it say which policy it hands on
+OWN = {"run_name", "iterations"}
 
 
 def settings_of(prompt: Prompt, node: str, inputs: tuple[str, ...]) -> dict[str, object]:
     """"Class.input" -> value, or the source of a wire, over ``node``'s given inputs and all that lies upstream.
 
-    Left out are LEFT_OUT of ``node`` itself and of the Loop Start wired to it.
+    Left out are NEVER, and OWN of ``node`` itself and of the Loop Start wired to it.
     """
     links, own = links_of(prompt[node]), prompt[node]
     start = links.get("loop", ("",))[0]
@@ -24,7 +26,7 @@ def settings_of(prompt: Prompt, node: str, inputs: tuple[str, ...]) -> dict[str,
     for each in order:
         wires = links_of(prompt[each])
         for key, value in prompt[each]["inputs"].items():
-            if each == node and key not in inputs or each in (node, start) and key in LEFT_OUT:
+            if each == node and key not in inputs or key in NEVER or each in (node, start) and key in OWN:
                 continue
             settings[f"{names[each]}.{key}"] = (
                 f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else value)

@@ -8,8 +8,13 @@ const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a t
 const FIRST = ["kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
 const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single_groups", "skipped_updates_in_a_row"]);
 
-/** The number of the first curve: trainers that learn from a folder of pictures have no reward. */
-const mainOf = (points) => MAIN.find((key) => points.some((point) => Number.isFinite(point[key]))) ?? MAIN[0];
+/** The number of the first curve: trainers that learn from a folder of pictures have no reward, and where a person chooses
+ *  the best and the worst its mean is always the same. */
+function mainOf(points) {
+  const known = MAIN.filter((key) => points.some((point) => Number.isFinite(point[key])));
+  const moves = (key) => points.some((point) => Number.isFinite(point[key]) && point[key] !== points[0][key]);
+  return known.find(moves) ?? known[0] ?? MAIN[0];
+}
 
 /** The numbers that can be chosen for the second curve, the useful ones first. */
 function choices(points) {

@@ -132,6 +132,23 @@ def test_iterations_of_an_earlier_loop_are_a_setting():
     prompt["25"] = node("PTLoopEnd", loop=["22", 0], policy=["24", 0])
     values = settings(prompt, "25")
     assert sorted(v for k, v in values.items() if k.endswith(".iterations")) == [5]
+    # but not whether it went on or started over, nor when it saved
+    prompt["2"]["inputs"] |= {"when_run_exists": "start over", "save_every": 7}
+    prompt["5"]["inputs"]["samples_every"] = 9
+    assert settings(prompt, "25") == values
+    prompt["2"]["inputs"]["run_name"] = "another"
+    assert settings(prompt, "25") != values
+
+
+def test_how_a_person_is_asked_can_be_changed_in_the_middle():
+    prompt = graph()
+    prompt["4"]["inputs"]["reward"] = ["12", 0]
+    prompt["12"] = node("PTRewardHuman", mode="thumbs", votes_name="a", wait_minutes=0)
+    before = settings(prompt)
+    prompt["12"]["inputs"] |= {"votes_name": "b", "wait_minutes": 5}
+    assert settings(prompt) == before
+    prompt["12"]["inputs"]["mode"] = "best and worst"
+    assert settings(prompt) != before
 
 
 class Executor0364:
