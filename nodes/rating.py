@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ..rewards.base import RewardUnavailable
 from ..rewards.human import BEST_AND_WORST, Sheet
-from ..trainers.data.vote_book import VoteBook
+from ..trainers.data.vote_book import VoteBook, together
 from .live import page_server
 
 DONE, PAUSE = "done", "pause"
@@ -63,9 +63,10 @@ class Question:
                     self._keep(row, vote)
 
     def _keep(self, row: int, vote: int) -> None:
-        number = self._sheet_of[row]
-        pair = f"{self.id}-{number}" if self.mode == BEST_AND_WORST else ""
-        self.book.add(self.images[row], self.sheets[number].prompt, vote, pair)
+        sheet = self.sheets[self._sheet_of[row]]
+        # the same for the same images, so that a sheet may be begun today and ended tomorrow
+        pair = together(self.images[each] for each in sheet.rows) if self.mode == BEST_AND_WORST else ""
+        self.book.add(self.images[row], sheet.prompt, vote, pair)
         self.votes[row] = vote
 
     def end(self, how: str) -> None:
@@ -76,9 +77,10 @@ class Question:
 
     def plain(self) -> dict:
         """As JSON."""
-        return {"id": self.id, "title": self.title, "mode": self.mode,
-                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets],
-                "votes": {str(row): vote for row, vote in self.votes.items() if vote}}
+        with self._lock:
+            votes = {str(row): vote for row, vote in self.votes.items() if vote}
+        return {"id": self.id, "title": self.title, "mode": self.mode, "votes": votes,
+                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
 
 
 def ask(question: Question, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:

@@ -73,6 +73,8 @@ PROOFS = {
                  feedback=node("PTPreferences")),
     "kto": Proof("Online Diffusion-KTO", gains(25), iterations(40) | NO_NOISE, trainer=fast("PTKTO", decay_steps=80),
                  feedback=node("PTLabels")),
+    "taste": Proof("Diffusion-DPO, 60 prompts rated by hand (by a simulated person)", rises(), workflow="teach_it_your_taste",
+                   rated=True),
     "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
     "d3po": Proof("D3PO", rises(), iterations(30), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
     "spo": Proof("SPO with a step reward trained in the graph", rises(), workflow="step_by_step_preferences_spo"),

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 from tools.evaluate import Evaluation, Few, evaluate, picture
 from tools.graphs import images_seen, made_once
 from tools.host import Host
+from tools.rater import Rater
 from tools.training import Progress, clock, train
 
 from .claims import PROOFS
 from .distance import distance
+from .person import Person
 from .report import known_outcomes, write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")
@@ -96,7 +99,8 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
     base = Path(os.environ["POSTTRAIN_CACHE"]) / "prove" / label
     graph = proof.graph(label, seed, changes)
     with Host(base, packs=[CONTROL_PACK]) as host:
-        training = train(host, graph, Progress(every=60, label=label))
+        with Rater(host, Person(seed)) if proof.rated else nullcontext():
+            training = train(host, graph, Progress(every=60, label=label))
         few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
         found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few)
         picture(found, base / "output" / "before_after.png")

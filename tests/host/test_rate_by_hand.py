@@ -7,8 +7,8 @@ import threading
 
 import pytest
 from posttrain.tests.host.lab_graph import node
-from posttrain.tests.host.rater import Rater, brightest, wait_for_question
 from posttrain.tests.host.spine_graph import spine
+from posttrain.tools.rater import Rater, brightest, wait_for_question
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 from posttrain.trainers.data.files import read_file
@@ -70,34 +70,29 @@ def test_its_votes_are_a_file_that_trains_again(host, rated):
 
 
 def test_pause_and_go_on_with_the_same_images(host):
-    def first_sheet_only(images, sheet):
-        return brightest(images, sheet) if not first_sheet_only.done else {}
-    first_sheet_only.done = False
+    judged = []
 
-    class Leaves(Rater):
-        def answer(self, question):
-            judge, self.judge = self.judge, lambda images, sheet: judge(images, sheet) | mark()
-            super().answer(question)
+    def leaves_in_the_middle(images, sheet):
+        """The first prompt, and of the second only the best image."""
+        judged.append(sheet)
+        return {row: vote for row, vote in brightest(images, sheet).items() if vote == 1 or len(judged) == 1}
 
-    def mark():
-        first_sheet_only.done = True
-        return {}
-
-    with Leaves(host, first_sheet_only, how="pause") as rater:
+    with Rater(host, leaves_in_the_middle, how="pause") as rater:
         result = host.run(graph(host, "pausing", 1))
     assert result.event == "error" and "you have paused the rating of 'pausing'" in result.text
     assert status(host, "pausing")["status"] == "paused"
     before, = rater.seen
     given = {vote["image_sha256"]: vote["vote"] for vote in votes(host, "pausing")}
-    assert sorted(given.values()) == [-1, 1]
+    assert sorted(given.values()) == [-1, 1, 1]
 
     with Rater(host, brightest) as rater:
         result = host.run(graph(host, "pausing", 1))
     assert result.event == "success", result.text
     again, = rater.seen
-    assert sorted(again["votes"].values()) == [-1, 1], "what was voted before is shown"
+    assert sorted(again["votes"].values()) == [-1, 1, 1], "what was voted before is shown"
     assert {sheet["prompt"] for sheet in again["sheets"]} == {sheet["prompt"] for sheet in before["sheets"]}
     assert len(votes(host, "pausing")) == 4, "the same votes again are not written again"
+    assert len(read_file(votes_file(host, "pausing"), 9, votes="pairs").rows) == 2, "a sheet may be judged in two sittings"
     assert points(host, "pausing")[0]["pairs"] == 2
 
 

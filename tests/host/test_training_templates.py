@@ -6,7 +6,7 @@ import math
 
 import pytest
 import safetensors.torch
-from posttrain.tests.host.rater import Rater, brightest
+from posttrain.tools.rater import Rater, brightest
 from posttrain.tools.training import WORKFLOWS, every, load_workflow
 
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,

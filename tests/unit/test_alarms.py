@@ -65,7 +65,7 @@ def test_any_batch_of_pictures_has_numbers(shape):
     assert set(stats) == set(NAMES[:4] if shape[0] == 1 else NAMES) and all(map(math.isfinite, stats.values()))
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 3), (0, 8, 8, 3), (2, 8, 8, 5)])
+@pytest.mark.parametrize("shape", [(8, 8, 3), (0, 8, 8, 3), (2, 8, 8, 5), (2, 0, 8, 3)])
 def test_what_is_no_batch_of_pictures_has_none(shape):
     assert picture_stats(torch.zeros(shape)) == {}
 

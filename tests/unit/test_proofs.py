@@ -12,6 +12,7 @@ sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so t
 from benchmarks.proofs import prove, report
 from benchmarks.proofs.claim import beats_teacher, gains, keeps, reaches, rises, stays
 from benchmarks.proofs.claims import PROOFS
+from benchmarks.proofs.person import Person
 from tools.evaluate import Evaluation, Few, Group, workflow
 from tools.graphs import images_seen
 from tools.training import every
@@ -167,3 +168,16 @@ def test_a_recipe_is_the_same_for_all_seeds_and_another_for_other_settings():
     proof = PROOFS["nft"]
     assert len({PROOFS[name].recipe() for name in PROOFS}) == len(PROOFS)
     assert dataclasses.replace(proof, changes=proof.changes | {"PTSampling.steps": 9}).recipe() != proof.recipe()
+
+
+def test_the_simulated_person_prefers_what_the_verifier_prefers():
+    from posttrain.toy.world import caption, render, split
+    specs = split(held_out=False)
+    wanted, other = specs[0], next(spec for spec in specs if spec["objects"] != specs[0]["objects"])
+    right, wrong = (render([spec], seed=1)[0] for spec in (wanted, other))
+    person, sheet = Person(0), {"prompt": caption(wanted)}
+    assert person({7: wrong, 4: right}, sheet) == {4: 1, 7: -1}
+    chosen = [person({1: right, 2: right, 3: wrong, 4: wrong}, sheet) for _ in range(40)]
+    assert {tuple(sorted(votes.items())) for votes in chosen} == {
+        ((best, 1), (worst, -1)) for best in (1, 2) for worst in (3, 4)}, "ties are broken at random"
+    assert person({1: right, 2: right}, sheet) == {}

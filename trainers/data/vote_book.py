@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 VOTES, IMAGES = "votes.jsonl", "images"
@@ -15,6 +16,7 @@ class VoteBook:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.file = self.folder / VOTES
+        self._torn = False  # whether the last line was cut short
         self._known = self._read()
 
     def vote_on(self, image: bytes, prompt: str) -> int:
@@ -30,24 +32,34 @@ class VoteBook:
         name = f"{IMAGES}/{digest[:16]}.png"
         (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
         if not (self.folder / name).exists():
-            (self.folder / name).write_bytes(image)
+            beside = (self.folder / name).with_suffix(".tmp")
+            beside.write_bytes(image)
+            beside.replace(self.folder / name)
         record = {"image": name, "prompt": prompt, "vote": vote, "image_sha256": digest, "time": round(time.time(), 3)}
         line = json.dumps(record | ({"pair_id": pair} if pair else {}), ensure_ascii=False)
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(("\n" if self._torn else "") + line + "\n")
+        self._torn = False
         self._known[digest, prompt] = vote
 
     def _read(self) -> dict[tuple[str, str], int]:
         known: dict[tuple[str, str], int] = {}
         if not self.file.is_file():
             return known
-        for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        self._torn = bool(text) and not text.endswith("\n")
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
                 known[record["image_sha256"], record["prompt"]] = int(record["vote"])
             except (ValueError, KeyError, TypeError):
                 continue  # a line that was cut short, or written by hand without a digest
         return known
+
+
+def together(images: Iterable[bytes]) -> str:
+    """A name for images that are seen side by side, whatever their order."""
+    return hashlib.sha256("".join(sorted(map(sha256, images))).encode()).hexdigest()[:16]
 
 
 def sha256(image: bytes) -> str:

@@ -21,7 +21,7 @@ def picture_stats(images: Tensor) -> dict[str, float]:
     grain, grids), variety (how far thumbnails lie from their mean, root mean square of the colour values; needs two
     pictures). Empty where there are no such pictures.
     """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not len(images):
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.numel():
         return {}
     chosen = torch.linspace(0, len(images) - 1, min(MOST, len(images))).round().long()
     with torch.no_grad():

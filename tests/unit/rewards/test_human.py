@@ -9,7 +9,7 @@ import torch
 from posttrain.rewards.base import Prompt, score
 from posttrain.rewards.human import BEST_AND_WORST, THUMBS, HumanReward, sheets_of
 from posttrain.trainers.data.files import read_file
-from posttrain.trainers.data.vote_book import VoteBook
+from posttrain.trainers.data.vote_book import VoteBook, together
 
 IMAGES = torch.rand(6, 8, 8, 3)
 PROMPTS = [Prompt("a cat")] * 3 + [Prompt("a dog")] * 3
@@ -113,10 +113,14 @@ def test_a_damaged_or_strange_line_costs_only_itself(tmp_path, png):
     book = VoteBook(tmp_path)
     book.add(png[0], "a cat", 1)
     with book.file.open("a") as file:
-        file.write('{"image": "b.png"\n[]\n{"image": "own.png", "prompt": "a cat", "vote": 1}\n')
-    book.add(png[1], "a cat", -1)
+        file.write('{"image": "b.png"\n[]\n{"image": "own.png", "prompt": "a cat", "vote": 1}\n{"image": "c.p')
+    VoteBook(tmp_path).add(png[1], "a cat", -1)
     again = VoteBook(tmp_path)
     assert (again.vote_on(png[0], "a cat"), again.vote_on(png[1], "a cat")) == (1, -1)
+
+
+def test_images_seen_together_have_one_name(png):
+    assert together(png[:3]) == together([png[2], png[0], png[1]]) != together(png[1:4])
 
 
 def test_every_line_says_when_and_on_which_image(tmp_path, png):
