@@ -55,22 +55,30 @@ async function choose(row) {
   const asked = question;
   const sheet = question.sheets[at];
   const votes = choice(sheet, row);
-  const before = { ...question.votes };
   Object.assign(question.votes, votes);
   complain("");
   draw();
   const goesOn = question.mode !== THUMBS && judged(sheet);
   if (goesOn) moving = setTimeout(() => { moving = 0; move(1); }, PAUSE_MS);
-  sending = sendVotes(asked.id, votes);
+  sending = sending.catch(() => null).then(() => sendVotes(asked.id, votes)); // in the order in which they were given
   try {
     await sending;
   } catch (error) {
-    clearTimeout(moving);
-    moving = 0;
-    asked.votes = before;
-    complain(error.message);
-    if (question === asked) draw();
+    await notSaved(asked, sheet, error.message);
   }
+}
+
+/** Back to the sheet, with the votes that the server has. */
+async function notSaved(asked, sheet, reason) {
+  clearTimeout(moving);
+  moving = 0;
+  sending = Promise.resolve();
+  const known = await fetchQuestions().catch(() => ({ questions: [] }));
+  asked.votes = known.questions.find((one) => one.id === asked.id)?.votes ?? asked.votes;
+  if (question !== asked) return;
+  at = asked.sheets.indexOf(sheet);
+  complain(reason);
+  draw();
 }
 
 function move(by) {
@@ -83,9 +91,10 @@ function move(by) {
 }
 
 async function end(how) {
-  await sending.catch(() => null);
+  const { id } = question; // when the last votes have arrived there may be another one
   try {
-    await endQuestion(question.id, how);
+    await sending;
+    await endQuestion(id, how);
   } catch (error) {
     complain(error.message);
   }

@@ -12,8 +12,8 @@ const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single
  *  the best and the worst its mean is always the same. */
 function mainOf(points) {
   const known = MAIN.filter((key) => points.some((point) => Number.isFinite(point[key])));
-  const moves = (key) => points.some((point) => Number.isFinite(point[key]) && point[key] !== points[0][key]);
-  return known.find(moves) ?? known[0] ?? MAIN[0];
+  const still = points.length > 1 && points.every((point) => point.reward_mean === points[0].reward_mean);
+  return still && known.includes("accuracy") ? "accuracy" : known[0] ?? MAIN[0];
 }
 
 /** The numbers that can be chosen for the second curve, the useful ones first. */

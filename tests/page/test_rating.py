@@ -160,6 +160,30 @@ def test_a_vote_that_cannot_be_saved_is_said_and_not_shown_as_given(page, host, 
     page.locator(f"{DIALOG} .pt-error").wait_for(state="hidden")
 
 
+def test_a_last_vote_that_was_not_saved_does_not_end_the_question(page, host, rate):
+    rate("late", 1, "thumbs")
+    page.keyboard.press("Enter")
+    wait_where(page, "Prompt 2 of 2")
+    page.evaluate("""() => {  // the answer comes when Done is pressed already
+        window.fetchApi = app.api.fetchApi;
+        app.api.fetchApi = async (route, options) => {
+            if (!route.endsWith('/votes')) return window.fetchApi.call(app.api, route, options);
+            await new Promise((done) => setTimeout(done, 1000));
+            return new Response('{"error": "the disk is full"}', { status: 500 });
+        };
+    }""")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator(f"{DIALOG} .pt-error", has_text="the disk is full").wait_for()
+    assert page.locator(DIALOG).is_visible() and where(page).startswith("Prompt 2 of 2")
+    page.evaluate("() => { app.api.fetchApi = window.fetchApi }")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator(DIALOG).wait_for(state="hidden")
+    wait_status(page, "Finished")
+    assert votes(host, "late") == [1]
+
+
 def test_rating_speaks_chinese(page, host, rate, tmp_path):
     page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
     try:
