@@ -6,7 +6,7 @@ not be scored" and is never replaced by 0: a zero would silently poison the stat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -91,6 +91,12 @@ class Scores:
     stats: dict[str, float]
     normalised: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, float] | None = None
+
+    def part(self, rows: slice) -> Scores:
+        """The scores of some images; what rewards counted stays that of all."""
+        return replace(self, values=self.values[rows], groups=self.groups[rows], stats=summary(self.values[rows]) | self.counts,
+                       **{name: {key: value[rows] for key, value in getattr(self, name).items()}
+                          for name in ("members", "normalised")})
 
     @property
     def counts(self) -> dict[str, float]:

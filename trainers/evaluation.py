@@ -10,7 +10,7 @@ import torch
 from ..rewards.base import Scores, score
 from .policy.value import Policy
 from .prompts import PromptSet
-from .rollout import rollout
+from .rollout import Rollout, rollout
 from .sampling import Sampling
 
 
@@ -39,14 +39,21 @@ def _mean(values: torch.Tensor) -> str:
 
 def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, compare: bool = True,
              progress: Callable | None = None) -> Evaluation:
-    """Scores ``images_per_prompt`` images of every prompt, sampled without random steps; compare: the base model too."""
+    """Scores ``images_per_prompt`` images of every prompt, sampled without random steps; compare: the base model too.
+
+    Both are scored at once, so that a reward that compares images, or a person, sees them side by side and mixed.
+    """
     quiet = replace(sampling, transition="deterministic", prompts_per_iteration=len(prompts))
 
-    def half(weights: str, part: int):
+    def half(weights: str, part: int) -> Rollout:
         def report(done, total, x0):
             progress(part * total + done, total * (1 + compare), x0)
-        made = rollout(policy, prompts, vae, quiet, 0, weights=weights, progress=report if progress else None)
-        return score(reward, made.images, made.prompts_of_samples(), made.index), made.images
+        return rollout(policy, prompts, vae, quiet, 0, weights=weights, progress=report if progress else None)
 
-    scores, images = half("trained", 0)
-    return Evaluation(scores, images, *(half("reference", 1) if compare else ()))
+    halves = [half(weights, part) for part, weights in enumerate(("trained", "reference")[:1 + compare])]
+    scores = score(reward, torch.cat([made.images for made in halves]),
+                   [prompt for made in halves for prompt in made.prompts_of_samples()],
+                   torch.cat([made.index for made in halves]))
+    count = len(halves[0].images)
+    found = [(scores.part(slice(i * count, (i + 1) * count)), made.images) for i, made in enumerate(halves)]
+    return Evaluation(*found[0], *(found[1] if compare else ()))

@@ -82,6 +82,7 @@ async function notSaved(asked, sheet, reason) {
 }
 
 function move(by) {
+  if (moving) return; // it goes on by itself
   if (by > 0 && at === question.sheets.length - 1) {
     end("done");
     return;
@@ -118,7 +119,7 @@ function onKey(event) {
   if (event.key === "Enter" && event.target.matches(".pt-button")) return;
   const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
   if (digit) choose(question.sheets[at].rows[digit - 1]);
-  else if (KEYS[event.key] && !moving) KEYS[event.key]();
+  else if (KEYS[event.key]) KEYS[event.key]();
   else return;
   event.preventDefault();
 }

@@ -7,6 +7,8 @@ import sys
 
 from posttrain.tools.evaluate import evaluate, node, picture
 from posttrain.tools.host import ROOT, Host
+from posttrain.tools.rater import Rater, brightest
+from posttrain.tools.training import with_defaults
 
 FLOW = "flow (tiny SD3)"
 
@@ -59,3 +61,34 @@ def test_host_reports_a_server_that_cannot_start(tmp_path):
 
     with pytest.raises(HostError, match="unrecognized arguments: --no-such-option"):
         Host(tmp_path, "--no-such-option")
+
+
+def policy_on_two_prompts(reward: dict) -> dict:
+    """Evaluate Policy with an untrained policy, 2 prompts, 3 images of each."""
+    return {
+        "1": node("PTDemoWorld", which_model=FLOW, score="strict (all or nothing)"),
+        "2": node("PTPromptList", text="a red ball\ntwo blue balls"),
+        "3": node("PTEncodePrompts", prompts=["2", 0], clip=["1", 1]),
+        "4": node("PTCreatePolicy", model=["1", 0]),
+        "5": node("PTSampling", width=24, height=24, steps=3, images_per_prompt=3),
+        "6": reward,
+        "7": node("PTEvaluate", policy=["4", 0], prompts=["3", 0], vae=["1", 2], reward=["6", 0], sampling=["5", 0], compare=True)}
+
+
+def test_evaluate_policy_compares_the_same_noise(host):
+    reward = node("PTRewardJPEG", aim="small files (compressibility)", unit="kB", quality=95)
+    result = host.run(with_defaults(policy_on_two_prompts(reward), host.object_info()))
+    assert result.event == "success", result.text
+    text, = result.outputs["7"]["text"]
+    assert "on 6 images" in text and text.endswith("gain 0.000 ± 0.000")
+
+
+def test_evaluate_policy_shows_a_person_both_at_once(host):
+    """Before and after of a prompt on one sheet, so that nobody knows which is which and scores can be compared."""
+    reward = node("PTRewardHuman", mode="best and worst", votes_name="evaluated", wait_minutes=0.0)
+    with Rater(host, brightest) as rater:
+        result = host.run(with_defaults(policy_on_two_prompts(reward), host.object_info()))
+    assert result.event == "success", result.text
+    question, = rater.seen
+    assert [sorted(sheet["rows"]) for sheet in question["sheets"]] == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
+    assert "on 6 images, before training" in result.outputs["7"]["text"][0]
