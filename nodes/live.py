@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import threading
 from collections import deque
+from functools import partial
+
+from .page_server import add_routes, answering, page_server
 
 MESSAGES = 20  # sentences kept for a page that is opened later
 
@@ -28,12 +30,6 @@ def emit(kind: str, run: str, node: str | None, **data) -> None:
     server = page_server()
     if server is not None:
         server.send_sync(f"posttrain.{kind}", event)
-
-
-def page_server():
-    """ComfyUI's server, or None where there is none (unit tests, headless use)."""
-    # a server that runs is imported already; importing it here would start half of ComfyUI in a headless process
-    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def live_state(run: str) -> dict:
@@ -77,18 +73,8 @@ def register_routes(routes) -> None:
     from . import run_reader
 
     def answer(read):
-        async def handler(request):
-            try:
-                # folders may be large or on a slow drive: never in the event loop
-                found = await asyncio.to_thread(read, request)
-            except ValueError as error:
-                return web.json_response({"error": str(error)}, status=400)
-            except LookupError as error:
-                return web.json_response({"error": str(error.args[0])}, status=404)
-            except OSError as error:
-                return web.json_response({"error": f"the run's folder cannot be read ({error})"}, status=500)
-            return found if isinstance(found, web.StreamResponse) else web.json_response(found)
-        return handler
+        # folders may be large or on a slow drive: never in the event loop
+        return answering(partial(asyncio.to_thread, read), "the run's folder cannot be read")
 
     def one_run(request):
         return run_reader.read_run(request.match_info["run"], request.query.get("since", "0"), live_state)
@@ -102,11 +88,4 @@ def register_routes(routes) -> None:
     routes.get("/posttrain/runs/{run}/samples/{file}")(answer(sample))
 
 
-def register() -> None:
-    """Called once at import. Without a server there is nothing to register."""
-    server = page_server()
-    if server is not None:
-        register_routes(server.routes)
-
-
-register()
+add_routes(register_routes)

@@ -52,10 +52,10 @@ def samples_input() -> tuple:
                     "tooltip": "Iterations between saved sample grids. 0: none."})
 
 
-def name_is_valid(run_name) -> bool | str:
-    """For VALIDATE_INPUTS; None where the name comes by wire and is not known yet."""
+def name_is_valid(name, field: str = "run_name") -> bool | str:
+    """For VALIDATE_INPUTS of the input ``field``; None where the name comes by wire and is not known yet."""
     try:
-        return run_name is None or bool(check_name(run_name))
+        return name is None or bool(check_name(name, field))
     except ValueError as error:
         return str(error)
 

@@ -9,7 +9,6 @@ Event "posttrain.rating" {id, open} whenever a question comes or goes. A script 
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 import time
 import uuid
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from ..rewards.base import RewardUnavailable
 from ..rewards.human import BEST_AND_WORST, Sheet
 from ..trainers.data.vote_book import VoteBook, together
-from .live import page_server
+from .page_server import add_routes, answering, page_server
 
 DONE, PAUSE = "done", "pause"
 TICK = 0.1  # seconds between two looks at Cancel
@@ -44,10 +43,13 @@ class Question:
 
     def __post_init__(self):
         self._lock = threading.Lock()
-        self._sheet_of = {row: number for number, sheet in enumerate(self.sheets) for row in sheet.rows}
+        self._sheet_of = {row: sheet for sheet in self.sheets for row in sheet.rows}
+        # the same for the same images, so that a sheet may be begun today and ended tomorrow
+        self._pair_of = {sheet: together(self.images[row] for row in sheet.rows) if self.mode == BEST_AND_WORST else ""
+                         for sheet in self.sheets}
         # a run that was paused or cancelled shows the same images again
-        for row, number in self._sheet_of.items():
-            if vote := self.book.vote_on(self.images[row], self.sheets[number].prompt):
+        for row, sheet in self._sheet_of.items():
+            if vote := self.book.vote_on(self.images[row], sheet.prompt):
                 self.votes[row] = vote
 
     def vote(self, votes: dict[int, int]) -> None:
@@ -63,10 +65,8 @@ class Question:
                     self._keep(row, vote)
 
     def _keep(self, row: int, vote: int) -> None:
-        sheet = self.sheets[self._sheet_of[row]]
-        # the same for the same images, so that a sheet may be begun today and ended tomorrow
-        pair = together(self.images[each] for each in sheet.rows) if self.mode == BEST_AND_WORST else ""
-        self.book.add(self.images[row], sheet.prompt, vote, pair)
+        sheet = self._sheet_of[row]
+        self.book.add(self.images[row], sheet.prompt, vote, self._pair_of[sheet])
         self.votes[row] = vote
 
     def end(self, how: str) -> None:
@@ -114,14 +114,6 @@ def _shown(question: Question):
         _tell(question, False)
 
 
-def png(image) -> bytes:
-    """[H, W, 3] in [0, 1] -> the bytes of a PNG file."""
-    from PIL import Image
-    buffer = io.BytesIO()
-    Image.fromarray(image.mul(255).round().clamp(0, 255).byte().cpu().numpy()).save(buffer, "PNG", compress_level=4)
-    return buffer.getvalue()
-
-
 def _tell(question: Question, is_open: bool) -> None:
     page_server().send_sync("posttrain.rating", {"id": question.id, "open": is_open})
 
@@ -131,20 +123,12 @@ def register_routes(routes) -> None:
     from aiohttp import web
 
     def answer(act):
-        async def handler(request):
-            try:
-                question = _open[request.match_info["id"]]
-            except KeyError:
-                return web.json_response({"error": "this question is not open any more"}, status=404)
-            try:
-                return await act(question, request)
-            except ValueError as error:
-                return web.json_response({"error": str(error)}, status=400)
-            except LookupError as error:
-                return web.json_response({"error": str(error.args[0])}, status=404)
-            except OSError as error:
-                return web.json_response({"error": f"the vote cannot be saved ({error})"}, status=500)
-        return handler
+        async def about(request):
+            question = _open.get(request.match_info["id"])
+            if question is None:
+                raise LookupError("this question is not open any more")
+            return await act(question, request)
+        return answering(about, "the vote cannot be saved")
 
     async def image(question, request):
         row = int(request.match_info["row"])
@@ -161,20 +145,19 @@ def register_routes(routes) -> None:
     async def votes(question, request):
         given = {int(row): vote for row, vote in (await field_of(request, "votes", dict)).items()}
         await asyncio.to_thread(question.vote, given)  # the disk may be slow: never in the event loop
-        return web.json_response(question.plain())
+        return question.plain()
 
     async def end(question, request):
         question.end(await field_of(request, "how", str))
-        return web.json_response({})
+        return {}
 
     async def all_open(_request):
-        return web.json_response({"questions": [question.plain() for question in list(_open.values())]})
+        return {"questions": [question.plain() for question in list(_open.values())]}
 
-    routes.get("/posttrain/ratings")(all_open)
+    routes.get("/posttrain/ratings")(answering(all_open, "the questions cannot be read"))
     routes.get("/posttrain/ratings/{id}/images/{row}")(answer(image))
     routes.post("/posttrain/ratings/{id}/votes")(answer(votes))
     routes.post("/posttrain/ratings/{id}/end")(answer(end))
 
 
-if page_server() is not None:
-    register_routes(page_server().routes)
+add_routes(register_routes)

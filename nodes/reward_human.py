@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..rewards.human import BEST_AND_WORST, MODES
-from .rating import Question, ask, png
+from .rating import Question, ask
 from .reward_node import RewardNode
 
 
@@ -29,8 +29,7 @@ class PTRewardHuman(RewardNode):
     @classmethod
     def VALIDATE_INPUTS(cls, votes_name=None):
         from .loop import name_is_valid
-        found = name_is_valid(votes_name)
-        return found if found is True else found.replace("run_name", "votes_name")
+        return name_is_valid(votes_name, "votes_name")
 
     def run(self, mode, votes_name, wait_minutes):
         from ..rewards.human import HumanReward
@@ -44,15 +43,16 @@ def votes_folder(name: str) -> Path:
     import folder_paths
 
     from ..trainers.run import check_name
-    return Path(folder_paths.get_output_directory()) / "posttrain_votes" / check_name(name)
+    return Path(folder_paths.get_output_directory()) / "posttrain_votes" / check_name(name, "votes_name")
 
 
 def ask_for_votes(images, sheets, *, title: str, mode: str, folder: Path, seconds: float) -> dict[int, int]:
     """images [B,H,W,3] of the sheets -> votes by row."""
     from comfy.model_management import throw_exception_if_processing_interrupted
 
+    from ..rewards.jpeg import png_bytes
     from ..trainers.data.vote_book import VoteBook
-    shown = {row: png(images[row]) for sheet in sheets for row in sheet.rows}
+    shown = {row: png_bytes(images[row], compress_level=4) for sheet in sheets for row in sheet.rows}
     return ask(Question(title, mode, sheets, shown, VoteBook(folder)), seconds, throw_exception_if_processing_interrupted)
 
 

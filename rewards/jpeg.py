@@ -51,6 +51,15 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
+def png_bytes(image: Tensor, compress_level: int = -1) -> bytes:
+    """A [H,W,3] float image as a PNG file. compress_level: 0 to 9, the higher the smaller and slower; -1: zlib's usual."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(image).numpy()).save(file, format="PNG", compress_level=compress_level)
+    return file.getvalue()
+
+
 def jpeg_bytes(image: Tensor, quality: int) -> int:
     """Length in bytes of a [H,W,3] uint8 image written as a JPEG file."""
     from PIL import Image

@@ -8,7 +8,6 @@ log-probabilities, the answer is sampled a few times and counted.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import logging
 import math
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from .base import RewardUnavailable
 from .holder import cancel_point
-from .jpeg import to_uint8
+from .jpeg import png_bytes
 from .vlm import Probabilities, Question
 
 LARGEST = 8 << 20  # bytes of an answer; more is not an answer
@@ -143,15 +142,11 @@ def request_body(model: str, question: Question, side: int) -> dict:
 
 def data_url(image: Tensor, side: int) -> str:
     """[1,H,W,3] -> a PNG data URL, made smaller so that its long side is at most `side`."""
-    from PIL import Image
-
     scale = side / max(image.shape[1:3])
     if scale < 1:
         size = [max(1, round(n * scale)) for n in image.shape[1:3]]
         image = F.interpolate(image.movedim(-1, 1).float(), size, mode="bicubic", antialias=True).movedim(1, -1)
-    file = io.BytesIO()
-    Image.fromarray(to_uint8(image)[0].numpy()).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image[0])).decode()
 
 
 def read_logprobs(top: Sequence[dict], answers: Sequence[str]) -> dict[str, float]:

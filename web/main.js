@@ -61,8 +61,7 @@ app.registerExtension({
       askTheSilent();
       if (!document.hidden) changed();
     }, TICK_MS);
-    await loadAll();
-    await loadQuestions();
+    await Promise.all([loadAll(), loadQuestions()]);
   },
 
   addCustomNodeDefs: translateDefinitions,

@@ -186,8 +186,9 @@ function drawCards(sheet, thumbs) {
     parts.cards.push(card(parts.cards.length));
     parts.grid.append(parts.cards.at(-1).root);
   }
-  parts.grid.style.setProperty("--columns", Math.ceil(Math.sqrt(sheet.rows.length)));
-  parts.grid.style.setProperty("--rows", Math.ceil(sheet.rows.length / Math.ceil(Math.sqrt(sheet.rows.length))));
+  const columns = Math.ceil(Math.sqrt(sheet.rows.length));
+  parts.grid.style.setProperty("--columns", columns);
+  parts.grid.style.setProperty("--rows", Math.ceil(sheet.rows.length / columns));
   const names = thumbs ? { 1: words("up"), "-1": words("down") } : { 1: words("best"), "-1": words("worst") };
   parts.cards.forEach(({ root, image, mark }, i) => {
     const row = sheet.rows[i];

@@ -69,9 +69,9 @@ class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
     (feedback without its scores); measured: a reward node that says on held-out images whether it was learned, where that is
     not the reward itself; wiring: what else is wired in another way; shuffled: rewards dealt out at random;
-    rated: a simulated person answers what the workflow asks; few_steps: the last LoRA is a student's, held against the LoRA
-    before it in so many steps; images: held-out ones, before and after each, more of them where a small gain is to be told
-    from none."""
+    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; images: held-out ones, before and
+    after each, more of them where a small gain is to be told from none. What the workflow asks a person, a simulated one
+    answers."""
 
     title: str
     goal: Goal
@@ -82,7 +82,6 @@ class Proof:
     measured: dict | None = None
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
-    rated: bool = False
     few_steps: int = 0
     images: int = 306
     workflow: str = "learn_to_follow_prompts_flow_grpo"

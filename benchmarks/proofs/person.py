@@ -17,15 +17,14 @@ class Person:
     def __init__(self, seed: int):
         import torch
         self._tensor, self._random = torch.from_numpy, random.Random(seed)
-        self._verifier = pack.module("toy.verifier")
-        self._specs = {prompt.text: prompt.spec for prompt in pack.module("toy.prompts").prompt_set(held_out=False).prompts}
+        self._verifier = pack.module("toy.verifier").ToyVerifier("mixed")
+        self._prompts = {prompt.text: prompt for prompt in pack.module("toy.prompts").prompt_set(held_out=False).prompts}
 
     def __call__(self, images: dict[int, np.ndarray], sheet: dict) -> dict[int, int]:
         rows = list(images)
         self._random.shuffle(rows)
         pixels = self._tensor(np.stack([images[row] for row in rows])).float()
-        found = self._verifier.find_balls(pixels)
-        scores = [sum(self._verifier.judge(balls, self._specs[sheet["prompt"]])) / 2 for balls in found]
+        scores = self._verifier(pixels, [self._prompts[sheet["prompt"]]] * len(rows)).tolist()
         if max(scores) == min(scores):
             return {}
         return {rows[int(np.argmax(scores))]: 1, rows[int(np.argmin(scores))]: -1}

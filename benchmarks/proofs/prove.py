@@ -16,7 +16,7 @@ from tools.evaluate import Evaluation, Few, evaluate, picture
 from tools.graphs import images_seen, made_once
 from tools.host import Host
 from tools.rater import Rater
-from tools.training import Progress, clock, train
+from tools.training import Progress, clock, every, train
 
 from .claims import PROOFS
 from .distance import distance
@@ -99,7 +99,7 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
     base = Path(os.environ["POSTTRAIN_CACHE"]) / "prove" / label
     graph = proof.graph(label, seed, changes)
     with Host(base, packs=[CONTROL_PACK]) as host:
-        with Rater(host, Person(seed)) if proof.rated else nullcontext():
+        with Rater(host, Person(seed)) if every(graph, "PTRewardHuman", "mode") else nullcontext():
             training = train(host, graph, Progress(every=60, label=label))
         few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
         found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few)

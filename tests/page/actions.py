@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,28 @@ def one_node_graph(run: str, iterations: int) -> dict:
         "advantage_rule": "group mean, global std", "run_name": run, "iterations": iterations,
         "when_run_exists": "start over", "save_every": 1000, "samples_every": 1}}
     return graph
+
+
+def stop_all(host, seconds: float = 60) -> None:
+    """Ends what runs and what waits in the queue."""
+    host.cancel()
+    host.post("/queue", {"clear": True})
+    deadline = time.monotonic() + seconds
+    while host.get("/queue").json()["queue_running"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+@contextmanager
+def in_chinese(page):
+    """The page, loaded anew in Chinese."""
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
+    try:
+        page.reload()
+        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
+        page.wait_for_timeout(1500)
+        yield
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
 
 
 def open_graph(page, graph: dict, name: str = "test") -> None:

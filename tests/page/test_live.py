@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, iterations_known, keep_screenshot,
-                                          one_node_graph, open_graph, queue, small_graph, status, training_only,
+from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, in_chinese, iterations_known, keep_screenshot,
+                                          one_node_graph, open_graph, queue, small_graph, status, stop_all, training_only,
                                           wait_iterations, wait_status, wait_until)
 
 # a toast is gone again within seconds, so its words are kept
@@ -31,11 +30,7 @@ def train(page, host):
         open_graph(page, training_only(small_graph(run, iterations, changes)))
         queue(page)
     yield start
-    host.cancel()
-    host.post("/queue", {"clear": True})
-    deadline = time.monotonic() + 60
-    while host.get("/queue").json()["queue_running"] and time.monotonic() < deadline:
-        time.sleep(0.2)
+    stop_all(host)
 
 
 def test_curve_moves_and_finishes(page, train, tmp_path):
@@ -207,18 +202,12 @@ def test_vue_nodes_show_it_too(page, train, tmp_path):
 
 
 def test_chinese(page, train, tmp_path):
-    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
-    try:
-        page.reload()
-        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
-        page.wait_for_timeout(1500)
+    with in_chinese(page):
         train("chinese", 3)
         assert wait_status(page, "已完成") == "已完成：3 次迭代"
         names = page.evaluate("app.graph._nodes.map((node) => node.title)")
         assert "循环结束" in names
         keep_screenshot(page, "chinese", tmp_path)
-    finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
 
 
 def test_a_gamed_reward_is_told_on_the_node_and_in_the_side_bar(page, train, tmp_path):
@@ -232,17 +221,11 @@ def test_a_gamed_reward_is_told_on_the_node_and_in_the_side_bar(page, train, tmp
     toasts = page.evaluate("[...new Set(window.toasts)].filter((text) => text.includes('If you did not ask for that'))")
     assert len(toasts) == 1 and len(page.evaluate(MESSAGES, [EXTENSION, "gamed"])) > 1, "all are kept, one pops up"
     keep_screenshot(page, "alarm", tmp_path)
-    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
-    try:
-        page.reload()
-        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
-        page.wait_for_timeout(1500)
+    with in_chinese(page):
         page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
         page.locator(".pt-run-button", has_text="gamed").click()
         page.locator(".pt-sidebar .pt-messages .pt-warning", has_text="画面色彩明显变浓（画面：色彩丰富度：").wait_for()
         keep_screenshot(page, "alarm_chinese", tmp_path)
-    finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
     assert faults(page) == []
 
 

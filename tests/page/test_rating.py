@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
-from posttrain.tests.page.actions import (faults, keep_screenshot, open_graph, queue, small_graph, training_only,
-                                          wait_status)
+from posttrain.tests.page.actions import (faults, in_chinese, keep_screenshot, open_graph, queue, small_graph, stop_all,
+                                          training_only, wait_status)
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 
@@ -26,11 +25,7 @@ def rate(page, host):
         queue(page)
         page.locator(DIALOG).wait_for(timeout=60_000)
     yield start
-    host.cancel()
-    host.post("/queue", {"clear": True})
-    deadline = time.monotonic() + 60
-    while host.get("/queue").json()["queue_running"] and time.monotonic() < deadline:
-        time.sleep(0.2)
+    stop_all(host)
 
 
 def human(name: str, mode: str) -> dict:
@@ -185,13 +180,7 @@ def test_a_last_vote_that_was_not_saved_does_not_end_the_question(page, host, ra
 
 
 def test_rating_speaks_chinese(page, host, rate, tmp_path):
-    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
-    try:
-        page.reload()
-        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
-        page.wait_for_timeout(1500)
+    with in_chinese(page):
         rate("chinese", 1)
         assert hint(page) == "哪一张最好？"
         keep_screenshot(page, "rating_chinese", tmp_path)
-    finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")

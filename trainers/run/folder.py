@@ -47,18 +47,19 @@ class SettingsChanged(ValueError):
             "or give another run_name, or set the settings back.")
 
 
-def check_name(name: str) -> str:
-    """The name, where it can be a folder's on every system; else ValueError with what is wrong and what to do."""
+def check_name(name: str, field: str = "run_name") -> str:
+    """The name, where it can be a folder's on every system; else ValueError with what is wrong and what to do.
+    field: the input that it was given to."""
     advice = "use letters, digits, spaces, '-' and '_'"
     if not name or not name.strip():
-        raise ValueError(f"run_name: it is empty; give the run a name, {advice}")
+        raise ValueError(f"{field}: it is empty; give the run a name, {advice}")
     if FORBIDDEN.search(name) or name.strip(". ") != name:
-        raise ValueError(f"run_name: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
+        raise ValueError(f"{field}: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
                          f"at the ends); {advice}")
     if RESERVED.fullmatch(name):
-        raise ValueError(f"run_name: Windows keeps the name '{name}' for itself; choose another")
+        raise ValueError(f"{field}: Windows keeps the name '{name}' for itself; choose another")
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
-        raise ValueError(f"run_name: {len(name)} characters are too many; use {LONGEST_NAME} at most")
+        raise ValueError(f"{field}: {len(name)} characters are too many; use {LONGEST_NAME} at most")
     return name
 
 

@@ -76,8 +76,8 @@ def test_unknown_mode():
 
 @pytest.fixture
 def png():
-    from posttrain.nodes.rating import png
-    return [png(image) for image in IMAGES]
+    from posttrain.rewards.jpeg import png_bytes
+    return [png_bytes(image) for image in IMAGES]
 
 
 def test_png_is_the_image(png):
