@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from posttrain.trainers.run import Plan, Session
+from posttrain.trainers.run import RunPlan, Session
 from posttrain.trainers.run.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ class Heard(list):
 
 def train(root, iterations, *, stop_at=None, heard=None, settings=None, name="cats", error=RuntimeError, **plan):
     """Trains and returns the session; at ``stop_at`` iterations ``error`` is raised, as a failing node would."""
-    session = Session(root, Plan(name, iterations, **{"save_every": 4} | plan), Counter(), settings or {"a": 1},
+    session = Session(root, RunPlan(name, iterations, **{"save_every": 4} | plan), Counter(), settings or {"a": 1},
                       heard if heard is not None else Heard(), cancelled=(KeyboardInterrupt,),
                       paused=(ConnectionError,))
     with session:
@@ -64,7 +64,7 @@ def child(tmp_path, code, **extra):
         from pathlib import Path
         pack = types.ModuleType("posttrain"); pack.__path__ = [{str(ROOT)!r}]; sys.modules["posttrain"] = pack
         import torch
-        from posttrain.trainers.run import Run, Session, Plan
+        from posttrain.trainers.run import Run, Session, RunPlan
         root = Path({str(tmp_path)!r})
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)],

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from posttrain.rewards.base import Scores
-from posttrain.trainers.advantages import GROUP_RULES, RULES, advantages
+from posttrain.rewards.base.reward import Scores
+from posttrain.trainers.feedback.advantages import GROUP_RULES, RULES, advantages
 
 F64 = torch.float64
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from posttrain.tests.unit.run_helpers import ROOT, Counter, Heard
-from posttrain.trainers.run import CONTINUE_CHANGED, Plan, Session
+from posttrain.trainers.run import CONTINUE_CHANGED, RunPlan, Session
 from posttrain.trainers.run.alarms import LOOKS, Alarms
 from posttrain.trainers.run.pictures import picture_stats
 
@@ -131,7 +131,7 @@ def test_a_resumed_run_knows_its_first_iterations_and_does_not_repeat_itself(cut
 def brighter(root, iterations, settings, **plan) -> list[dict]:
     """Trains on pictures that grow brighter by 0.04 each iteration; -> the warnings."""
     heard = Heard()
-    with Session(root, Plan("cats", iterations, **plan), Counter(), settings, heard) as session:
+    with Session(root, RunPlan("cats", iterations, **plan), Counter(), settings, heard) as session:
         while not session.done:
             noise = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(session.iteration))
             session.advance(session.policy.stepped(), 0.2 * noise + 0.04 * session.iteration)

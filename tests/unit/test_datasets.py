@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from PIL import Image
-
 from posttrain.trainers.data.files import read_file
 from posttrain.trainers.data.folders import fingerprint, read_folder
 from posttrain.trainers.data.images import Frame, pixels

@@ -6,8 +6,8 @@ import re
 
 import pytest
 from posttrain.nodes import NODE_CLASS_MAPPINGS
-from posttrain.tools.make_docs import DOCS, internal, refreshed
 from posttrain.tools.host import ROOT
+from posttrain.tools.make_docs import DOCS, internal, refreshed
 
 NODES = {node_id: node for node_id, node in NODE_CLASS_MAPPINGS.items() if not internal(node)}
 CHINESE = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@ import json
 import os
 
 import pytest
-from posttrain.nodes import live, run_reader
-from posttrain.nodes.run_reader import list_runs, read_run, run_folder, sample_path, thin
+from posttrain.nodes.page import live, run_reader
+from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path, thin
 
 
 def nothing(run: str) -> dict:

@@ -6,9 +6,9 @@ import sys
 import types
 
 import pytest
-from posttrain.nodes.loop_body import Body, find_body, fresh, has_end
-from posttrain.nodes.loop_runner import new_executor
-from posttrain.nodes.run_settings import plain, settings_of
+from posttrain.nodes.loop.body import Body, find_body, fresh, has_end
+from posttrain.nodes.loop.runner import new_executor
+from posttrain.nodes.loop.settings import plain, settings_of
 
 
 def node(class_type, /, **inputs):

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from posttrain.trainers.paths import EPS, FLOW, PATHS, V, expand, path_named
+from posttrain.trainers.noise.paths import EPS, FLOW, PATHS, V, expand, path_named
 
 SIGMA = torch.tensor([0.02, 0.3, 0.7, 0.999], dtype=torch.float64)
 

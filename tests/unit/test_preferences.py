@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from posttrain.trainers.preferences import LABEL_RULES, PAIR_RULES, labels, preferences
+from posttrain.trainers.feedback.labels import LABEL_RULES, labels
+from posttrain.trainers.feedback.pairs import PAIR_RULES, preferences
 
 F64 = torch.float64
 

@@ -93,8 +93,9 @@ def test_the_share_of_the_gain_that_is_kept():
 def test_the_distance_is_that_of_the_predictions():
     samplers = pytest.importorskip("comfy.samplers", reason="needs COMFYUI_DIR")
     import torch
-    from benchmarks.proofs.control_pack import PredictionDistance
     from posttrain.toy.models import load_clip, load_model
+
+    from benchmarks.proofs.control_pack import PredictionDistance
 
     before, clip = load_model("flow"), load_clip()
     after = before.clone()

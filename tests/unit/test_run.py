@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from posttrain.tests.unit.run_helpers import ROOT, Counter, Heard, files, train
-from posttrain.trainers.run import Plan, Run, RunInUse, Session, SettingsChanged, TrainingStopped
+from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped
 from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
 
@@ -31,7 +31,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 def test_resumed_tensors_can_be_trained(tmp_path):
     train(tmp_path, 2)
     with torch.inference_mode():  # as in a node
-        session = Session(tmp_path, Plan("cats", 2), Counter(), {"a": 1}, Heard())
+        session = Session(tmp_path, RunPlan("cats", 2), Counter(), {"a": 1}, Heard())
         with session:
             pass
     assert not session.policy.value.is_inference()
@@ -164,7 +164,7 @@ def test_damaged_line_in_the_middle_costs_only_itself(tmp_path):
 
 
 def test_three_skipped_updates_stop_with_the_state_saved(tmp_path):
-    session = Session(tmp_path, Plan("cats", 50), Counter(), {}, Heard())
+    session = Session(tmp_path, RunPlan("cats", 50), Counter(), {}, Heard())
     with pytest.raises(TrainingStopped, match="3 updates in a row"), session:
         for in_a_row in (0, 1, 2, 0, 1, 2, 3, 4):
             session.advance(session.policy.stepped(skipped_updates_in_a_row=in_a_row))
@@ -173,14 +173,14 @@ def test_three_skipped_updates_stop_with_the_state_saved(tmp_path):
 
 def test_what_is_not_a_policy_is_refused(tmp_path):
     with pytest.raises(TypeError, match="policy: .* a dict"):
-        Session(tmp_path, Plan("cats", 1), {}, {}, Heard())
+        Session(tmp_path, RunPlan("cats", 1), {}, {}, Heard())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_loop_inside_a_loop_leaves_no_folder(tmp_path):
-    outer = Session(tmp_path, Plan("outer", 1), Counter(), {}, Heard())
+    outer = Session(tmp_path, RunPlan("outer", 1), Counter(), {}, Heard())
     with outer:
-        inner = Session(tmp_path, Plan("inner", 5), outer.policy, {}, Heard())
+        inner = Session(tmp_path, RunPlan("inner", 5), outer.policy, {}, Heard())
         with inner:
             while not inner.done:
                 inner.advance(inner.policy.stepped())
@@ -191,7 +191,7 @@ def test_loop_inside_a_loop_leaves_no_folder(tmp_path):
 
 def test_time_left_is_that_of_the_recent_iterations(tmp_path):
     heard = Heard()
-    session = Session(tmp_path, Plan("cats", 30), Counter(), {}, heard)
+    session = Session(tmp_path, RunPlan("cats", 30), Counter(), {}, heard)
     with session:
         for _ in range(24):
             time.sleep(0.05 if session.iteration < 3 else 0.005)
@@ -213,7 +213,7 @@ def test_state_comes_back_bit_for_bit(tmp_path):
 
 def test_samples_that_cannot_be_drawn_do_not_stop_the_training(tmp_path):
     heard = Heard()
-    session = Session(tmp_path, Plan("cats", 2, samples_every=1), Counter(), {}, heard)
+    session = Session(tmp_path, RunPlan("cats", 2, samples_every=1), Counter(), {}, heard)
     with session:
         session.advance(session.policy, torch.zeros(3, 3))
         session.advance(session.policy, torch.rand(3, 8, 8, 3))
@@ -231,7 +231,7 @@ def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
     """The state is saved, queueing again does nothing, and changed settings go on."""
     def go(**plan):
         heard = Heard()
-        with Session(tmp_path, Plan("goal", 9, **plan), Counter(), {"stop_at": len(plan)}, heard) as session:
+        with Session(tmp_path, RunPlan("goal", 9, **plan), Counter(), {"stop_at": len(plan)}, heard) as session:
             while not session.done:
                 session.advance(session.policy.stepped(early_stopped=int(session.iteration + 1 == 4)))
         return session, heard

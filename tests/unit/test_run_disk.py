@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import torch
 from posttrain.tests.unit.run_helpers import Counter, Heard, child, files, train
-from posttrain.trainers.run import Plan, Run, RunInUse, Session
+from posttrain.trainers.run import Run, RunInUse, RunPlan, Session
 from posttrain.trainers.run.checkpoints import SaveFailed, list_checkpoints, save_checkpoint
 from posttrain.trainers.run.metrics import read_metrics
 
@@ -29,7 +29,7 @@ def test_other_process_holds_the_run_until_it_dies(tmp_path):
 def test_killed_process_resumes_exactly(tmp_path):
     other = child(tmp_path, f"""
         from posttrain.tests.unit.run_helpers import Counter
-        with Session(root, Plan("cats", 10**6, save_every=4), Counter(), {{"a": 1}}, lambda *a, **k: None) as s:
+        with Session(root, RunPlan("cats", 10**6, save_every=4), Counter(), {{"a": 1}}, lambda *a, **k: None) as s:
             while True:
                 s.advance(s.policy.stepped()); print(s.iteration, flush=True); time.sleep(0.002)
     """)
@@ -89,7 +89,7 @@ def test_full_disk_costs_a_warning_and_no_state(tmp_path):
         class Big(Counter):
             def state(self): return {"value": self.value, "ballast": torch.zeros(10000)}, {"metrics": {}}
             def stepped(self): return Big(3.7 * self.value * (1 - self.value))
-        session = Session(root, Plan("cats", 12, save_every=4), Big(), {}, heard)
+        session = Session(root, RunPlan("cats", 12, save_every=4), Big(), {}, heard)
         try:
             with session:
                 while not session.done:
@@ -102,7 +102,7 @@ def test_full_disk_costs_a_warning_and_no_state(tmp_path):
         print(sorted(p.name for p in (root / "cats" / "checkpoints").iterdir()))
         limit(resource.RLIM_INFINITY)
         heard.clear()
-        with Session(root, Plan("cats", 12), Big(), {}, heard) as again: pass
+        with Session(root, RunPlan("cats", 12), Big(), {}, heard) as again: pass
         print(heard.of("start")[0]["iteration"], torch.equal(again.policy.value, session.policy.value), files(root))
     """)
     lines = out.splitlines()
@@ -130,7 +130,7 @@ def small_disk(tmp_path):
 
 def test_really_full_disk(small_disk):
     heard = Heard()
-    session = Session(small_disk, Plan("cats", 9, save_every=2), Counter(), {"a": 1}, heard)
+    session = Session(small_disk, RunPlan("cats", 9, save_every=2), Counter(), {"a": 1}, heard)
     with pytest.raises(SaveFailed, match="the disk is full; free some space"), session:
         while not session.done:
             session.advance(session.policy.stepped())

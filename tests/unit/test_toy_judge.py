@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("comfy.sd", reason="needs COMFYUI_DIR")
 
-from posttrain.rewards.base import Prompt  # noqa: E402
-from posttrain.rewards.checkpoints import load_weights  # noqa: E402
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.learned.checkpoints import load_weights
 from posttrain.toy import judge, models, pretrain, pretrain_judge, world  # noqa: E402
 
 TINY = replace(pretrain.JUDGE, steps=2, batch=4, pictures=40)

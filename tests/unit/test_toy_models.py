@@ -83,7 +83,7 @@ def test_stock_sampler_follows_the_prompt_better_than_another_prompt(model, clip
     latent = {"samples": torch.zeros(24, 3, world.SIZE, world.SIZE)}
     out = stock.KSampler().sample(model, 5, 12, guidance, "euler", "simple", positive, negative, latent)[0]
     images = stock.VAEDecode().decode(models.load_vae(), out)[0]
-    from posttrain.rewards.base import Prompt
+    from posttrain.rewards.base.reward import Prompt
     from posttrain.toy.verifier import ToyVerifier
 
     right, wrong = (ToyVerifier("dense")(images, [Prompt("", s)] * 24).mean() for s in (asked, other))
@@ -122,7 +122,7 @@ def test_missing_weights_say_what_to_do(tmp_path):
 
 
 def test_demo_world_node_gives_everything():
-    from posttrain.nodes.toy import MODELS, SCORES, PTDemoWorld
+    from posttrain.nodes.demo import MODELS, SCORES, PTDemoWorld
 
     model, clip, vae, train, held_out, reward = PTDemoWorld().load(next(iter(MODELS)), next(iter(SCORES)))
     assert reward.kind == "mixed" and len(train) == 78 and len(held_out) == 18

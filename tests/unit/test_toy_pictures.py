@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from posttrain.rewards.base import Prompt
+from posttrain.rewards.base.reward import Prompt
 from posttrain.toy.pictures import LAYOUTS, write_pictures
 from posttrain.toy.verifier import ToyVerifier
 from posttrain.toy.world import HELD_OUT, caption, split

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from posttrain.rewards.base import Prompt, score
+from posttrain.rewards.base.reward import Prompt, score
 from posttrain.toy import world
 from posttrain.toy.verifier import KINDS, ToyVerifier, find_balls
 

@@ -4,10 +4,18 @@ import math
 
 import pytest
 import torch
-
-from posttrain.trainers.paths import EPS, FLOW, PATHS, V, expand
-from posttrain.trainers.transitions import (
-    TRANSITIONS, Gaussian, dance_sde, ddim, deterministic, flow_cps, flow_sde, gaussian_kl, log_prob, sample,
+from posttrain.trainers.noise.paths import EPS, FLOW, PATHS, V, expand
+from posttrain.trainers.noise.transitions import (
+    TRANSITIONS,
+    Gaussian,
+    dance_sde,
+    ddim,
+    deterministic,
+    flow_cps,
+    flow_sde,
+    gaussian_kl,
+    log_prob,
+    sample,
     transition_named,
 )
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from PIL import Image
-
 from posttrain.trainers.data.files import read_file
 from posttrain.trainers.data.rows import Pair, Thumb
 

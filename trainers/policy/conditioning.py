@@ -1,8 +1,8 @@
 """Turns ComfyUI CONDITIONING into the keyword arguments of one batched network call, whatever the architecture."""
 from __future__ import annotations
 
-import comfy.samplers
 import comfy.sampler_helpers
+import comfy.samplers
 import torch
 
 from .weights import outside_inference

@@ -12,12 +12,12 @@ import comfy.patcher_extension
 import comfy.samplers
 import torch
 
-from ...rewards.half import scaled
-from ..paths import EPS, FLOW, V, Path
-from ..prompts import PromptSet
+from ...rewards.base.half import scaled
+from ..noise.paths import EPS, FLOW, Path, V
 from .bank import Overlay, trainable_layers
-from .checkpoint import checkpointed, is_mutation_error, mutation_guard, mutates, remember_mutation
+from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
+from .prompts import PromptSet
 from .value import Bank, Policy
 from .weights import freeze_for_autograd
 

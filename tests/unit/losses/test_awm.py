@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.awm import awm_loss, matching_log_prob
 from posttrain.trainers.losses.error import squared_error
 

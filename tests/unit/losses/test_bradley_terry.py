@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.bradley_terry import choice_loss
 
 F64 = torch.float64

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.d3po import d3po_loss
 from posttrain.trainers.losses.spo import spo_loss, step_pairs
-from posttrain.trainers.paths import EPS, expand
-from posttrain.trainers.transitions import Gaussian, ddim, log_prob
+from posttrain.trainers.noise.paths import EPS, expand
+from posttrain.trainers.noise.transitions import Gaussian, ddim, log_prob
 
 F64 = torch.float64
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.ddpo import ppo_clip_loss
-from posttrain.trainers.paths import EPS, expand
-from posttrain.trainers.transitions import ddim, log_prob
+from posttrain.trainers.noise.paths import EPS, expand
+from posttrain.trainers.noise.transitions import ddim, log_prob
 
 F64 = torch.float64
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-
 from posttrain.trainers.losses.dgpo import dgpo_loss, gate, group_weights
 
 F64 = torch.float64

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.diffusion_dpo import diffusion_dpo_loss
 from posttrain.trainers.losses.error import squared_error
-from posttrain.trainers.paths import EPS, FLOW, V, expand
+from posttrain.trainers.noise.paths import EPS, FLOW, V, expand
 
 F64 = torch.float64
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import torch
-
 from posttrain.trainers.losses.add import discriminator_loss, r1_penalty, student_loss
 from posttrain.trainers.losses.lcm import consistency_loss
 

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.ddpo import ppo_clip_loss
 from posttrain.trainers.losses.dpok import dpok_loss, value_loss
 from posttrain.trainers.losses.error import squared_error
-from posttrain.trainers.paths import EPS, expand
-from posttrain.trainers.transitions import ddim, gaussian_kl, log_prob
+from posttrain.trainers.noise.paths import EPS, expand
+from posttrain.trainers.noise.transitions import ddim, gaussian_kl, log_prob
 
 F64 = torch.float64
 

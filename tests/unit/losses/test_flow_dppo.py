@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.flow_dppo import flow_dppo_loss
-from posttrain.trainers.paths import FLOW
-from posttrain.trainers.transitions import flow_sde, gaussian_kl
+from posttrain.trainers.noise.paths import FLOW
+from posttrain.trainers.noise.transitions import flow_sde, gaussian_kl
 
 F64 = torch.float64
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.flow_grpo import flow_grpo_loss
-from posttrain.trainers.paths import FLOW
-from posttrain.trainers.transitions import Gaussian, dance_sde, flow_sde, gaussian_kl, log_prob
+from posttrain.trainers.noise.paths import FLOW
+from posttrain.trainers.noise.transitions import Gaussian, dance_sde, flow_sde, gaussian_kl, log_prob
 
 F64 = torch.float64
 

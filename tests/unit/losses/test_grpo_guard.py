@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.grpo_guard import grpo_guard_loss, guard_log_ratio
-from posttrain.trainers.paths import FLOW
-from posttrain.trainers.transitions import flow_sde, gaussian_kl, log_prob, sample
+from posttrain.trainers.noise.paths import FLOW
+from posttrain.trainers.noise.transitions import flow_sde, gaussian_kl, log_prob, sample
 
 F64 = torch.float64
 

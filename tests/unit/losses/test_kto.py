@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid
-
 from posttrain.trainers.losses.error import squared_error
 from posttrain.trainers.losses.kto import kto_loss, reference_point
+from torch.nn.functional import logsigmoid
 
 F64 = torch.float64
 

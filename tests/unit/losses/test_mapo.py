@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.error import squared_error
 from posttrain.trainers.losses.mapo import mapo_loss, phi
-from posttrain.trainers.paths import V
+from posttrain.trainers.noise.paths import V
 
 F64 = torch.float64
 

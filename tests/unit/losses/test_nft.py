@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.awm import awm_loss
 from posttrain.trainers.losses.error import squared_error
 from posttrain.trainers.losses.nft import nft_loss, old_policy_decay, optimality
-from posttrain.trainers.paths import FLOW
+from posttrain.trainers.noise.paths import FLOW
 
 F64 = torch.float64
 MODES = {

@@ -3,11 +3,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.draft import alignprop_loss, draft_loss
 from posttrain.trainers.losses.refl import refl_loss
 from posttrain.trainers.losses.srpo import direct_align, relative_reward, srpo_loss
-from posttrain.trainers.paths import FLOW, expand
+from posttrain.trainers.noise.paths import FLOW, expand
 
 F64 = torch.float64
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 
 import torch
-
 from posttrain.trainers.losses.rwr import best_of_group, rwr_loss, softmax_weights, sparse_weights
 
 F64 = torch.float64

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.trainers.losses.diffusion_dpo import diffusion_dpo_loss
 from posttrain.trainers.losses.error import squared_error
 from posttrain.trainers.losses.sdpo import loser_scale, scale_gradient

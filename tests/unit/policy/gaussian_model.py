@@ -9,8 +9,7 @@ import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models as supported
 import torch
-
-from posttrain.trainers.paths import PATHS, expand
+from posttrain.trainers.noise.paths import PATHS, expand
 
 CPU = torch.device("cpu")
 MEAN, VARIANCE = 0.3, 0.16

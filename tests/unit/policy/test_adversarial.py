@@ -6,18 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian_model import MEAN, VARIANCE, gaussian_model
-from small_models import ARCHITECTURES, PlainVAE, prompts_for, small_model, trained_policy
-
-from posttrain.trainers.adversarial import (ADD, DISCRIMINATOR, SHARE, Judge, duels, new_heads, student_grid, teacher_answer,
-                                            train_add, trust)
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.forward_process import Noised
-from posttrain.trainers.paths import PATHS, noise_share
+from posttrain.trainers.add import ADD, DISCRIMINATOR, SHARE, duels, student_grid, teacher_answer, train_add, trust
+from posttrain.trainers.engine.renoise import Noised
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.judges.discriminator import Discriminator, new_heads
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.paths import PATHS, noise_share
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.network import sigmas_of
-from posttrain.trainers.rollout import Rollout, rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.sampling.rollout import Rollout, rollout
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import ARCHITECTURES, PlainVAE, prompts_for, small_model, trained_policy
 
 SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=4,
                  transition="deterministic")
@@ -52,7 +51,7 @@ def test_the_heads_gradient_is_that_of_their_loss(kind):
         heads = {k: v.requires_grad_(True) for k, v in new_heads(net, made).items()}
 
         def loss(weights):
-            judge = Judge(net, made, judge_by, weights)
+            judge = Discriminator(net, made, judge_by, weights)
             _, features = judge.fake(fakes)
             with torch.enable_grad():
                 return judge.loss(features, 20.0).loss
@@ -71,7 +70,7 @@ def test_the_verdicts_gradient_reaches_the_picture_through_the_frozen_network(ki
     made = made_by(policy, kind, lengths=(6, 9))
     with open_policy(policy) as net:
         before = {k: v.clone() for k, v in net.diffusion_model.state_dict().items()}
-        judge = Judge(net, made, first_duel(policy, made).judge, new_heads(net, made))
+        judge = Discriminator(net, made, first_duel(policy, made).judge, new_heads(net, made))
         x0 = made.latents.clone().requires_grad_(True)
         net.gradients(lambda: (judge.fake(x0)[0].mean(), {}), [x0])
         direction = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
@@ -95,7 +94,7 @@ def test_each_sample_is_judged_as_if_it_were_alone():
         for order in (shuffled, *shuffled[:, None]):
             places = torch.tensor([duel.rows.tolist().index(int(row)) for row in order])
             some = Noised(order, duel.sigma[places], duel.noise[places], True)
-            verdicts.append(Judge(net, made, some, heads).fake(made.latents[order])[0])
+            verdicts.append(Discriminator(net, made, some, heads).fake(made.latents[order])[0])
     torch.testing.assert_close(verdicts[0], torch.cat(verdicts[1:]), rtol=1e-4, atol=1e-5)
 
 
@@ -104,7 +103,7 @@ def test_half_precision_does_not_lose_the_verdicts_gradient():
     made, gradients = made_by(exact, "sd3"), []
     for policy in (exact, half):
         with open_policy(policy) as net:
-            judge = Judge(net, made, first_duel(exact, made).judge, new_heads(net, made))
+            judge = Discriminator(net, made, first_duel(exact, made).judge, new_heads(net, made))
             x0 = made.latents.clone().requires_grad_(True)
             # a loss as small as that of a batch of large pictures
             net.gradients(lambda: (1e-6 * judge.fake(x0)[0].mean(), {}), [x0])

@@ -5,18 +5,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from small_models import prompts_for, small_vae, trained_policy
-
-from posttrain.rewards.base import RewardInfo
-from posttrain.trainers import backprop
-from posttrain.trainers.algorithms import Trainer, backprop_step
-from posttrain.trainers.backprop import AlignProp, DRaFT, DRTune, ReFL
-from posttrain.trainers.direct_align import SRPO
+from posttrain.rewards.base.reward import RewardInfo
+from posttrain.trainers import alignprop, drtune, refl
+from posttrain.trainers.alignprop import AlignProp
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.drtune import DRTune
+from posttrain.trainers.engine.reward_walk import Course, Look, Walk
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.methods import Trainer, backprop_step
+from posttrain.trainers.noise.streams import generator
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.network import Network
-from posttrain.trainers.reward_walk import Course, Look, Walk
-from posttrain.trainers.sampling import Sampling, generator
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.refl import ReFL
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.srpo import SRPO
+from small_models import prompts_for, small_vae, trained_policy
 
 STEPS = 3
 SMALL = Sampling(steps=STEPS, width=64, height=64, prompts_per_iteration=2, images_per_prompt=1, batch_size=2, guidance=2.0)
@@ -152,7 +155,7 @@ def test_alignprop_draws_its_truncation_and_is_draft_at_that_length():
         same, _ = stepped(policy, "sd3", DRaFT(steps=count), sampling, iteration=iteration)
         assert_close(gradient(new), gradient(same))
     for kind, mean in (("gaussian", 8), ("uniform", 25.5)):
-        counts = [backprop._truncated(kind, 50, generator(i)) for i in range(2000)]
+        counts = [alignprop._truncated(kind, 50, generator(i)) for i in range(2000)]
         assert min(counts) >= 1 and max(counts) <= 50 and sum(counts) / 2000 == pytest.approx(mean, abs=1.0)
 
 
@@ -185,7 +188,7 @@ def test_refl_has_no_gradient_from_its_margin_on():
 
 def test_refl_judges_the_clean_estimate_of_a_random_late_step():
     policy = trained_policy("sd3")
-    drawn = {backprop._middle(ReFL(), 40, generator(i)) for i in range(300)}
+    drawn = {refl._middle(ReFL(), 40, generator(i)) for i in range(300)}
     assert drawn == set(range(30, 40)), "the official 30 to 39 of 40 steps"
     new, _ = stepped(policy, "sd3", ReFL(scale=1.0, margin=1e4, earliest=0.0, latest=0.2))
     assert new.metrics["update_evaluations"] == 2 * 2, "the first step: one call with gradient and none without"
@@ -232,9 +235,9 @@ def test_drtune_gives_every_trained_step_the_rewards_gradient_times_its_length(m
 
 def test_drtune_spreads_its_steps_evenly():
     for seed in range(50):
-        steps = sorted(backprop.spaced(3, 9, generator(seed)))
+        steps = sorted(drtune.spaced(3, 9, generator(seed)))
         assert len(steps) == 3 and steps[1] - steps[0] == steps[2] - steps[1] == 3 and 0 <= steps[0] and steps[2] <= 9
-    assert backprop.spaced(5, 2, generator(0)) == {0, 1, 2}
+    assert drtune.spaced(5, 2, generator(0)) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("settings, calls", [(DRaFT(), STEPS), (DRaFT(steps=0), STEPS), (DRaFT(extra_noises=2), STEPS + 2),

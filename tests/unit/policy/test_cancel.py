@@ -6,16 +6,16 @@ from dataclasses import replace
 import comfy.model_management
 import pytest
 import torch
+from posttrain.rewards.base.reward import Scores
+from posttrain.trainers.ddpo import DDPO
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.nft import NFT
+from posttrain.trainers.sampling.rollout import rollout
+from posttrain.trainers.sampling.settings import Sampling
 from small_models import PlainVAE, prompts_for, trained_policy
-
-from posttrain.rewards.base import Scores
-from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.forward_process import NFT
-from posttrain.trainers.policy_gradient import DDPO, FlowGRPO
-from posttrain.trainers.rollout import rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.update import Optimizer
 
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4)
 Interrupted = comfy.model_management.InterruptProcessingException

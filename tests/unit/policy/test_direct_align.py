@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from small_models import prompts_for, small_vae, trained_policy
-
-from posttrain.rewards.base import RewardInfo
-from posttrain.rewards.colour import ColourReward
-from posttrain.trainers import direct_align
-from posttrain.trainers.algorithms import Trainer, backprop_step
-from posttrain.trainers.direct_align import DENOISING, INVERSION, SRPO, aligned, extra_weight
+from posttrain.rewards.base.reward import RewardInfo
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.trainers import srpo
+from posttrain.trainers.engine.reward_walk import Course, Look, Walk
+from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.losses.srpo import relative_reward
-from posttrain.trainers.paths import EPS, FLOW, V
+from posttrain.trainers.methods import Trainer, backprop_step
+from posttrain.trainers.noise.paths import EPS, FLOW, V
+from posttrain.trainers.noise.streams import generator
 from posttrain.trainers.policy import open_policy
-from posttrain.trainers.reward_walk import Course, Look, Walk
-from posttrain.trainers.sampling import Sampling, generator
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.srpo import DENOISING, INVERSION, SRPO, aligned, extra_weight
+from small_models import prompts_for, small_vae, trained_policy
 
 SMALL = Sampling(steps=5, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=2)
 
@@ -98,10 +98,10 @@ def test_each_look_alone_follows_the_wanted_wording():
                 walk = Walk(course, net, bank, Look(slice(0, 2), part=part))
                 with torch.no_grad():
                     walk.go_to(5)
-                high, low = (direct_align._level(walk, p) for p in (0.4, 0.5))
+                high, low = (srpo._level(walk, p) for p in (0.4, 0.5))
                 levels = (high, low) if part == DENOISING else (low, high)
                 x0 = aligned(net.path, walk.denoised, walk.x, walk.noise, *levels)
-                return -direct_align._relative(walk, settings, x0, 0.2).mean(), {}
+                return -srpo._relative(walk, settings, x0, 0.2).mean(), {}
 
             net.gradients(loss_of, list(bank.values()))
             found.append(torch.cat([v.grad.flatten() for v in bank.values()]))
@@ -113,7 +113,7 @@ def test_levels_stay_where_an_image_can_be_recovered():
     course = Course(policy, prompts_for("sd3"), small_vae("sd3"), Wording(), SMALL, 0)
     with open_policy(policy) as net:
         walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 2)))
-        levels = [float(direct_align._level(walk, p)[0]) for p in (0.0, 0.1, 0.3, 0.5, 0.6, 0.99)]
+        levels = [float(srpo._level(walk, p)[0]) for p in (0.0, 0.1, 0.3, 0.5, 0.6, 0.99)]
         steps = [float(s) for s in net.sigmas("simple", 5)]
     assert levels[0] == pytest.approx(0.99) and levels == sorted(levels, reverse=True) and levels[-1] > 0
     assert levels[4] == pytest.approx(steps[3], rel=1e-4), "0.6 of 5 steps is the fourth level"

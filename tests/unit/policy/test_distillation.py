@@ -6,21 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian_model import MEAN, VARIANCE, consistency_gain, gaussian_model, teacher_gain
-from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
-
-from posttrain.trainers.advantages import Advantages
-from posttrain.trainers.adversarial import ADD
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.distillation import LCM, target, teacher_grid, way_of, x0_between
-from posttrain.trainers.forward_process import NFT, Question, noised
+from posttrain.trainers.add import ADD
+from posttrain.trainers.engine.renoise import Renoised, noised, teacher_grid
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import Advantages
+from posttrain.trainers.lcm import LCM, target, way_of, x0_between
 from posttrain.trainers.losses.lcm import consistency_loss
-from posttrain.trainers.paths import PATHS
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.nft import NFT
+from posttrain.trainers.noise.paths import PATHS
+from posttrain.trainers.noise.transitions import deterministic
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.network import sigmas_of
-from posttrain.trainers.rollout import Rollout, rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.transitions import deterministic
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.sampling.rollout import Rollout, rollout
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
 
 SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=4,
                  transition="deterministic")
@@ -123,7 +123,7 @@ def test_the_teachers_way_is_where_the_student_rests(path, student_steps):
         bank = net.to_device(policy.bank, train=True)
         down = min(bank)
         for micro in micros:
-            question, level = Question(net, made, micro), int(way.places(micro.sigma[:1]))
+            question, level = Renoised(net, made, micro), int(way.places(micro.sigma[:1]))
             goal = target(question, bank, way, 1.0)
             assert float(consistency_loss(question.ask(bank), goal).loss.detach()) < 1e-6
             # at LCM's last level only the teacher's step counts
@@ -186,7 +186,7 @@ def test_the_student_nears_the_teacher_on_every_architecture(kind):
     with open_policy(start) as net:
         errors = [0.0, 0.0]
         for micro in micros:
-            question, banks = Question(net, made, micro), [net.to_device(p.bank) for p in (start, after)]
+            question, banks = Renoised(net, made, micro), [net.to_device(p.bank) for p in (start, after)]
             goal = target(question, banks[0], way, 1.0)
             for i, bank in enumerate(banks):
                 errors[i] += float(consistency_loss(question.ask(bank), goal).error)
@@ -213,7 +213,7 @@ def test_the_gradient_is_that_of_the_distance_to_a_fixed_goal(kind):
     way = way_of(policy, LCM(teacher_steps=4, student_steps=2))
     ((micro, *_),) = noised(made, EVERYTHING, 2, 1, 4, grid=way.starts)
     with open_policy(policy) as net:
-        question = Question(net, made, micro)
+        question = Renoised(net, made, micro)
         bank = net.to_device(policy.bank, train=True)
         goal = target(question, bank, way, 2.0)
         net.gradients(lambda: (consistency_loss(question.ask(bank), goal).loss, {}), list(bank.values()))
@@ -233,7 +233,7 @@ def test_the_last_level_is_held_by_the_teacher_alone():
     ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.starts)
     (last,) = [m for m in micros if bool((m.sigma == way.grid[-2]).all())]
     with open_policy(policy) as net:
-        question = Question(net, made, last)
+        question = Renoised(net, made, last)
         goal = target(question, net.to_device(policy.bank), way, 1.0)
         torch.testing.assert_close(goal, question.ask(None), rtol=0, atol=1e-5)
 
@@ -245,7 +245,7 @@ def test_as_many_steps_as_the_teachers_is_the_teacher_itself():
     ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.starts)
     with open_policy(policy) as net:
         for micro in micros:
-            question = Question(net, made, micro)
+            question = Renoised(net, made, micro)
             torch.testing.assert_close(target(question, None, way, 1.0), question.ask(None), rtol=0, atol=1e-4)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image
-from small_models import conditioning, small_model
-
-from posttrain.nodes.pairs import PTEncodePairs
-from posttrain.trainers.algorithms import Trainer, train_step
+from posttrain.nodes.feedback.data import PTEncodePairs
+from posttrain.trainers.d3po import D3PO
 from posttrain.trainers.data.encoded import deal, encode
 from posttrain.trainers.data.folders import read_folder
 from posttrain.trainers.data.images import Frame
-from posttrain.trainers.pairs import DiffusionDPO, MaPO
+from posttrain.trainers.diffusion_dpo import DiffusionDPO
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.kto import KTO
+from posttrain.trainers.mapo import MaPO
+from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import Recipe, create_policy
-from posttrain.trainers.prompts import PromptSet
-from posttrain.trainers.step_pairs import D3PO
-from posttrain.trainers.thumbs import KTO
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.policy.prompts import PromptSet
+from small_models import conditioning, small_model
 
 FRAME = Frame(64, 64)
 

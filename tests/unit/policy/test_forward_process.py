@@ -5,20 +5,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import PlainVAE, prompts_for, small_vae, trained_policy
-
-from posttrain.rewards.base import Scores
-from posttrain.rewards.colour import ColourReward
-from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, backprop_step, train_step
-from posttrain.trainers.backprop import DRaFT
-from posttrain.trainers.forward_process import AWM, DGPO, NFT, RWR, Question, noised
+from posttrain.rewards.base.reward import Scores
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.trainers.awm import AWM
+from posttrain.trainers.dgpo import DGPO
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.engine.renoise import Renoised, noised
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.losses.rwr import softmax_weights
+from posttrain.trainers.methods import Trainer, backprop_step, train_step
+from posttrain.trainers.nft import NFT
 from posttrain.trainers.policy import open_policy
-from posttrain.trainers.policy_gradient import FlowGRPO
-from posttrain.trainers.rollout import rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.rwr import RWR
+from posttrain.trainers.sampling.rollout import rollout
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import PlainVAE, prompts_for, small_vae, trained_policy
 
 SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4,
                  transition="deterministic")
@@ -53,7 +56,7 @@ def test_a_step_makes_good_images_likelier_than_bad_ones(case, settings):
     changes = torch.zeros(8)
     with open_policy(policy) as net:
         for micro in micros:
-            question = Question(net, run, micro)
+            question = Renoised(net, run, micro)
             after, before = (question.error(question.ask(net.to_device(p.bank))) for p in (new, policy))
             changes[micro.rows] += after - before
     best = feedback.values > 0
@@ -68,7 +71,7 @@ def test_rwr_lowers_the_error_of_what_it_weighs(case):
         (micros,) = noised(run, feedback.weight, 4, 1, 8)
         change = 0.0
         for micro in micros:
-            question = Question(net, run, micro)
+            question = Renoised(net, run, micro)
             after, before = (question.error(question.ask(net.to_device(p.bank))) for p in (new, policy))
             change += float(((after - before) * weights[micro.rows]).sum())
     assert change < 0

@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, SIZE, prompts_for, trained_policy
-
 from posttrain.trainers.policy import open_policy
+from small_models import ARCHITECTURES, SIZE, prompts_for, trained_policy
 
 
 def problem(kind: str):

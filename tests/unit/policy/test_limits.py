@@ -5,15 +5,14 @@ import math
 from dataclasses import fields, replace
 
 import pytest
+from posttrain.nodes import NODE_CLASS_MAPPINGS
+from posttrain.trainers.engine.limits import LARGEST, check_limits
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
 from small_models import trained_policy
 
-from posttrain.nodes import NODE_CLASS_MAPPINGS
-from posttrain.trainers.algorithms import ALGORITHMS, BACKPROP, Trainer, backprop_step, train_step
-from posttrain.trainers.limits import LARGEST, check_limits
-from posttrain.trainers.policy_gradient import FlowGRPO
-from posttrain.trainers.update import Optimizer
-
-CLASSES = [*ALGORITHMS, *BACKPROP, Optimizer]
+CLASSES = [*METHODS, Optimizer]
 NODES = {name: node for name, node in NODE_CLASS_MAPPINGS.items() if node.RETURN_TYPES == ("PT_TRAINER",)}
 
 
@@ -42,7 +41,7 @@ def test_out_of_range_it_is_refused_before_anything_else(kind):
     for settings, name in bad(kind):
         trainer = Trainer(FlowGRPO(), settings) if kind is Optimizer else Trainer(settings, Optimizer())
         with pytest.raises(ValueError, match=f"^{name}: .* it must be "):
-            if kind in BACKPROP:
+            if METHODS[kind].needs == OWN_IMAGES:
                 backprop_step(None, None, None, None, None, trainer)
             else:
                 train_step(None, None, None, trainer)

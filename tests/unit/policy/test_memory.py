@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import SIZE, prompts_for, small_model, trained_policy
-
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from small_models import SIZE, prompts_for, small_model, trained_policy
 
 
 def kept_bytes(policy, kind: str, blocks: bool = False, recompute: bool = False) -> int:

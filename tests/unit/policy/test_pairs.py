@@ -6,22 +6,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import PlainVAE, prompts_for, small_model, trained_policy
-
-from posttrain.rewards.base import Scores
-from posttrain.trainers import step_pairs
-from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.forward_process import NFT, Question, noised
-from posttrain.trainers.pairs import DiffusionDPO, MaPO, pair_errors, paired, train_dpo
+from posttrain.rewards.base.reward import Scores
+from posttrain.trainers import spo
+from posttrain.trainers.d3po import D3PO, rebuilt
+from posttrain.trainers.diffusion_dpo import DiffusionDPO, train_dpo
+from posttrain.trainers.engine.renoise import Renoised, noised, pair_errors, paired
+from posttrain.trainers.engine.update import SKIPPED, Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.feedback.labels import Labels, labels
+from posttrain.trainers.feedback.pairs import Preferences, preferences
+from posttrain.trainers.feedback.step_pairs import StepPreferences
+from posttrain.trainers.kto import KTO, ReferencePoints
+from posttrain.trainers.mapo import MaPO
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.nft import NFT
+from posttrain.trainers.noise.transitions import ddim, log_prob
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
-from posttrain.trainers.preferences import Labels, Preferences, labels, preferences
-from posttrain.trainers.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.step_pairs import D3PO, SPO, StepPreferences, rebuilt
-from posttrain.trainers.thumbs import KTO, ReferencePoints
-from posttrain.trainers.transitions import ddim, log_prob
-from posttrain.trainers.update import SKIPPED, Optimizer
+from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.spo import SPO
+from small_models import PlainVAE, prompts_for, small_model, trained_policy
 
 SMALL = Sampling(steps=6, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4,
                  noisy_steps=2)
@@ -107,7 +111,7 @@ def errors(policy, run, pairs, bank_of, levels: int = 4):
     found = []
     with open_policy(policy) as net:
         for micro in paired(run, pairs, levels, 1)[0]:
-            question = Question(net, run, micro)
+            question = Renoised(net, run, micro)
             found.append(question.error(question.ask(net.to_device(bank_of.bank))).reshape(2, -1))
     return torch.cat(found, 1)
 
@@ -157,7 +161,7 @@ def test_steps_are_weighted_by_the_noise_of_the_papers(kind):
     else:
         bar, bar_next = 1 / (1 + sigma**2), 1 / (1 + sigma_next**2)
         expected = ((1 - bar_next) / (1 - bar) * (1 - bar / bar_next)).sqrt()
-    torch.testing.assert_close(step_pairs._noise_of_steps(policy, run.trajectory), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(spo._noise_of_steps(policy, run.trajectory), expected, rtol=1e-4, atol=1e-6)
 
 
 def trap(kind: str):
@@ -176,7 +180,7 @@ def test_the_safeguard_keeps_the_winners_error_from_rising(kind):
     with open_policy(policy) as net:
         bank = net.to_device(policy.bank)
         for micro in paired(run, pairs, 2, 1)[0]:
-            question = Question(net, run, micro)
+            question = Renoised(net, run, micro)
             x0 = question.ask(bank)
             for safeguard, found in rises.items():
                 found.append(rise_of_winners(question, x0, safeguard))
@@ -184,7 +188,7 @@ def test_the_safeguard_keeps_the_winners_error_from_rising(kind):
     assert bool((torch.cat(rises[0.9]) < 0).all()), "and it works"
 
 
-def rise_of_winners(question: Question, x0: torch.Tensor, safeguard) -> torch.Tensor:
+def rise_of_winners(question: Renoised, x0: torch.Tensor, safeguard) -> torch.Tensor:
     """[P]: rate of each winner's error when a shared network moves its answer by the sum of both gradients."""
     with torch.enable_grad():
         x0 = x0.detach().requires_grad_(True)
@@ -217,7 +221,7 @@ def test_ktos_reference_point_is_the_whole_batchs():
         with open_policy(policy) as net:
             bank = net.to_device(policy.bank)
             answers = [(question.error(question.ask(bank)), question.error(question.ask(None)))
-                       for question in (Question(net, cut, micro) for micro in steps[0])]
+                       for question in (Renoised(net, cut, micro) for micro in steps[0])]
             found.append([float(points.of(net, bank, micro, error)[0]) for micro, (error, _) in zip(steps[0], answers)])
             direct.append(float(torch.cat([r - e for e, r in answers]).mean().clamp_min(0)))
     for z, mean in zip(found, direct):
@@ -248,7 +252,7 @@ def test_kto_reports_how_far_it_is_from_the_reference():
     with open_policy(first) as net, torch.no_grad():
         bank, apart = net.to_device(first.bank), []
         for micro in steps[0]:
-            question = Question(net, run, micro)
+            question = Renoised(net, run, micro)
             apart.append(((question.prediction(question.ask(bank)) - question.prediction(question.ask(None))) ** 2).mean())
     assert train_step(first, run, labels(scores), trainer).metrics["kl"] == pytest.approx(float(sum(apart) / len(apart)), rel=1e-4)
 
@@ -257,7 +261,7 @@ def test_a_rarer_thumb_weighs_more():
     policy, run, _ = made("sd3", fresh_policy("sd3"))
     desirable = torch.tensor([True] + [False] * 7)
     thumbs = Labels(torch.arange(8), desirable, run.index, {"failed": 0.0})
-    from posttrain.trainers.thumbs import _weights
+    from posttrain.trainers.kto import _weights
     up, down = _weights(desirable, True)
     assert up == 4 and down == pytest.approx(4 / 7) and _weights(desirable, False) == (1, 1)
     assert _weights(torch.ones(3, dtype=torch.bool), True) == (1, 1), "one kind only: nothing to balance"

@@ -4,17 +4,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import comfy.model_management
-import comfy.samplers
 import comfy.sampler_helpers
+import comfy.samplers
 import pytest
 import torch
-from small_models import ARCHITECTURES, SIZE, conditioning, prompts_for, small_model, trained_policy
-
-from posttrain.rewards.base import Prompt
+from posttrain.rewards.base.reward import Prompt
+from posttrain.trainers.engine.update import Optimizer, update
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy, policy_as_model, save_lora
+from posttrain.trainers.policy.prompts import PromptSet
 from posttrain.trainers.policy.value import Policy
-from posttrain.trainers.prompts import PromptSet
-from posttrain.trainers.update import Optimizer, update
+from small_models import ARCHITECTURES, SIZE, conditioning, prompts_for, small_model, trained_policy
 
 
 def inputs(kind: str, batch: int = 2):

@@ -8,24 +8,26 @@ import comfy.latent_formats
 import comfy.model_management
 import pytest
 import torch
-from small_models import prompts_for, small_vae, trained_policy
-
 from posttrain.nodes.prompts import encode_prompts
-from posttrain.rewards.base import Prompt, RewardInfo
-from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.combine import WeightedSum
-from posttrain.rewards.jpeg import JPEGReward
+from posttrain.rewards.base.reward import Prompt, RewardInfo
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.rewards.rules.jpeg import JPEGReward
 from posttrain.toy.models import load_clip, load_model, load_vae
 from posttrain.toy.prompts import prompt_set
-from posttrain.trainers.algorithms import Trainer, backprop_step, goes_through_reward, train_step
-from posttrain.trainers.backprop import AlignProp, DRaFT, DRTune, ReFL
+from posttrain.trainers.alignprop import AlignProp
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.drtune import DRTune
+from posttrain.trainers.engine.update import SKIPPED, Optimizer
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, backprop_step, goes_through_reward, train_step
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.policy.latents import to_images, to_images_with_gradient
-from posttrain.trainers.policy_gradient import FlowGRPO
-from posttrain.trainers.prompts import PromptSet
-from posttrain.trainers.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.update import SKIPPED, Optimizer
+from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.refl import ReFL
+from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import prompts_for, small_vae, trained_policy
 
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=4)
 BRIGHT = ColourReward("brightness")

@@ -6,18 +6,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
-
-from posttrain.rewards.base import Scores
-from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, train_step
+from posttrain.rewards.base.reward import Scores
+from posttrain.trainers.ddpo import DDPO
+from posttrain.trainers.dpok import DPOK
+from posttrain.trainers.engine.replay import replay, steps_of
+from posttrain.trainers.engine.update import SKIPPED, Optimizer, update
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.transitions import TRANSITIONS, log_prob
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
-from posttrain.trainers.policy_gradient import DDPO, DPOK, FlowGRPO, replay, steps_of
-from posttrain.trainers.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling import WINDOWS, Sampling, chosen_prompts, chosen_samples, noisy_range
-from posttrain.trainers.transitions import TRANSITIONS, log_prob
-from posttrain.trainers.update import SKIPPED, Optimizer, update
+from posttrain.trainers.sampling.draws import chosen_prompts, chosen_samples
+from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
+from posttrain.trainers.sampling.settings import WINDOWS, Sampling, noisy_range
+from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy
 
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4)
 

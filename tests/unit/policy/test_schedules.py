@@ -5,11 +5,11 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from small_models import SIZE, PlainVAE, conditioning, prompts_for, trained_policy
-
 from posttrain.trainers.policy.network import sigmas_of
-from posttrain.trainers.rollout import rollout
-from posttrain.trainers.sampling import Sampling, chosen_samples
+from posttrain.trainers.sampling.draws import chosen_samples
+from posttrain.trainers.sampling.rollout import rollout
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import SIZE, PlainVAE, conditioning, prompts_for, trained_policy
 
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 FEW = dict(width=64, height=64, prompts_per_iteration=1, images_per_prompt=2, batch_size=2)

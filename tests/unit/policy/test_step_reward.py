@@ -6,22 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import ARCHITECTURES, SIZE, PlainVAE, prompts_for, small_model, trained_policy
-
-from posttrain.rewards.base import RewardInfo, Scores, score
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.completions import compared_states, state_values
-from posttrain.trainers.feedback import pairs_only
-from posttrain.trainers.paths import PATHS, noise_share, sigma_at
+from posttrain.rewards.base.reward import RewardInfo, Scores, score
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.fits import pairs_only
+from posttrain.trainers.feedback.labels import labels
+from posttrain.trainers.feedback.pairs import preferences
+from posttrain.trainers.judges.completions import compared_states, state_values
+from posttrain.trainers.judges.step_reward import noised_states, score_latents, train_step_reward
+from posttrain.trainers.judges.step_rollout import Candidates, step_rollout
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.paths import PATHS, noise_share, sigma_at
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.features import block_features, feature_blocks
-from posttrain.trainers.preferences import labels, preferences
-from posttrain.trainers.rollout import Rollout, rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.step_pairs import SPO
-from posttrain.trainers.step_reward import noised_states, score_latents, train_step_reward
-from posttrain.trainers.step_rollout import Candidates, step_rollout
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.sampling.rollout import Rollout, rollout
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.spo import SPO
+from small_models import ARCHITECTURES, SIZE, PlainVAE, prompts_for, small_model, trained_policy
 
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4)
 
@@ -93,10 +93,9 @@ def test_the_share_of_noise_and_its_inverse(path):
 
 def contrast(kind: str, prompts: int = 10, each: int = 6):
     """A rollout whose images differ in one direction that the pairs prefer. Each prompt of its own text."""
+    from posttrain.rewards.base.reward import Prompt
+    from posttrain.trainers.policy.prompts import PromptSet
     from small_models import conditioning
-
-    from posttrain.rewards.base import Prompt
-    from posttrain.trainers.prompts import PromptSet
     random = torch.Generator().manual_seed(2)
     amount = torch.linspace(-1, 1, each).repeat(prompts)
     pattern = torch.randn(SIZE[kind], generator=random)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from posttrain.trainers.engine.update import Optimizer, update
 from small_models import trained_policy
-
-from posttrain.trainers.update import Optimizer, update
 
 
 @dataclass(frozen=True)

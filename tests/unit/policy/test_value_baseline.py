@@ -5,19 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import PlainVAE, prompts_for, trained_policy
-
-from posttrain.rewards.base import Scores
-from posttrain.trainers.advantages import advantages
-from posttrain.trainers.algorithms import Trainer, train_step
-from posttrain.trainers.head import new_head
+from posttrain.rewards.base.reward import Scores
+from posttrain.trainers.dpok import DPOK
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.judges.head import new_head
+from posttrain.trainers.judges.value_baseline import VALUE, fitted, value_baseline, values
 from posttrain.trainers.losses.dpok import dpok_loss
-from posttrain.trainers.policy_gradient import DPOK
-from posttrain.trainers.rollout import rollout
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.transitions import Gaussian, log_prob
-from posttrain.trainers.update import Optimizer
-from posttrain.trainers.value_baseline import VALUE, fitted, value_baseline, values
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.transitions import Gaussian, log_prob
+from posttrain.trainers.sampling.rollout import rollout
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import PlainVAE, prompts_for, trained_policy
 
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4)
 TRAINER = Trainer(DPOK(value_steps=20), Optimizer(learning_rate=1e-3, updates=2))

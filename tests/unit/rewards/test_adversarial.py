@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from posttrain.rewards.adversarial import Adversary, head, start_weights, train
-from posttrain.rewards.base import Prompt, score
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned.adversarial import Adversary, head, start_weights, train
 
 from .networks import picture
 

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.learned import aesthetic, tower
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned.checkpoints import folded_linear
+from posttrain.rewards.learned.clip import transformers_names
+from posttrain.rewards.learned.preprocess import HALF, Geometry, preprocess
 from safetensors.torch import load_file, save_file
 from torch import nn
-
-from posttrain.rewards import aesthetic, tower
-from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt
-from posttrain.rewards.checkpoints import folded_linear
-from posttrain.rewards.clip import transformers_names
-from posttrain.rewards.preprocess import HALF, Geometry, preprocess
 
 from .golden_heads import generated_head
 from .networks import picture, randomised, tiny_open_clip

@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 from PIL import Image
-
-from posttrain.rewards.agreement import agreement, correlations, report, score_pairs, wilson
-from posttrain.rewards.base import Prompt
-from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.ensemble import Ensemble, Member
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.composite.ensemble import Ensemble, Member
 from posttrain.rewards.folders import captioned, read_image
+from posttrain.rewards.person.agreement import agreement, correlations, report, score_pairs, wilson
+from posttrain.rewards.rules.colour import ColourReward
 
 NAN = float("nan")
 

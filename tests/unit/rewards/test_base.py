@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from posttrain.rewards.base import Evaluation, Prompt, RewardInfo, groups_of, score, score_rollout, usable_images
+from posttrain.rewards.base.reward import Judgement, Prompt, RewardInfo, groups_of, score, score_rollout, usable_images
 
 PROMPTS = [Prompt("a"), Prompt("a"), Prompt("b")]
 GROUPS = torch.tensor([0, 0, 1])
@@ -109,7 +108,7 @@ def test_prompt_reward_refuses_a_batch_without_any_prompt():
 def test_composite_is_told_the_groups_and_its_members_are_reported():
     class Composite(Mean):
         def evaluate(self, images, prompts, groups):
-            return Evaluation(groups.double(), {"m": images.mean((1, 2, 3))}, {"m": torch.zeros(3)})
+            return Judgement(groups.double(), {"m": images.mean((1, 2, 3))}, {"m": torch.zeros(3)})
 
     scores = score(Composite(), images(0.2, 0.4, 0.9), PROMPTS, GROUPS)
     assert scores.values.tolist() == [0, 0, 1] and set(scores.members) == {"m"} and set(scores.normalised) == {"m"}

@@ -5,10 +5,9 @@ import pickle
 
 import pytest
 import torch
+from posttrain.rewards.learned.checkpoints import fill, folded_linear, load_weights, renamed, with_prefix
 from safetensors.torch import save_file
 from torch import nn
-
-from posttrain.rewards.checkpoints import fill, folded_linear, load_weights, renamed, with_prefix
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 

@@ -5,12 +5,19 @@ import json
 
 import pytest
 import torch
-
-from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.classifier import (FROM_PROMPT, ClassReward, build_classifier, class_value, label_index,
-                                          named_class, read_geometry, read_labels)
-from posttrain.rewards.preprocess import HALF, Geometry, preprocess
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned.classifier import (
+    FROM_PROMPT,
+    ClassReward,
+    build_classifier,
+    class_value,
+    label_index,
+    named_class,
+    read_geometry,
+    read_labels,
+)
+from posttrain.rewards.learned.preprocess import HALF, Geometry, preprocess
 
 from .networks import picture, randomised
 from .photos import photos

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from posttrain.rewards.base.report import headline
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned.clip import build_clip, load_tokenizer, tokenize, transformers_names
+from posttrain.rewards.learned.clip_rewards import KINDS, ClipReward, cosines, image_features
+from posttrain.rewards.learned.preprocess import Geometry, preprocess
 from safetensors.torch import load_file, save_file
-
-from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.clip import build_clip, load_tokenizer, tokenize, transformers_names
-from posttrain.rewards.clip_rewards import KINDS, ClipReward, cosines, image_features
-from posttrain.rewards.preprocess import Geometry, preprocess
-from posttrain.rewards.report import headline
 
 from .networks import picture, tiny_open_clip
 
@@ -49,7 +48,7 @@ def test_towers_equal_open_clip(tmp_path, naming, quick_gelu):
     pixels = preprocess(torch.cat([picture(80, 56), picture(80, 56, 1), picture(80, 56, 2)]), Geometry(56))
     ids, cut = tokenize(load_tokenizer(holders.clip_tokenizer_folder()), TEXTS, 77)
     assert torch.equal(ids, open_clip.get_tokenizer("ViT-H-14")(TEXTS)) and not cut
-    from posttrain.rewards.hub import pooled
+    from posttrain.rewards.learned.hub import pooled
     with torch.no_grad():
         assert torch.allclose(pooled(ours.get_image_features(pixel_values=pixels)), theirs.encode_image(pixels), atol=1e-5)
         assert torch.allclose(pooled(ours.get_text_features(input_ids=ids)), theirs.encode_text(ids), atol=1e-5)

@@ -7,10 +7,9 @@ import shutil
 
 import pytest
 import torch
-
-from posttrain.rewards import hpsv3, qwen_vl
-from posttrain.rewards.classifier import build_classifier
-from posttrain.rewards.verify.detectors import build_detr
+from posttrain.rewards.learned import hpsv3, qwen_vl
+from posttrain.rewards.learned.classifier import build_classifier
+from posttrain.rewards.rules.detectors import build_detr
 
 from .qwen import qwen_folder
 from .test_checkpoints import Bomb

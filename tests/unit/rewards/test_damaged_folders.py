@@ -5,14 +5,14 @@ import json
 import shutil
 
 import pytest
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned import hpsv3, imagereward, qwen_vl
+from posttrain.rewards.learned.classifier import read_geometry, read_labels
+from posttrain.rewards.learned.files import read_json
+from posttrain.rewards.rules.detectors import DetrDetector, OwlDetector, image_settings
+from posttrain.rewards.vlm import local
+from posttrain.rewards.vlm.judge import Question
 from safetensors.torch import load_file, save_file
-
-from posttrain.rewards import hpsv3, imagereward, qwen_vl, vlm_local
-from posttrain.rewards import holder as holders
-from posttrain.rewards.classifier import read_geometry, read_labels
-from posttrain.rewards.files import read_json
-from posttrain.rewards.verify.detectors import DetrDetector, OwlDetector, image_settings
-from posttrain.rewards.vlm import Question
 
 from .networks import picture
 from .qwen import qwen_folder
@@ -51,7 +51,7 @@ def test_damaged_tokenizers_say_which_files_they_need(tmp_path, damage):
 
 def test_a_folder_of_another_family_is_named_before_its_tokenizer_is_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    judge = vlm_local.LocalModel(holders.Holder(lambda: vlm_local.build_judge(tmp_path), "fp32"), tmp_path)
+    judge = local.LocalModel(holders.Holder(lambda: local.build_judge(tmp_path), "fp32"), tmp_path)
     with pytest.raises(ValueError, match="is a 'vit' model.*OpenAI-compatible server"):
         judge([Question((picture(8, 8),), "?", ("yes", "no"))])
 

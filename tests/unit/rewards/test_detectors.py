@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned.clip import build_clip
+from posttrain.rewards.rules import detectors, objects
+from posttrain.rewards.rules.geneval import COLOURS, Detection
 from safetensors.torch import save_file
-
-from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.clip import build_clip
-from posttrain.rewards.verify import detectors, rules
-from posttrain.rewards.verify.geneval import COLOURS, Detection
 
 from .networks import picture, randomised, tiny_open_clip
 
@@ -156,13 +155,13 @@ def test_rule_rewards_rank_scenes():
     images = torch.cat([scene(("cat", 0, 5), ("cat", 1, 5), ("dog", 3, 5)), scene(("cat", 0, 5), ("dog", 3, 5)),
                         scene(("cat", 3, 5), ("cat", 2, 5), ("dog", 0, 5)), scene()])
     prompts = [Prompt("two cats left of a dog", spec)] * 4
-    values = {rule: score(rules.RuleReward(Boxes(), rule), images, prompts, [0] * 4).values.tolist() for rule in rules.RULES}
-    assert values[rules.RULES[0]] == pytest.approx([1, 0.5, 2 / 3, 0])
-    assert values[rules.RULES[1]] == values[rules.RULES[2]] == [1, 0, 0, 0]
+    values = {rule: score(objects.RuleReward(Boxes(), rule), images, prompts, [0] * 4).values.tolist() for rule in objects.RULES}
+    assert values[objects.RULES[0]] == pytest.approx([1, 0.5, 2 / 3, 0])
+    assert values[objects.RULES[1]] == values[objects.RULES[2]] == [1, 0, 0, 0]
 
 
 def test_images_without_a_rule_fail_alone_and_all_without_is_refused():
-    reward = rules.RuleReward(Boxes())
+    reward = objects.RuleReward(Boxes())
     values = reward(torch.cat([scene(("cat", 0, 0))] * 2), [Prompt("x"), Prompt("cat", {"include": [{"class": "cat", "count": 1}]})])
     assert values[0].isnan() and values[1] == 1
     with pytest.raises(ValueError, match="No prompt has a rule"):
@@ -172,13 +171,13 @@ def test_images_without_a_rule_fail_alone_and_all_without_is_refused():
 
 
 def test_fixed_objects():
-    reward = rules.RuleReward(Boxes(), rules.RULES[2], spec=rules.objects_spec("Cat: 2, dog"))
+    reward = objects.RuleReward(Boxes(), objects.RULES[2], spec=objects.objects_spec("Cat: 2, dog"))
     images = torch.cat([scene(("cat", 0, 0), ("cat", 1, 0), ("dog", 2, 0)),
                         scene(("cat", 0, 0), ("cat", 1, 0), ("cat", 3, 0), ("dog", 2, 0))])
     assert reward(images, [Prompt("")] * 2).tolist() == [1, 0]
     for wrong in ("", "cat: many", ": 3", "cat: 0"):
         with pytest.raises(ValueError, match="objects"):
-            rules.objects_spec(wrong)
+            objects.objects_spec(wrong)
 
 
 def test_colour_names_come_from_the_box(tmp_path):
@@ -187,10 +186,10 @@ def test_colour_names_come_from_the_box(tmp_path):
 
     theirs = tiny_open_clip(seed=3)
     save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, tmp_path / "clip.safetensors")
-    namer = rules.ClipColours(holders.Holder(lambda: build_clip(tmp_path / "clip.safetensors", "gelu"), "fp32"))
+    namer = objects.ClipColours(holders.Holder(lambda: build_clip(tmp_path / "clip.safetensors", "gelu"), "fp32"))
     image = picture(80, 120)[0]
     boxes = [Detection((5, 5, 61, 61), 0.9), Detection((60, 10, 118, 79), 0.8), Detection((-9, -9, 4, 300), 0.5)]
-    crops = torch.cat([rules.crop(image, d, 56) for d in boxes]).movedim(-1, 1)
+    crops = torch.cat([objects.crop(image, d, 56) for d in boxes]).movedim(-1, 1)
     assert torch.equal(crops[0], image[5:61, 5:61].movedim(-1, 0))
     mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)
     with torch.no_grad():

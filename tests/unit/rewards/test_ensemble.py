@@ -5,13 +5,12 @@ import math
 
 import pytest
 import torch
-
-from posttrain.rewards import calibrate as cal
-from posttrain.rewards.base import Prompt, RewardInfo, score
-from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.ensemble import COMBINE, SCALES, Ensemble, Member, gated, tie_broken
-from posttrain.rewards.normalise import batch_z, calibrated, group_z, win_rate
-from posttrain.trainers.advantages import advantages
+from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.composite import calibrate as cal
+from posttrain.rewards.composite.ensemble import COMBINE, SCALES, Ensemble, Member, gated, tie_broken
+from posttrain.rewards.composite.normalise import batch_z, calibrated, group_z, win_rate
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.trainers.feedback.advantages import advantages
 
 NAN = float("nan")
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])

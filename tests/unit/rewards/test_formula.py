@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
-from posttrain.rewards.base import Prompt, RewardInfo, score
-from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.formula import FormulaReward, parse
+from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.composite.formula import FormulaReward, parse
+from posttrain.rewards.rules.colour import ColourReward
 
 A, B = torch.tensor([0.5, -2.0], dtype=torch.float64), torch.tensor([3.0, 4.0], dtype=torch.float64)
 

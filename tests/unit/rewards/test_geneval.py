@@ -5,10 +5,19 @@ import json
 from pathlib import Path
 
 import pytest
-
-from posttrain.rewards.verify.geneval import (Detection, Term, Thresholds, dense, keep, official, overlap, relations,
-                                              strict, terms)
-from posttrain.rewards.verify.spec import checked_spec
+from posttrain.rewards.rules.geneval import (
+    Detection,
+    Term,
+    Thresholds,
+    dense,
+    keep,
+    official,
+    overlap,
+    relations,
+    strict,
+    terms,
+)
+from posttrain.rewards.rules.records import checked_spec
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "07c_geneval_verifier.json").read_text("utf-8"))
 CASES = GOLDEN["cases"]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from posttrain.rewards.base.report import describe, table
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.composite.ensemble import Ensemble, Member
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned import hpsv3, qwen_vl
+from posttrain.rewards.learned.qwen_vl import Vision, patches, smart_size
+from posttrain.rewards.rules.colour import ColourReward
 from safetensors.torch import save_file
 from torch import nn
-
-from posttrain.rewards import hpsv3, qwen_vl
-from posttrain.rewards import holder as holders
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.colour import ColourReward
-from posttrain.rewards.ensemble import Ensemble, Member
-from posttrain.rewards.qwen_vl import Vision, patches, smart_size
-from posttrain.rewards.report import describe, table
 
 from .networks import picture
 from .qwen import qwen_folder

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.human import BEST_AND_WORST, THUMBS, HumanReward, sheets_of
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.person.by_hand import BEST_AND_WORST, THUMBS, HumanReward, sheets_of
 from posttrain.trainers.data.files import read_file
 from posttrain.trainers.data.vote_book import VoteBook, together
 
@@ -76,7 +76,7 @@ def test_unknown_mode():
 
 @pytest.fixture
 def png():
-    from posttrain.rewards.jpeg import png_bytes
+    from posttrain.rewards.base.pixels import png_bytes
     return [png_bytes(image) for image in IMAGES]
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned import imagereward as ir
+from posttrain.rewards.learned.checkpoints import folded_linear
+from posttrain.rewards.learned.preprocess import Geometry, preprocess
 from safetensors.torch import load_file
-
-from posttrain.rewards import holder as holders
-from posttrain.rewards import imagereward as ir
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.checkpoints import folded_linear
-from posttrain.rewards.preprocess import Geometry, preprocess
 
 from .blip_reference import reference
 from .golden_heads import generated_head

@@ -4,10 +4,9 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image, ImageDraw
-
-from posttrain.rewards import nsfw
-from posttrain.rewards.base import Prompt
-from posttrain.rewards.jpeg import to_uint8
+from posttrain.rewards.base.pixels import to_uint8
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.learned import nsfw
 
 from .photos import photos
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.ocr import OCRReward, edit_distance, quoted, rapidocr_reader, text_score
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.rules.ocr import OCRReward, edit_distance, quoted, rapidocr_reader, text_score
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "07b_ocr_reward.json").read_text("utf-8"))
 ONE = torch.zeros(1, 8, 8, 3)

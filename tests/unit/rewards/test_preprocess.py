@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from posttrain.rewards.half import through_half
-from posttrain.rewards.preprocess import HALF, Geometry, preprocess
+from posttrain.rewards.base.half import through_half
+from posttrain.rewards.learned.preprocess import HALF, Geometry, preprocess
 
 from .networks import picture
 

@@ -5,10 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from posttrain.nodes import reward as nodes
-from posttrain.nodes import reward_ensemble, reward_judges, reward_models, reward_rules, reward_tools
-from posttrain.rewards.base import Prompt, RewardInfo
+from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, tools
+from posttrain.rewards.base.reward import Prompt, RewardInfo
 
 
 class NeedsRule:
@@ -21,36 +19,36 @@ class NeedsRule:
 def test_score_reads_a_rollout():
     rollout = SimpleNamespace(images=torch.rand(4, 8, 8, 3), index=torch.tensor([0, 0, 1, 1]),
                               prompts=SimpleNamespace(prompts=(Prompt("a", {"x": 1}), Prompt("b"))))
-    scores, mean = nodes.PTScore().run(rollout, NeedsRule())
+    scores, mean = score.PTScore().run(rollout, NeedsRule())
     assert scores.values.tolist() == [1, 1, 0, 0] and mean == 0.5
 
 
 def test_score_images_shows_numbers_and_finds_rules_by_text():
     prompts = SimpleNamespace(prompts=(Prompt("two cats", {"n": 2}), Prompt("a dog", {"n": 1})))
-    found = nodes.PTScoreImages().run(torch.rand(2, 8, 8, 3), NeedsRule(), " two cats\n", nodes.ONE_PROMPT, prompts)
+    found = score.PTScoreImages().run(torch.rand(2, 8, 8, 3), NeedsRule(), " two cats\n", score.ONE_PROMPT, prompts)
     scores, mean, table = found["result"]
     assert mean == 1.0 and scores.groups.tolist() == [0, 0] and found["ui"]["text"][1] == table
-    lines = nodes.PTScoreImages().run(torch.rand(2, 8, 8, 3), NeedsRule(), "a fox\na dog", nodes.LINE_EACH, prompts)
+    lines = score.PTScoreImages().run(torch.rand(2, 8, 8, 3), NeedsRule(), "a fox\na dog", score.LINE_EACH, prompts)
     assert lines["result"][0].values.tolist() == [0, 1] and lines["result"][0].groups.tolist() == [0, 1]
 
 
 def test_line_per_image_needs_as_many_lines():
     with pytest.raises(ValueError, match="needs 3 lines for 3 images, got 2"):
-        nodes.prompts_for("a\nb", nodes.LINE_EACH, 3)
+        score.prompts_for("a\nb", score.LINE_EACH, 3)
 
 
 def test_simple_reward_nodes_make_working_rewards():
-    jpeg, = nodes.PTRewardJPEG().run(nodes.PTRewardJPEG.SMALL, "kB", 95)
-    colour, = nodes.PTRewardColour().run("brightness", "less", 0.0, 1.0)
-    total, = nodes.PTRewardSum().run(reward_2=jpeg, weight_2=0.5, reward_4=colour)
+    jpeg, = simple.PTRewardJPEG().run(simple.PTRewardJPEG.SMALL, "kB", 95)
+    colour, = simple.PTRewardColour().run("brightness", "less", 0.0, 1.0)
+    total, = simple.PTRewardSum().run(reward_2=jpeg, weight_2=0.5, reward_4=colour)
     images = torch.rand(2, 8, 8, 3)
     expected = 0.5 * jpeg(images, []) + colour(images, [])
     assert torch.allclose(total(images, [Prompt("")] * 2), expected.double())
     with pytest.raises(ValueError, match="at least one reward"):
-        nodes.PTRewardSum().run()
+        simple.PTRewardSum().run()
 
 
-MODULES = (nodes, reward_models, reward_rules, reward_judges, reward_ensemble, reward_tools)
+MODULES = (score, simple, learned, rules, judges, composite, tools)
 ALL = {name: node for module in MODULES for name, node in module.NODES.items()}
 
 
@@ -72,10 +70,10 @@ MISSING = {
     "PTRewardImageReward": (dict(model="auto", tokenizer="auto"), "ImageReward.pt", "1.8 GB"),
     "PTRewardHPSv3": (dict(model="auto", caution=0.0), "HPSv3", "16.6 GB"),
     "PTRewardAesthetic": (dict(version="LAION v2", model="auto", head="auto"), "clip-vit-large-patch14.safetensors", "1.7 GB"),
-    "PTRewardNSFW": (dict(kind=reward_models.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
+    "PTRewardNSFW": (dict(kind=learned.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
     "PTRewardWatermark": (dict(model="auto"), "Watermark-Detection-SigLIP2", "372 MB"),
     "PTRewardClassifier": (dict(model="auto", label="x", wanted=True, output="probability"), "my_classifier", "343 MB"),
-    "PTDetector": (dict(kind=reward_rules.DETECTORS[1], model="auto", precision="fp32"), "owlv2-base-patch16-ensemble", "620 MB"),
+    "PTDetector": (dict(kind=rules.DETECTORS[1], model="auto", precision="fp32"), "owlv2-base-patch16-ensemble", "620 MB"),
     "PTVLMLocal": (dict(model="auto", megapixels=0.2, precision="fp32"), "Qwen2.5-VL-3B-Instruct", "7.5 GB"),
 }
 
@@ -92,19 +90,19 @@ def test_missing_file_says_name_place_size_and_source_at_once(name, models):
 
 
 def test_every_model_menu_opens_without_any_model_and_lists_what_is_there(models):
-    assert reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto"]
+    assert learned.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto"]
     (models / "reward_models" / "mine").mkdir(parents=True)
     (models / "reward_models" / "mine" / "model.safetensors").touch()
     (models / "reward_models" / "mine" / "config.json").touch()
     (models / "reward_models" / "readme.txt").touch()
-    assert reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine/model.safetensors"]
-    assert reward_models.PTRewardClassifier.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine"]
+    assert learned.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine/model.safetensors"]
+    assert learned.PTRewardClassifier.INPUT_TYPES()["required"]["model"][0] == ["auto", "mine"]
 
 
 @pytest.mark.parametrize("saved_as", ["PickScore_v1.safetensors", "PickScore_v1/model.safetensors", "x/pickscore.safetensors"])
 def test_auto_finds_the_published_names(models, saved_as):
-    from posttrain.rewards.clip_rewards import KINDS
-    from posttrain.rewards.holder import find_model
+    from posttrain.rewards.learned.clip_rewards import KINDS
+    from posttrain.rewards.learned.holder import find_model
 
     file = models / "reward_models" / saved_as
     file.parent.mkdir(parents=True)
@@ -119,8 +117,8 @@ def test_auto_finds_the_published_names(models, saved_as):
     ("HPSv2.1", ["HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors"]),
     ("PickScore", ["PickScore_v1.bin", "x/pickscore.safetensors"])])
 def test_auto_takes_safetensors_before_a_pickle(models, kind, names):
-    from posttrain.rewards.clip_rewards import KINDS
-    from posttrain.rewards.holder import find_model
+    from posttrain.rewards.learned.clip_rewards import KINDS
+    from posttrain.rewards.learned.holder import find_model
 
     for name in names:
         (models / "reward_models" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -132,9 +130,8 @@ def test_auto_takes_safetensors_before_a_pickle(models, kind, names):
 def test_folders_of_the_user_are_searched_too(models, tmp_path):
     """As extra_model_paths.yaml adds them, before the pack is asked; and behind a symbolic link."""
     import folder_paths
-
-    from posttrain.rewards.holder import find_model
-    from posttrain.rewards.vlm_local import FOLDER
+    from posttrain.rewards.learned.holder import find_model
+    from posttrain.rewards.vlm.local import FOLDER
 
     for place in (tmp_path / "disk", models / "reward_models", models / "LLM"):
         place.mkdir(parents=True)
@@ -144,7 +141,7 @@ def test_folders_of_the_user_are_searched_too(models, tmp_path):
     (tmp_path / "elsewhere" / "clip").mkdir(parents=True)
     (tmp_path / "elsewhere" / "clip" / "linked.safetensors").touch()
     (models / "reward_models" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    menu = reward_models.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0]
+    menu = learned.PTRewardCLIP.INPUT_TYPES()["required"]["model"][0]
     assert set(menu) == {"auto", "theirs.safetensors", "ours.safetensors", "link/clip/linked.safetensors"}
     (models / "LLM" / "Qwen2.5-VL-3B").mkdir()
     (models / "LLM" / "Qwen2.5-VL-3B" / "config.json").touch()
@@ -159,29 +156,29 @@ def test_clip_node_end_to_end(models):
     (models / "reward_models").mkdir()
     save_file({k: v.contiguous() for k, v in tiny_open_clip().state_dict().items()},
               models / "reward_models" / "HPS_v2.1_compressed.safetensors")
-    reward, = reward_models.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
-    again, = reward_models.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
+    reward, = learned.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
+    again, = learned.PTRewardCLIP().run("HPSv2.1", "auto", "fp32")
     values = reward(torch.rand(2, 40, 40, 3), [Prompt("a cat"), Prompt("a dog")])
     assert torch.isfinite(values).all() and again._holder is reward._holder
 
 
 def test_ensemble_node_warns_of_a_missing_monitor():
-    jpeg, = nodes.PTRewardJPEG().run(nodes.PTRewardJPEG.SMALL, "kB", 95)
-    member, = reward_ensemble.PTRewardMember().run(jpeg, "monitor", 1.0, "raw", 0.5, 0.1)
-    run = reward_ensemble.PTRewardEnsemble().run
+    jpeg, = simple.PTRewardJPEG().run(simple.PTRewardJPEG.SMALL, "kB", 95)
+    member, = composite.PTRewardMember().run(jpeg, "monitor", 1.0, "raw", 0.5, 0.1)
+    run = composite.PTRewardEnsemble().run
     alone = run("weighted mean", 1.0, True, reward_1=jpeg, reward_3=None)
     assert "No monitor" in alone["ui"]["text"][0] and "No monitor" in alone["result"][1]
     watched = run("weighted mean", 1.0, True, reward_1=jpeg, reward_2=member)
     assert watched["result"][1] == ("weighted mean: JPEG compressibility (trained), JPEG compressibility (monitor)")
-    shown = nodes.PTScoreImages().run(torch.rand(2, 16, 16, 3), watched["result"][0], "x", nodes.ONE_PROMPT)["result"][2]
+    shown = score.PTScoreImages().run(torch.rand(2, 16, 16, 3), watched["result"][0], "x", score.ONE_PROMPT)["result"][2]
     assert shown.splitlines()[0].split("\t") == [
         "image", "score", "JPEG compressibility", "JPEG compressibility 2", "JPEG compressibility (normalised)",
         "JPEG compressibility 2 (normalised)", "prompt"]
 
 
 def test_formula_node():
-    bright, = nodes.PTRewardColour().run("brightness", "more", 0.0, 1.0)
-    reward, = reward_ensemble.PTRewardFormula().run("2*b + 1", b=bright, a=None)
+    bright, = simple.PTRewardColour().run("brightness", "more", 0.0, 1.0)
+    reward, = composite.PTRewardFormula().run("2*b + 1", b=bright, a=None)
     assert torch.allclose(reward(torch.full((1, 4, 4, 3), 0.5), [Prompt("")]), torch.tensor([2.0]).double())
 
 
@@ -189,9 +186,9 @@ def test_calibration_is_measured_once_and_kept_with_the_run(tmp_path, monkeypatc
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    bright, = nodes.PTRewardColour().run("brightness", "more", 0.0, 1.0)
-    node = reward_ensemble.PTCalibrateRewards()
-    first, second = (nodes.PTScoreImages().run(torch.rand(10, 4, 4, 3) * scale, bright, "", nodes.ONE_PROMPT)["result"][0]
+    bright, = simple.PTRewardColour().run("brightness", "more", 0.0, 1.0)
+    node = composite.PTCalibrateRewards()
+    first, second = (score.PTScoreImages().run(torch.rand(10, 4, 4, 3) * scale, bright, "", score.ONE_PROMPT)["result"][0]
                      for scale in (1.0, 0.1))
     calibration = node.run(first, "my run", False)["result"][0]
     assert (tmp_path / "posttrain" / "my run" / "calibration.json").is_file()
@@ -202,7 +199,7 @@ def test_calibration_is_measured_once_and_kept_with_the_run(tmp_path, monkeypatc
 
 
 def test_adversarial_node_trains_on():
-    run = reward_tools.PTAdversarialReward().run
+    run = tools.PTAdversarialReward().run
     base, policy = torch.rand(6, 16, 16, 3), torch.rand(6, 16, 16, 3) * 0.5
     first, accuracy = run(base, policy, 2, 0.01, 0)
     second, _ = run(base, policy, 2, 0.01, 0, reward=first)
@@ -216,15 +213,15 @@ def test_rule_and_judge_nodes_make_rewards():
         def __call__(self, images, classes):
             return [{} for _ in classes]
 
-    objects, = reward_rules.PTRewardObjects().run(Nothing(), "cat: 2", "dense (partial credit)", 0.4, 0.7)
+    objects, = rules.PTRewardObjects().run(Nothing(), "cat: 2", "dense (partial credit)", 0.4, 0.7)
     assert objects(torch.rand(1, 4, 4, 3), [Prompt("")]).tolist() == [0]
-    geneval, = reward_rules.PTRewardGenEval().run(Nothing(), "official GenEval", 0.3, 0.7, 0.9, "none")
+    geneval, = rules.PTRewardGenEval().run(Nothing(), "official GenEval", 0.3, 0.7, 0.9, "none")
     assert geneval.info.needs_prompt
-    vlm, = reward_judges.PTVLMServer().run(" http://127.0.0.1:1/v1 ", "judge", 1.0, 1, 1, 64, samples=9)
+    vlm, = judges.PTVLMServer().run(" http://127.0.0.1:1/v1 ", "judge", 1.0, 1, 1, 64, samples=9)
     assert (vlm.url, vlm.samples, vlm.side) == ("http://127.0.0.1:1/v1", 9, 64)
-    assert reward_judges.PTRewardVLM().run(vlm, "yes or no", "", "mean")[0].info.needs_prompt
-    assert reward_judges.PTRewardVLMPairs().run(vlm, "Which is sharper? 1 or 2", 0)[0].info.needs_prompt is False
-    assert reward_rules.PTRewardOCR().run("exact")[0].info.name.startswith("text")
+    assert judges.PTRewardVLM().run(vlm, "yes or no", "", "mean")[0].info.needs_prompt
+    assert judges.PTRewardVLMPairs().run(vlm, "Which is sharper? 1 or 2", 0)[0].info.needs_prompt is False
+    assert rules.PTRewardOCR().run("exact")[0].info.name.startswith("text")
 
 
 def test_no_reward_is_imported_by_the_nodes():
@@ -234,10 +231,10 @@ def test_no_reward_is_imported_by_the_nodes():
     from pathlib import Path
 
     code = ("import sys, types; p = types.ModuleType('posttrain'); p.__path__ = [sys.argv[1]]; sys.modules['posttrain'] = p\n"
-            "from posttrain.nodes import reward, reward_models, reward_rules, reward_judges, reward_ensemble, reward_tools\n"
+            "from posttrain.nodes.rewards import score, simple, learned, rules, judges, composite, tools\n"
             "print(sorted(m for m in sys.modules if m.startswith('posttrain.rewards.')))")
     # a namespace without nodes/__init__.py, which would register the other nodes too
     code = code.replace("from posttrain.nodes", "n = types.ModuleType('posttrain.nodes'); n.__path__ = [sys.argv[1] + '/nodes']; "
                         "sys.modules['posttrain.nodes'] = n\nfrom posttrain.nodes", 1)
     found = subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[3])], capture_output=True, text=True)
-    assert found.stdout.strip() == "['posttrain.rewards.base', 'posttrain.rewards.report']", found.stdout + found.stderr
+    assert found.stdout.strip() == "['posttrain.rewards.base', 'posttrain.rewards.base.report', 'posttrain.rewards.base.reward']", found.stdout + found.stderr

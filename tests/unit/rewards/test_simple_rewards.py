@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from posttrain.rewards.base.labels import labelled, lines_of
+from posttrain.rewards.base.pixels import to_uint8
+from posttrain.rewards.base.report import headline, table
+from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.rules.colour import AIMS, STATISTICS, ColourReward
+from posttrain.rewards.rules.jpeg import JPEGReward
 from safetensors.torch import load_file
-
-from posttrain.rewards.base import Prompt, RewardInfo, score
-from posttrain.rewards.colour import AIMS, STATISTICS, ColourReward
-from posttrain.rewards.combine import WeightedSum
-from posttrain.rewards.jpeg import JPEGReward, to_uint8
-from posttrain.rewards.labels import labelled, lines_of
-from posttrain.rewards.report import headline, table
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NONE = [Prompt("")] * 5

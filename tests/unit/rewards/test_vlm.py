@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
-
-from posttrain.rewards import holder as holders
-from posttrain.rewards import qwen_vl, vlm, vlm_local
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.qwen_vl import Vision, patches
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned import qwen_vl
+from posttrain.rewards.learned.qwen_vl import Vision, patches
+from posttrain.rewards.vlm import judge as judging
+from posttrain.rewards.vlm import local
 
 from .networks import picture
 from .qwen import qwen_folder
@@ -39,21 +40,21 @@ def brightness_is_yes(q):
 def test_yes_no_and_vqa():
     prompts = [Prompt("a cat")] * 3
     model = Scripted(brightness_is_yes)
-    assert torch.allclose(vlm.JudgeReward(model)(IMAGES, prompts), torch.tensor([0.2, 0.4, 0.8]))
-    assert torch.allclose(vlm.JudgeReward(model, vlm.VQA)(IMAGES, prompts), torch.tensor([0.1, 0.2, 0.4]))
+    assert torch.allclose(judging.JudgeReward(model)(IMAGES, prompts), torch.tensor([0.2, 0.4, 0.8]))
+    assert torch.allclose(judging.JudgeReward(model, judging.VQA)(IMAGES, prompts), torch.tensor([0.1, 0.2, 0.4]))
     assert '"a cat"' in model.asked[0].text and model.asked[0].answers == ("yes", "no")
 
 
 def test_an_evasive_or_failed_answer_is_a_failure():
-    silent = vlm.JudgeReward(Scripted(lambda q: {"yes": 0.0, "no": 0.0}))
+    silent = judging.JudgeReward(Scripted(lambda q: {"yes": 0.0, "no": 0.0}))
     assert silent(IMAGES, [Prompt("x")] * 3).isnan().all()
-    failed = vlm.JudgeReward(Scripted(lambda q: None if q.images[0].mean() > 0.5 else {"yes": 1.0, "no": 0.0}))
+    failed = judging.JudgeReward(Scripted(lambda q: None if q.images[0].mean() > 0.5 else {"yes": 1.0, "no": 0.0}))
     assert failed(IMAGES, [Prompt("x")] * 3).isnan().tolist() == [False, False, True]
 
 
 def test_expected_rating():
     model = Scripted(lambda q: {"1": 0.1, "2": 0.0, "3": 0.2, "4": 0.0, "5": 0.1})
-    assert vlm.JudgeReward(model, vlm.RATING)(IMAGES[:1], [Prompt("x")]).item() == pytest.approx((0.1 + 0.6 + 0.5) / 0.4)
+    assert judging.JudgeReward(model, judging.RATING)(IMAGES[:1], [Prompt("x")]).item() == pytest.approx((0.1 + 0.6 + 0.5) / 0.4)
 
 
 def test_soft_tifa():
@@ -61,12 +62,12 @@ def test_soft_tifa():
     table = {"How many cats? Answer in one word.": {"2": 0.3, "two": 0.2}, "What colour? Answer in one word.": {"red": 0.8}}
     model = Scripted(lambda q: {a: table[q.text].get(a, 0.0) for a in q.answers})
     prompts = [Prompt("two red cats", spec), Prompt("no questions")]
-    mean = vlm.JudgeReward(model, vlm.QUESTIONS)(IMAGES[:2], prompts)
+    mean = judging.JudgeReward(model, judging.QUESTIONS)(IMAGES[:2], prompts)
     assert mean[0].item() == pytest.approx(0.65) and mean[1].isnan()
-    geometric = vlm.JudgeReward(model, vlm.QUESTIONS, average="geometric mean")(IMAGES[:1], prompts[:1])
+    geometric = judging.JudgeReward(model, judging.QUESTIONS, average="geometric mean")(IMAGES[:1], prompts[:1])
     assert geometric.item() == pytest.approx(math.sqrt(0.5 * 0.8))
     with pytest.raises(ValueError, match="No prompt has questions"):
-        vlm.JudgeReward(model, vlm.QUESTIONS)(IMAGES[:1], [Prompt("x")])
+        judging.JudgeReward(model, judging.QUESTIONS)(IMAGES[:1], [Prompt("x")])
 
 
 def test_pairs_in_both_orders_cancel_a_judge_that_prefers_a_position():
@@ -74,8 +75,8 @@ def test_pairs_in_both_orders_cancel_a_judge_that_prefers_a_position():
         gap = (q.images[0] - q.images[1]).mean().item()
         return {"1": 0.7 + 0.2 * gap, "2": 0.3 - 0.2 * gap}
 
-    reward = vlm.PairJudgeReward(Scripted(biased))
-    same = vlm.PairJudgeReward(Scripted(lambda q: {"1": 0.9, "2": 0.1}))
+    reward = judging.PairJudgeReward(Scripted(biased))
+    same = judging.PairJudgeReward(Scripted(lambda q: {"1": 0.9, "2": 0.1}))
     groups, prompts = torch.tensor([0, 0, 0]), [Prompt("x")] * 3
     values = reward.evaluate(IMAGES, prompts, groups).values
     assert values[0] < values[1] < values[2] and values.mean().item() == pytest.approx(0.5)
@@ -84,27 +85,27 @@ def test_pairs_in_both_orders_cancel_a_judge_that_prefers_a_position():
 
 def test_pairs_stay_inside_their_prompt_and_failures_are_left_out():
     model = Scripted(lambda q: None if q.images[0].mean() < 0.3 else {"1": 1.0, "2": 0.0})
-    scores = score(vlm.PairJudgeReward(model), IMAGES[[0, 1, 1, 2]], [Prompt("a")] * 2 + [Prompt("b")] * 2, [0, 0, 1, 1])
+    scores = score(judging.PairJudgeReward(model), IMAGES[[0, 1, 1, 2]], [Prompt("a")] * 2 + [Prompt("b")] * 2, [0, 0, 1, 1])
     assert len(model.asked) == 4 and scores.values.isnan().tolist() == [True, True, False, False]
     with pytest.raises(ValueError, match="at least two images of a prompt"):
-        vlm.PairJudgeReward(model)(IMAGES[:1], [Prompt("a")])
+        judging.PairJudgeReward(model)(IMAGES[:1], [Prompt("a")])
 
 
 @pytest.mark.parametrize("opponents, count", [(0, 15), (2, 6), (3, 12), (9, 15)])
 def test_number_of_duels(opponents, count):
-    found = vlm.duels([5, 6, 7, 8, 9, 10], opponents)
+    found = judging.duels([5, 6, 7, 8, 9, 10], opponents)
     assert len(found) == len(set(found)) == count and all(a != b for a, b in found)
     meetings = [sum(i in d for d in found) for i in range(5, 11)]
     assert len(set(meetings)) == 1  # everybody meets equally many
 
 
 def test_settings():
-    assert vlm.spellings("Three") == ("three", "3") and vlm.spellings("4") == ("4", "four") and vlm.spellings("Red ") == ("red",)
+    assert judging.spellings("Three") == ("three", "3") and judging.spellings("4") == ("4", "four") and judging.spellings("Red ") == ("red",)
     for wrong, message in (({"kind": "essay"}, "kind"), ({"average": "median"}, "average"),
-                           ({"kind": vlm.QUESTIONS, "text": "what?"}, r"must contain \{question\}")):
+                           ({"kind": judging.QUESTIONS, "text": "what?"}, r"must contain \{question\}")):
         with pytest.raises(ValueError, match=message):
-            vlm.JudgeReward(Scripted(None), **wrong)
-    assert not vlm.JudgeReward(Scripted(None), text="Is it sharp?").info.needs_prompt
+            judging.JudgeReward(Scripted(None), **wrong)
+    assert not judging.JudgeReward(Scripted(None), text="Is it sharp?").info.needs_prompt
 
 
 @pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
@@ -112,7 +113,7 @@ def judge(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vlm") / request.param
     network = qwen_folder(folder, request.param)
     area = (network.config.vision_config.patch_size * 8) ** 2
-    return folder, network, vlm_local.LocalModel(holders.Holder(lambda: vlm_local.build_judge(folder), "fp32"), folder, area)
+    return folder, network, local.LocalModel(holders.Holder(lambda: local.build_judge(folder), "fp32"), folder, area)
 
 
 def test_local_judge_reads_the_probabilities_of_the_next_word(judge):
@@ -120,7 +121,7 @@ def test_local_judge_reads_the_probabilities_of_the_next_word(judge):
     side, text = network.config.vision_config.patch_size * 8, "a red cat ?"
     newer = network.config.model_type == "qwen3_vl"  # no system turn, other patches, images from -1 to 1
     image = picture(side, side)
-    found, = model([vlm.Question((image,), text, ("yes", "no"))])
+    found, = model([judging.Question((image,), text, ("yes", "no"))])
     tokenizer = qwen_vl.load_tokenizer(folder)
     pad = network.config.image_token_id
     system = "" if newer else "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -138,17 +139,17 @@ def test_local_judge_reads_the_probabilities_of_the_next_word(judge):
 
 
 def test_local_judge_gives_gradients_and_takes_two_images(judge):
-    reward = vlm.JudgeReward(judge[2])
+    reward = judging.JudgeReward(judge[2])
     x = picture(112, 112).requires_grad_()
     reward(x, [Prompt("a cat")]).sum().backward()
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0 and reward.info.differentiable
-    values = vlm.PairJudgeReward(judge[2])(torch.cat([picture(112, 112, i) for i in range(2)]), [Prompt("a cat")] * 2)
+    values = judging.PairJudgeReward(judge[2])(torch.cat([picture(112, 112, i) for i in range(2)]), [Prompt("a cat")] * 2)
     assert values.sum().item() == pytest.approx(1, abs=1e-5) and not values.isnan().any()
 
 
 def test_wrong_tokenizer_is_refused(judge, tmp_path):
-    from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
                             ).save_pretrained(tmp_path)

@@ -12,11 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from PIL import Image
-
-from posttrain.rewards import vlm
-from posttrain.rewards.base import Prompt, RewardUnavailable, score
-from posttrain.rewards.combine import WeightedSum
-from posttrain.rewards.vlm_server import KEY_URL_VARIABLE, KEY_VARIABLE, Server
+from posttrain.rewards.base.reward import Prompt, RewardUnavailable, score
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.vlm import judge
+from posttrain.rewards.vlm.server import KEY_URL_VARIABLE, KEY_VARIABLE, Server
 
 IMAGES = torch.stack([torch.full((8, 12, 3), v) for v in (0.2, 0.4, 0.8)])
 PROMPTS = [Prompt("a cat")] * 3
@@ -88,8 +87,8 @@ def start():
         host.server_close()
 
 
-def reward_of(host, **settings) -> vlm.JudgeReward:
-    return vlm.JudgeReward(Server(host.url, "judge", **{"timeout": 2.0, "wait": 0.01, "tries": 3} | settings))
+def reward_of(host, **settings) -> judge.JudgeReward:
+    return judge.JudgeReward(Server(host.url, "judge", **{"timeout": 2.0, "wait": 0.01, "tries": 3} | settings))
 
 
 def test_logprobs_become_probabilities(start):

@@ -5,11 +5,10 @@ import json
 
 import pytest
 import torch
-
-from posttrain.nodes.reward_models import PTRewardWatermark
-from posttrain.rewards.base import Prompt
-from posttrain.rewards.preprocess import HALF, Geometry, preprocess
-from posttrain.rewards.watermark import FOLDER, marked_class
+from posttrain.nodes.rewards.learned import PTRewardWatermark
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.learned.preprocess import HALF, Geometry, preprocess
+from posttrain.rewards.learned.watermark import FOLDER, marked_class
 
 from .networks import picture, randomised
 
