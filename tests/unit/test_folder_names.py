@@ -33,13 +33,13 @@ def copy(place: Path) -> Path:
     return place
 
 
-def run(*command: object, folder: Path, **variables: str) -> str:
-    """The output of a command in a folder, as from a user's shell; it must succeed."""
+def run(*command: object, folder: Path, code: int = 0, **variables: str) -> str:
+    """The output of a command in a folder, as from a user's shell; it must end with ``code``."""
     ours = {*Environment(Path()).variables()} - {*os.environ}
     kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("PYTEST_", "COMFYUI_DIR"))}
     done = subprocess.run([*map(str, command)], cwd=folder, env=kept | variables, capture_output=True, text=True,
                           encoding="utf-8", stdin=subprocess.DEVNULL, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
@@ -70,6 +70,16 @@ def test_behind_a_link_and_from_another_directory(tmp_path):
     (tmp_path / "link").symlink_to(copy(tmp_path / "my folder"), target_is_directory=True)
     output = run(sys.executable, "link/develop.py", "test", f"link/{TESTS}::{ONE}", "-v", folder=tmp_path)
     assert passed(output) == 1 and f"{TESTS}::{ONE}" in output, output
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash on this machine")
+@pytest.mark.parametrize("chosen, code, ending", [("path_named", 0, "1 passed, 9 deselected"), ("nothing", 5, "10 deselected")])
+def test_continuous_integration_runs_in_such_a_folder(tmp_path, chosen, code, ending):
+    """Its last line and its exit code are pytest's, and it leaves nothing behind."""
+    output = run("bash", ROOT / ".ci" / "run", TESTS, "-k", chosen, folder=tmp_path, code=code, TMPDIR=str(tmp_path))
+    assert re.search(r"^rootdir: .*/post train\.\w+/ComfyUI-PostTrain$", output, re.MULTILINE)
+    assert ending in output.splitlines()[-1]
+    assert not [*tmp_path.glob("post train*")]
 
 
 @pytest.mark.parametrize("folder, argument, seen", [
@@ -118,7 +128,7 @@ def test_a_read_only_checkout_and_a_home_with_a_space(tmp_path, monkeypatch):
 
 def as_a_user() -> list[str]:
     """Root writes everywhere: this gives that right up for the command behind it."""
-    if os.geteuid() != 0:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
         pytest.skip("root without setpriv: no folder is read-only to it")
