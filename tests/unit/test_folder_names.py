@@ -40,7 +40,7 @@ def run(*command: object, folder: Path, code: int = 0, **variables: str) -> str:
     done = subprocess.run([*map(str, command)], cwd=folder, env=kept | variables, capture_output=True, text=True,
                           encoding="utf-8", stdin=subprocess.DEVNULL, timeout=300)
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return done.stdout if code in (0, 5) else done.stderr
 
 
 def passed(output: str) -> int:
@@ -107,6 +107,15 @@ def develop():
     return module
 
 
+def test_the_other_commands_start_too_and_write_where_the_user_stands(tmp_path):
+    tree.copy(tmp_path / NAMES[-1])
+    program = Path(NAMES[-1], "develop.py")
+    for name in ("demo", "serve", "bench", "prove"):
+        assert run(sys.executable, program, name, "--help", folder=tmp_path).startswith(f"usage: develop.py {name}")
+    run(sys.executable, program, "pretrain", "text", "--out", "my models", folder=tmp_path)
+    assert [file.name for file in (tmp_path / "my models").iterdir()] == ["text_encoder.safetensors"]
+
+
 def test_a_read_only_checkout_and_a_home_with_a_space(tmp_path, monkeypatch):
     place = copy(tmp_path / "read only")
     environment = cache_folder()
@@ -119,10 +128,12 @@ def test_a_read_only_checkout_and_a_home_with_a_space(tmp_path, monkeypatch):
     try:
         command = [*as_a_user(), sys.executable, "develop.py", "test", TESTS]
         output = run(*command, folder=place)
+        refused = run(*command[:-2], "prove", "--seeds", "1", folder=place, code=2)
     finally:
         for folder, _, _ in os.walk(place):
             os.chmod(folder, 0o755)
     assert passed(output) == 10 and "warning" not in output, output
+    assert "cannot be written to" in refused and "Traceback" not in refused
     assert not [*place.rglob("__pycache__"), *place.rglob(".pytest_cache")]
 
 
