@@ -24,7 +24,8 @@ class AlignProp:
     reward of an iteration at which the run ends, None: never."""
 
     LIMITS: ClassVar[dict] = {"target": ANY, "coefficient": ABOVE_0, "stop_at": ANY}
-    truncation: str = "gaussian"
+    CHOICES: ClassVar[dict] = {"truncation": TRUNCATIONS}
+    truncation: str = TRUNCATIONS[0]
     target: float | None = None
     coefficient: float = 0.01
     stop_at: float | None = None

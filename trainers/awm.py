@@ -9,7 +9,7 @@ from .engine.limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .engine.renoise import ADVANTAGE_CLIP, Renoised, noised, with_anchor
 from .engine.update import Optimizer, numbers, update
 from .feedback.advantages import Advantages
-from .losses.awm import awm_loss, matching_log_prob
+from .losses.awm import WEIGHTINGS, awm_loss, matching_log_prob
 from .policy.value import Policy
 from .sampling.rollout import Rollout
 
@@ -23,6 +23,7 @@ class AWM:
 
     LIMITS: ClassVar[dict] = {"clip_range": ABOVE_0, "ema_beta": FROM_0, "beta": FROM_0, "levels": FROM_1,
                               "ema_ceiling": BELOW_1}
+    CHOICES: ClassVar[dict] = {"weighting": WEIGHTINGS}
     weighting: str = "ghuber"
     clip_range: float = 1.0
     ema_beta: float = 1.0

@@ -30,6 +30,7 @@ class FlowGRPO:
     """
 
     LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
+    CHOICES: ClassVar[dict] = {"trust": tuple(TRUST_REGIONS)}
     clip_range: float = 1e-4
     beta: float = 0.0
     watch_kl: bool = True

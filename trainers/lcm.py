@@ -38,8 +38,8 @@ class LCM:
 
     LIMITS: ClassVar[dict] = {"teacher_steps": FROM_2, "student_steps": FROM_0, "guidance": FROM_0, "huber": ABOVE_0,
                               "levels": FROM_1}
-    teacher_steps: int = 50
-    student_steps: int = 0
+    teacher_steps: int = 16
+    student_steps: int = 4
     guidance: float = 0.0
     huber: float | None = None
     levels: int = 4

@@ -13,6 +13,8 @@ from .losses.rwr import rwr_loss, softmax_weights, sparse_weights
 from .policy.value import Policy
 from .sampling.rollout import Rollout
 
+AMONG = ("each prompt", "all images", "best tenth only")
+
 
 @dataclass(frozen=True)
 class RWR:
@@ -20,8 +22,9 @@ class RWR:
     prompt", "all images" or "best tenth only"."""
 
     LIMITS: ClassVar[dict] = {"sharpness": FROM_0, "levels": FROM_1}
+    CHOICES: ClassVar[dict] = {"among": AMONG}
     sharpness: float = 5.0
-    among: str = "each prompt"
+    among: str = AMONG[0]
     levels: int = 4
 
 

@@ -27,6 +27,7 @@ class SPO:
     much as noise was added in it (arXiv:2508.04324)."""
 
     LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "clip_range": INSIDE_0_1}
+    CHOICES: ClassVar[dict] = {"weighting": WEIGHTINGS}
     beta: float = 10.0
     clip_range: float = 0.1
     weighting: str = WEIGHTINGS[0]

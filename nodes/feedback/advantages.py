@@ -3,9 +3,6 @@ from __future__ import annotations
 
 from ..sockets import ADVANTAGES, MENU, POLICY, SCORES
 
-RULES = ("group mean, global std", "group mean, group std", "leave one out", "no std", "each reward in its group",
-         "per-prompt memory", "batch")
-
 
 class PTAdvantages:
     DESCRIPTION = ("Turns scores into advantages: how much better each image is than what the policy usually makes of "
@@ -16,6 +13,7 @@ class PTAdvantages:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.feedback.advantages import RULES
         return {"required": {
             "scores": (SCORES, {"tooltip": "From Score."}),
             "rule": (RULES, {"default": RULES[0], "tooltip": "What an image is compared with. The default is "

@@ -4,8 +4,6 @@ from __future__ import annotations
 from ..sockets import MENU, PREFERENCES, SCORES
 
 CATEGORY = f"{MENU}/5 Feedback"
-PAIR_RULES = ("best and worst", "all pairs", "above and below")
-LABEL_RULES = ("group mean", "threshold")
 
 
 def threshold(used_by: str) -> tuple:
@@ -22,6 +20,7 @@ class PTPreferences:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.feedback.pairs import PAIR_RULES
         return {"required": {
             "scores": (SCORES, {"tooltip": "From Score Rollout."}),
             "pairs": (PAIR_RULES, {"tooltip": "best and worst: one pair of each prompt, the clearest. all pairs: every two "
@@ -49,6 +48,7 @@ class PTLabels:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.feedback.labels import LABEL_RULES
         return {"required": {
             "scores": (SCORES, {"tooltip": "From Score Rollout."}),
             "rule": (LABEL_RULES, {"tooltip": "group mean: up where an image is better than the mean of its prompt. "

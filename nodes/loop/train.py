@@ -1,10 +1,10 @@
 """Train: the whole loop in one node, over the same functions as the nodes of the wired one."""
 from __future__ import annotations
 
-from ..feedback.advantages import RULES
 from ..progress import node_progress
+from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
-from .wired import cache_key, name_is_valid, open_session, run_inputs, samples_input
+from .wired import cache_key, open_session, run_inputs, samples_input
 
 
 class PTTrain:
@@ -16,6 +16,7 @@ class PTTrain:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.feedback.advantages import RULES
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),

@@ -10,6 +10,7 @@ from ...rewards.base.reward import RewardUnavailable
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
 from ..page.live import emit
 from ..page.run_reader import runs_root
+from ..run_name import name_is_valid
 from ..sockets import LOOP, MENU, POLICY
 from .body import Body, find_body, has_end
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
@@ -50,14 +51,6 @@ def run_inputs() -> dict:
 def samples_input() -> tuple:
     return ("INT", {"default": 10, "min": 0, "max": 100_000,
                     "tooltip": "Iterations between saved sample grids. 0: none."})
-
-
-def name_is_valid(name, field: str = "run_name") -> bool | str:
-    """For VALIDATE_INPUTS of the input ``field``; None where the name comes by wire and is not known yet."""
-    try:
-        return name is None or bool(check_name(name, field))
-    except ValueError as error:
-        return str(error)
 
 
 def cache_key(run_name, when_run_exists):

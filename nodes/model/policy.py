@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 from ..sockets import MENU, POLICY, SEED
-
-TARGETS = ("attention and feed-forward", "attention", "all linear layers", "all linear layers and convolutions")
+from ..widgets import CHOICE, filled
 
 
 class PTCreatePolicy:
@@ -15,16 +14,18 @@ class PTCreatePolicy:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.policy import Recipe
         return {"required": {
             "model": ("MODEL", {"tooltip": "Any model that ComfyUI loads, with your own LoRAs on it if you like."}),
-            "rank": ("INT", {"default": 16, "min": 1, "max": 1024,
+            **filled({
+            "rank": ("INT", {"min": 1, "max": 1024,
                              "tooltip": "Size of the LoRA. 16 to 32 suits most; a larger one learns more and weighs "
                                         "more."}),
-            "alpha": ("FLOAT", {"default": 16.0, "min": 0.01, "max": 4096.0, "step": 0.01,
+            "alpha": ("FLOAT", {"min": 0.01, "max": 4096.0, "step": 0.01,
                                 "tooltip": "Strength of the LoRA is alpha / rank. Keep it near the rank."}),
-            "layers": (TARGETS, {"tooltip": "Which layers get a LoRA. The default suits transformers; for SD1.5 and "
+            "layers": (CHOICE, {"tooltip": "Which layers get a LoRA. The default suits transformers; for SD1.5 and "
                                             "SDXL convolutions can help."}),
-            "seed": ("INT", {**SEED, "tooltip": "Start of the LoRA's random weights."})},
+            "seed": ("INT", {**SEED, "tooltip": "Start of the LoRA's random weights."})}, Recipe, {"layers": "targets"})},
             "optional": {"layer_pattern": ("STRING", {
                 "default": "", "tooltip": "For experts: a regular expression on layer names instead of the choice "
                                           "above. Empty: not used."})}}

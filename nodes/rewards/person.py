@@ -28,7 +28,7 @@ class PTRewardHuman(RewardNode):
 
     @classmethod
     def VALIDATE_INPUTS(cls, votes_name=None):
-        from ..loop.wired import name_is_valid
+        from ..run_name import name_is_valid
         return name_is_valid(votes_name, "votes_name")
 
     def run(self, mode, votes_name, wait_minutes):

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from ..progress import node_progress
 from ..sockets import MENU, POLICY, PROMPTS, ROLLOUT, SAMPLING, SEED
+from ..widgets import CHOICE, filled
 
 CATEGORY = f"{MENU}/3 Rollout"
-TRANSITIONS = ("auto", "flow_sde", "ddim", "dance_sde", "flow_cps", "deterministic")
 
 
 def schedulers():
@@ -21,41 +21,41 @@ class PTSampling:
 
     @classmethod
     def INPUT_TYPES(cls):
-        from ...trainers.sampling.settings import WINDOWS
+        from ...trainers.sampling.settings import Sampling
         whole = {"min": 1, "max": 4096}
-        return {"required": {
-            "width": ("INT", {"default": 512, "min": 8, "max": 8192, "step": 8, "tooltip": "Image width in pixels. "
+        return {"required": filled({
+            "width": ("INT", {"min": 8, "max": 8192, "step": 8, "tooltip": "Image width in pixels. "
                               "Train at the size that you will use."}),
-            "height": ("INT", {"default": 512, "min": 8, "max": 8192, "step": 8, "tooltip": "Image height in pixels."}),
-            "steps": ("INT", {**whole, "default": 10, "tooltip": "Sampling steps while training. Fewer than you use "
+            "height": ("INT", {"min": 8, "max": 8192, "step": 8, "tooltip": "Image height in pixels."}),
+            "steps": ("INT", {**whole, "tooltip": "Sampling steps while training. Fewer than you use "
                               "for pictures is fine and faster: 8 to 12."}),
-            "scheduler": (schedulers(), {"default": "simple", "tooltip": "Noise levels, as in KSampler."}),
-            "guidance": ("FLOAT", {"default": 1.0, "min": 1.0, "max": 30.0, "step": 0.1,
+            "scheduler": (schedulers(), {"tooltip": "Noise levels, as in KSampler."}),
+            "guidance": ("FLOAT", {"min": 1.0, "max": 30.0, "step": 0.1,
                          "tooltip": "Classifier-free guidance scale (cfg). 1 is off and halves the cost; training "
                                     "then teaches the model to do without it."}),
-            "prompts_per_iteration": ("INT", {**whole, "default": 8, "tooltip": "Different prompts in an iteration. "
+            "prompts_per_iteration": ("INT", {**whole, "tooltip": "Different prompts in an iteration. "
                                       "More is steadier and slower."}),
-            "images_per_prompt": ("INT", {**whole, "default": 8, "tooltip": "Images of each prompt, compared with "
+            "images_per_prompt": ("INT", {**whole, "tooltip": "Images of each prompt, compared with "
                                   "each other. 8 to 24; never 1 for group rules."}),
-            "batch_size": ("INT", {**whole, "default": 4, "tooltip": "Images computed at once. Lower it when memory "
+            "batch_size": ("INT", {**whole, "tooltip": "Images computed at once. Lower it when memory "
                            "runs out; the result stays the same."}),
-            "seed": ("INT", {**SEED, "tooltip": "Decides prompts and noise of every iteration."})},
-            "optional": {
-            "transition": (TRANSITIONS, {"default": "auto", "tooltip": "How a random step is made. auto: flow_sde for "
+            "seed": ("INT", {**SEED, "tooltip": "Decides prompts and noise of every iteration."})}, Sampling),
+            "optional": filled({
+            "transition": (CHOICE, {"tooltip": "How a random step is made. auto: flow_sde for "
                            "flow models (SD3, Flux, Lumina), ddim for SD1.5 and SDXL. deterministic: no randomness, "
                            "only for trainers without likelihood."}),
-            "noise_level": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 3.0, "step": 0.01,
+            "noise_level": ("FLOAT", {"min": 0.0, "max": 3.0, "step": 0.01,
                             "tooltip": "Strength of the randomness: a in Flow-GRPO, eta in DDIM. 0 takes the usual "
                                        "value for 'auto' (0.7 and 1)."}),
-            "first_noisy_step": ("INT", {"default": 0, "min": 0, "max": 4096, "tooltip": "The first random step. Early "
+            "first_noisy_step": ("INT", {"min": 0, "max": 4096, "tooltip": "The first random step. Early "
                                  "steps decide the composition."}),
-            "noisy_steps": ("INT", {"default": 0, "min": 0, "max": 4096, "tooltip": "How many steps are random and "
+            "noisy_steps": ("INT", {"min": 0, "max": 4096, "tooltip": "How many steps are random and "
                             "trained. 0: all but the last. Fewer is cheaper."}),
-            "window": (WINDOWS, {"default": "fixed", "tooltip": "Whether the random steps stay, jump or move from "
+            "window": (CHOICE, {"tooltip": "Whether the random steps stay, jump or move from "
                        "iteration to iteration; slowly: only after every 25 of them."}),
-            "same_start": ("BOOLEAN", {"default": False, "tooltip": "All images of a prompt start from the same "
+            "same_start": ("BOOLEAN", {"tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
-                           "cheaper: the steps before it are computed once for each prompt."})}}
+                           "cheaper: the steps before it are computed once for each prompt."})}, Sampling)}
 
     def run(self, **settings):
         from ...trainers.sampling.settings import Sampling

@@ -1,7 +1,8 @@
 """The node of advantage weighted matching."""
 from __future__ import annotations
 
-from .node import LEVELS, TrainerNode, kl_weight_input
+from ..widgets import CHOICE
+from .node import KL_WEIGHT, LEVELS, TrainerNode
 
 
 class PTAWM(TrainerNode):
@@ -9,18 +10,19 @@ class PTAWM(TrainerNode):
                    "is. Very fast, less forgiving than DiffusionNFT. arXiv:2509.25050")
     RATE, UPDATES = 3e-4, 1
     SETTINGS = {
-        "weighting": (("ghuber", "uniform", "t", "t squared", "huber"), {"tooltip": "How noise levels are balanced. ghuber "
+        "weighting": (CHOICE, {"tooltip": "How noise levels are balanced. ghuber "
                       "is the paper's."}),
-        "clip_range": ("FLOAT", {"default": 1.0, "min": 1e-6, "max": 100.0, "step": 1e-3, "round": 1e-7,
+        "clip_range": ("FLOAT", {"min": 1e-6, "max": 100.0, "step": 1e-3, "round": 1e-7,
                        "tooltip": "How far one rollout may move the policy. On another scale than Flow-GRPO's: 1 hardly "
                                   "ever acts."}),
-        "ema_beta": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.01, "tooltip": "Holds the policy near "
+        "ema_beta": ("FLOAT", {"max": 100.0, "step": 0.01, "tooltip": "Holds the policy near "
                      "what it was a few iterations ago. The main brake of this trainer; 0 is off."}),
-        "beta": kl_weight_input(1e-3), "levels": (LEVELS[0], {**LEVELS[1], "default": 6})}
+        "beta": KL_WEIGHT, "levels": LEVELS}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.awm import AWM
-        return AWM(**own)
+        return AWM
 
 
 NODES = {"PTAWM": PTAWM}

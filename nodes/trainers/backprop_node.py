@@ -6,8 +6,8 @@ from .node import TrainerNode
 STEP = "Train Step (through the reward)"
 
 
-def part_input(default: float, text: str, least: float = 0.0, most: float = 1.0) -> tuple:
-    return ("FLOAT", {"default": default, "min": least, "max": most, "step": 0.01, "tooltip": text})
+def part_input(text: str, least: float = 0.0, most: float = 1.0) -> tuple:
+    return ("FLOAT", {"min": least, "max": most, "step": 0.01, "tooltip": text})
 
 
 class BackpropNode(TrainerNode):

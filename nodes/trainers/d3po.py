@@ -10,15 +10,16 @@ class PTD3PO(TrainerNode):
                    "the rollout's own random steps; for images from elsewhere steps are rebuilt. arXiv:2311.13231")
     RATE, UPDATES = 3e-4, 2
     SETTINGS = {
-        "beta": ("FLOAT", {"default": 0.1, "min": 1e-6, "max": 1e6, "step": 0.01, "round": 1e-6, "tooltip": "How sharply a "
+        "beta": ("FLOAT", {"min": 1e-6, "max": 1e6, "step": 0.01, "round": 1e-6, "tooltip": "How sharply a "
                  "pair counts. Higher loses interest sooner in pairs that are already well ordered."}),
         "clip_range": STEP_CLIP,
-        "rebuilt_steps": ("INT", {"default": 10, "min": 1, "max": 98, "tooltip": "Only for images without their steps "
+        "rebuilt_steps": ("INT", {"max": 98, "tooltip": "Only for images without their steps "
                           "(pairs from a folder, latents from a sampler): how many steps are rebuilt."})}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.d3po import D3PO
-        return D3PO(**own)
+        return D3PO
 
 
 NODES = {"PTD3PO": PTD3PO}

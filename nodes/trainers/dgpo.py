@@ -1,7 +1,7 @@
 """The node of DGPO."""
 from __future__ import annotations
 
-from .node import LEVELS, TrainerNode, kl_weight_input
+from .node import KL_WEIGHT, LEVELS, TrainerNode
 
 
 class PTDGPO(TrainerNode):
@@ -9,16 +9,17 @@ class PTDGPO(TrainerNode):
                    "prompt and a batch size of at least that many. arXiv:2510.08425")
     RATE, UPDATES = 3e-4, 1
     SETTINGS = {
-        "beta": ("FLOAT", {"default": 100.0, "min": 0.01, "max": 100000.0, "step": 1.0, "tooltip": "How quickly a group "
+        "beta": ("FLOAT", {"min": 0.01, "max": 100000.0, "step": 1.0, "tooltip": "How quickly a group "
                  "that is already well ordered counts less. 10 to 100."}),
-        "clip_range": ("FLOAT", {"default": 1e-3, "min": 0.0, "max": 1.0, "step": 1e-5, "round": 1e-7, "tooltip": "Images "
+        "clip_range": ("FLOAT", {"max": 1.0, "step": 1e-5, "round": 1e-7, "tooltip": "Images "
                        "that one rollout has already moved this far are left alone, so it acts from its second update on. 0 is "
                        "off."}),
-        "kl_weight": kl_weight_input(1e-3), "levels": LEVELS}
+        "kl_weight": KL_WEIGHT, "levels": LEVELS}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.dgpo import DGPO
-        return DGPO(**own)
+        return DGPO
 
 
 NODES = {"PTDGPO": PTDGPO}

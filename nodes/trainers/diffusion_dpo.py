@@ -11,13 +11,17 @@ class PTDiffusionDPO(TrainerNode):
                    "arXiv:2311.12908")
     RATE, UPDATES = 3e-4, 4
     SETTINGS = {
-        "beta": beta_input(0.0, "How far pairs may move the model: higher stays nearer to your model. "
+        "beta": beta_input("How far pairs may move the model: higher stays nearer to your model. "
                      + USUAL.format(eps=5000, flow=100)),
         "levels": LEVELS, "safeguard": SAFEGUARD, "winner_keeps": KEPT}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.diffusion_dpo import DiffusionDPO
-        return DiffusionDPO(**guarded(own))
+        return DiffusionDPO
+
+    def settings(self, **own):
+        return super().settings(**guarded(own))
 
 
 NODES = {"PTDiffusionDPO": PTDiffusionDPO}

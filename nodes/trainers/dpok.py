@@ -1,7 +1,7 @@
 """The node of DPOK."""
 from __future__ import annotations
 
-from .node import TrainerNode, clip_range_input
+from .node import CLIP_RANGE, TrainerNode
 
 
 class PTDPOK(TrainerNode):
@@ -9,19 +9,20 @@ class PTDPOK(TrainerNode):
                    "arXiv:2305.16381")
     RATE, UPDATES = 1e-5, 2
     SETTINGS = {
-        "clip_range": clip_range_input(1e-9),
-        "reward_weight": ("FLOAT", {"default": 100.0, "min": 0.001, "max": 1e6, "step": 1.0, "tooltip": "Weight of the "
+        "clip_range": CLIP_RANGE,
+        "reward_weight": ("FLOAT", {"min": 0.001, "max": 1e6, "step": 1.0, "tooltip": "Weight of the "
                           "reward against the pull."}),
-        "kl_weight": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1000.0, "step": 0.001, "round": 1e-6, "tooltip":
+        "kl_weight": ("FLOAT", {"max": 1000.0, "step": 0.001, "round": 1e-6, "tooltip":
                       "Weight of the pull to your model."}),
-        "value_steps": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Steps in which a value baseline learns "
+        "value_steps": ("INT", {"max": 10000, "tooltip": "Steps in which a value baseline learns "
                         "from each rollout what reward to expect of a half-drawn image; images that do better become likelier. "
                         "It then takes the place of the advantage rule and works with one image per prompt. 0: off; 10 is "
                         "a good start."})}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.dpok import DPOK
-        return DPOK(**own)
+        return DPOK
 
 
 NODES = {"PTDPOK": PTDPOK}

@@ -9,19 +9,21 @@ class PTDRaFT(BackpropNode):
                    "last sampling steps. Learns from very few images, but needs a differentiable reward. "
                    "arXiv:2309.17400")
     RATE, UPDATES = 3e-4, 1
+    RENAMED = {"backprop_steps": "steps"}
     SETTINGS = {
-        "backprop_steps": ("INT", {"default": 1, "min": 0, "max": 4096, "tooltip": "How many of the last sampling steps "
+        "backprop_steps": ("INT", {"max": 4096, "tooltip": "How many of the last sampling steps "
                            "carry gradient. 1 is cheap, steady and changes details and colours; more reach the composition. "
                            "0: all of them."}),
-        "extra_noises": ("INT", {"default": 0, "min": 0, "max": 64, "tooltip": "DRaFT-LV: the finished image is noised and "
+        "extra_noises": ("INT", {"max": 64, "tooltip": "DRaFT-LV: the finished image is noised and "
                          "finished again this many times, which steadies the gradient. Only with 1 step; 2 is usual."}),
-        "kl_weight": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.01, "round": 1e-6, "tooltip": "Holds the "
+        "kl_weight": ("FLOAT", {"max": 1000.0, "step": 0.01, "round": 1e-6, "tooltip": "Holds the "
                       "policy near your model at the steps with gradient. 0 is off; raise it when pictures become "
                       "strange while the reward rises."})}
 
-    def settings(self, backprop_steps, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.draft import DRaFT
-        return DRaFT(steps=backprop_steps, **own)
+        return DRaFT
 
 
 NODES = {"PTDRaFT": PTDRaFT}

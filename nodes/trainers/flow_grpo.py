@@ -1,7 +1,8 @@
 """The node of Flow-GRPO."""
 from __future__ import annotations
 
-from .node import WATCH_KL, TrainerNode, clip_range_input
+from ..widgets import CHOICE
+from .node import CLIP_RANGE, WATCH_KL, TrainerNode
 
 
 class PTFlowGRPO(TrainerNode):
@@ -9,18 +10,19 @@ class PTFlowGRPO(TrainerNode):
                    "flow models (SD3, Flux, Lumina) with any reward, also rules. arXiv:2505.05470")
     RATE, UPDATES = 3e-4, 2
     SETTINGS = {
-        "clip_range": clip_range_input(0.0),
-        "trust": (("clipped ratio", "guard", "exact KL"), {"tooltip": "How a rollout is kept from moving the policy too "
+        "clip_range": CLIP_RANGE,
+        "trust": (CHOICE, {"tooltip": "How a rollout is kept from moving the policy too "
                   "far. clipped ratio: Flow-GRPO's; guard: GRPO-Guard, less reward hacking; exact KL: Flow-DPPO. For the "
                   "last two set the clip range to 0, their usual value."}),
-        "beta": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.001, "round": 1e-6,
+        "beta": ("FLOAT", {"max": 1000.0, "step": 0.001, "round": 1e-6,
                  "tooltip": "Holds the policy near your model (weight of the KL). 0 is off and saves a third of the "
                             "cost; raise it when pictures lose quality while the reward rises."}),
         "watch_kl": WATCH_KL}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.flow_grpo import FlowGRPO
-        return FlowGRPO(**own)
+        return FlowGRPO
 
 
 NODES = {"PTFlowGRPO": PTFlowGRPO}

@@ -10,15 +10,16 @@ class PTKTO(TrainerNode):
                    "arXiv:2404.04465")
     RATE, UPDATES = 3e-4, 4
     SETTINGS = {
-        "beta": beta_input(0.0, "How far thumbs may move the model: higher stays nearer to your model. "
+        "beta": beta_input("How far thumbs may move the model: higher stays nearer to your model. "
                      + USUAL.format(eps=1000, flow=20)),
         "levels": LEVELS,
-        "balance": ("BOOLEAN", {"default": True, "tooltip": "Thumbs of the rarer kind weigh more, so that both kinds count "
+        "balance": ("BOOLEAN", {"tooltip": "Thumbs of the rarer kind weigh more, so that both kinds count "
                                 "alike."})}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.kto import KTO
-        return KTO(**own)
+        return KTO
 
 
 NODES = {"PTKTO": PTKTO}

@@ -10,9 +10,9 @@ class PTLCM(TrainerNode):
                    "arXiv:2311.05556")
     RATE, UPDATES = 1e-4, 4
     SETTINGS = {
-        "teacher_steps": ("INT", {"default": 16, "min": 2, "max": 1000, "tooltip": "Sampling steps of the teacher: as many as "
+        "teacher_steps": ("INT", {"max": 1000, "tooltip": "Sampling steps of the teacher: as many as "
                           "its pictures need, and a multiple of the student's. The plain LCM's paper has 50."}),
-        "student_steps": ("INT", {"default": 4, "min": 0, "max": 50, "tooltip": "The steps that you will sample with; the "
+        "student_steps": ("INT", {"max": 50, "tooltip": "The steps that you will sample with; the "
                           "student learns to take each of them at once, and is sampled like its teacher (euler). 0 is the "
                           "plain LCM, for the sampler lcm and any number of steps: harder to learn, it takes longer."}),
         "guidance": GUIDANCE,
@@ -20,9 +20,14 @@ class PTLCM(TrainerNode):
                      "huber forgives large errors and learns more slowly."}),
         "levels": LEVELS}
 
+    @classmethod
+    def kind(cls):
+        from ...trainers.lcm import LCM
+        return LCM
+
     def settings(self, distance, **own):
-        from ...trainers.lcm import HUBER, LCM
-        return LCM(**own, huber=HUBER if distance == "huber" else None)
+        from ...trainers.lcm import HUBER
+        return super().settings(**own, huber=HUBER if distance == "huber" else None)
 
 
 NODES = {"PTLCM": PTLCM}

@@ -10,13 +10,17 @@ class PTMaPO(TrainerNode):
                    "Good for a style. Needs pairs that you trust: nothing else holds it back. arXiv:2406.06424")
     RATE, UPDATES = 1e-4, 1
     SETTINGS = {
-        "beta": ("FLOAT", {"default": 0.1, "min": 1e-6, "max": 1e4, "step": 0.01, "round": 1e-6, "tooltip": "Weight of the "
+        "beta": ("FLOAT", {"min": 1e-6, "max": 1e4, "step": 0.01, "round": 1e-6, "tooltip": "Weight of the "
                  "margin between the two images against learning the better one."}),
         "levels": LEVELS, "safeguard": SAFEGUARD, "winner_keeps": KEPT}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.mapo import MaPO
-        return MaPO(**guarded(own))
+        return MaPO
+
+    def settings(self, **own):
+        return super().settings(**guarded(own))
 
 
 NODES = {"PTMaPO": PTMaPO}

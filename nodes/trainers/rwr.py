@@ -1,6 +1,7 @@
 """The node of reward-weighted regression."""
 from __future__ import annotations
 
+from ..widgets import CHOICE
 from .node import LEVELS, TrainerNode
 
 
@@ -9,16 +10,17 @@ class PTRWR(TrainerNode):
                    "simplest trainer and a useful comparison. arXiv:2305.13301")
     RATE, UPDATES = 3e-4, 1
     SETTINGS = {
-        "sharpness": ("FLOAT", {"default": 5.0, "min": 0.0, "max": 10000.0, "step": 0.1, "tooltip": "How much more a better "
+        "sharpness": ("FLOAT", {"max": 10000.0, "step": 0.1, "tooltip": "How much more a better "
                       "image weighs: it multiplies the raw score, so suit it to the reward's range. 0 treats all "
                       "alike."}),
-        "among": (("each prompt", "all images", "best tenth only"), {"tooltip": "Which images are weighed against each "
+        "among": (CHOICE, {"tooltip": "Which images are weighed against each "
                   "other."}),
         "levels": LEVELS}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.rwr import RWR
-        return RWR(**own)
+        return RWR
 
 
 NODES = {"PTRWR": PTRWR}

@@ -1,6 +1,7 @@
 """The node of SPO."""
 from __future__ import annotations
 
+from ..widgets import CHOICE
 from .node import TrainerNode
 from .preference_node import STEP_CLIP
 
@@ -10,15 +11,16 @@ class PTSPO(TrainerNode):
                    "it with Step Rollout. arXiv:2406.04314")
     RATE, UPDATES = 3e-4, 2
     SETTINGS = {
-        "beta": ("FLOAT", {"default": 10.0, "min": 1e-6, "max": 1e6, "step": 0.1, "round": 1e-6, "tooltip": "How sharply a "
+        "beta": ("FLOAT", {"min": 1e-6, "max": 1e6, "step": 0.1, "round": 1e-6, "tooltip": "How sharply a "
                  "pair counts. Higher loses interest sooner in pairs that are already well ordered."}),
         "clip_range": STEP_CLIP,
-        "weighting": (("all steps alike", "by noise"), {"tooltip": "Whether steps count alike, or as much as noise was added "
+        "weighting": (CHOICE, {"tooltip": "Whether steps count alike, or as much as noise was added "
                       "in them: early steps then count more."})}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.spo import SPO
-        return SPO(**own)
+        return SPO
 
 
 NODES = {"PTSPO": PTSPO}

@@ -10,20 +10,21 @@ class PTSRPO(BackpropNode):
                    "arXiv:2509.06942")
     RATE, UPDATES = 1e-4, 1
     SETTINGS = {
-        "wanted": ("STRING", {"default": "Realistic photo", "tooltip": "Put before the prompt: what pictures shall be more "
+        "wanted": ("STRING", {"tooltip": "Put before the prompt: what pictures shall be more "
                    "like."}),
-        "unwanted": ("STRING", {"default": "CG Render", "tooltip": "Put before the prompt: what pictures shall be less "
+        "unwanted": ("STRING", {"tooltip": "Put before the prompt: what pictures shall be less "
                      "like."}),
-        "earliest": part_input(0.1, "Where on the way a picture is looked at, at the earliest: 0 is pure noise. Very early "
+        "earliest": part_input("Where on the way a picture is looked at, at the earliest: 0 is pure noise. Very early "
                               "damages the structure."),
-        "latest": part_input(0.5, "Where on the way a picture is looked at, at the latest. Very late teaches colours only."),
-        "length": part_input(0.1, "How long the one step is, as a part of the way.", 0.01, 0.99),
-        "threshold": ("FLOAT", {"default": 0.7, "min": -1e6, "max": 1e6, "step": 0.05, "tooltip": "Pictures whose wanted wording "
+        "latest": part_input("Where on the way a picture is looked at, at the latest. Very late teaches colours only."),
+        "length": part_input("How long the one step is, as a part of the way.", 0.01, 0.99),
+        "threshold": ("FLOAT", {"min": -1e6, "max": 1e6, "step": 0.05, "tooltip": "Pictures whose wanted wording "
                       "is ahead by this much are left alone. 0.7 suits HPS and CLIPScore; PickScore has larger numbers."})}
 
-    def settings(self, **own):
+    @classmethod
+    def kind(cls):
         from ...trainers.srpo import SRPO
-        return SRPO(**own)
+        return SRPO
 
 
 NODES = {"PTSRPO": PTSRPO}

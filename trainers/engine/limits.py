@@ -16,6 +16,11 @@ class Limits(NamedTuple):
     words: str
     name: str = ""
 
+    def ends(self) -> dict[str, float]:
+        """min and max of a widget, those that there are; the smallest number above 0 that one shows is 1e-9."""
+        least = {} if self.least == -LARGEST else {"min": 1e-9 if self.least == SMALLEST else self.least}
+        return least if self.most == LARGEST else least | {"max": self.most}
+
     def of(self, name: str) -> Limits:
         return self._replace(name=name)
 

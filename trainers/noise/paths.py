@@ -67,13 +67,6 @@ FLOW, EPS, V = Path("flow"), Path("eps"), Path("v")
 PATHS = {path.name: path for path in (FLOW, EPS, V)}
 
 
-def path_named(name: str) -> Path:
-    """The path called "flow", "eps" or "v"; ValueError for any other name."""
-    if name not in PATHS:
-        raise ValueError(f"path: unknown name {name!r}; use one of {', '.join(PATHS)}")
-    return PATHS[name]
-
-
 def noise_share(path: Path, sigma: Tensor) -> Tensor:
     """[B] in 0..1: how much of a state is noise, s / (a + s)."""
     a, s = path.coefficients(sigma)

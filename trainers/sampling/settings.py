@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from ..noise.streams import Stream, generator
+from ..noise.transitions import TRANSITIONS
 
 WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly")
 HELD = 25  # iterations in which a slow window stays where it is, MixGRPO's number
@@ -25,6 +27,7 @@ class Sampling:
     of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
     """
 
+    CHOICES: ClassVar[dict] = {"transition": (AUTO, *TRANSITIONS), "window": WINDOWS}
     steps: int = 10
     scheduler: str = "simple"
     guidance: float = 1.0
@@ -38,7 +41,7 @@ class Sampling:
     noisy_steps: int = 0
     window: str = "fixed"
     same_start: bool = False
-    batch_size: int = 8
+    batch_size: int = 4
     seed: int = 0
 
     def __post_init__(self):

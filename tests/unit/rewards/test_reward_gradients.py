@@ -22,7 +22,7 @@ from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.srpo import SRPO
 
 from .networks import tiny_open_clip
-from .test_clip import reward_of, saved
+from .learned.test_clip import reward_of, saved
 
 SMALL = Sampling(steps=4, width=24, height=24, prompts_per_iteration=4, images_per_prompt=1, batch_size=4)
 
