@@ -5,6 +5,7 @@
     python develop.py serve             open ComfyUI with the pack in it
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
                                         runs them with that older release of transformers
+    python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py pretrain          make the shipped small models anew
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
         ("serve", tool("serve"), "open ComfyUI with the pack in it"),
         ("test", test, "run the tests; arguments go to pytest"),
+        ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),

@@ -36,10 +36,12 @@ def load_host() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    # isort: off
     import utils.extra_config  # noqa: F401  first, as main.py does: nodes.py puts another "utils" in its way
     import execution  # noqa: F401
     import nodes  # noqa: F401
     import server
+    # isort: on
 
     server.PromptServer(asyncio.new_event_loop())
 

@@ -42,8 +42,8 @@ def train_d3po(policy: Policy, rollout: Rollout, preferences: Preferences, setti
 
     def evaluate(net, bank, micro):
         now, reference = with_reference(net, bank, rollout, micro)
-        reached = rollout.trajectory.states[micro.rows, micro.step + 1].to(net.device)
-        form = TRANSITIONS[rollout.trajectory.transition].form
+        reached = rollout.random_steps().states[micro.rows, micro.step + 1].to(net.device)
+        form = TRANSITIONS[rollout.random_steps().transition].form
         out = d3po_loss(*log_prob(reached, now, form).chunk(2), *log_prob(reached, reference, form).chunk(2),
                         settings.beta, settings.clip_range)
         return out.loss, step_numbers(out, now, reference)

@@ -42,7 +42,7 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     """A Flow-GRPO step on this rollout. ValueError names a setting that does not fit."""
     if settings.trust not in TRUST_REGIONS:
         raise ValueError(f"trust region: unknown {settings.trust!r}; use one of {', '.join(TRUST_REGIONS)}")
-    name = rollout.trajectory.transition
+    name = rollout.random_steps().transition
     if settings.trust == "guard" and TRANSITIONS[name].form != "gaussian":
         raise ValueError(f"trust: 'guard' corrects the likelihood of a Gaussian step, but {name} has a measure of its own in "
                          "its place; set the transition in the sampling settings to flow_sde, or trust to 'clipped ratio'")

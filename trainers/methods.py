@@ -21,7 +21,6 @@ from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
 from .engine.limits import check_limits
 from .engine.renoise import finite_latents
-from .engine.replay import check_likelihood
 from .engine.reward_walk import Course
 from .engine.update import SKIPPED, Optimizer
 from .feedback.advantages import Advantages
@@ -134,7 +133,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if method.learns_from is None or teaches(feedback):
         if method.needs == TRAJECTORY:
-            check_likelihood(rollout)
+            rollout.random_steps()
         new = method.step(policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:
         # scores that are merely equal are no fault; scores that all failed are, and are counted as one

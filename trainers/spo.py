@@ -42,12 +42,12 @@ def train_spo(policy: Policy, rollout: Rollout, preferences: StepPreferences, se
     order = torch.randperm(len(preferences.rows), generator=random)
     bundles = [PairSteps(preferences.rows[pairs], preferences.steps[pairs], pairs)
                for pairs in order.split(rollout.batch_size)]
-    weights = _noise_of_steps(policy, rollout.trajectory)[preferences.steps]
+    weights = _noise_of_steps(policy, rollout.random_steps())[preferences.steps]
     weights = weights / weights.mean()
 
     def evaluate(net, bank, micro):
         now, reference = with_reference(net, bank, rollout, micro)
-        form = TRANSITIONS[rollout.trajectory.transition].form
+        form = TRANSITIONS[rollout.random_steps().transition].form
         reached = [states[micro.pairs].to(net.device) for states in (preferences.winner, preferences.loser)]
         log_probs = [log_prob(state, gaussian, form) for gaussian in (now, reference) for state in reached]
         chosen = weights[micro.pairs].to(net.device) if settings.weighting == WEIGHTINGS[1] else None

@@ -2,11 +2,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+# transformers imports torchaudio wherever it is installed, also one for another build of torch that cannot load
+try:
+    import torchaudio  # noqa: F401
+except Exception:
+    for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
+        del sys.modules[name]
+    sys.modules["torchaudio"] = None
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
@@ -46,3 +55,14 @@ def close():
 def float32_constant() -> float:
     """The references take log sqrt(2 pi) in float32: add this 1.6e-8 to an exact log-prob to get theirs."""
     return 0.5 * math.log(2 * math.pi) - torch.log(torch.sqrt(2 * torch.as_tensor(math.pi))).item()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """ComfyUI's model folders, all empty."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {
+        "clip_vision": ([str(tmp_path / "clip_vision")], {".safetensors"}), "loras": ([str(tmp_path / "loras")], set())})
+    return tmp_path

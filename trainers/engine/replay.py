@@ -39,7 +39,6 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
     A batch is never cut otherwise than it was sampled, since a network's answer depends on it in the last digits;
     batches without a used sample are left out. ValueError where the rollout has nothing to train on.
     """
-    check_likelihood(rollout)
     if len(rollout.index) != len(advantages.values):
         raise ValueError(f"advantages: {len(advantages.values)} values for {len(rollout.index)} samples; connect the "
                          "scores of this very rollout")
@@ -51,26 +50,18 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
     return [_steps_of_update(rollout, advantages, part) for part in parts]
 
 
-def check_likelihood(rollout: Rollout) -> None:
-    """ValueError where no step of the rollout was random."""
-    if rollout.trajectory is None:
-        raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
-                         "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another sampler "
-                         "have no steps at all: learn from them with a trainer that needs none, such as DiffusionNFT")
-
-
 def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]) -> list[Step]:
     out = []
     for at in starts:
         rows = slice(at, at + rollout.batch_size)
         out += [Step(rows, step, advantages.used[rows], watched=not out and step == 0)
-                for step in range(rollout.trajectory.steps)]
+                for step in range(rollout.random_steps().steps)]
     return out
 
 
 def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Gaussian:
     """The step's Gaussian under this bank, at the state that the rollout visited."""
-    trajectory = rollout.trajectory
+    trajectory = rollout.random_steps()
     x = trajectory.states[micro.rows, micro.step].to(net.device)
     sigma, sigma_next = (trajectory.sigmas[k].to(x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
     x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank)
@@ -93,7 +84,7 @@ class Replayed:
 
 def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
     """advantage: [B, S], of each sample in each random step."""
-    trajectory, used = rollout.trajectory, micro.used.to(net.device)
+    trajectory, used = rollout.random_steps(), micro.used.to(net.device)
     now = replay(net, bank, rollout, micro)
     reached, old_mean, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
         (trajectory.states, micro.step + 1), (trajectory.means, micro.step), (trajectory.log_probs, micro.step)))
@@ -118,7 +109,7 @@ def train_on_trajectory(policy: Policy, rollout: Rollout, advantages: Advantages
     """each_step: [B, S] advantages of each random step, where they are not those of the whole image."""
     steps = steps_of(rollout, advantages, optimizer.updates)
     if each_step is None:
-        each_step = advantages.values[:, None].expand(-1, rollout.trajectory.steps)
+        each_step = advantages.values[:, None].expand(-1, rollout.random_steps().steps)
 
     def evaluate(net, bank, micro):
         now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))

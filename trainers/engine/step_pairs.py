@@ -32,7 +32,7 @@ class PairSteps:
 
 def whole_trajectories(rollout: Rollout, preferences: Preferences, updates: int) -> list[list[PairSteps]]:
     """Every step of every pair, in random order."""
-    count, length = len(preferences.winner), rollout.trajectory.steps
+    count, length = len(preferences.winner), rollout.random_steps().steps
     order = torch.randperm(count * length, generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.TRAJECTORY_ORDER))
     bundles = []
     for chosen in order.split(max(1, rollout.batch_size // 2)):

@@ -53,7 +53,8 @@ class Optimizer:
 class Micro(Protocol):
     """A micro-batch: ``size`` is its share of the optimizer step's mean."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
 
 # evaluate(net, bank, micro), and as a fourth the weights beside the policy's where there are any

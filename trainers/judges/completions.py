@@ -35,14 +35,14 @@ def state_values(policy: Policy, rollout: Rollout, vae, reward: Reward, completi
         raise ValueError("rollout: no step was random, so it has no intermediate states; set the noise level above 0 in the "
                          "sampling settings")
     rollout = outside_inference(rollout)
-    start = int((rollout.sigmas - rollout.trajectory.sigmas[0]).abs().argmin())
+    start = int((rollout.sigmas - rollout.random_steps().sigmas[0]).abs().argmin())
     columns = []
-    for k in range(1, rollout.trajectory.steps + 1):
+    for k in range(1, rollout.random_steps().steps + 1):
         repeats = 1 if start + k >= len(rollout.sigmas) - 2 else completions
         values = [_values(policy, rollout, vae, reward, k, start + k, m) for m in range(repeats)]
         columns.append(torch.stack(values).nanmean(0))
         if progress is not None:
-            progress(k, rollout.trajectory.steps, None)
+            progress(k, rollout.random_steps().steps, None)
     return torch.stack(columns, 1)
 
 
@@ -51,7 +51,7 @@ def compared_states(rollout: Rollout, values: torch.Tensor, least_margin: float 
     samples, steps = values.shape
     groups = (rollout.index[:, None] * steps + torch.arange(steps)).flatten()
     found = preferences(Scores(values.flatten(), groups, {}, {}), "all pairs", least_margin=least_margin)
-    return States(x=rollout.trajectory.states[:, 1:].flatten(0, 1), sigma=rollout.trajectory.sigmas[1:].repeat(samples),
+    return States(x=rollout.random_steps().states[:, 1:].flatten(0, 1), sigma=rollout.random_steps().sigmas[1:].repeat(samples),
                   index=rollout.index.repeat_interleave(steps), winner=found.winner, loser=found.loser)
 
 
@@ -64,7 +64,7 @@ def _values(policy: Policy, rollout: Rollout, vae, reward: Reward, step: int, po
         for rows in torch.arange(len(rollout.index)).split(rollout.batch_size):
             random = [generator(int(rollout.seeds[row]), step, completion, Stream.COMPLETION) for row in rows]
             noise = SampleNoise(torch.cat([torch.randint(2**62, (1,), generator=own) for own in random]))
-            states, index = rollout.trajectory.states[rows, step], rollout.index[rows]
+            states, index = rollout.random_steps().states[rows, step], rollout.index[rows]
             latents.append(_finished(net, bank, rollout, states, index, position, noise))
     images = torch.cat([to_images(policy.model, vae, part) for part in latents])
     return score(reward, images, rollout.prompts_of_samples(), rollout.index).values
@@ -73,7 +73,7 @@ def _values(policy: Policy, rollout: Rollout, vae, reward: Reward, step: int, po
 def _finished(net: Network, bank: Bank, rollout: Rollout, x: torch.Tensor, index, position: int,
               noise: SampleNoise) -> torch.Tensor:
     """Clean latents out of states at ``position`` of the rollout's noise levels."""
-    random = transition_named(rollout.trajectory.transition, rollout.trajectory.strength, net.path)
+    random = transition_named(rollout.random_steps().transition, rollout.random_steps().strength, net.path)
     shape, last, x = tuple(x.shape[1:]), len(rollout.sigmas) - 2, x.to(net.device)
     for i in range(position, last + 1):
         sigma, sigma_next = (rollout.sigmas[k].to(x.device).expand(len(x)) for k in (i, i + 1))

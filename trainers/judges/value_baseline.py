@@ -34,7 +34,7 @@ def value_baseline(policy: Policy, rollout: Rollout, rewards: torch.Tensor, step
     frozen network (of its first part) for each image and random step.
     """
     inputs, evaluations = _inputs(policy, rollout)
-    known, count = rewards.isfinite(), rollout.trajectory.steps
+    known, count = rewards.isfinite(), rollout.random_steps().steps
     rewards = rewards.to(torch.float32)
     kept = policy.anchors.get(VALUE)
     if kept is None:
@@ -91,7 +91,7 @@ def _mean_of_others(rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 def _inputs(policy: Policy, rollout: Rollout) -> tuple[torch.Tensor, int]:
     """[B, S, F + 1] of the states that the random steps started from, and what they cost."""
-    trajectory, steps = rollout.trajectory, []
+    trajectory, steps = rollout.random_steps(), []
     with open_policy(policy) as net:
         blocks = feature_blocks(net)
         for step in range(trajectory.steps):

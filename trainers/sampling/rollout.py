@@ -61,6 +61,15 @@ class Rollout:
     iteration: int = 0
     evaluations: int = 0
 
+    def random_steps(self) -> Trajectory:
+        """The trajectory; ValueError where no step of the rollout was random."""
+        if self.trajectory is None:
+            raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
+                             "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another "
+                             "sampler have no steps at all: learn from them with a trainer that needs none, such as "
+                             "DiffusionNFT")
+        return self.trajectory
+
     def prompts_of_samples(self):
         """The prompt of each sample, for a reward."""
         return [self.prompts.prompts[int(i)] for i in self.index]

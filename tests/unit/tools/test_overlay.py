@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_IT = "not 8k and not ocr and not adversarial"  # the slow ones that no release of transformers has a part in
 COMMAND = (sys.executable, "develop.py", "test", "--transformers", "4.57", "-q", "-s", "-k", WITHOUT_IT,
-           "tests/unit/rewards", "tests/unit/tools/test_overlay.py::test_the_release_is_one_of_the_two")
+           "tests/unit/rewards", "tests/unit/nodes/rewards", "tests/unit/tools/test_overlay.py::test_the_release_is_one_of_the_two")
 
 
 def test_the_release_is_one_of_the_two():

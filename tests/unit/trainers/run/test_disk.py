@@ -28,7 +28,7 @@ def test_other_process_holds_the_run_until_it_dies(tmp_path):
 
 def test_killed_process_resumes_exactly(tmp_path):
     other = child(tmp_path, f"""
-        from posttrain.tests.unit.run_helpers import Counter
+        from posttrain.tests.unit.trainers.run.run_helpers import Counter
         with Session(root, RunPlan("cats", 10**6, save_every=4), Counter(), {{"a": 1}}, lambda *a, **k: None) as s:
             while True:
                 s.advance(s.policy.stepped()); print(s.iteration, flush=True); time.sleep(0.002)
@@ -76,7 +76,7 @@ def full_disk(tmp_path, body):
     """Runs ``body`` where files cannot grow beyond 20 kB: as for a full disk, a write fails in the middle."""
     return child(tmp_path, f"""
         import resource, signal
-        from posttrain.tests.unit.run_helpers import Counter, Heard, files
+        from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard, files
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         heard = Heard()
