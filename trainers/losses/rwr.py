@@ -51,11 +51,3 @@ def sparse_weights(rewards: Tensor, percentile: float = 90.0) -> Tensor:
         return torch.zeros_like(rewards)
     best = usable & (rewards >= torch.quantile(rewards[usable], percentile / 100))
     return _mean_one(best.to(rewards.dtype), usable)
-
-
-def best_of_group(rewards: Tensor, groups: Tensor) -> Tensor:
-    """[N] bool: the best of each group, ties all True: online fine-tuning on one's best samples (Flow-GRPO's "sft")."""
-    usable = rewards.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-    index = groups.unique(return_inverse=True)[1]
-    best = torch.full_like(usable, -torch.inf).scatter_reduce(0, index, usable, "amax")
-    return (usable == best[index]) & usable.isfinite()

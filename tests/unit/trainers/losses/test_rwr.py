@@ -3,16 +3,9 @@ from __future__ import annotations
 import math
 
 import torch
-from posttrain.trainers.losses.rwr import best_of_group, rwr_loss, softmax_weights, sparse_weights
+from posttrain.trainers.losses.rwr import rwr_loss, softmax_weights, sparse_weights
 
 F64 = torch.float64
-
-
-def test_best_of_group_golden(golden):
-    file = golden("01b")
-    best = best_of_group(file["in.rewards"][:, 0], file["in.prompt_id"])
-    assert torch.equal(best.to(F64), file["out.sft_globalstd0"]) and torch.equal(best.to(F64), file["out.sft_globalstd1"])
-    assert best.sum() > file["in.prompt_id"].unique().numel(), "the file holds ties"
 
 
 def test_flow_grpos_rwr_is_the_raw_reward_and_not_ours(golden):
@@ -38,7 +31,7 @@ def test_beta_zero_is_plain_fine_tuning_and_shifts_do_not_matter():
 
 def test_failed_rewards_weigh_nothing():
     r = torch.tensor([0.0, math.nan, 1.0, math.inf], dtype=F64)
-    for weights in (softmax_weights(r), sparse_weights(r), best_of_group(r, torch.zeros(4, dtype=torch.int64))):
+    for weights in (softmax_weights(r), sparse_weights(r)):
         assert not weights[1] and not weights[3] and weights[2] > 0
     torch.testing.assert_close(softmax_weights(r).sum(), torch.tensor(2.0, dtype=F64))
     assert not softmax_weights(r * math.nan).any()

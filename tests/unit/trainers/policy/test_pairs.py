@@ -151,6 +151,20 @@ def test_swapping_winner_and_loser_turns_the_first_step_round(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("settings", [SPO(), SPO(weighting="by noise")])
+def test_swapping_the_candidates_of_a_step_turns_spos_first_step_round(kind, settings):
+    """At the start the loss is odd in (winner, loser): both are pushed, as far as each other."""
+    policy, run, _ = made(kind, fresh_policy(kind))
+    pairs = in_step_pairs(run)
+    moments = []
+    for chosen in (pairs, replace(pairs, winner=pairs.loser, loser=pairs.winner)):
+        new = train_step(policy, run, chosen, Trainer(settings, Optimizer(max_grad_norm=0)))
+        moments.append(torch.cat([v.flatten() for k, v in sorted(new.optimizer.items()) if k.endswith("exp_avg")]))
+    assert moments[0].abs().max() > 0
+    torch.testing.assert_close(moments[0], -moments[1], rtol=1e-3, atol=1e-5 * float(moments[0].abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_are_weighted_by_the_noise_of_the_papers(kind):
     """TempFlow-GRPO's sigma_t sqrt(Delta_t) for flow; for eps and v the DDPM step's own sigma_t, of states of unit size."""
     policy, run, _ = made(kind, noisy_steps=0)

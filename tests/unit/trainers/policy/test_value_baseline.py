@@ -114,6 +114,36 @@ def test_a_rollout_is_judged_by_a_head_that_has_not_seen_its_rewards():
     assert torch.equal(ours, other) and ours.std() > 0
 
 
+def moved(policy, run, feedback, settings):
+    """The first step's direction: the mean gradient that AdamW remembers."""
+    new = train_step(policy, run, feedback, Trainer(settings, Optimizer(max_grad_norm=0)))
+    return torch.cat([v.flatten() for k, v in sorted(new.optimizer.items()) if k.endswith("exp_avg")])
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_the_first_step_is_that_of_advantages_by_leaving_one_out(kind):
+    """Of one prompt's images: the reward minus the mean of the others, with its sign and size."""
+    policy, run = made(kind, prompts_per_iteration=1)
+    ours = moved(policy, run, feedback(run), DPOK(value_steps=3))
+    theirs = moved(policy, run, feedback(run, rule="leave one out"), DPOK())
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+    assert theirs.abs().max() > 0
+
+
+@pytest.mark.parametrize("expected", [-1.0, 2.0])
+def test_a_later_step_is_that_of_the_rewards_minus_what_the_head_expects(expected):
+    policy, run = made("sd3")
+    rewards = run.images.mean((1, 2, 3)).double()
+    _, head, _, _ = value_baseline(policy, run, rewards, 1)
+    nothing = {key: torch.zeros_like(head[key]) for key in ("out.weight", "out.bias")}
+    head = head | nothing | {"reward.mean": torch.tensor(expected)}  # expects this everywhere
+    ours = moved(replace(policy, anchors={VALUE: head}), run, feedback(run), DPOK(value_steps=3))
+    known = replace(feedback(run), values=rewards - expected, weight=torch.ones(8, dtype=torch.bool))
+    theirs = moved(policy, run, known, DPOK())
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+    assert theirs.abs().max() > 0
+
+
 def test_the_step_costs_one_frozen_evaluation_more_for_each_state_and_trains_with_one_image_a_prompt():
     policy, run = made("sd3", images_per_prompt=1, batch_size=2, prompts_per_iteration=2)
     new = train_step(policy, run, feedback(run), TRAINER)
