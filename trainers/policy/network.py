@@ -16,6 +16,7 @@ from .conditioning import Conditionings
 from .guider import Guider, host_guider
 from .levels import path_of, sigmas_of
 from .patches import check_model
+from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd
 
@@ -27,8 +28,10 @@ class Network:
     a sample so far (one per sample and branch of the guidance).
     """
 
-    def __init__(self, patcher, overlay: Overlay, together: tuple = ()):
+    def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None):
+        """users: the MODEL that patcher is a clone of."""
         self._patcher, self._overlay, self._together = patcher, overlay, (patcher, *together)
+        self._users = users
         self._model = patcher.model
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
@@ -79,6 +82,12 @@ class Network:
         def ask(x, sigma, conds):
             return self._guider.guided(x, sigma, conds, guidance, schedule)
 
+        before = self.evaluations
+        if self._guider.patched:
+            check_steady(self._users, lambda x, sigma: self._guided(x, sigma, prompts, index, ask), x.detach(), sigma,
+                         guidance, schedule)
+            self.evaluations = before
+
         def network(weights, x):
             self._overlay.active = None if bank is None else dict(zip(bank, weights))
             try:
@@ -89,7 +98,7 @@ class Network:
         def forget():
             self.evaluations = before
 
-        weights, before = [] if bank is None else list(bank.values()), self.evaluations
+        weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
             return checkpointed(self._once(network), self._model.diffusion_model, weights, x)
         if torch.is_grad_enabled() and self.dtype == torch.float16:
@@ -232,7 +241,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     with torch.inference_mode(False), torch.no_grad():
         for loaded in (patcher, *beside):
             freeze_for_autograd(loaded.model)
-        net = Network(patcher, overlay, (*beside, *also_load))
+        net = Network(patcher, overlay, (*beside, *also_load), policy.model)
         with host_guider(patcher, net._on_call) as net._guider:
             overlay.inject()
             try:
