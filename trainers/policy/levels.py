@@ -17,7 +17,7 @@ def path_of(model_sampling) -> Path:
         for kind, path in kinds:
             if isinstance(model_sampling, kind):
                 return path
-    raise ValueError(f"model: its sampling type ({type(model_sampling).__mro__[2].__name__}) cannot be trained yet; "
+    raise ValueError(f"model: its sampling type ({type(model_sampling).__mro__[:3][-1].__name__}) cannot be trained yet; "
                      "use a model with noise, v or flow prediction")
 
 

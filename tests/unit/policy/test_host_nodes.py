@@ -72,19 +72,25 @@ def row_of(name: str) -> Row:
 
 
 def cell_of(name: str, kind: str) -> str:
-    found = "fails"
+    model, runs = None, []
     for setting in SETTINGS:
         try:
-            model = apply(model_nodes()[name], kind, setting)
-            runs = [run_of(model, kind, guidance) for guidance in (GUIDANCES[1:] if only_weights(model) else GUIDANCES)]
+            tried = apply(model_nodes()[name], kind, setting)
+            found = [run_of(tried, kind, guidance) for guidance in (GUIDANCES[1:] if only_weights(tried) else GUIDANCES)]
         except NeedsAFile:
             return "needs a file"
         except Exception:  # whatever a node raises in the host is the host's
             continue
-        found = compared(model, kind, runs)
-        if found != "no effect":
+        if model is None or has_effect(kind, found):
+            model, runs = tried, found
+        if has_effect(kind, found):
             break
-    return found
+    return "fails" if model is None else compared(model, kind, runs)
+
+
+def has_effect(kind: str, runs: list[Sampled]) -> bool:
+    return any(not torch.equal(host.latents, plain(kind, guidance, len(host.latents)).latents)
+               for guidance, host in zip(GUIDANCES[-len(runs):], runs))
 
 
 def run_of(model, kind: str, guidance: float) -> Sampled:
@@ -105,8 +111,7 @@ def compared(model, kind: str, runs: list[Sampled]) -> str:
             return "weights"
         if error > 1e-5:
             return f"differs by {error:.1e} at guidance {guidance:g}"
-    if all(torch.equal(host.latents, plain(kind, guidance, len(host.latents)).latents)
-           for guidance, host in zip(GUIDANCES, runs)):
+    if not has_effect(kind, runs):
         return "no effect"
     return trained_through(model, kind, runs[-1]) or "equal"
 
