@@ -1,13 +1,39 @@
 """Every node of the pack, gathered from the modules of this folder."""
 from __future__ import annotations
 
-from . import (evaluate, export, live, loop, pairs, policy, preferences, prompts, reward, reward_ensemble, reward_human,
-               reward_judges, reward_models, reward_rules, reward_tools, rollout, step_reward, toy, train, train_loop,
-               trainers_backprop, trainers_distillation, trainers_matching, trainers_pairs)
+from . import demo, prompts
+from .feedback import advantages, data, preferences
+from .loop import train, wired
+from .model import export, hooks, policy
+from .page import live  # noqa: F401  adds the page's routes
+from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools
+from .sampling import evaluate, rollout, step_rollout
+from .trainers import (
+                       add,
+                       alignprop,
+                       awm,
+                       d3po,
+                       ddpo,
+                       dgpo,
+                       diffusion_dpo,
+                       dpok,
+                       draft,
+                       drtune,
+                       flow_grpo,
+                       kto,
+                       lcm,
+                       mapo,
+                       nft,
+                       refl,
+                       rwr,
+                       spo,
+                       srpo,
+                       train_step,
+)
 
-MODULES = (toy, prompts, policy, rollout, reward, reward_human, reward_models, reward_rules, reward_judges, reward_ensemble,
-           reward_tools, train, trainers_matching, trainers_backprop, preferences, trainers_pairs, trainers_distillation,
-           pairs, step_reward, loop, train_loop, export, evaluate)
+MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
+           judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,
+           diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, train_step, wired, train)
 
 NODE_CLASS_MAPPINGS = {node_id: node for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

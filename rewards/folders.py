@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .base import Prompt
+from .base.reward import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..rewards.checkpoints import fill, load_weights
-from ..rewards.clip import clip_config
-from ..rewards.clip_rewards import ClipReward
-from ..rewards.holder import clip_tokenizer_folder, shared
-from ..rewards.hub import transformers_class
+from ..rewards.learned.checkpoints import fill, load_weights
+from ..rewards.learned.clip import clip_config
+from ..rewards.learned.clip_rewards import ClipReward
+from ..rewards.learned.holder import clip_tokenizer_folder, shared
+from ..rewards.learned.hub import transformers_class
 from .models import TOKEN_TABLE, WEIGHTS, with_token_table
 
 JUDGE_FILE = WEIGHTS / "judge_clip.safetensors"

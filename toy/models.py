@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -19,6 +17,7 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
+import torch
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = {"flow": WEIGHTS / "flow_mmdit.safetensors", "eps": WEIGHTS / "eps_unet.safetensors"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..rewards.base import Prompt
+from ..rewards.base.reward import Prompt
 from .verifier import ToyVerifier
 from .world import SIZE, caption, render, split, wrong
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..rewards.base import Prompt
-from ..rewards.clip import load_tokenizer, tokenize
-from ..rewards.holder import clip_tokenizer_folder
-from ..rewards.hub import pooled, transformers_class
-from ..rewards.preprocess import Geometry, preprocess
+from ..rewards.base.reward import Prompt
+from ..rewards.learned.clip import load_tokenizer, tokenize
+from ..rewards.learned.holder import clip_tokenizer_folder
+from ..rewards.learned.hub import pooled, transformers_class
+from ..rewards.learned.preprocess import Geometry, preprocess
 from . import models
 from .judge import ACTIVATION, STYLES, demo_judge, packed, styled
 from .pictures import wrong_pictures

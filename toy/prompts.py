@@ -1,8 +1,8 @@
 """The prompts of the toy world, each with the spec that its verifier checks."""
 from __future__ import annotations
 
-from ..rewards.base import Prompt
-from ..trainers.prompts import PromptSet
+from ..rewards.base.reward import Prompt
+from ..trainers.policy.prompts import PromptSet
 from .world import caption, split
 
 

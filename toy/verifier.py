@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..rewards.base import Prompt, RewardInfo
+from ..rewards.base.reward import Prompt, RewardInfo
 from .world import COLOURS, PALETTE
 
 MIN_CHROMA = 0.3  # max - min of a pixel's channels; the grey background has about 0, a ball 0.6 or more

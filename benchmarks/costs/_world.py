@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 import torch
+
 from tools import pack
 
 
@@ -49,7 +50,7 @@ def world(**sampling: Any) -> World:
     settings = {"width": 24, "height": 24, "steps": 8, "guidance": 1.0, "prompts_per_iteration": 8,
                 "images_per_prompt": 16, "batch_size": 64, "seed": 0, "noise_level": 0.7, "noisy_steps": 3} | sampling
     bare, leaves = bare_network(models.load_model("flow").model, made)
-    return World(made, encoded, models.load_vae(), pack.module("trainers.sampling").Sampling(**settings), bare, leaves)
+    return World(made, encoded, models.load_vae(), pack.module("trainers.sampling.settings").Sampling(**settings), bare, leaves)
 
 
 def bare_network(model: Any, policy: Any) -> tuple[Any, list[torch.Tensor]]:

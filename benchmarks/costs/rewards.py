@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+
 from tools import pack
 
 from . import Measure
@@ -25,10 +26,10 @@ def network() -> torch.nn.Module:
 def measure() -> list[Measure]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    holders = pack.module("rewards.holder", host=True)
-    base, clip, preparing = (pack.module(f"rewards.{name}") for name in ("base", "clip", "preprocess"))
+    holders = pack.module("rewards.learned.holder", host=True)
+    base, clip, preparing = (pack.module(f"rewards.{name}") for name in ("base.reward", "learned.clip", "learned.preprocess"))
     bare = network()
-    reward = pack.module("rewards.clip_rewards").ClipReward(
+    reward = pack.module("rewards.learned.clip_rewards").ClipReward(
         "PickScore", holders.Holder(lambda: bare, "fp32"), holders.clip_tokenizer_folder(), BATCH)
     images, prompts = torch.rand(BATCH, SIDE, SIDE, 3), [base.Prompt("a photo of a red fox")] * BATCH
     pixels = preparing.preprocess(images, preparing.Geometry(224))

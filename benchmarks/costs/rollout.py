@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+
 from tools import pack
 
 from . import Measure
@@ -10,7 +11,7 @@ from ._world import compare, world
 
 def measure() -> list[Measure]:
     here = world()
-    rollouts = pack.module("trainers.rollout")
+    rollouts = pack.module("trainers.sampling.rollout")
     made = rollouts.rollout(here.policy, here.prompts, here.vae, here.sampling)
     size = here.sampling.batch_size
     batches = [here.arguments(made.index[at:at + size]) for at in range(0, len(made.index), size)]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+
 from tools import pack
 
 from . import Measure
@@ -10,14 +11,14 @@ from ._world import World, compare, world
 
 def measure() -> list[Measure]:
     here = world()
-    rollouts, trainers = pack.module("trainers.rollout"), pack.module("trainers.policy_gradient")
+    rollouts, trainers = pack.module("trainers.sampling.rollout"), pack.module("trainers.flow_grpo")
     made = rollouts.rollout(here.policy, here.prompts, here.vae, here.sampling)
     count = len(made.index)
     generator = torch.Generator().manual_seed(1)
-    feedback = pack.module("trainers.advantages").Advantages(
+    feedback = pack.module("trainers.feedback.advantages").Advantages(
         values=torch.randn(count, generator=generator, dtype=torch.float64), weight=torch.ones(count, dtype=torch.bool),
         groups=made.index, stats={}, memory=None)
-    optimizer = pack.module("trainers.update").Optimizer(updates=2, average=0.9)
+    optimizer = pack.module("trainers.engine.update").Optimizer(updates=2, average=0.9)
     bare = bare_passes(here, made)
 
     def update(watch_kl: bool):

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import torch
 
-from ...rewards.base import Prompt
+from ...rewards.base.reward import Prompt
+from ..feedback.labels import Labels
+from ..feedback.pairs import Preferences
+from ..noise.streams import Stream, generator
 from ..policy.network import sigmas_of
+from ..policy.prompts import PromptSet
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
-from ..preferences import Labels, Preferences
-from ..prompts import PromptSet
-from ..rollout import Rollout
-from ..sampling import Sampling, chosen_prompts, generator
+from ..sampling.draws import chosen_prompts
+from ..sampling.rollout import Rollout
+from ..sampling.settings import Sampling
 from .images import Frame, pixels
 from .rows import BadRow, Dataset, Pair, Thumb, skipped_text
 
@@ -101,7 +104,7 @@ def deal(data: EncodedData, policy: Policy, iteration: int, count: int, seed: in
                          f"{channels}; encode the pairs with the VAE of the model that is trained")
     picks = chosen_prompts(len(data), Sampling(prompts_per_iteration=count, seed=seed), iteration)
     sides = data.places[picks].T  # winners, then losers; one row of thumbs
-    random = generator(seed, iteration, 12)
+    random = generator(seed, iteration, Stream.DATA)
     rollout = Rollout(
         latents=outside_inference(data.latents)[sides.flatten()].float(), images=_pictures(data, picks),
         prompts=data.prompts, index=data.prompt[picks].repeat(len(sides)), iteration=iteration,

@@ -36,8 +36,8 @@ def checked_image(picture: Picture) -> Picture:
 
 def pixels(pictures: tuple[Picture, ...], frame: Frame) -> torch.Tensor:
     """[N, H, W, 3] float32 in [0, 1]. BadRow where one cannot be read, or where they do not fit together."""
-    from PIL import Image, ImageOps
     import numpy
+    from PIL import Image, ImageOps
 
     images = [_decoded(picture) for picture in pictures]
     size = (frame.width, frame.height)

@@ -18,7 +18,7 @@ from torch import Tensor
 from .ddpo import ppo_clip_loss
 from .penalty import add_penalty
 
-WEIGHTINGS = ("uniform", "t", "t squared", "huber", "ghuber")
+WEIGHTINGS = ("ghuber", "uniform", "t", "t squared", "huber")
 
 
 class AWMLoss(NamedTuple):

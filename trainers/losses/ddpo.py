@@ -6,7 +6,7 @@
 Every (sample, step) pair is one row i; ratios are per step, never a product over steps. With one optimizer step per
 rollout every ratio is 1 and the gradient is REINFORCE's, -A grad log_prob: that is DDPO-SF, no other code needed.
 c is 1e-4 because log-probabilities are means over the latent's elements. As the official code
-(kvablack/ddpo-pytorch); advantages arrive already normalised and clamped (trainers/advantages.py).
+(kvablack/ddpo-pytorch); advantages arrive already normalised and clamped (trainers/feedback/advantages.py).
 """
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ class Recipe:
     pattern: a regular expression on module names that replaces the choice of ``targets`` when it is not empty.
     """
 
+    CHOICES: ClassVar[dict] = {"targets": tuple(TARGETS)}
     rank: int = 16
     alpha: float = 16.0
     targets: str = "attention and feed-forward"

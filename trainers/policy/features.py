@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ...rewards.half import scaled
-from ..prompts import PromptSet
+from ...rewards.base.half import scaled
 from .bank import repeated_blocks
 from .network import Network
+from .prompts import PromptSet
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ...rewards.half import through_half
+from ...rewards.base.half import through_half
 from .checkpoint import checkpointed
 from .weights import freeze_for_autograd, outside_inference
 

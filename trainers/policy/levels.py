@@ -5,7 +5,7 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ..paths import EPS, FLOW, V, Path
+from ..noise.paths import EPS, FLOW, Path, V
 
 
 def path_of(model_sampling) -> Path:

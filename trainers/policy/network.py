@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 import comfy.model_management
 import torch
 
-from ...rewards.half import scaled
-from ..prompts import PromptSet
+from ...rewards.base.half import scaled
 from .bank import Overlay, trainable_layers
-from .checkpoint import checkpointed, is_mutation_error, mutation_guard, mutates, remember_mutation
+from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
 from .guider import Guider, host_guider
 from .levels import path_of, sigmas_of
 from .patches import check_model
+from .prompts import PromptSet
 from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd

@@ -32,7 +32,7 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Look:
+class Visible:
     """What can be seen of a picture's number: a difference, or a ratio, above which the pictures look different.
 
     more, less: how they have become; None where that is no reason for an alarm."""
@@ -51,11 +51,11 @@ class Look:
 
 
 LOOKS = {
-    "picture_brightness": Look(0.15, False, "much brighter", "much darker"),
-    "picture_contrast": Look(1.5, True, "much higher in contrast", "much lower in contrast"),
-    "picture_colourfulness": Look(25.0, False, "much more colourful", "much greyer"),
-    "picture_detail": Look(1.6, True, "much busier or noisier in fine detail", "much poorer in fine detail"),
-    "picture_variety": Look(1.6, True, None, "much more alike"),
+    "picture_brightness": Visible(0.15, False, "much brighter", "much darker"),
+    "picture_contrast": Visible(1.5, True, "much higher in contrast", "much lower in contrast"),
+    "picture_colourfulness": Visible(25.0, False, "much more colourful", "much greyer"),
+    "picture_detail": Visible(1.6, True, "much busier or noisier in fine detail", "much poorer in fine detail"),
+    "picture_variety": Visible(1.6, True, None, "much more alike"),
 }
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...rewards.colour import brightness, colourfulness, contrast, luma
+from ...rewards.rules.colour import brightness, colourfulness, contrast, luma
 
 MOST = 32         # pictures looked at, evenly chosen
 COARSE = 128      # pixels that colours are measured at

@@ -32,7 +32,7 @@ class TrainingStopped(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """iterations: how many the run shall have in all. save_every: iterations between checkpoints. samples_every:
     iterations between sample grids, 0 for none. when_exists: one of folder.WHEN_EXISTS."""
 
@@ -52,7 +52,7 @@ class Session:
     policy so far is saved, and the user is told where.
     """
 
-    def __init__(self, root: Path, plan: Plan, policy: Any, settings: dict, tell: Callable[..., None], *,
+    def __init__(self, root: Path, plan: RunPlan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
                  paused: tuple[type[BaseException], ...] = (),
                  plain: Callable[[str], str] = str):

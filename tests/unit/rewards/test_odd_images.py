@@ -6,37 +6,37 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
-from posttrain.rewards import aesthetic, hpsv3, nsfw, vlm, vlm_local
-from posttrain.rewards import holder as holders
-from posttrain.rewards.adversarial import Adversary
-from posttrain.rewards.base import Prompt, score
-from posttrain.rewards.classifier import ClassReward, build_classifier, read_geometry, read_labels
-from posttrain.rewards.clip import build_clip
-from posttrain.rewards.clip_rewards import KINDS
-from posttrain.rewards.colour import STATISTICS, ColourReward
-from posttrain.rewards.combine import WeightedSum
-from posttrain.rewards.ensemble import Ensemble, Member
-from posttrain.rewards.formula import FormulaReward
-from posttrain.rewards.jpeg import JPEGReward
-from posttrain.rewards.ocr import OCRReward
-from posttrain.rewards.tower import build_clip_tower, build_siglip_tower
-from posttrain.rewards.verify import detectors, rules
+from posttrain.rewards.base.reward import Prompt, score
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.composite.ensemble import Ensemble, Member
+from posttrain.rewards.composite.formula import FormulaReward
+from posttrain.rewards.learned import aesthetic, hpsv3, nsfw
+from posttrain.rewards.learned import holder as holders
+from posttrain.rewards.learned.adversarial import Adversary
+from posttrain.rewards.learned.classifier import ClassReward, build_classifier, read_geometry, read_labels
+from posttrain.rewards.learned.clip import build_clip
+from posttrain.rewards.learned.clip_rewards import KINDS
+from posttrain.rewards.learned.tower import build_clip_tower, build_siglip_tower
+from posttrain.rewards.rules import detectors, objects
+from posttrain.rewards.rules.colour import STATISTICS, ColourReward
+from posttrain.rewards.rules.jpeg import JPEGReward
+from posttrain.rewards.rules.ocr import OCRReward
+from posttrain.rewards.vlm import judge, local
 from posttrain.toy.prompts import prompt_set
 from posttrain.toy.verifier import ToyVerifier
+from safetensors.torch import save_file
 
 from .networks import picture, randomised, tiny_open_clip
 from .qwen import qwen_folder
-from .test_aesthetic import Siglip, head_file
-from .test_classifier import folder as classifier_folder  # noqa: F401 (a fixture)
-from .test_clip import reward_of as clip_reward
-from .test_clip import saved
-from .test_detectors import owl, yolos
-from .test_hpsv3 import model as hpsv3_model  # noqa: F401 (a fixture)
-from .test_hpsv3 import small_images  # noqa: F401 (used by itself)
-from .test_imagereward import files as blip_files  # noqa: F401 (a fixture)
-from .test_imagereward import reward_of as blip_reward
+from .learned.test_aesthetic import Siglip, head_file
+from .learned.test_classifier import folder as classifier_folder
+from .learned.test_clip import reward_of as clip_reward
+from .learned.test_clip import saved
+from .rules.test_detectors import owl, yolos
+from .learned.test_hpsv3 import model as hpsv3_model
+from .learned.test_hpsv3 import small_images
+from .learned.test_imagereward import files as blip_files
+from .learned.test_imagereward import reward_of as blip_reward
 
 TEXT = 'a sign that says "Open"'
 SPEC = {"include": [{"class": "cat", "count": 1, "color": "red"}]}
@@ -61,15 +61,15 @@ def make(tmp_path, request):
         found = (detectors.DetrDetector(holder, folder) if kind == "detr" else
                  detectors.OwlDetector(holder, folder, holders.clip_tokenizer_folder()))
         clip = saved(tmp_path, tiny_open_clip(), "open_clip")
-        colours = rules.ClipColours(holders.Holder(lambda: build_clip(clip, "gelu"), "fp32"))
-        low = rules.Thresholds(0.06, 0.06)  # whatever a random network sees is looked at
-        return rules.RuleReward(found, limits=low, colours=colours, spec=SPEC)
+        colours = objects.ClipColours(holders.Holder(lambda: build_clip(clip, "gelu"), "fp32"))
+        low = objects.Thresholds(0.06, 0.06)  # whatever a random network sees is looked at
+        return objects.RuleReward(found, limits=low, colours=colours, spec=SPEC)
 
     def local_judge():
         folder = tmp_path / "qwen2_vl"
         qwen_folder(folder)
-        holder = holders.Holder(lambda: vlm_local.build_judge(folder), "fp32")
-        return vlm.JudgeReward(vlm_local.LocalModel(holder, folder, 112 * 112))
+        holder = holders.Holder(lambda: local.build_judge(folder), "fp32")
+        return judge.JudgeReward(local.LocalModel(holder, folder, 112 * 112))
 
     def hps3():
         folder = request.getfixturevalue("hpsv3_model")[0]

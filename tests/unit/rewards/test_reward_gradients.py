@@ -3,27 +3,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from posttrain.nodes.prompts import encode_prompts
-from posttrain.rewards.base import Prompt
-from posttrain.rewards.combine import WeightedSum
-from posttrain.rewards.ensemble import Ensemble, Member
-from posttrain.rewards.formula import FormulaReward
-from posttrain.rewards.holder import held_together
-from posttrain.rewards.colour import ColourReward
+from posttrain.rewards.base.reward import Prompt
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.composite.ensemble import Ensemble, Member
+from posttrain.rewards.composite.formula import FormulaReward
+from posttrain.rewards.learned.holder import held_together
+from posttrain.rewards.rules.colour import ColourReward
 from posttrain.toy.models import load_clip, load_model, load_vae
 from posttrain.toy.prompts import prompt_set
-from posttrain.trainers.algorithms import Trainer, backprop_step
-from posttrain.trainers.backprop import DRaFT
-from posttrain.trainers.direct_align import SRPO
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.methods import Trainer, backprop_step
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.latents import latent_shape
-from posttrain.trainers.prompts import PromptSet
-from posttrain.trainers.sampling import Sampling
-from posttrain.trainers.update import Optimizer
+from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.srpo import SRPO
 
 from .networks import tiny_open_clip
-from .test_clip import reward_of, saved
+from .learned.test_clip import reward_of, saved
 
 SMALL = Sampling(steps=4, width=24, height=24, prompts_per_iteration=4, images_per_prompt=1, batch_size=4)
 

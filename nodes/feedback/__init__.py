@@ -1,0 +1,1 @@
+"""From scores, or from collected data, to what a trainer learns from."""

@@ -1,0 +1,1 @@
+"""The loop: wired between two nodes, or all of it in one."""

@@ -1,0 +1,87 @@
+"""Train: the whole loop in one node, over the same functions as the nodes of the wired one."""
+from __future__ import annotations
+
+from ..progress import node_progress
+from ..run_name import name_is_valid
+from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
+from .wired import cache_key, open_session, run_inputs, samples_input
+
+
+class PTTrain:
+    DESCRIPTION = ("Trains a policy: rollout, score, advantages and train step, as often as asked. The same as the "
+                   "wired loop with Rollout, Score, Advantages and Train Step, in one node.")
+    CATEGORY, FUNCTION, OUTPUT_NODE = f"{MENU}/7 Loop", "run", True
+    RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
+    OUTPUT_TOOLTIPS = ("The trained policy.", "What became of the run, in words.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        from ...trainers.feedback.advantages import RULES
+        return {"required": {
+            "policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
+            "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
+            "vae": ("VAE", {"tooltip": "The model's VAE."}),
+            "sampling": (SAMPLING, {"tooltip": "From Sampling Settings."}),
+            "trainer": (TRAINER, {"tooltip": "An algorithm with its settings: Flow-GRPO, DDPO ..."}),
+            "advantage_rule": (RULES, {"default": RULES[0], "tooltip": "What an image is compared with. The default is "
+                               "Flow-GRPO's; 'per-prompt memory' is DDPO's and works with few images per prompt. Trainers "
+                               "through the reward (DRaFT ...) do not use it."}),
+            **run_inputs(), "samples_every": samples_input()},
+            "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
+                                             "without one."})},
+            "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, run_name=None):
+        return name_is_valid(run_name)
+
+    @classmethod
+    def IS_CHANGED(cls, run_name=None, when_run_exists=None, **_):
+        return cache_key(run_name, when_run_exists)
+
+    def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
+            save_every, samples_every, dynprompt, unique_id, reward=None):
+        from comfy.model_management import throw_exception_if_processing_interrupted
+
+        from ...trainers.run import RunPlan
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every)
+        inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
+        bar = node_progress(unique_id)
+        with open_session(plan, policy, dynprompt, unique_id, inputs) as session:
+            while not session.done:
+                throw_exception_if_processing_interrupted()
+                new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,
+                                            session.iteration)
+                session.advance(new, images)
+                bar(session.iteration, iterations)
+        return {"ui": {"text": [session.summary]}, "result": (session.policy, session.summary)}
+
+
+def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):
+    """-> the policy after rollout, score, advantages and train step, or one step through the reward, and the images.
+
+    reward: None where the trainer needs none.
+    """
+    from ...rewards.base.reward import score_rollout
+    from ...trainers.feedback.advantages import Advantages, advantages
+    from ...trainers.feedback.fits import WORDS
+    from ...trainers.methods import backprop_step, goes_through_reward, method_of, train_step
+    from ...trainers.sampling.rollout import rollout
+    wanted = method_of(trainer).learns_from
+    learns = goes_through_reward(trainer) or wanted is not None
+    if wanted not in (None, Advantages):
+        raise ValueError(f"trainer: {type(trainer.settings).__name__} learns from {WORDS[wanted][0]}, but Train makes "
+                         f"advantages; draw the loop with Loop Start and Loop End instead, and in it {WORDS[wanted][1]}")
+    if learns and reward is None:
+        raise ValueError("reward: this trainer learns from scores; connect a reward")
+    if goes_through_reward(trainer):
+        return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
+    made, feedback = rollout(policy, prompts, vae, sampling, iteration), None
+    if reward is not None:
+        # scores that are only shown need no rule, so one image of a prompt is enough
+        feedback = advantages(score_rollout(reward, made), rule if learns else "batch", memory=policy.memory.get("rewards"))
+    return train_step(policy, made, feedback, trainer), made.images
+
+
+NODES = {"PTTrain": PTTrain}
+NAMES = {"PTTrain": "Train"}

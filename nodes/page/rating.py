@@ -1,0 +1,163 @@
+"""Questions to a person: images that wait for votes in the page, and the routes by which the page gives them.
+
+GET /posttrain/ratings -> {"questions": [{id, title, mode, sheets: [{prompt, rows}], votes: {row: 1 or -1}}]}
+GET /posttrain/ratings/{id}/images/{row} -> PNG
+POST /posttrain/ratings/{id}/votes {"votes": {row: 1, -1 or 0}}: kept at once
+POST /posttrain/ratings/{id}/end {"how": "done" or "pause"}
+Event "posttrain.rating" {id, open} whenever a question comes or goes. A script without a page can answer in the same way.
+"""
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ...rewards.base.reward import RewardUnavailable
+from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
+from ...trainers.data.vote_book import VoteBook, together
+from .server import add_routes, answering, page_server
+
+DONE, PAUSE = "done", "pause"
+TICK = 0.1  # seconds between two looks at Cancel
+
+_open: dict[str, RatingRequest] = {}
+
+
+@dataclass
+class RatingRequest:
+    """Sheets of images, and the votes so far. images: PNG files' bytes by row. Routes and the waiting node share it."""
+
+    title: str
+    mode: str
+    sheets: Sequence[Sheet]
+    images: dict[int, bytes]
+    book: VoteBook
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    votes: dict[int, int] = field(default_factory=dict)
+    how: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self):
+        self._lock = threading.Lock()
+        self._sheet_of = {row: sheet for sheet in self.sheets for row in sheet.rows}
+        # the same for the same images, so that a sheet may be begun today and ended tomorrow
+        self._pair_of = {sheet: together(self.images[row] for row in sheet.rows) if self.mode == BEST_AND_WORST else ""
+                         for sheet in self.sheets}
+        # a run that was paused or cancelled shows the same images again
+        for row, sheet in self._sheet_of.items():
+            if vote := self.book.vote_on(self.images[row], sheet.prompt):
+                self.votes[row] = vote
+
+    def vote(self, votes: dict[int, int]) -> None:
+        """Keeps votes, on the disk too. ValueError where one is none, LookupError where there is no such image."""
+        for row, vote in votes.items():
+            if row not in self._sheet_of:
+                raise LookupError(f"votes: there is no image {row} in this question")
+            if isinstance(vote, bool) or vote not in (1, -1, 0):
+                raise ValueError(f"votes: {vote!r} is neither 1 (up), -1 (down) nor 0 (none)")
+        with self._lock:
+            for row, vote in votes.items():
+                if vote != self.votes.get(row, 0):
+                    self._keep(row, vote)
+
+    def _keep(self, row: int, vote: int) -> None:
+        sheet = self._sheet_of[row]
+        self.book.add(self.images[row], sheet.prompt, vote, self._pair_of[sheet])
+        self.votes[row] = vote
+
+    def end(self, how: str) -> None:
+        if how not in (DONE, PAUSE):
+            raise ValueError(f"how: {how!r} is unknown; use {DONE} or {PAUSE}")
+        self.how = how
+        self.ended.set()
+
+    def plain(self) -> dict:
+        """As JSON."""
+        with self._lock:
+            votes = {str(row): vote for row, vote in self.votes.items() if vote}
+        return {"id": self.id, "title": self.title, "mode": self.mode, "votes": votes,
+                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
+
+
+def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:
+    """Shows a question in every open page and waits for its end -> votes by row.
+
+    seconds: how long; 0: as long as it takes. check_cancelled raises where the user has pressed Cancel. RewardUnavailable
+    where nobody answers in time or Pause is pressed: votes given so far are on the disk, and shown when asked again.
+    """
+    started = time.monotonic()
+    with _shown(question):
+        while not question.ended.wait(TICK):
+            check_cancelled()
+            if seconds and time.monotonic() - started > seconds:
+                raise RewardUnavailable(f"nobody has rated the images of '{question.title}' within {seconds / 60:g} minutes; "
+                                        "queue again when somebody is at the page, or raise wait_minutes")
+    if question.how == PAUSE:
+        raise RewardUnavailable(f"you have paused the rating of '{question.title}'; queue again to go on with it")
+    return {row: vote for row, vote in question.votes.items() if vote}
+
+
+@contextmanager
+def _shown(question: RatingRequest):
+    if page_server() is None:
+        raise RewardUnavailable("rating by hand needs ComfyUI's server: images are shown in its page")
+    _open[question.id] = question
+    _tell(question, True)
+    try:
+        yield
+    finally:
+        del _open[question.id]
+        _tell(question, False)
+
+
+def _tell(question: RatingRequest, is_open: bool) -> None:
+    page_server().send_sync("posttrain.rating", {"id": question.id, "open": is_open})
+
+
+def register_routes(routes) -> None:
+    """Adds the four routes to a server's route table."""
+    from aiohttp import web
+
+    def answer(act):
+        async def about(request):
+            question = _open.get(request.match_info["id"])
+            if question is None:
+                raise LookupError("this question is not open any more")
+            return await act(question, request)
+        return answering(about, "the vote cannot be saved")
+
+    async def image(question, request):
+        row = int(request.match_info["row"])
+        if (data := question.images.get(row)) is None:
+            raise LookupError(f"there is no image {row} in this question")
+        return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "max-age=86400, immutable"})
+
+    async def field_of(request, name, kind):
+        body = await request.json()
+        if not isinstance(body, dict) or not isinstance(body.get(name), kind):
+            raise ValueError(f"{name}: it is missing")
+        return body[name]
+
+    async def votes(question, request):
+        given = {int(row): vote for row, vote in (await field_of(request, "votes", dict)).items()}
+        await asyncio.to_thread(question.vote, given)  # the disk may be slow: never in the event loop
+        return question.plain()
+
+    async def end(question, request):
+        question.end(await field_of(request, "how", str))
+        return {}
+
+    async def all_open(_request):
+        return {"questions": [question.plain() for question in list(_open.values())]}
+
+    routes.get("/posttrain/ratings")(answering(all_open, "the questions cannot be read"))
+    routes.get("/posttrain/ratings/{id}/images/{row}")(answer(image))
+    routes.post("/posttrain/ratings/{id}/votes")(answer(votes))
+    routes.post("/posttrain/ratings/{id}/end")(answer(end))
+
+
+add_routes(register_routes)

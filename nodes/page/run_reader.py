@@ -1,0 +1,164 @@
+"""Reads run folders for the page: the list of runs, one run's points and samples, one sample's file."""
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+MOST_POINTS = 2000
+TAIL_BYTES = 8192
+SAMPLE = re.compile(r"iteration_(\d+)\.(?:webp|jpg|png)")
+LiveState = Callable[[str], dict]
+
+
+def runs_root() -> Path:
+    import folder_paths
+    return Path(folder_paths.get_output_directory()) / "posttrain"
+
+
+def run_folder(run: str, root: Path | None = None) -> Path:
+    """The folder of a run. ValueError where the name is none, LookupError where there is no such run."""
+    root = runs_root() if root is None else root
+    if not run or run in (".", "..") or re.search(r'[/\\:\x00]', run):
+        raise ValueError(f"run: {run!r} is not the name of a run")
+    folder = root / run
+    if not folder.is_dir() or folder.resolve().parent != root.resolve():
+        raise LookupError(f"there is no run '{run}' in {root}")
+    return folder
+
+
+def sample_path(run: str, file: str, root: Path | None = None) -> Path:
+    """The picture of that name. ValueError where no sample is called so, LookupError where it is missing."""
+    if not SAMPLE.fullmatch(file):
+        raise ValueError(f"file: {file!r} is not the name of a sample")
+    path = run_folder(run, root) / "samples" / file
+    if not path.is_file():
+        raise LookupError(f"the run '{run}' has no sample '{file}'")
+    return path
+
+
+def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
+    """Newest first: run, id, status, iteration, iterations, node, modified, created, reward (mean of the last few)."""
+    root = runs_root() if root is None else root
+    if not root.is_dir():
+        return []
+    found = [_summary(folder, live) for folder in root.iterdir() if (folder / "config.json").is_file()]
+    return sorted(found, key=lambda run: run["modified"], reverse=True)
+
+
+def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
+    """The summary, points of iterations after ``since`` (at most MOST_POINTS), samples [{iteration, file}], messages.
+
+    thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
+    """
+    from ...trainers.run.metrics import read_metrics
+    try:
+        after = int(since)
+    except ValueError:
+        raise ValueError(f"since: {since!r} is not a number of iterations") from None
+    folder = run_folder(run, root)
+    points = read_metrics(folder / "metrics.jsonl", after)
+    shown, factor = thin(points, MOST_POINTS)
+    summary = _summary(folder, live)
+    if points:
+        summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
+    return {**summary, "points": shown, "thinned": factor, "samples": _samples(folder),
+            "messages": live(run).get("messages", [])}
+
+
+def thin(points: list[dict], most: int) -> tuple[list[dict], int]:
+    """At most ``most`` points that still show every spike, and how many iterations a pair stands for.
+
+    Each stretch of the run becomes two points that carry, for every number by itself, its least and its greatest value
+    there, in the order in which they came. The first and the last point stay as they are.
+    """
+    if len(points) <= most:
+        return points, 1
+    inner = points[1:-1]
+    size = -(-len(inner) // ((most - 2) // 2))
+    shown = [points[0]]
+    for start in range(0, len(inner), size):
+        shown += _extremes(inner[start:start + size])
+    return [*shown, points[-1]], size
+
+
+def _extremes(stretch: list[dict]) -> list[dict]:
+    if len(stretch) == 1:
+        return stretch
+    first, last = dict(stretch[0]), dict(stretch[-1])
+    for key in {key: None for point in stretch for key in point if key != "iteration"}:
+        values = [point[key] for point in stretch if isinstance(point.get(key), (int, float))]
+        if not values:
+            continue
+        low, high = min(values), max(values)
+        first[key], last[key] = (low, high) if values.index(low) <= values.index(high) else (high, low)
+    return [first, last]
+
+
+def _samples(folder: Path) -> list[dict]:
+    if not (folder / "samples").is_dir():
+        return []
+    found = ((SAMPLE.fullmatch(path.name), path.name) for path in (folder / "samples").iterdir())
+    return sorted(({"iteration": int(m.group(1)), "file": name} for m, name in found if m),
+                  key=lambda sample: sample["iteration"])
+
+
+def _summary(folder: Path, live: LiveState) -> dict:
+    config, state, ending = _config(folder), live(folder.name), _last_points(folder / "metrics.jsonl")
+    last = ending[-1] if ending else {}
+    rewards = [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
+    files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.exists()]
+    modified = max((path.stat().st_mtime for path in files), default=0.0)
+    return {"run": folder.name, "id": config.get("id"), "created": config.get("created"), "modified": modified,
+            "status": _status(folder, config.get("status"), state), "node": state.get("node"),
+            "iteration": state.get("iteration") or last.get("iteration") or config.get("iteration") or 0,
+            "iterations": state.get("iterations") or config.get("iterations") or 0,
+            "seconds_left": state.get("seconds_left"), "reward": sum(rewards) / len(rewards) if rewards else None}
+
+
+def _status(folder: Path, saved: str | None, state: dict) -> str:
+    """The file says "running" for ever where its process was killed."""
+    if state.get("status"):
+        return state["status"]
+    if saved == "running":
+        return "elsewhere" if _held_elsewhere(folder / "lock") else "stopped"
+    return saved or "unknown"
+
+
+def _held_elsewhere(lock: Path) -> bool:
+    """Whether a process that is not this one says in the lock file that it trains, and is alive."""
+    import psutil
+    try:
+        process = int(json.loads(lock.read_text())["process"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return process != os.getpid() and psutil.pid_exists(process)
+
+
+def _config(folder: Path) -> dict:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return config if isinstance(config, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _last_points(path: Path, count: int = 5) -> list[dict]:
+    """The last whole lines, the newest last, without reading the rest; as many as the page's own mean is over."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    points = []
+    for line in reversed(lines):
+        try:
+            point = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(point, dict) and len(points) < count:
+            points.append(point)
+    return points[::-1]

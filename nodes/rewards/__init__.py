@@ -1,0 +1,1 @@
+"""Rewards, and nodes that look at what they say."""

@@ -1,0 +1,1 @@
+"""Sampling settings, rollouts, evaluation."""

@@ -1,0 +1,29 @@
+"""The node of Flow-GRPO."""
+from __future__ import annotations
+
+from ..widgets import CHOICE
+from .node import CLIP_RANGE, WATCH_KL, TrainerNode
+
+
+class PTFlowGRPO(TrainerNode):
+    DESCRIPTION = ("Flow-GRPO: images of the same prompt compete; steps that led to better ones become likelier. For "
+                   "flow models (SD3, Flux, Lumina) with any reward, also rules. arXiv:2505.05470")
+    RATE, UPDATES = 3e-4, 2
+    SETTINGS = {
+        "clip_range": CLIP_RANGE,
+        "trust": (CHOICE, {"tooltip": "How a rollout is kept from moving the policy too "
+                  "far. clipped ratio: Flow-GRPO's; guard: GRPO-Guard, less reward hacking; exact KL: Flow-DPPO. For the "
+                  "last two set the clip range to 0, their usual value."}),
+        "beta": ("FLOAT", {"max": 1000.0, "step": 0.001, "round": 1e-6,
+                 "tooltip": "Holds the policy near your model (weight of the KL). 0 is off and saves a third of the "
+                            "cost; raise it when pictures lose quality while the reward rises."}),
+        "watch_kl": WATCH_KL}
+
+    @classmethod
+    def kind(cls):
+        from ...trainers.flow_grpo import FlowGRPO
+        return FlowGRPO
+
+
+NODES = {"PTFlowGRPO": PTFlowGRPO}
+NAMES = {"PTFlowGRPO": "Flow-GRPO"}

@@ -1,0 +1,208 @@
+"""What a reward is, and how a batch of images is scored.
+
+A reward turns images and their prompts into one number per image, higher = better. NaN means "this image could
+not be scored" and is never replaced by 0: a zero would silently poison the statistics of its group.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+SUMMARY = ("mean", "std", "min", "max", "images", "failed")
+RANGE_SLACK = 0.5  # a VAE may overshoot [0, 1] a little; 0..255 or -1..1 images are a wiring mistake
+
+
+class RewardUnavailable(RuntimeError):
+    """A reward cannot score at all at the moment (its server is gone): the run should stop with its state saved, and go
+    on later, rather than learn from nothing."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and, where a rule verifier checks it, what the image must show.
+
+    text: what the model is asked for. spec: a record that a verifier understands (toy world, GenEval) or None.
+    """
+
+    text: str
+    spec: dict | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True)
+class RewardInfo:
+    """What a user must know of a reward. low/high: the possible range, None where it is unbounded."""
+
+    name: str
+    low: float | None
+    high: float | None
+    needs_prompt: bool
+    differentiable: bool
+    description: str
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """images [B,H,W,3] in [0, 1] and one prompt per image -> [B] float, higher = better, NaN = failed."""
+
+    info: RewardInfo
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a composite reward answers: its values [B], and per member the raw and the normalised scores [B]. weights:
+    where the values are a plain sum of members, what each counts; empty where they are not."""
+
+    values: Tensor
+    members: dict[str, Tensor] = field(default_factory=dict)
+    normalised: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class CompositeReward(Reward, Protocol):
+    """A reward made of others, or with more to show than its value. It is told the prompt groups, because it may
+    normalise inside them."""
+
+    def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a batch.
+
+    values [B] float64, NaN = failed. groups [B] int64: index of the prompt that each image belongs to.
+    members: raw score [B] of each member of a composite reward (of the reward itself where it is a single one).
+    stats: mean, std (population), min, max over the images that could be scored; images, failed as counts; and what
+    rewards count beside their scores, see ``counts``.
+    normalised: score [B] of each member after an ensemble normalised it; empty for other rewards.
+    weights: of the members that the values are a plain sum of; empty where they are none, as with gates and monitors;
+    None where nobody knows.
+    """
+
+    values: Tensor
+    groups: Tensor
+    members: dict[str, Tensor]
+    stats: dict[str, float]
+    normalised: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] | None = None
+
+    def part(self, rows: slice) -> Scores:
+        """The scores of some images; what rewards counted stays that of all."""
+        return replace(self, values=self.values[rows], groups=self.groups[rows], stats=summary(self.values[rows]) | self.counts,
+                       **{name: {key: value[rows] for key, value in getattr(self, name).items()}
+                          for name in ("members", "normalised")})
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What rewards count beside their scores, such as prompts that were too long for them."""
+        return {name: value for name, value in self.stats.items() if name not in SUMMARY}
+
+
+def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Scores:
+    """Score a batch without gradients. images [B,H,W,C], one prompt per image, groups [B] (prompt index).
+
+    Images with a pixel that is not a number are scored NaN. Raises ValueError for wrong shapes, ranges or counts.
+    """
+    images, broken = usable_images(images)
+    count = images.shape[0]
+    groups = torch.as_tensor(groups).reshape(-1).to("cpu", torch.int64)
+    if len(prompts) != count or groups.numel() != count:
+        raise ValueError(f"images, prompts and groups must be equally many: {count} images, {len(prompts)} prompts "
+                         f"(one per image), {groups.numel()} groups.")
+    if reward.info.needs_prompt and not any(p.text.strip() or p.spec for p in prompts):
+        raise ValueError(f"The reward '{reward.info.name}' compares the image with its prompt, but every prompt is "
+                         "empty. Connect prompts, or use a reward that looks at the image alone.")
+    with torch.no_grad():
+        found = evaluate(reward, images, prompts, groups)
+    values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
+    members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
+    normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
+    return Scores(values, groups, members, summary(values) | counts_of(reward), normalised, found.weights)
+
+
+def score_rollout(reward: Reward, rollout) -> Scores:
+    """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image)."""
+    index = rollout.index.tolist()
+    return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.index)
+
+
+def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
+    """Ask any reward, composite or single, the same question (gradients are kept where there are any)."""
+    if isinstance(reward, CompositeReward):
+        return reward.evaluate(images, prompts, groups)
+    values = reward(images, prompts)
+    return Judgement(values, {reward.info.name: values})
+
+
+def counts_of(reward: Reward) -> dict[str, float]:
+    """What a reward counts beside its scores, such as prompts that were too long for it; {} for most."""
+    return reward.counts() if hasattr(reward, "counts") else {}
+
+
+def compares(reward: Reward) -> bool:
+    """Whether a score depends on the other images of the batch, so that an image alone has none worth looking at."""
+    return getattr(reward, "compares", False)
+
+
+def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts, each with the record of the known one that has the same text, where there is one."""
+    by_text = {p.text: p for p in known}
+    return [by_text.get(p.text, p) for p in prompts]
+
+
+def networks_of(reward: Reward) -> list:
+    """The holders of the networks that a reward asks, those of a composite's members included; [] for rules."""
+    return reward.networks() if hasattr(reward, "networks") else []
+
+
+def groups_of(prompts: Sequence[Prompt]) -> Tensor:
+    """[B] int64: images with the same prompt text share a group. For callers that know no prompt index."""
+    first: dict[str, int] = {}
+    return torch.tensor([first.setdefault(p.text, len(first)) for p in prompts], dtype=torch.int64)
+
+
+def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Float RGB [B,H,W,3] in [0, 1] and a mask [B] of images that hold NaN or infinity (blackened here).
+
+    Grey images become RGB, alpha is dropped. Keeps gradients. Raises ValueError where the input is not an image batch.
+    """
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"images must be [batch, height, width, 3], got {list(images.shape)}. "
+                         "Connect an IMAGE, not a LATENT or MASK.")
+    if images.shape[0] == 0 or images.shape[1] == 0 or images.shape[2] == 0:
+        raise ValueError(f"images is empty ({list(images.shape)}): there is nothing to score.")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floats in 0..1, got {images.dtype}. Divide 8-bit images by 255.")
+    images = images.float()
+    images = images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+    broken = ~torch.isfinite(images).flatten(1).all(1)
+    images = images.masked_fill(broken.view(-1, 1, 1, 1), 0.0)
+    low, high = images.detach().aminmax()
+    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+        raise ValueError(f"images must be in 0..1, got {low.item():.3g}..{high.item():.3g}. "
+                         "8-bit images must be divided by 255.")
+    return images.clamp(0, 1), broken.cpu()
+
+
+def checked_values(values: Tensor, name: str, count: int) -> Tensor:
+    """[B] float64 on the CPU, infinity as NaN. Raises ValueError if the reward did not answer once per image."""
+    values = torch.as_tensor(values).detach()
+    if values.shape != (count,):
+        raise ValueError(f"The reward '{name}' must answer one number per image: expected [{count}], "
+                         f"got {list(values.shape)}.")
+    values = values.to("cpu", torch.float64)
+    return values.masked_fill(~torch.isfinite(values), torch.nan)
+
+
+def summary(values: Tensor) -> dict[str, float]:
+    """Statistics over the scores that are numbers; NaN where every image failed."""
+    good = values[~values.isnan()]
+    some = good if good.numel() else torch.full((1,), torch.nan, dtype=torch.float64)
+    return {"mean": some.mean().item(), "std": some.std(correction=0).item(), "min": some.min().item(),
+            "max": some.max().item(), "images": float(values.numel()), "failed": float(values.numel() - good.numel())}

@@ -1,0 +1,1 @@
+"""Rewards with a network, and what loads their weights."""

@@ -1,0 +1,1 @@
+"""A person as a reward, and which reward agrees with one."""

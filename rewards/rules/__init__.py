@@ -1,0 +1,1 @@
+"""Rewards that measure or check: colours, file size, text, objects."""

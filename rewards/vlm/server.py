@@ -1,0 +1,172 @@
+"""The judge behind any OpenAI-compatible server (vLLM, SGLang, llama.cpp, LM Studio, Ollama ...).
+
+One question is one request; several run at a time in threads. Every request has a deadline and is tried again; what
+stays unanswered is None. A server that cannot be reached at all, or that answers nothing usable to most questions, raises
+RewardUnavailable: the run stops with its state saved instead of learning from noise. Where a server gives no
+log-probabilities, the answer is sampled a few times and counted.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base.pixels import png_bytes
+from ..base.reward import RewardUnavailable
+from ..learned.holder import cancel_point
+from .judge import Probabilities, Question
+
+LARGEST = 8 << 20  # bytes of an answer; more is not an answer
+KEY_VARIABLE, KEY_URL_VARIABLE = "POSTTRAIN_VLM_KEY", "POSTTRAIN_VLM_URL"
+MOST_FAILED = 0.5
+logger = logging.getLogger(__name__)
+
+
+class Refused(RuntimeError):
+    """The server understood and said no (wrong model name, wrong key): trying again is useless."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """url: up to and without /chat/completions. timeout: seconds for one request. tries: requests per question. wait:
+    seconds before the second try, doubled each time. at_once: requests in flight. side: images are made this large at
+    most. samples: how often a server without log-probabilities is asked."""
+
+    url: str
+    model: str
+    timeout: float = 60.0
+    tries: int = 4
+    wait: float = 2.0
+    at_once: int = 8
+    side: int = 768
+    samples: int = 4
+
+    differentiable = False
+
+    def __post_init__(self):
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url must begin with http: or https:, got '{self.url}'. Example: http://127.0.0.1:8000/v1")
+        if not self.model.strip():
+            raise ValueError("model: type the name that the server knows the model by.")
+
+    def __call__(self, questions: Sequence[Question]) -> list[Probabilities]:
+        stop, pool = threading.Event(), ThreadPoolExecutor(self.at_once)
+        try:
+            jobs = [pool.submit(self._patiently, q, stop) for q in questions]
+            while not all(job.done() for job in jobs):
+                cancel_point()
+                time.sleep(0.02)
+            results = [job.result() for job in jobs]
+        finally:  # after Cancel nobody waits for the requests in flight, and no new one is made
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        errors = [r for r in results if isinstance(r, str)]
+        if errors:
+            logger.warning("the VLM judge left %d of %d questions unanswered: %s", len(errors), len(questions), errors[0])
+        if questions and len(errors) > MOST_FAILED * len(questions):
+            raise RewardUnavailable(f"The VLM judge at {self.url} left {len(errors)} of {len(questions)} questions "
+                                    f"unanswered after {self.tries} tries each: {errors[0]}. Check the server, then run "
+                                    "again: the run goes on from its saved state.")
+        return [None if isinstance(r, str) else r for r in results]
+
+    def _patiently(self, question: Question, stop: threading.Event) -> dict[str, float] | str:
+        """The probabilities, or what went wrong at the last try."""
+        problem, body = "it was cancelled", request_body(self.model, question, self.side)
+        for attempt in range(self.tries):
+            if attempt and stop.wait(self.wait * 2 ** (attempt - 1)) or stop.is_set():
+                break
+            try:
+                return self._ask(question, body)
+            except Refused as error:
+                return str(error)
+            except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                problem = f"{type(error).__name__}: {error}"
+        return problem
+
+    def _ask(self, question: Question, body: dict) -> dict[str, float]:
+        choice = self._post(body | {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20})
+        content = (choice.get("logprobs") or {}).get("content")
+        if content:
+            return read_logprobs(content[0]["top_logprobs"], question.answers)
+        texts = [self._post(body | {"max_tokens": 16, "temperature": 0.7})["message"]["content"] for _ in range(self.samples)]
+        return read_texts(texts, question.answers)
+
+    def _post(self, body: dict) -> dict:
+        """The first choice of the server's answer. Raises OSError, ValueError, KeyError ... or Refused."""
+        headers = {"Content-Type": "application/json"}
+        if os.environ.get(KEY_VARIABLE) and self.url == os.environ.get(KEY_URL_VARIABLE):
+            # only to the address that the user named beside the key: a workflow from elsewhere must not get it
+            headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
+        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        deadline = time.monotonic() + self.timeout
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                return json.loads(read_before(response, deadline))["choices"][0]
+        except urllib.error.HTTPError as error:
+            text = f"the server says {error.code}: {error.read(300).decode('utf-8', 'replace')}"
+            raise (Refused if 400 <= error.code < 500 and error.code not in (408, 425, 429) else OSError)(text) from error
+
+
+def read_before(response, deadline: float) -> bytes:
+    """The whole body; OSError if it is too long or still coming at the deadline (a timeout counts each piece alone)."""
+    parts, size = [], 0
+    while part := response.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:
+            raise OSError("the answer is too long")
+        if time.monotonic() > deadline:
+            raise OSError("the answer did not end in time")
+    return b"".join(parts)
+
+
+def request_body(model: str, question: Question, side: int) -> dict:
+    """The chat request without sampling settings."""
+    content = [{"type": "image_url", "image_url": {"url": data_url(image, side)}} for image in question.images]
+    content.append({"type": "text", "text": question.text})
+    return {"model": model, "messages": [{"role": "user", "content": content}]}
+
+
+def data_url(image: Tensor, side: int) -> str:
+    """[1,H,W,3] -> a PNG data URL, made smaller so that its long side is at most `side`."""
+    scale = side / max(image.shape[1:3])
+    if scale < 1:
+        size = [max(1, round(n * scale)) for n in image.shape[1:3]]
+        image = F.interpolate(image.movedim(-1, 1).float(), size, mode="bicubic", antialias=True).movedim(1, -1)
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image[0])).decode()
+
+
+def read_logprobs(top: Sequence[dict], answers: Sequence[str]) -> dict[str, float]:
+    """The listed first tokens -> probability of each answer; capitals and spaces do not matter."""
+    found = {a: 0.0 for a in answers}
+    for entry in top:
+        token = entry["token"].strip().lower()
+        if token in found:
+            found[token] += math.exp(entry["logprob"])
+    return found
+
+
+def read_texts(texts: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """Sampled answers -> share of each; what begins with none of them counts for none. ValueError if none does."""
+    found = {a: 0.0 for a in answers}
+    for text in texts:
+        words = text.strip().lower().replace("*", "").split()
+        first = words[0].strip(".,:;!\"'") if words else ""
+        if first in found:
+            found[first] += 1 / len(texts)
+    if not any(found.values()):
+        raise ValueError(f"the answer is none of {', '.join(answers)}: '{texts[0][:60]}'")
+    return found

@@ -1,0 +1,49 @@
+"""Diffusion-DPO (arXiv:2311.12908): learns from pairs of finished images, online from scores or offline from data."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .engine.limits import FROM_0, FROM_0_TO_1, FROM_1
+from .engine.renoise import Renoised, pair_errors, paired
+from .engine.update import Optimizer, numbers, update
+from .feedback.pairs import Preferences
+from .losses.diffusion_dpo import diffusion_dpo_loss
+from .policy.value import Policy
+from .sampling.rollout import Rollout
+
+# errors of a velocity weigh the noisy levels much more than errors of a noise do
+USUAL_BETA = {"eps": 5000.0, "v": 5000.0, "flow": 100.0}
+
+
+@dataclass(frozen=True)
+class DiffusionDPO:
+    """Diffusion-DPO (arXiv:2311.12908); online DPO where the pairs are of the policy's own images.
+
+    beta: sharpness, in the official convention (the 1/2 is part of the formula, errors are means); 0: the usual value
+    for the model, see USUAL_BETA. levels: noise levels per pair. safeguard: Diffusion-SDPO (arXiv:2511.03317), the
+    share mu of its pull that the winner keeps, 0 to 1; None is off.
+    """
+
+    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps")}
+    beta: float = 0.0
+    levels: int = 4
+    safeguard: float | None = None
+
+
+def train_dpo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: DiffusionDPO, optimizer: Optimizer,
+              progress: Callable | None = None) -> Policy:
+    """A Diffusion-DPO step. Evaluations per pair and level: 2 with gradient and 2 of the reference."""
+
+    def evaluate(net, bank, micro):
+        renoised = Renoised(net, rollout, micro)
+        x0, reference = renoised.ask(bank), renoised.ask_quietly(None)
+        errors, reference_errors = pair_errors(renoised, x0, settings.safeguard), renoised.error(reference).chunk(2)
+        out = diffusion_dpo_loss(*errors, *reference_errors, settings.beta or USUAL_BETA[net.path.name])
+        return out.loss, numbers(
+            accuracy=out.accuracy, winner_error=errors[0].mean(), loser_error=errors[1].mean(),
+            winner_change=out.winner_gap, loser_change=out.loser_gap, kl=renoised.distance(x0, reference).mean())
+
+    return update(policy, paired(rollout, preferences, settings.levels, optimizer.updates), evaluate, optimizer,
+                  progress=progress)

@@ -1,0 +1,1 @@
+"""What several trainers share: the update, replayed steps, renoised latents, walks that gradient can pass."""

@@ -1,0 +1,189 @@
+"""Finished latents, noised again and put to the network: what every trainer without a trajectory shares.
+
+They take a rollout of any sampler: only its latents, prompts and scores count. Both images of a pair are noised alike, to
+the same level with the same noise.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..feedback.pairs import Preferences
+from ..losses.error import squared_error
+from ..losses.sdpo import loser_scale, scale_gradient
+from ..noise.streams import Stream, generator
+from ..policy.network import Network, sigmas_of
+from ..policy.value import Bank, Policy
+from ..sampling.rollout import Rollout
+
+ADVANTAGE_CLIP = 5.0
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Some samples, each at a noise level of its own. first: no optimizer step was made since the rollout."""
+
+    rows: torch.Tensor
+    sigma: torch.Tensor
+    noise: torch.Tensor
+    first: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+
+class Renoised:
+    """One micro-batch put to the network: data noised to x; ``ask(bank)`` is the denoised answer."""
+
+    def __init__(self, net: Network, rollout: Rollout, micro: Noised):
+        self.net, self.rollout, self.micro = net, rollout, micro
+        self.data = rollout.latents[micro.rows].to(net.device)
+        self.sigma = micro.sigma.to(net.device)
+        noise = micro.noise.to(net.device)
+        self.x = net.path.add_noise(self.data, noise, self.sigma)
+        self.target = net.path.target(self.data, noise, self.sigma)
+
+    def ask(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
+        index = self.rollout.index[self.micro.rows]
+        return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank,
+                                schedule=self.rollout.sigmas)
+
+    def ask_quietly(self, bank: Bank | None) -> torch.Tensor:
+        with torch.no_grad():
+            return self.ask(bank)
+
+    def prediction(self, x0: torch.Tensor) -> torch.Tensor:
+        return self.net.path.prediction(self.x, x0, self.sigma)
+
+    def error(self, x0: torch.Tensor) -> torch.Tensor:
+        """[B]: squared error in the network's own prediction."""
+        return squared_error(self.prediction(x0), self.target)
+
+    def distance(self, x0: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """[B]: squared difference of two answers in the network's own prediction."""
+        return squared_error(self.prediction(x0), self.prediction(other))
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """The micro-batch's rows of per-sample numbers, where and how the network computes."""
+        return values[self.micro.rows].to(self.net.device, torch.float32)
+
+
+def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batch_size: int, *,
+           by_group: bool = False, grid: torch.Tensor | None = None) -> list[list[Noised]]:
+    """Micro-batches of each update over the used rows, each sample at ``levels`` noise levels of a grid.
+
+    The grid is cut into equal parts and one level drawn from each. grid: [N] noise levels; without it the sampler's, but
+    for the last step's level, where there is almost no noise. by_group: whole prompts in a micro-batch, sharing level
+    and noise (a micro-batch may then be larger than ``batch_size``).
+    """
+    check_levels(levels)
+    key = (rollout.iteration, int(rollout.seeds[0]))
+    bundles = _bundles(rollout, used, batch_size, by_group, generator(*key, Stream.RENOISE_ORDER))
+    parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+    grid = sampled_levels(rollout) if grid is None else grid
+    return [[_noised(rollout, grid, rows, level, levels, by_group, first=number == 0)
+             for rows in part for level in range(levels)] for number, part in enumerate(parts)]
+
+
+def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) -> list[torch.Tensor]:
+    rows = used.nonzero().flatten()
+    if not by_group:
+        return list(rows[torch.randperm(len(rows), generator=random)].split(batch_size))
+    groups = [rows[rollout.index[rows] == group] for group in rollout.index[rows].unique()]
+    bundles: list[list[torch.Tensor]] = [[]]
+    for place in torch.randperm(len(groups), generator=random).tolist():
+        if bundles[-1] and sum(map(len, bundles[-1])) + len(groups[place]) > batch_size:
+            bundles.append([])
+        bundles[-1].append(groups[place])
+    return [torch.cat(bundle) for bundle in bundles]
+
+
+def _noised(rollout: Rollout, grid, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
+    sigmas, noises = [], []
+    for row in rows.tolist():
+        sample = int(rollout.index[row]) if by_group else int(rollout.seeds[row])
+        sigma, noise = drawn(rollout, grid, level, levels, generator(rollout.iteration, sample, level, Stream.RENOISE_DRAW))
+        sigmas.append(sigma)
+        noises.append(noise)
+    return Noised(rows, torch.stack(sigmas), torch.stack(noises), first)
+
+
+def sampled_levels(rollout: Rollout) -> torch.Tensor:
+    """[N]: the sampler's noise levels, but for the last step's; with very few steps all of them."""
+    return rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
+
+
+def drawn(rollout: Rollout, grid: torch.Tensor, level: int, levels: int, random: torch.Generator
+          ) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sigma, noise [C, H, W]): a noise level out of part ``level`` of the grid cut into ``levels`` parts."""
+    place = (level + float(torch.rand((), generator=random))) / levels * len(grid)
+    return grid[min(int(place), len(grid) - 1)], torch.randn(rollout.latents.shape[1:], generator=random)
+
+
+def with_anchor(policy: Policy, name: str, anchor: Bank, decay: float) -> Policy:
+    """anchor <- decay anchor + (1 - decay) policy; at decay 0 none is kept, it would equal the policy."""
+    if decay <= 0:
+        return replace(policy, anchors={k: v for k, v in policy.anchors.items() if k != name})
+    moved = {key: value.lerp(policy.bank[key], 1 - decay) for key, value in anchor.items()}
+    return replace(policy, anchors={**policy.anchors, name: moved})
+
+
+def check_levels(levels: int) -> None:
+    if levels < 1:
+        raise ValueError(f"levels: {levels} is not possible; choose 1 or more")
+
+
+def paired(rollout: Rollout, preferences: Preferences, levels: int, updates: int) -> list[list[Noised]]:
+    """Micro-batches of each update over the pairs in random order, each pair at ``levels`` noise levels.
+
+    The rows of a micro-batch are its winners and then, in the same order, its losers; a pair shares level and noise.
+    """
+    check_levels(levels)
+    random = generator(rollout.iteration, int(rollout.seeds[0]), Stream.PAIR_ORDER)
+    order = torch.randperm(len(preferences.winner), generator=random)
+    bundles = order.split(max(1, rollout.batch_size // 2))
+    parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+    return [[_noised_pairs(rollout, preferences, pairs, level, levels, first=number == 0)
+             for pairs in part for level in range(levels)] for number, part in enumerate(parts)]
+
+
+def _noised_pairs(rollout: Rollout, preferences: Preferences, pairs: torch.Tensor, level: int, levels: int,
+            first: bool) -> Noised:
+    winner, loser = preferences.winner[pairs], preferences.loser[pairs]
+    seeds, grid = rollout.seeds, sampled_levels(rollout)
+    keys = [(rollout.iteration, int(seeds[w]), int(seeds[l]), level, Stream.PAIR_DRAW) for w, l in zip(winner, loser)]
+    draws = [drawn(rollout, grid, level, levels, generator(*key)) for key in keys]
+    sigma, noise = (torch.stack(values) for values in zip(*draws))
+    return Noised(torch.cat([winner, loser]), torch.cat([sigma, sigma]), torch.cat([noise, noise]), first)
+
+
+def pair_errors(renoised: Renoised, x0: torch.Tensor, safeguard: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """[P] winners' and [P] losers' errors; with a safeguard the losers' gradient is scaled down where it must be."""
+    winner, loser = renoised.error(x0).chunk(2)
+    if safeguard is None:
+        return winner, loser
+    (w, l), (w_target, l_target) = renoised.prediction(x0).chunk(2), renoised.target.chunk(2)
+    return winner, scale_gradient(loser, loser_scale(w, w_target, l, l_target, safeguard))
+
+
+def finite_latents(rollout: Rollout) -> torch.Tensor:
+    """[B] bool: images whose latents are numbers. A sampler or a VAE in half precision may have overflowed."""
+    return rollout.latents.isfinite().flatten(1).all(1)
+
+
+def usable(rollout: Rollout) -> torch.Tensor:
+    """[B] bool: the images with finite latents; all where there are none, so that the update is seen to fail."""
+    good = finite_latents(rollout)
+    return good if bool(good.any()) else torch.ones_like(good)
+
+
+def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
+    """[steps + 1] noise levels of the teacher's sampler, evenly spaced in time, the last 0."""
+    return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)
+
+
+def with_fresh_noise(rollout: Rollout, policy: Policy) -> Rollout:
+    """The rollout under the policy's iteration: images that were made once before the loop get new noise in each."""
+    return replace(rollout, iteration=policy.iteration)

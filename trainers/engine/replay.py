@@ -1,0 +1,131 @@
+"""Replays a stored trajectory: each random step's likelihood again, now, at the rollout and under the reference.
+
+What Flow-GRPO, DDPO and DPOK share; they differ by the loss of a replayed step.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..feedback.advantages import Advantages
+from ..noise.streams import Stream, generator
+from ..noise.transitions import TRANSITIONS, Gaussian, gaussian_kl, log_prob, transition_named
+from ..policy.network import Network
+from ..policy.value import Bank, Policy
+from ..sampling.rollout import Rollout
+from .update import Optimizer, update
+
+
+@dataclass(frozen=True)
+class Step:
+    """One random step of some samples: rows of the rollout, the trajectory's step, which rows are used."""
+
+    rows: slice
+    step: int
+    used: torch.Tensor
+    watched: bool = False
+
+    @property
+    def size(self) -> int:
+        return int(self.used.sum())
+
+
+def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[list[Step]]:
+    """Micro-batches of each update: the rollout's own batches in random order, every random step of each.
+
+    A batch is never cut otherwise than it was sampled, since a network's answer depends on it in the last digits;
+    batches without a used sample are left out. ValueError where the rollout has nothing to train on.
+    """
+    check_likelihood(rollout)
+    if len(rollout.index) != len(advantages.values):
+        raise ValueError(f"advantages: {len(advantages.values)} values for {len(rollout.index)} samples; connect the "
+                         "scores of this very rollout")
+    starts = [at for at in range(0, len(rollout.index), rollout.batch_size)
+              if bool(advantages.weight[at:at + rollout.batch_size].any())]
+    order = torch.randperm(len(starts), generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.REPLAY_ORDER))
+    shuffled = [starts[int(k)] for k in order]
+    parts = [shuffled[k::updates] for k in range(min(updates, len(shuffled)))]
+    return [_steps_of_update(rollout, advantages, part) for part in parts]
+
+
+def check_likelihood(rollout: Rollout) -> None:
+    """ValueError where no step of the rollout was random."""
+    if rollout.trajectory is None:
+        raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
+                         "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another sampler "
+                         "have no steps at all: learn from them with a trainer that needs none, such as DiffusionNFT")
+
+
+def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]) -> list[Step]:
+    out = []
+    for at in starts:
+        rows = slice(at, at + rollout.batch_size)
+        out += [Step(rows, step, advantages.weight[rows], watched=not out and step == 0)
+                for step in range(rollout.trajectory.steps)]
+    return out
+
+
+def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Gaussian:
+    """The step's Gaussian under this bank, at the state that the rollout visited."""
+    trajectory = rollout.trajectory
+    x = trajectory.states[micro.rows, micro.step].to(net.device)
+    sigma, sigma_next = (trajectory.sigmas[k].to(x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
+    x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank,
+                     schedule=rollout.sigmas)
+    return transition_named(trajectory.transition, trajectory.strength, net.path)(net.path, x, x0, sigma, sigma_next)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The used rows of a step, now and at the rollout: [U] and [U, C, H, W]. kl: to the reference, where asked for."""
+
+    mean: torch.Tensor
+    old_mean: torch.Tensor
+    std: torch.Tensor
+    delta: torch.Tensor
+    log_prob: torch.Tensor
+    old_log_prob: torch.Tensor
+    advantage: torch.Tensor
+    kl: torch.Tensor | None
+
+
+def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
+    """advantage: [B, S], of each sample in each random step."""
+    trajectory, used = rollout.trajectory, micro.used.to(net.device)
+    now = replay(net, bank, rollout, micro)
+    reached, old_mean, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
+        (trajectory.states, micro.step + 1), (trajectory.means, micro.step), (trajectory.log_probs, micro.step)))
+    kl = None
+    if want_kl:
+        with torch.no_grad():
+            reference = replay(net, None, rollout, micro)
+        kl = gaussian_kl(now.mean, reference.mean, now.std)[used]
+    delta = (trajectory.sigmas[micro.step] - trajectory.sigmas[micro.step + 1]).to(net.device)
+    return Replayed(
+        mean=now.mean[used], old_mean=old_mean[used], std=now.std[used], delta=delta.expand(micro.size),
+        log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
+        advantage=advantage[micro.rows, micro.step].to(net.device, torch.float32)[used], kl=kl)
+
+
+# a NamedTuple of losses/: loss, ratio, and the share of rows that were clipped or dropped
+LossOf = Callable[[Replayed], Any]
+
+
+def train_on_trajectory(policy: Policy, rollout: Rollout, advantages: Advantages, optimizer: Optimizer, loss_of: LossOf, *,
+           beta: float, watch_kl: bool, progress: Callable | None, each_step: torch.Tensor | None = None) -> Policy:
+    """each_step: [B, S] advantages of each random step, where they are not those of the whole image."""
+    steps = steps_of(rollout, advantages, optimizer.updates)
+    if each_step is None:
+        each_step = advantages.values[:, None].expand(-1, rollout.trajectory.steps)
+
+    def evaluate(net, bank, micro):
+        now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
+        out = loss_of(now)
+        report = {"ratio_mean": float(out.ratio.mean()), "ratio_largest_change": float((out.ratio - 1).abs().max()),
+                  "clip_fraction": float(getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))}
+        return out.loss, report if now.kl is None else report | {"kl": float(now.kl.detach().mean())}
+
+    return update(policy, steps, evaluate, optimizer, progress=progress)

@@ -1,0 +1,58 @@
+"""Pairs of denoising steps under the policy and under the reference: what D3PO and SPO share."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..feedback.pairs import Preferences
+from ..losses.d3po import StepPairLoss
+from ..noise.streams import Stream, generator
+from ..noise.transitions import Gaussian, gaussian_kl
+from ..policy.network import Network
+from ..policy.value import Bank
+from ..sampling.rollout import Rollout
+from .replay import replay
+from .update import numbers
+
+
+@dataclass(frozen=True)
+class PairSteps:
+    """Some pairs, each at a step: rows, step [R] into the trajectory, R = 2P (winners, then losers) or P where both
+    candidates share a row; pairs [P]: their numbers."""
+
+    rows: torch.Tensor
+    step: torch.Tensor
+    pairs: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.pairs)
+
+
+def whole_trajectories(rollout: Rollout, preferences: Preferences, updates: int) -> list[list[PairSteps]]:
+    """Every step of every pair, in random order."""
+    count, length = len(preferences.winner), rollout.trajectory.steps
+    order = torch.randperm(count * length, generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.TRAJECTORY_ORDER))
+    bundles = []
+    for chosen in order.split(max(1, rollout.batch_size // 2)):
+        pairs, step = chosen // length, chosen % length
+        rows = torch.cat([preferences.winner[pairs], preferences.loser[pairs]])
+        bundles.append(PairSteps(rows, torch.cat([step, step]), pairs))
+    return shared_out(bundles, updates)
+
+
+def shared_out(bundles: list[PairSteps], updates: int) -> list[list[PairSteps]]:
+    return [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+
+
+def with_reference(net: Network, bank: Bank, rollout: Rollout, micro: PairSteps) -> tuple[Gaussian, Gaussian]:
+    """The step's Gaussians under the policy and, without gradient, under the reference."""
+    with torch.no_grad():
+        reference = replay(net, None, rollout, micro)
+    return replay(net, bank, rollout, micro), reference
+
+
+def step_numbers(out: StepPairLoss, now: Gaussian, reference: Gaussian) -> dict[str, float]:
+    return numbers(accuracy=out.accuracy, winner_gain=out.winner_gain, loser_gain=out.loser_gain,
+                   clip_fraction=out.clip_fraction, kl=gaussian_kl(now.mean, reference.mean, now.std).mean())

@@ -1,0 +1,214 @@
+"""One train step's optimizer work: micro-batches, accumulation, clipping, AdamW, warm-up, running mean.
+
+Every trainer comes through here; it differs by what ``evaluate`` computes for a micro-batch.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+import torch
+
+from ..policy.network import Network, open_policy
+from ..policy.value import Bank, Policy
+from .limits import BELOW_1, FROM_0, FROM_1
+
+SKIPPED = "skipped_updates_in_a_row"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW (arXiv:1711.05101) and what surrounds it.
+
+    learning_rate: after warm-up; weight_decay; max_grad_norm: gradients are scaled down to this norm (0: never);
+    warmup: optimizer steps in which the rate rises from 0; decay: optimizer steps after which it has fallen, on a
+    line, to a tenth (0: it stays); average: decay of the running mean of the weights, approached as
+    min(average, (1 + n) / (10 + n)) (0: none is kept, an older one is dropped); updates: optimizer steps per rollout;
+    low_memory: drop activations and recompute them, one more forward per micro-batch.
+    """
+
+    LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
+                              "warmup": FROM_0.of("warmup steps"), "decay": FROM_0.of("decay steps"),
+                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout")}
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    warmup: int = 0
+    decay: int = 0
+    average: float = 0.0
+    updates: int = 1
+    low_memory: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+    def rate(self, step: int) -> float:
+        """The learning rate of optimizer step ``step``, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = max(0.1, 1.0 - 0.9 * step / self.decay) if self.decay else 1.0
+        return self.learning_rate * rise * fall
+
+
+class Micro(Protocol):
+    """A micro-batch: ``size`` is its share of the optimizer step's mean."""
+
+    size: int
+
+
+# evaluate(net, bank, micro), and as a fourth the weights beside the policy's where there are any
+Evaluate = Callable[..., tuple[torch.Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Further weights that learn in the same updates, such as a discriminator's.
+
+    name: under which the policy's anchors keep them, with their moments, so that a resume finds them; start(net): the
+    weights before their first step; optimizer: their rate, decay and clipping.
+    """
+
+    name: str
+    start: Callable[[Network], Bank]
+    optimizer: Optimizer
+
+
+def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
+           progress: Callable[[int, int], None] | None = None, also_load: Sequence = (),
+           beside: Beside | None = None) -> Policy:
+    """A new policy after one optimizer step for each list of micro-batches in ``steps``.
+
+    evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
+    weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
+    finite is skipped and counted in the metrics. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
+    beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
+    """
+    total, done = sum(len(micros) for micros in steps), 0
+    reports, skipped, in_a_row, norms = _Mean(), 0, int(policy.metrics.get(SKIPPED, 0)), []
+    with open_policy(policy, also_load=also_load) as net:
+        net.recomputing_blocks(optimizer.low_memory)
+        average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
+        own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
+        learners = [own] if beside is None else [own, _beside(net, policy, beside)]
+        banks = [learner.bank for learner in learners]
+        leaves = [weight for bank in banks for weight in bank.values()]
+        for micros in steps:
+            size = sum(micro.size for micro in micros)
+            finite = True
+            for micro in micros:
+                net.check_cancelled()
+                share = micro.size / size
+                loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
+                reports.add(report | {"loss": float(loss) / share}, micro.size)
+                finite = finite and math.isfinite(float(loss))
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+            found = [learner.clipped() for learner in learners]
+            if finite and all(math.isfinite(norm) for norm in found):
+                for learner in learners:
+                    learner.move()
+                in_a_row = 0
+                norms.append(found[0])
+                _running_mean(average, own.bank, optimizer.average, own.step)
+            else:
+                skipped, in_a_row = skipped + 1, in_a_row + 1
+            for learner in learners:
+                learner.adam.zero_grad(set_to_none=True)
+        metrics = reports.means() | {
+            "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
+            "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
+            "update_evaluations": net.evaluations}
+        kept = {} if beside is None else _kept(beside.name, learners[1])
+        return replace(policy, bank=_to_ram(own.bank), ema=None if average is None else _to_ram(average),
+                       anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
+
+
+class _Learner:
+    """Weights in training, with the AdamW that moves them."""
+
+    def __init__(self, net: Network, weights: Bank, moments: Bank, step: int, settings: Optimizer):
+        self.bank, self.step, self.settings = net.to_device(weights, train=True), step, settings
+        self.adam = torch.optim.AdamW(list(self.bank.values()), lr=settings.learning_rate, betas=settings.betas,
+                                      eps=settings.epsilon, weight_decay=settings.weight_decay)
+        moments = net.to_device(moments)
+        for key, weight in self.bank.items():
+            if f"{key}.exp_avg" in moments:
+                self.adam.state[weight] = {"step": torch.tensor(float(step)), "exp_avg": moments[f"{key}.exp_avg"],
+                                           "exp_avg_sq": moments[f"{key}.exp_avg_sq"]}
+
+    def clipped(self) -> float:
+        """The gradient's norm, after which it is at most the largest allowed."""
+        found, largest = [w.grad for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
+        if not found:
+            return math.nan
+        # by way of float64: the last digit of a float32 sum is not the same in every run
+        norm = float(torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found]).norm().float())
+        if 0 < largest < norm < math.inf:
+            for gradient in found:
+                gradient.mul_(largest / norm)
+        return norm
+
+    def move(self) -> None:
+        self.adam.param_groups[0]["lr"] = self.settings.rate(self.step)
+        self.adam.step()
+        self.step += 1
+
+    def moments(self) -> Bank:
+        return {f"{key}.{name}": self.adam.state[weight][name].detach().cpu() for key, weight in self.bank.items()
+                for name in ("exp_avg", "exp_avg_sq") if weight in self.adam.state}
+
+
+def _beside(net: Network, policy: Policy, beside: Beside) -> _Learner:
+    weights, moments = (policy.anchors.get(name) for name in _names(beside.name))
+    if weights is None:
+        return _Learner(net, beside.start(net), {}, 0, beside.optimizer)
+    return _Learner(net, weights, moments, int(moments["step"]), beside.optimizer)
+
+
+def _kept(name: str, learner: _Learner) -> dict[str, Bank]:
+    weights, moments = _names(name)
+    return {weights: _to_ram(learner.bank), moments: learner.moments() | {"step": torch.tensor(learner.step)}}
+
+
+def _names(name: str) -> tuple[str, str]:
+    return name, f"{name} moments"
+
+
+def _weighted(answer: tuple[torch.Tensor, dict], share: float) -> tuple[torch.Tensor, dict]:
+    loss, report = answer
+    return loss * share, report
+
+
+def _to_ram(bank: Bank) -> Bank:
+    return {key: weight.detach().cpu() for key, weight in bank.items()}
+
+
+@torch.no_grad()
+def _running_mean(average: Bank | None, bank: Bank, decay: float, step: int) -> None:
+    if average is None:
+        return
+    d = min(decay, (1 + step) / (10 + step))
+    for key, mean in average.items():
+        mean.lerp_(bank[key], 1 - d)
+
+
+class _Mean:
+    """Means of reported numbers, weighted by size; a number counts where it was reported."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = {}
+        self._sizes: dict[str, float] = {}
+
+    def add(self, report: dict[str, float], size: float) -> None:
+        for key, value in report.items():
+            self._sums[key] = self._sums.get(key, 0.0) + float(value) * size
+            self._sizes[key] = self._sizes.get(key, 0.0) + size
+
+    def means(self) -> dict[str, float]:
+        return {key: self._sums[key] / self._sizes[key] for key in self._sums}
+
+
+def numbers(**values) -> dict[str, float]:
+    """A micro-batch's report."""
+    return {key: float(torch.as_tensor(value).detach()) for key, value in values.items()}

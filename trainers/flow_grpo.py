@@ -1,0 +1,63 @@
+"""Flow-GRPO (arXiv:2505.05470): images of a prompt compete, and the steps that led to better ones become likelier."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .engine.limits import BELOW_1, FROM_0
+from .engine.replay import Replayed, train_on_trajectory
+from .engine.update import Optimizer
+from .feedback.advantages import Advantages
+from .losses.flow_dppo import flow_dppo_loss
+from .losses.flow_grpo import flow_grpo_loss
+from .losses.grpo_guard import grpo_guard_loss, guard_log_ratio
+from .noise.transitions import TRANSITIONS, gaussian_kl
+from .policy.value import Policy
+from .sampling.rollout import Rollout
+
+TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
+
+
+@dataclass(frozen=True)
+class FlowGRPO:
+    """Settings of Flow-GRPO (arXiv:2505.05470) and its successors.
+
+    trust: "clipped ratio"; "guard", GRPO-Guard's normalised ratio (arXiv:2510.22319); "exact KL", Flow-DPPO's mask
+    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS);
+    beta: weight of the KL to the reference, 0 is off; watch_kl: with beta 0, measure the KL on one micro-batch per
+    update, which costs one reference evaluation of it.
+    """
+
+    LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
+    CHOICES: ClassVar[dict] = {"trust": tuple(TRUST_REGIONS)}
+    clip_range: float = 1e-4
+    beta: float = 0.0
+    watch_kl: bool = True
+    trust: str = "clipped ratio"
+
+
+def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: FlowGRPO,
+                    optimizer: Optimizer, progress: Callable | None = None) -> Policy:
+    """A Flow-GRPO step on this rollout. ValueError names a setting that does not fit."""
+    if settings.trust not in TRUST_REGIONS:
+        raise ValueError(f"trust region: unknown {settings.trust!r}; use one of {', '.join(TRUST_REGIONS)}")
+    name = rollout.trajectory.transition
+    if settings.trust == "guard" and TRANSITIONS[name].form != "gaussian":
+        raise ValueError(f"trust: 'guard' corrects the likelihood of a Gaussian step, but {name} has a measure of its own in "
+                         "its place; set the transition in the sampling settings to flow_sde, or trust to 'clipped ratio'")
+    clip, beta = settings.clip_range or TRUST_REGIONS[settings.trust], settings.beta
+
+    def loss_of(now: Replayed):
+        kl = now.kl if beta else None
+        if settings.trust == "guard":
+            log_ratio = guard_log_ratio(now.log_prob, now.old_log_prob, now.mean, now.old_mean, now.std)
+            return grpo_guard_loss(log_ratio, now.advantage, now.delta, clip, kl, beta)
+        if settings.trust == "exact KL":
+            moved = gaussian_kl(now.mean, now.old_mean, now.std)
+            out = flow_dppo_loss(now.log_prob, now.old_log_prob, now.advantage, moved, clip)
+            return out._replace(loss=out.loss + beta * kl.mean()) if beta else out
+        return flow_grpo_loss(now.log_prob, now.old_log_prob, now.advantage, clip, kl, beta)
+
+    return train_on_trajectory(policy, rollout, advantages, optimizer, loss_of, beta=beta, watch_kl=settings.watch_kl,
+                  progress=progress)

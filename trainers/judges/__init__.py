@@ -1,0 +1,1 @@
+"""Small networks on the frozen model's own features: value baseline, step reward, discriminator."""

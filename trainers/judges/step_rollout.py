@@ -1,0 +1,175 @@
+"""SPO's rollout (arXiv:2406.04314): at each random step several candidates are drawn from one state and judged there.
+
+The best and the worst of them are a pair, if they differ enough; the image goes on from a random candidate, so that
+later states favour neither.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ...rewards.base.reward import Reward, score
+from ..feedback.step_pairs import StepPreferences
+from ..losses.spo import step_pairs
+from ..noise.streams import Stream, generator
+from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
+from ..policy.latents import latent_shape, to_images
+from ..policy.network import open_policy
+from ..policy.prompts import PromptSet
+from ..policy.value import Policy
+from ..sampling.draws import Samples, chosen_samples
+from ..sampling.plan import SamplingPlan, plan_of
+from ..sampling.rollout import Progress, Rollout, Trajectory
+from ..sampling.settings import Sampling
+from .step_reward import StepReward
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """count: candidates of each step, 2 or more; threshold: a pair is kept if softmax over its two scores differs by more,
+    0 to 1; sharpness: scores are multiplied by it before, for judges whose scores lie close together."""
+
+    count: int = 4
+    threshold: float = 0.3
+    sharpness: float = 1.0
+
+    def __post_init__(self):
+        if self.count < 2:
+            raise ValueError(f"candidates: {self.count} cannot be compared; choose 2 or more")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold: {self.threshold} must lie between 0 and 1; 0.3 is usual")
+        if not 0 < self.sharpness < float("inf"):
+            raise ValueError(f"sharpness: {self.sharpness} must be above 0")
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int, judge: Reward | StepReward,
+                 candidates: Candidates, *, progress: Progress | None = None) -> tuple[Rollout, StepPreferences]:
+    """Samples as ``rollout`` does and compares candidates at every random step.
+
+    judge: a StepReward looks at the noisy candidates themselves (one part evaluation of the network each); any other
+    reward at their decoded clean estimates (one evaluation and one decoding each; the chosen one's serves the next
+    step). Raises ValueError where no step is random.
+    """
+    walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
+    shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+    with open_policy(policy) as net:
+        plan = plan_of(net, sampling, iteration)
+        noise = walk.samples.noise(slice(None))
+        x = net.start(noise.start(shape).to(net.device), float(plan.sigmas[0])).cpu()
+        path = net.path
+    first, end = plan.noisy
+    if first == end:
+        raise ValueError("sampling: no step is random, so there are no candidates to compare; set the noise level above 0 "
+                         "(eta 1 for noise-prediction models) in the sampling settings")
+    states, kept, x0 = [], [], None
+    for i in range(plan.steps):
+        sigma, sigma_next = (plan.sigmas[k].expand(len(x)) for k in (i, i + 1))
+        x0 = walk.answers(x, sigma) if x0 is None else x0
+        if progress is not None:
+            progress(i + 1, plan.steps, x0[:1])
+        if not first <= i < end:
+            x, x0 = plan.quiet_step(path, x, x0, sigma, sigma_next).mean, None
+            continue
+        step = plan.noisy_step(path, x, x0, sigma, sigma_next)
+        drawn = torch.stack([sample(step, noise.next(shape)) for _ in range(candidates.count)])
+        scores, estimates = walk.judged(drawn, sigma_next)
+        kept.append(_pairs(drawn, scores, i - first, candidates))
+        chosen = torch.randint(candidates.count, (len(x),), generator=generator(sampling.seed, iteration, i, Stream.CANDIDATE))
+        picks = chosen, torch.arange(len(x))
+        states.append((x, drawn[picks], step, scores[picks]))
+        x, x0 = drawn[picks], None if estimates is None else estimates[picks]
+    made = Rollout(
+        latents=x, images=to_images(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
+        seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
+        batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations)
+    return made, _joined(kept, walk.final_scores(made, states), candidates)
+
+
+class _Walk:
+    """Questions to the network and to the judge, for all samples of the rollout at once, in batches."""
+
+    def __init__(self, policy: Policy, prompts: PromptSet, vae, sampling: Sampling, judge: Reward | StepReward,
+                 samples: Samples):
+        self.policy, self.prompts, self.vae, self.sampling = policy, prompts, vae, sampling
+        self.judge, self.samples, self.evaluations = judge, samples, 0
+
+    def answers(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The policy's clean estimates [N, C, H, W] of states of all samples, once or several times over."""
+        def ask(net, bank, rows, index):
+            return net.denoise(x[rows].to(net.device), sigma[rows].to(net.device), self.prompts, index,
+                               self.sampling.guidance, bank,
+                               schedule=net.sigmas(self.sampling.scheduler, self.sampling.steps))
+        return self._in_batches(ask, len(x))
+
+    def judged(self, drawn: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores [K, B] of candidates [K, B, C, H, W], and their clean estimates where the judge needed them."""
+        flat, sigmas = drawn.flatten(0, 1), sigma.repeat(len(drawn))
+        if isinstance(self.judge, StepReward):
+            def ask(net, bank, rows, index):
+                return self.judge.scores(net, flat[rows].to(net.device), sigmas[rows].to(net.device), self.prompts, index)
+            return self._in_batches(ask, len(flat)).reshape(drawn.shape[:2]), None
+        estimates = self.answers(flat, sigmas)
+        return self._image_scores(estimates).reshape(drawn.shape[:2]), estimates.reshape(drawn.shape)
+
+    def final_scores(self, made: Rollout, states: list) -> torch.Tensor:
+        """[B]: of the finished images; a step reward's are of the last states that it judged."""
+        if isinstance(self.judge, StepReward):
+            return states[-1][3]
+        return score(self.judge, made.images, made.prompts_of_samples(), made.index).values
+
+    def _image_scores(self, latents: torch.Tensor) -> torch.Tensor:
+        parts = latents.split(self.sampling.batch_size)
+        images = torch.cat([to_images(self.policy.model, self.vae, part) for part in parts])
+        count = len(self.samples)
+        index = self.samples.index.repeat(len(latents) // count)
+        # candidates of one state are a group of their own, for rewards that normalise within groups
+        groups = torch.arange(count).repeat(len(latents) // count)
+        return score(self.judge, images, [self.prompts.prompts[int(i)] for i in index], groups).values.float()
+
+    def _in_batches(self, ask, count: int) -> torch.Tensor:
+        index, parts = self.samples.index.repeat(count // len(self.samples)), []
+        # opened anew for every step: a decoder in between may have pushed the network out of memory
+        with open_policy(self.policy) as net:
+            chosen = self.policy.chosen("behaviour")
+            bank = net.to_device(chosen)
+            for rows in torch.arange(count).split(self.sampling.batch_size):
+                net.check_cancelled()
+                parts.append(ask(net, bank, rows, index[rows]).cpu())
+            self.evaluations += net.evaluations
+        return torch.cat(parts)
+
+
+def _pairs(drawn: torch.Tensor, scores: torch.Tensor, step: int, candidates: Candidates) -> tuple[StepPreferences, torch.Tensor]:
+    """The pairs of one step, and which samples had a score at all [B]."""
+    usable = scores.where(scores.isfinite(), torch.nan)
+    found = step_pairs(usable * candidates.sharpness, candidates.threshold)
+    rows = found.kept.nonzero().flatten()
+    winner, loser = found.winner[rows], found.loser[rows]
+    return StepPreferences(rows, torch.full_like(rows, step), drawn[winner, rows], drawn[loser, rows],
+                           scores[winner, rows] - scores[loser, rows], {}), scores.isfinite().any(0)
+
+
+def _joined(kept: list[tuple[StepPreferences, torch.Tensor]], final: torch.Tensor, candidates: Candidates) -> StepPreferences:
+    def column(name: str) -> torch.Tensor:
+        return torch.cat([getattr(pairs, name) for pairs, _ in kept])
+
+    scored = torch.stack([some for _, some in kept]).any(0)
+    known = final[final.isfinite()].double()
+    stats = {"pairs": float(len(column("rows"))), "kept_share": len(column("rows")) / (len(kept) * len(scored)),
+             "candidates": float(candidates.count), "failed": float((~scored).sum()),
+             "reward_mean": float(known.mean()) if len(known) else float("nan"),
+             "reward_std": float(known.std(correction=0)) if len(known) else 0.0}
+    return StepPreferences(*(column(name) for name in ("rows", "steps", "winner", "loser", "margin")), stats)
+
+
+def _trajectory(states: list[tuple[torch.Tensor, torch.Tensor, Gaussian, torch.Tensor]], plan: SamplingPlan) -> Trajectory:
+    first, end = plan.noisy
+    form = TRANSITIONS[plan.transition].form
+    return Trajectory(
+        states=torch.stack([states[0][0], *(reached for _, reached, _, _ in states)], 1),
+        log_probs=torch.stack([log_prob(reached, step, form) for _, reached, step, _ in states], 1),
+        means=torch.stack([step.mean for _, _, step, _ in states], 1), sigmas=plan.sigmas[first:end + 1],
+        transition=plan.transition, strength=plan.strength)

@@ -1,0 +1,38 @@
+"""MaPO (arXiv:2406.06424): learns from pairs of finished images without a reference."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .engine.limits import ABOVE_0, FROM_0_TO_1, FROM_1
+from .engine.renoise import Renoised, pair_errors, paired
+from .engine.update import Optimizer, numbers, update
+from .feedback.pairs import Preferences
+from .losses.mapo import mapo_loss
+from .policy.value import Policy
+from .sampling.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class MaPO:
+    """MaPO (arXiv:2406.06424), without a reference. beta: weight of the margin; levels, safeguard: see DiffusionDPO."""
+
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps")}
+    beta: float = 0.1
+    levels: int = 4
+    safeguard: float | None = None
+
+
+def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: MaPO, optimizer: Optimizer,
+               progress: Callable | None = None) -> Policy:
+    """A MaPO step. Evaluations per pair and level: 2, both with gradient."""
+
+    def evaluate(net, bank, micro):
+        renoised = Renoised(net, rollout, micro)
+        out = mapo_loss(*pair_errors(renoised, renoised.ask(bank), settings.safeguard), settings.beta)
+        return out.loss, numbers(accuracy=out.accuracy, winner_error=out.winner_error, loser_error=out.loser_error,
+                                 margin=out.margin)
+
+    return update(policy, paired(rollout, preferences, settings.levels, optimizer.updates), evaluate, optimizer,
+                  progress=progress)

@@ -1,0 +1,184 @@
+"""The table of methods: settings -> the train step, what it learns from and what it needs of a rollout.
+
+``train_step`` and ``backprop_step`` serve them all; neither knows a method by name. ``register`` adds one of another pack.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .add import ADD, train_add
+from .alignprop import AlignProp, train_alignprop
+from .awm import AWM, FOLLOWER, train_awm
+from .d3po import D3PO, train_d3po
+from .ddpo import DDPO, train_ddpo
+from .dgpo import DGPO, train_dgpo
+from .diffusion_dpo import DiffusionDPO, train_dpo
+from .dpok import DPOK, train_dpok
+from .draft import DRaFT, train_draft
+from .drtune import DRTune, train_drtune
+from .engine.limits import check_limits
+from .engine.renoise import finite_latents
+from .engine.replay import check_likelihood
+from .engine.reward_walk import Course
+from .engine.update import SKIPPED, Optimizer
+from .feedback.advantages import Advantages
+from .feedback.fits import Feedback, check_fits, teaches
+from .feedback.labels import Labels
+from .feedback.pairs import Preferences
+from .feedback.step_pairs import StepPreferences
+from .flow_grpo import FlowGRPO, train_flow_grpo
+from .kto import KTO, train_kto
+from .lcm import LCM, train_lcm
+from .mapo import MaPO, train_mapo
+from .nft import NFT, OLD, train_nft
+from .policy.prompts import PromptSet
+from .policy.value import Policy
+from .policy.weights import outside_inference
+from .refl import ReFL, train_refl
+from .rwr import RWR, train_rwr
+from .sampling.rollout import Progress, Rollout
+from .sampling.settings import Sampling
+from .spo import SPO, train_spo
+from .srpo import SRPO, train_srpo
+
+TRAJECTORY, LATENTS, OWN_IMAGES = "trajectory", "latents", "its own images"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How settings are trained with.
+
+    step: (policy, rollout, feedback, settings, optimizer, progress) -> policy; where needs is OWN_IMAGES
+    (policy, course, settings, optimizer) -> policy. learns_from: the kind of feedback, None for none. needs: of a rollout,
+    its TRAJECTORY or only its LATENTS; OWN_IMAGES where images are made inside the step, for the reward's gradient.
+    keeps: names among the policy's anchors of copies that follow the weights while this method trains; under another one
+    they would stay where they are, so they are dropped then.
+    """
+
+    step: Callable
+    learns_from: type | None = Advantages
+    needs: str = LATENTS
+    keeps: tuple[str, ...] = ()
+
+
+METHODS: dict[type, Method] = {
+    FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY),
+    DDPO: Method(train_ddpo, needs=TRAJECTORY),
+    DPOK: Method(train_dpok, needs=TRAJECTORY),
+    NFT: Method(train_nft, keeps=(OLD,)),
+    AWM: Method(train_awm, keeps=(FOLLOWER,)),
+    DGPO: Method(train_dgpo),
+    RWR: Method(train_rwr),
+    DiffusionDPO: Method(train_dpo, Preferences),
+    MaPO: Method(train_mapo, Preferences),
+    KTO: Method(train_kto, Labels),
+    D3PO: Method(train_d3po, Preferences),
+    SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY),
+    LCM: Method(train_lcm, None),
+    ADD: Method(train_add, None),
+    DRaFT: Method(train_draft, None, OWN_IMAGES),
+    AlignProp: Method(train_alignprop, None, OWN_IMAGES),
+    ReFL: Method(train_refl, None, OWN_IMAGES),
+    DRTune: Method(train_drtune, None, OWN_IMAGES),
+    SRPO: Method(train_srpo, None, OWN_IMAGES),
+}
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A method with its settings (a key of METHODS by type) and the optimizer's."""
+
+    settings: object
+    optimizer: Optimizer
+
+
+def register(settings: type, method: Method) -> None:
+    """Adds the method of a settings class; ValueError where that class has one already."""
+    if settings in METHODS:
+        raise ValueError(f"trainer: {settings.__name__} is registered already")
+    METHODS[settings] = method
+
+
+def method_of(trainer: Trainer) -> Method:
+    """ValueError where nobody has registered a method for these settings."""
+    kind = type(trainer.settings)
+    if kind not in METHODS:
+        raise ValueError(f"trainer: {kind.__name__} is no trainer; connect a node from the menu PostTrain > 6 Trainers")
+    return METHODS[kind]
+
+
+def goes_through_reward(trainer: Trainer) -> bool:
+    """Whether ``backprop_step`` serves this trainer, not ``train_step``."""
+    return method_of(trainer).needs == OWN_IMAGES
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trainer: Trainer, *,
+               progress: Callable[[int, int], None] | None = None) -> Policy:
+    """The policy after one train step; the one that came in is unchanged.
+
+    Its metrics hold the rollout's, the feedback's and the update's numbers; its memory what the advantage rule
+    carries on. With nothing to learn from (all scores equal or failed) the weights stay and the metrics say so; a
+    trainer that needs no feedback (distillation) only reports what it is given. ValueError where the trainer learns from
+    another kind of feedback.
+    """
+    method = _checked(trainer, through_reward=False)
+    # what the host's nodes made along the way may be inference tensors
+    rollout, feedback = outside_inference(rollout), outside_inference(feedback)
+    check_fits(type(trainer.settings).__name__, method.learns_from, feedback, rollout)
+    stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
+    numbers = stats | {"rollout_evaluations": rollout.evaluations}
+    if method.learns_from is None or teaches(feedback):
+        if method.needs == TRAJECTORY:
+            check_likelihood(rollout)
+        new = method.step(policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
+    else:
+        # scores that are merely equal are no fault; scores that all failed are, and are counted as one
+        fault = int(feedback.stats["failed"] == len(rollout.index))
+        in_a_row = int(policy.metrics.get(SKIPPED, 0)) + fault
+        new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
+    remembered = getattr(feedback, "memory", None)
+    memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
+    return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
+                   iteration=policy.iteration + 1)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, trainer: Trainer,
+                  iteration: int = 0, *, data: Rollout | None = None,
+                  progress: Progress | None = None) -> tuple[Policy, torch.Tensor]:
+    """The policy after one step through the reward, and the step's images [B, H, W, 3] in [0, 1].
+
+    vae: the user's; reward: a differentiable one; sampling, iteration, progress: as in ``rollout``; data: finished images
+    for ReFL's pretraining term. The policy that came in is unchanged. ValueError names the input that does not fit.
+    """
+    method = _checked(trainer, through_reward=True)
+    course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
+    new = method.step(policy, course, trainer.settings, trainer.optimizer)
+    new = replace(_without_strays(new, method), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1)
+    return new, course.images
+
+
+def _without_strays(policy: Policy, method: Method) -> Policy:
+    """Copies of the weights that follow them under another method would stay where they are under this one."""
+    others = {name for other in METHODS.values() for name in other.keeps} - set(method.keeps)
+    return replace(policy, anchors={name: bank for name, bank in policy.anchors.items() if name not in others})
+
+
+def _checked(trainer: Trainer, through_reward: bool) -> Method:
+    """ValueError where the other train step serves this trainer, or a setting of it is out of range."""
+    name, method = type(trainer.settings).__name__, method_of(trainer)
+    if goes_through_reward(trainer) == through_reward:
+        check_limits(trainer.settings)
+        check_limits(trainer.optimizer)
+        return method
+    if not through_reward:
+        raise ValueError(f"trainer: {name} makes its own images and follows the reward's gradient, so it needs no rollout; "
+                         "use the node Train Step (through the reward) in place of Rollout, Score, Advantages and Train Step")
+    raise ValueError(f"trainer: {name} learns from a rollout and feedback on it, not through the reward; use Rollout, "
+                     "Score, Advantages and Train Step with it, or connect DRaFT, AlignProp, ReFL, DRTune or SRPO here")

@@ -1,0 +1,77 @@
+"""What one iteration samples: which prompts, how many images, from which seeds."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..noise.streams import Stream, generator
+from .settings import Sampling
+
+
+def chosen_prompts(count: int, sampling: Sampling, iteration: int) -> torch.Tensor:
+    """[P] indices: the prompts are dealt like cards, so all are used before one comes again."""
+    wanted = min(sampling.prompts_per_iteration, count)
+    first = iteration * wanted
+    picks = [int(_deck(count, sampling.seed, position // count)[position % count])
+             for position in range(first, first + wanted)]
+    return torch.tensor(picks)
+
+
+def _deck(count: int, seed: int, deal: int) -> torch.Tensor:
+    return torch.randperm(count, generator=generator(seed, deal, Stream.DECK))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of one iteration. index: [B] the prompt of each; seeds: [B] int64; starts: [B] seeds of the first
+    noise where the images of a prompt share it, else None."""
+
+    index: torch.Tensor
+    seeds: torch.Tensor
+    starts: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def noise(self, rows: slice | torch.Tensor) -> SampleNoise:
+        return SampleNoise(self.seeds[rows], None if self.starts is None else self.starts[rows])
+
+
+def chosen_samples(count: int, sampling: Sampling, iteration: int) -> Samples:
+    """What the iteration samples of ``count`` prompts; ValueError where there is none."""
+    if not count:
+        raise ValueError("prompts: the list is empty; write at least one prompt")
+    picks = chosen_prompts(count, sampling, iteration)
+    index = picks.repeat_interleave(sampling.images_per_prompt)
+    seeds = torch.randint(2**62, (len(index),), generator=generator(sampling.seed, iteration, Stream.SEEDS))
+    starts = None
+    if sampling.same_start:
+        shared = torch.randint(2**62, (len(picks),), generator=generator(sampling.seed, iteration, Stream.STARTS))
+        starts = shared.repeat_interleave(sampling.images_per_prompt)
+    return Samples(index, seeds, starts)
+
+
+class SampleNoise:
+    """Noise of each sample from its own generator, so that a batch may be cut anywhere.
+
+    seeds: [B] int64; starts: seeds of the first draw, where samples share it.
+    """
+
+    def __init__(self, seeds: torch.Tensor, starts: torch.Tensor | None = None):
+        self._generators = [generator(int(s)) for s in seeds]
+        self._starts = None if starts is None else [generator(int(s)) for s in starts]
+
+    def start(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """[B, *shape] standard normal, float32."""
+        return _draw(self._generators if self._starts is None else self._starts, shape)
+
+    def next(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return _draw(self._generators, shape)
+
+
+def _draw(generators, shape) -> torch.Tensor:
+    out = torch.empty((len(generators), *shape))
+    for row, g in zip(out, generators):
+        torch.randn(shape, generator=g, out=row)
+    return out

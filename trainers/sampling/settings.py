@@ -1,0 +1,79 @@
+"""Settings of a rollout: how many images of what, which steps are noisy, and how."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..noise.streams import Stream, generator
+from ..noise.transitions import TRANSITIONS
+
+WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly")
+HELD = 25  # iterations in which a slow window stays where it is, MixGRPO's number
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of a rollout.
+
+    steps: network evaluations per image; scheduler: any of ComfyUI's; guidance: classifier-free guidance scale, 1 is
+    off; width, height: pixels; transition: a name of transitions.TRANSITIONS or "auto" (flow_sde for flow models,
+    ddim for the others); noise_level: the transition's strength (0 with "auto": 0.7 for flow_sde, 1 for ddim);
+    first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
+    window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
+    in each iteration or after HELD (as MixGRPO's); same_start: one starting noise for all images
+    of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
+    """
+
+    CHOICES: ClassVar[dict] = {"transition": (AUTO, *TRANSITIONS), "window": WINDOWS}
+    steps: int = 10
+    scheduler: str = "simple"
+    guidance: float = 1.0
+    width: int = 512
+    height: int = 512
+    prompts_per_iteration: int = 8
+    images_per_prompt: int = 8
+    transition: str = AUTO
+    noise_level: float = 0.0
+    first_noisy_step: int = 0
+    noisy_steps: int = 0
+    window: str = "fixed"
+    same_start: bool = False
+    batch_size: int = 4
+    seed: int = 0
+
+    def __post_init__(self):
+        least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,
+                 "noisy_steps": 0, "noise_level": 0, "guidance": 0}
+        for name, smallest in least.items():
+            if not smallest <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: {getattr(self, name)} is not possible; choose {smallest} or more")
+        if self.window not in WINDOWS:
+            raise ValueError(f"window: unknown {self.window!r}; use one of {', '.join(WINDOWS)}")
+
+
+def resolved_transition(sampling: Sampling, path_name: str) -> tuple[str, float]:
+    """(name, strength) with "auto" replaced by the usual choice for the model."""
+    name, strength = sampling.transition, sampling.noise_level
+    if name == AUTO:
+        name = "flow_sde" if path_name == "flow" else "ddim"
+        strength = strength or {"flow_sde": 0.7, "ddim": 1.0}[name]
+    return name, strength
+
+
+def noisy_range(sampling: Sampling, iteration: int) -> tuple[int, int]:
+    """(first, end) of the random steps; the last step, which ends without noise, is never one of them."""
+    last = sampling.steps - 1
+    if sampling.first_noisy_step >= last:
+        raise ValueError(f"first noisy step: {sampling.first_noisy_step} leaves no step to train with {sampling.steps} "
+                         "steps (the last one has no noise); choose a smaller one or more steps")
+    first, count = sampling.first_noisy_step, sampling.noisy_steps or last
+    until = sampling.steps // 2 if sampling.window == "random in the first half" else last
+    room = max(0, until - first - count)
+    if sampling.window.startswith("random"):
+        first += int(torch.randint(room + 1, (), generator=generator(sampling.seed, iteration, Stream.WINDOW)))
+    elif sampling.window.startswith("moves"):
+        first += iteration // (HELD if sampling.window == "moves along slowly" else 1) % (room + 1)
+    return first, min(last, first + count)
