@@ -1,15 +1,21 @@
 """Conditionings of every kind that nodes make: the policy switched off answers as KSampler, or they are refused by name."""
 from __future__ import annotations
 
+import comfy.supported_models as supported
 import pytest
 import torch
 from host_sampler import answers, difference, policy_of, sampled
-from small_models import SIZE, conditioning, prompts_for, small_model
+from small_models import BUILD, SIZE, UNET, conditioning, prompts_for, small_model
 
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.conditioning import UNSUPPORTED
 from posttrain.trainers.policy.prompts import PromptSet
+
+
+BUILD["inpaint"] = lambda: supported.SD15({**UNET, "use_linear_in_transformer": False, "adm_in_channels": None,
+                                           "in_channels": 9})
+SIZE["inpaint"] = SIZE["sd15"]
 
 
 def with_values(kind: str, seed: int = 1, **values):
@@ -43,6 +49,7 @@ MADE = {
     "default": lambda: ("sd15", with_values("sd15", mask=half(0)) + with_values("sd15", 2, default=True), None),
     "texts of unequal length": lambda: ("sd15", conditioning("sd15", 1, 12), conditioning("sd15", 3, 6)),
     "reference latents": lambda: ("flux", with_values("flux", reference_latents=[latent("flux"), latent("flux", 5)]), None),
+    "inpainting": lambda: ("inpaint", with_values("inpaint", concat_latent_image=latent("sd15"), concat_mask=half(0)[None]), None),
     "reference latents, indexed": lambda: ("flux", with_values("flux", reference_latents=[latent("flux")],
                                                                reference_latents_method="index"), None),
 }
