@@ -23,7 +23,8 @@ from posttrain.trainers.policy import open_policy
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "patches.md"
 KINDS = {"unet": "SD1.5, SDXL", "sd3": "SD3", "flux": "Flux", "lumina": "Lumina 2"}
-GUIDANCES = (1.0, 3.0)
+STEPS = {1.0: 1, 3.0: 2}  # sampling steps by guidance scale
+GUIDANCES = tuple(STEPS)
 SETTINGS = ("default", "least", "most")
 HEAD = f"""# What nodes put on a model
 
@@ -76,7 +77,9 @@ def cell_of(name: str, kind: str) -> str:
     for setting in SETTINGS:
         try:
             tried = apply(model_nodes()[name], kind, setting)
-            found = [run_of(tried, kind, guidance) for guidance in (GUIDANCES[1:] if only_weights(tried) else GUIDANCES)]
+            if only_weights(tried):
+                return compared(tried, kind, [run_of(tried, kind, GUIDANCES[-1])])
+            found = [run_of(tried, kind, guidance) for guidance in GUIDANCES]
         except NeedsAFile:
             return "needs a file"
         except Exception:  # whatever a node raises in the host is the host's
@@ -96,9 +99,9 @@ def has_effect(kind: str, runs: list[Sampled]) -> bool:
 def run_of(model, kind: str, guidance: float) -> Sampled:
     """Some nodes can do one image only."""
     try:
-        return sampled(model, kind, guidance)
+        return sampled(model, kind, guidance, STEPS[guidance])
     except Exception:
-        return sampled(model, kind, guidance, batch=1)
+        return sampled(model, kind, guidance, STEPS[guidance], batch=1)
 
 
 def compared(model, kind: str, runs: list[Sampled]) -> str:
@@ -118,7 +121,7 @@ def compared(model, kind: str, runs: list[Sampled]) -> str:
 
 @cache
 def plain(kind: str, guidance: float, batch: int) -> Sampled:
-    return sampled(small_model(kind), kind, guidance, batch=batch)
+    return sampled(small_model(kind), kind, guidance, STEPS[guidance], batch)
 
 
 def only_weights(model) -> bool:
