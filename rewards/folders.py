@@ -6,31 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-import torch
-from torch import Tensor
 
 from .base.reward import Prompt
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-
-def read_image(path: Path | BinaryIO, name: str = "") -> Tensor:
-    """[1,H,W,3] in [0, 1] of a file; transparency is put on white, EXIF rotation is applied. Raises ValueError with the
-    file's name where it cannot be read."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return torch.from_numpy(np.asarray(image.convert("RGB")).copy())[None] / 255
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{name or path} cannot be read as an image: {error}.") from error
+from .images import SUFFIXES
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -35,7 +35,7 @@ class AWM:
 def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings: AWM, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """An AWM step. The copy that ema_beta pulls to follows once per train step, after its updates."""
-    steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
+    steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size)
     before, follower = policy.bank, policy.anchors.get(FOLLOWER)
 
     def evaluate(net, bank, micro):

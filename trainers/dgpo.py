@@ -29,7 +29,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
                progress: Callable | None = None) -> Policy:
     """A DGPO step: whole groups share noise and level. Evaluations per image and level: 1 with gradient, 1 reference,
     and 1 of the policy before this step where the gate is on and an optimizer step was made since."""
-    steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size, by_group=True)
+    steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size, by_group=True)
     before = policy.bank
 
     def evaluate(net, bank, micro):

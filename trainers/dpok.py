@@ -48,6 +48,6 @@ def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, setting
         return trained(advantages)
     rewards = advantages.rewards
     expected, value, report, cost = value_baseline(policy, rollout, rewards, settings.value_steps)
-    new = trained(replace(advantages, weight=rewards.isfinite()), rewards[:, None] - expected)
+    new = trained(replace(advantages, used=rewards.isfinite()), rewards[:, None] - expected)
     report["update_evaluations"] = new.metrics["update_evaluations"] + cost
     return replace(new, anchors={**new.anchors, VALUE: value}, metrics=new.metrics | report)

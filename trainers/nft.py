@@ -35,7 +35,7 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
               progress: Callable | None = None) -> Policy:
     """A DiffusionNFT step. Evaluations per image and level: 1 with gradient, 1 for the old policy where it differs from
     the one in training, 1 for the reference where kl_weight is above 0."""
-    steps = noised(rollout, advantages.weight, settings.levels, optimizer.updates, rollout.batch_size)
+    steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size)
     behaviour = policy.chosen("behaviour")
 
     def evaluate(net, bank, micro):

@@ -16,7 +16,7 @@ def measure() -> list[Measure]:
     count = len(made.index)
     generator = torch.Generator().manual_seed(1)
     feedback = pack.module("trainers.feedback.advantages").Advantages(
-        values=torch.randn(count, generator=generator, dtype=torch.float64), weight=torch.ones(count, dtype=torch.bool),
+        values=torch.randn(count, generator=generator, dtype=torch.float64), used=torch.ones(count, dtype=torch.bool),
         groups=made.index, stats={}, memory=None)
     optimizer = pack.module("trainers.engine.update").Optimizer(updates=2, average=0.9)
     bare = bare_passes(here, made)

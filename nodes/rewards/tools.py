@@ -52,22 +52,37 @@ class PTScoreFolder:
                              "switch normalise_again off in Reward Ensemble.")
         paths, texts = zip(*islice(captioned(located(folder), prompt.strip()), limit))
         texts = with_rules(texts, prompts.prompts if prompts is not None else ())
-        scores = joined(list(scored_files(paths, texts, reward, node_progress(unique_id))))
+        paths, texts, found, bad = scored_files(paths, texts, reward, node_progress(unique_id))
+        if not found:
+            raise ValueError(f"folder: none of the {len(bad)} images in {folder} can be read{left_out(bad)}")
+        scores = joined(found)
         names = [path.relative_to(located(folder)).as_posix() for path in paths]
         order = ranked(scores)
         known = [i for i in order if not scores.values[i].isnan()] or order
         best, worst = (contact_sheet(paths, names, scores, rows[:shown]) for rows in (known, known[::-1]))
         text = table(scores, texts, names)
-        return {"ui": {"text": [headline(scores), text, describe(reward.info)]},
+        return {"ui": {"text": [headline(scores) + left_out(bad), text, describe(reward.info)]},
                 "result": (scores, scores.stats["mean"], text, best, worst)}
 
 
 def scored_files(paths, prompts, reward, progress):
-    """Scores of one file after the other, read when its turn comes."""
-    from ...rewards.folders import read_image
+    """(paths, prompts, their scores, why the others were left out): one file after the other, read when its turn comes."""
+    from ...rewards.images import UnreadableImage, read_image
+    kept, bad = [], []
     for i, (path, prompt) in enumerate(zip(paths, prompts)):
-        yield score(reward, read_image(path), [prompt], [i])
+        try:
+            image = read_image(path)
+        except UnreadableImage as error:
+            bad.append(str(error))
+        else:
+            kept.append((path, prompt, score(reward, image, [prompt], [len(kept)])))
         progress(i + 1, len(paths))
+    return *([row[k] for row in kept] for k in range(3)), bad
+
+
+def left_out(bad):
+    from ...trainers.data.rows import skipped_text
+    return skipped_text(tuple(bad), "image")
 
 
 def contact_sheet(paths, names, scores, rows):
@@ -76,7 +91,7 @@ def contact_sheet(paths, names, scores, rows):
 
     from ...rewards.base.labels import contained, labelled
     from ...rewards.base.report import picked
-    from ...rewards.folders import read_image
+    from ...rewards.images import read_image
     images = torch.cat([contained(read_image(paths[i])) for i in rows])
     return labelled(images, picked(scores, rows), best_first=False, names=[names[i] for i in rows])
 
@@ -137,7 +152,7 @@ def opened(pair, known):
     """A row of preference data as prompt, with its rule where one is known, and two images."""
     import io
 
-    from ...rewards.folders import read_image
+    from ...rewards.images import read_image
     prompt, = with_rules([Prompt(pair.prompt)], known)
     return prompt, *(read_image(io.BytesIO(p.read()), p.name) for p in pair.pictures)
 

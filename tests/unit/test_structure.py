@@ -65,7 +65,7 @@ def part(name: str) -> str:
 
 def test_every_file_is_listed_with_git_and_without():
     """The rules below are about something, in an unpacked archive too."""
-    assert {"__init__.py", "develop.py", ".ci/run", "nodes/loop.py", "web/api.js"} <= set(files()) and len(files()) > 400
+    assert {"__init__.py", "develop.py", ".ci/run", "nodes/loop/wired.py", "web/api.js"} <= set(files()) and len(files()) > 400
     assert not [name for name in found_on_disk() if "__pycache__" in name or name.startswith(".git/")]
     by_git = listed_by_git() if (ROOT / ".git").exists() else None
     assert {name for name in by_git or () if (ROOT / name).is_file()} <= set(found_on_disk())
@@ -80,6 +80,60 @@ def test_imports_point_one_way():
                 if target not in MAY_IMPORT.get(part(name), set()):
                     faults.append(f"{name}:{line} imports {module}")
     assert not faults
+
+
+# each room may import those that stand before it, and itself; policy/ uses a reward's half-precision helper, nothing else of ours
+FLOORS = ("noise", "losses", "policy", "sampling", "feedback", "engine", "judges")
+REWARD_FLOORS = (("base",), ("learned", "composite"), ("rules", "vlm", "person"))
+
+
+def test_no_arrow_runs_back_up_in_the_trainers():
+    """Between rooms; data/ and run/ stand beside them: data/ may use what lies below engine/, run/ nothing."""
+    allowed = {room: {*FLOORS[:number], room} for number, room in enumerate(FLOORS)}
+    allowed |= {"losses": {"losses", "noise"}, "data": {"data", *FLOORS[:5]}, "run": {"run"}}
+    faults = []
+    for name in python_files():
+        here = Path(name).parts
+        if here[0] == "trainers" and len(here) > 2:
+            rooms = {module.split(".")[2] for _, module in imports(name) if module.startswith("posttrain.trainers.")}
+            faults += [f"{name} imports trainers/{room}" for room in rooms - allowed[here[1]]]
+    assert not faults
+
+
+def test_no_arrow_runs_back_up_in_the_rewards():
+    floor = {room: number for number, rooms in enumerate(REWARD_FLOORS) for room in rooms}
+    faults = []
+    for name in python_files():
+        here = Path(name).parts
+        if here[0] == "rewards" and len(here) > 2:
+            rooms = {module.split(".")[2] for _, module in imports(name) if module.startswith("posttrain.rewards.")}
+            faults += [f"{name} imports rewards/{room}" for room in rooms
+                       if room != here[1] and floor.get(room, -1) >= floor[here[1]]]
+    assert not faults
+
+
+def test_a_method_is_one_file_that_no_other_one_needs():
+    """Only the table imports methods; what two of them share lives in a room."""
+    methods = {Path(name).stem for name in python_files() if Path(name).parts[:-1] == ("trainers",)} - {"__init__"}
+    faults = [f"{name} imports {module}" for name in python_files() if name.startswith("trainers/") and name != "trainers/methods.py"
+              for _, module in imports(name) if module.startswith("posttrain.trainers.") and module.split(".")[2] in methods]
+    assert not faults and len(methods) >= 20
+
+
+def test_random_streams_have_names():
+    """No generator is keyed by a bare number at the end; Stream's own numbers differ."""
+    calls = [(name, call) for name in python_files() if name.startswith("trainers/") for call in ast.walk(tree(name))
+             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "generator"]
+    assert not [f"{name}:{call.lineno}" for name, call in calls if isinstance(call.args[-1], ast.Constant)] and len(calls) > 15
+
+
+def test_the_map_names_every_module():
+    from posttrain.tools.make_map import refreshed
+
+    page = read("docs/architecture.md")
+    assert page == refreshed(page), "run python -m tools.make_map"
+    assert not [name for name in python_files() if name.split("/")[0] in ("nodes", "trainers", "rewards", "toy")
+                and not name.endswith("__init__.py") and f"`{Path(name).name}`" not in page]
 
 
 def test_only_the_adapters_know_the_host():

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from .images import SUFFIXES, checked_image
+from ...rewards.images import SUFFIXES
+from .images import checked_image
 from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected
 
 PAIR_FOLDERS = (("win", "lose"), ("chosen", "rejected"))

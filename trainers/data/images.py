@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.images import UnreadableImage, check_image, decoded
 from .rows import BadRow, Picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 SIZE_RULES = ("crop to fill", "must have this size")
 
 
@@ -30,8 +30,11 @@ class Frame:
 
 def checked_image(picture: Picture) -> Picture:
     """The same picture, if its head is an image's; the rest is read when it is needed."""
-    with _opened(picture):
-        return picture
+    try:
+        check_image(io.BytesIO(picture.read()), picture.name)
+    except UnreadableImage:
+        raise BadRow(f"{picture.name} is not an image that can be read") from None
+    return picture
 
 
 def pixels(pictures: tuple[Picture, ...], frame: Frame) -> torch.Tensor:
@@ -49,21 +52,7 @@ def pixels(pictures: tuple[Picture, ...], frame: Frame) -> torch.Tensor:
 
 
 def _decoded(picture: Picture):
-    from PIL import ImageOps
-    with _opened(picture) as image:
-        try:
-            image = ImageOps.exif_transpose(image)
-            # 16 bit grey would be cut off at 255 by convert
-            return image.point(lambda i: i / 256).convert("RGB") if image.mode.startswith("I") else image.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise BadRow(f"{picture.name} is damaged ({error})") from None
-
-
-def _opened(picture: Picture):
-    from PIL import Image, UnidentifiedImageError
     try:
-        return Image.open(io.BytesIO(picture.read()))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadRow):
-            raise
-        raise BadRow(f"{picture.name} is not an image that can be read") from None
+        return decoded(io.BytesIO(picture.read()), picture.name)
+    except UnreadableImage as error:
+        raise BadRow(f"{picture.name} is damaged ({error.reason})") from None

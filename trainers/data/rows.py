@@ -85,12 +85,12 @@ class Dataset:
         return f"{counts} from {self.source}" + skipped_text(self.skipped)
 
 
-def skipped_text(skipped: tuple[str, ...]) -> str:
-    """How many rows were left out and the first of them, with the reasons; "" for none."""
+def skipped_text(skipped: tuple[str, ...], what: str = "row") -> str:
+    """How many rows (or ``what`` they are) were left out and the first of them, with the reasons; "" for none."""
     if not skipped:
         return ""
     more = [f"and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
-    count = "1 row was" if len(skipped) == 1 else f"{len(skipped)} rows were"
+    count = f"1 {what} was" if len(skipped) == 1 else f"{len(skipped)} {what}s were"
     return "\n".join([f"; {count} left out:", *skipped[:SHOWN], *more])
 
 

@@ -44,7 +44,7 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
         raise ValueError(f"advantages: {len(advantages.values)} values for {len(rollout.index)} samples; connect the "
                          "scores of this very rollout")
     starts = [at for at in range(0, len(rollout.index), rollout.batch_size)
-              if bool(advantages.weight[at:at + rollout.batch_size].any())]
+              if bool(advantages.used[at:at + rollout.batch_size].any())]
     order = torch.randperm(len(starts), generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.REPLAY_ORDER))
     shuffled = [starts[int(k)] for k in order]
     parts = [shuffled[k::updates] for k in range(min(updates, len(shuffled)))]
@@ -63,7 +63,7 @@ def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]
     out = []
     for at in starts:
         rows = slice(at, at + rollout.batch_size)
-        out += [Step(rows, step, advantages.weight[rows], watched=not out and step == 0)
+        out += [Step(rows, step, advantages.used[rows], watched=not out and step == 0)
                 for step in range(rollout.trajectory.steps)]
     return out
 

@@ -36,7 +36,7 @@ Memory = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Advantages:
-    """values [B] float64, 0 where unused; weight [B] bool, True where the sample is used; groups [B] int64.
+    """values [B] float64, 0 where unused; used [B] bool, True where the sample is used; groups [B] int64.
 
     stats: groups, zero_spread_groups (two or more scores, all equal), single_groups, failed, used (counts),
     reward_mean, reward_std, and the mean of each member reward as "reward/<name>" where there are several.
@@ -45,7 +45,7 @@ class Advantages:
     """
 
     values: Tensor
-    weight: Tensor
+    used: Tensor
     groups: Tensor
     stats: dict[str, float]
     memory: dict[str, tuple[float, ...]] | None = None

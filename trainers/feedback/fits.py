@@ -81,7 +81,7 @@ def pairs_only(feedback: Feedback, rollout: Rollout) -> Preferences:
 def teaches(feedback: Feedback) -> bool:
     """Whether there is anything to learn from it."""
     if isinstance(feedback, Advantages):
-        return bool(feedback.weight.any())
+        return bool(feedback.used.any())
     rows = {Preferences: "winner", Labels: "index", StepPreferences: "rows"}[type(feedback)]
     return len(getattr(feedback, rows)) > 0
 

@@ -31,15 +31,11 @@ def clipped_objective(log_ratio: Tensor, advantages: Tensor, clip_range: float) 
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def policy_loss(loss: Tensor, log_ratio: Tensor, clip_range: float) -> PolicyLoss:
-    """A scalar loss with the metrics that every ratio method reports."""
+def ppo_clip_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_range: float = 1e-4) -> PolicyLoss:
+    """All [B]; gradient through log_prob only. A plain batch mean: micro-batches weighted by size give the same."""
+    log_ratio = log_prob - old_log_prob.detach()
+    loss = clipped_objective(log_ratio, advantages, clip_range).mean()
     log_ratio = log_ratio.detach()
     ratio = log_ratio.exp()
     outside = (ratio - 1).abs() > clip_range
     return PolicyLoss(loss, ratio, outside.to(ratio.dtype).mean(), 0.5 * log_ratio.square().mean())
-
-
-def ppo_clip_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_range: float = 1e-4) -> PolicyLoss:
-    """All [B]; gradient through log_prob only. A plain batch mean: micro-batches weighted by size give the same."""
-    log_ratio = log_prob - old_log_prob.detach()
-    return policy_loss(clipped_objective(log_ratio, advantages, clip_range).mean(), log_ratio, clip_range)

@@ -29,7 +29,7 @@ def dpok_loss(
 ) -> KLPolicyLoss:
     """All tensors [B]; gradient through log_prob and kl. A plain batch mean. kl_weight 0 needs no kl."""
     policy = ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range)
-    return with_kl(policy._replace(loss=reward_weight * policy.loss), kl, kl_weight)
+    return with_kl(reward_weight * policy.loss, log_prob - old_log_prob, clip_range, kl, kl_weight)
 
 
 def value_loss(values: Tensor, rewards: Tensor) -> Tensor:

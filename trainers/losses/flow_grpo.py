@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from .ddpo import PolicyLoss, ppo_clip_loss
 from .penalty import add_penalty
 
 
@@ -31,12 +31,6 @@ class KLPolicyLoss(NamedTuple):
     approx_kl: Tensor
 
 
-def with_kl(policy: PolicyLoss, kl: Tensor | None, beta: float) -> KLPolicyLoss:
-    """policy.loss + beta * mean(kl), kl: [B] or None. With beta 0 a kl is only reported."""
-    loss, mean_kl = add_penalty(policy.loss, "kl", kl, beta)
-    return KLPolicyLoss(loss, policy.loss.detach(), mean_kl, policy.ratio, policy.clip_fraction, policy.approx_kl)
-
-
 def flow_grpo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
@@ -49,4 +43,16 @@ def flow_grpo_loss(
 
     A plain batch mean: micro-batches weighted by their size give the same.
     """
-    return with_kl(ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range), kl, beta)
+    log_ratio = log_prob - old_log_prob.detach()
+    ratio = log_ratio.exp()
+    policy = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
+    return with_kl(policy, log_ratio, clip_range, kl, beta)
+
+
+def with_kl(policy: Tensor, log_ratio: Tensor, clip_range: float, kl: Tensor | None, beta: float) -> KLPolicyLoss:
+    """policy (scalar) + beta * mean(kl), with the metrics of the ratio [B]; kl: [B] or None. With beta 0 it is only reported."""
+    loss, mean_kl = add_penalty(policy, "kl", kl, beta)
+    log_ratio = log_ratio.detach()
+    ratio = log_ratio.exp()
+    outside = ((ratio - 1).abs() > clip_range).to(ratio.dtype).mean()
+    return KLPolicyLoss(loss, policy.detach(), mean_kl, ratio, outside, 0.5 * log_ratio.square().mean())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .ddpo import clipped_objective, policy_loss
+from .ddpo import clipped_objective
 from .flow_grpo import KLPolicyLoss, with_kl
 
 
@@ -33,4 +33,4 @@ def grpo_guard_loss(
 ) -> KLPolicyLoss:
     """All tensors [B]; log_ratio from guard_log_ratio, delta = sigma - sigma_next. A plain batch mean."""
     loss = (clipped_objective(log_ratio, advantages, clip_range) / delta).mean()
-    return with_kl(policy_loss(loss, log_ratio, clip_range), kl, beta)
+    return with_kl(loss, log_ratio, clip_range, kl, beta)

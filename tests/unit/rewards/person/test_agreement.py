@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from posttrain.rewards.base.reward import Prompt
 from posttrain.rewards.composite.ensemble import Ensemble, Member
-from posttrain.rewards.folders import captioned, read_image
+from posttrain.rewards.folders import captioned
+from posttrain.rewards.images import read_image
 from posttrain.rewards.person.agreement import agreement, correlations, report, score_pairs, wilson
 from posttrain.rewards.rules.colour import ColourReward
 

@@ -31,7 +31,7 @@ def test_zero_spread_golden(golden):
     out = advantages(scores(file["in.rewards"][:, 0], file["in.prompt_id"]))
     assert out.stats["zero_spread_groups"] / out.stats["groups"] == file["out.zero_std_ratio"]
     assert out.stats["zero_spread_groups"] > 0 and out.stats["used"] < len(out.values)
-    assert not out.values[~out.weight].any()
+    assert not out.values[~out.used].any()
 
 
 def test_batch_rule_golden(golden, close):
@@ -94,22 +94,22 @@ def test_failed_scores_are_left_out_of_everything(rule):
     one = advantages(scores(values, groups, {"m": values}), rule)
     two = advantages(scores(broken, more, {"m": broken}), rule)
     torch.testing.assert_close(one.values, two.values[:6])
-    assert two.stats["failed"] == 2 and not two.weight[6:].any() and not two.values[6:].any()
-    assert one.weight.all() and one.memory == two.memory
+    assert two.stats["failed"] == 2 and not two.used[6:].any() and not two.values[6:].any()
+    assert one.used.all() and one.memory == two.memory
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_all_failed_and_all_equal_use_nothing(rule):
     for value in (math.nan, 0.3):
         out = advantages(scores([value] * 4, [0, 0, 1, 1], {"m": [value] * 4}), rule)
-        assert not out.weight.any() and not out.values.any() and out.values.isfinite().all()
+        assert not out.used.any() and not out.values.any() and out.values.isfinite().all()
 
 
 def test_rounding_is_not_spread():
     """float32 rewards of equal images differ in the last bit; group std would blow that up to +-1."""
     r = torch.tensor([21.7, 21.7 + 2e-6, 21.7, 3.0, 4.0, 5.0], dtype=torch.float32).to(F64)
     out = advantages(scores(r, [0, 0, 0, 1, 1, 1]), "group mean, group std")
-    assert out.weight.tolist() == [False] * 3 + [True] * 3 and out.stats["zero_spread_groups"] == 1
+    assert out.used.tolist() == [False] * 3 + [True] * 3 and out.stats["zero_spread_groups"] == 1
 
 
 @pytest.mark.parametrize("rule", GROUP_RULES)
@@ -117,12 +117,12 @@ def test_groups_of_one_are_an_error_only_if_all_are(rule):
     with pytest.raises(ValueError, match="images per prompt"):
         advantages(scores([0.1, 0.2], [0, 1], {"m": [0.1, 0.2]}), rule)
     out = advantages(scores([0.1, 0.2, 0.5], [0, 1, 1], {"m": [0.1, 0.2, 0.5]}), rule)
-    assert out.weight.tolist() == [False, True, True] and out.stats["single_groups"] == 1
+    assert out.used.tolist() == [False, True, True] and out.stats["single_groups"] == 1
 
 
 def test_groups_of_one_are_fine_without_groups():
     for rule in ("batch", "per-prompt memory"):
-        assert advantages(scores([0.1, 0.2], [0, 1]), rule).weight.all()
+        assert advantages(scores([0.1, 0.2], [0, 1]), rule).used.all()
 
 
 def test_clip():
@@ -148,9 +148,9 @@ def test_scaling_one_reward_changes_nothing_when_each_is_normalised():
 def test_a_group_counts_if_any_of_its_rewards_differs():
     members = {"a": [1.0, 1.0, 0.0, 1.0], "b": [0.0, 1.0, 0.0, 1.0], "c": [0.0] * 4}
     s = scores([0.0] * 4, [0, 0, 1, 1], members)
-    assert advantages(s, "each reward in its group").weight.all()
+    assert advantages(s, "each reward in its group").used.all()
     only_a = advantages(s, "each reward in its group", weights={"a": 1.0, "b": 0.0})
-    assert only_a.weight.tolist() == [False, False, True, True]
+    assert only_a.used.tolist() == [False, False, True, True]
     with pytest.raises(ValueError, match="beauty"):
         advantages(s, "each reward in its group", weights={"beauty": 1.0})
 

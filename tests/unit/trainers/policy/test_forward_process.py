@@ -52,7 +52,7 @@ def test_a_step_makes_good_images_likelier_than_bad_ones(case, settings):
     """After a step the denoising error falls more on the better half than on the worse."""
     policy, run, feedback = case
     new = train_step(policy, run, feedback, Trainer(settings, Optimizer(learning_rate=3e-3)))
-    (micros,) = noised(run, feedback.weight, 4, 1, 8)
+    (micros,) = noised(run, feedback.used, 4, 1, 8)
     changes = torch.zeros(8)
     with open_policy(policy) as net:
         for micro in micros:
@@ -68,7 +68,7 @@ def test_rwr_lowers_the_error_of_what_it_weighs(case):
     new = train_step(policy, run, feedback, Trainer(RWR(levels=4, sharpness=200), Optimizer(learning_rate=1e-3)))
     weights = softmax_weights(feedback.rewards, 200, run.index)
     with open_policy(policy) as net:
-        (micros,) = noised(run, feedback.weight, 4, 1, 8)
+        (micros,) = noised(run, feedback.used, 4, 1, 8)
         change = 0.0
         for micro in micros:
             question = Renoised(net, run, micro)
