@@ -107,7 +107,10 @@ class Network:
 
     def conditional(self, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
         """The reference network's answer to the prompts alone, without guidance; see ``denoise``."""
-        return self._guided(x, sigma, prompts, tuple(int(i) for i in index), self._guider.conditional)
+        def run():
+            return self._guided(x, sigma, prompts, tuple(int(i) for i in index), self._guider.conditional)
+
+        return run() if torch.is_grad_enabled() else self._with_room(run)
 
     @property
     def diffusion_model(self) -> torch.nn.Module:

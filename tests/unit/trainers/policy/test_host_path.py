@@ -195,6 +195,13 @@ def test_further_models_of_a_model_are_loaded_and_take_part():
     assert x.grad.abs().sum() > 0
 
 
+def test_a_model_on_several_gpus_is_refused():
+    model = small_model(KIND)
+    model.set_additional_models("multigpu", [small_model(KIND)])
+    with pytest.raises(ValueError, match="^model: it is spread over several GPUs"):
+        policy_of(model)
+
+
 def test_guidance_1_costs_no_negative_evaluation_unless_the_host_makes_one():
     for options, per_sample in (({}, 1), ({"disable_cfg1_optimization": True}, 2)):
         model = small_model(KIND)
