@@ -99,7 +99,8 @@ def teacher_answer(net: Network, rollout: Rollout, micro: Noised, x0: torch.Tens
     """[B, C, H, W]: what the teacher makes of the student's ``x0`` after noising it again."""
     sigma = micro.sigma.to(x0)
     x = net.path.add_noise(x0, micro.noise.to(x0), sigma)
-    return net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], guidance, None)
+    return net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], guidance, None,
+                       schedule=rollout.sigmas)
 
 
 def duels(policy: Policy, rollout: Rollout, settings: ADD, updates: int) -> list[list[Duel]]:

@@ -90,12 +90,13 @@ def target(renoised: Renoised, bank: Bank, way: Way, guidance: float) -> torch.T
     prompts, index = renoised.rollout.prompts, renoised.rollout.index[renoised.micro.rows]
     x, sigma = renoised.x, renoised.sigma
     for step in range(1, way.teacher + 1):
-        x0, sigma_next = net.denoise(x, sigma, prompts, index, guidance, None), way.grid[place + step].to(x)
+        x0 = net.denoise(x, sigma, prompts, index, guidance, None, schedule=way.grid)
+        sigma_next = way.grid[place + step].to(x)
         x, sigma = deterministic()(net.path, x, x0, sigma, sigma_next).mean, sigma_next
     if not way.student:
         return x0_between(net.path, renoised.x, x, renoised.sigma, sigma)
     # at the end the answer is x itself, whatever the network says there
-    x0 = net.denoise(x, sigma.clamp_min(float(way.grid[-2])), prompts, index, 1.0, bank)
+    x0 = net.denoise(x, sigma.clamp_min(float(way.grid[-2])), prompts, index, 1.0, bank, schedule=way.grid)
     return torch.where(expand(sigma > 0, x), x0, x)
 
 

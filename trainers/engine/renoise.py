@@ -47,7 +47,8 @@ class Renoised:
 
     def ask(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
         index = self.rollout.index[self.micro.rows]
-        return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank)
+        return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank,
+                                schedule=self.rollout.sigmas)
 
     def ask_quietly(self, bank: Bank | None) -> torch.Tensor:
         with torch.no_grad():

@@ -64,7 +64,8 @@ def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Ga
     trajectory = rollout.random_steps()
     x = trajectory.states[micro.rows, micro.step].to(net.device)
     sigma, sigma_next = (trajectory.sigmas[k].to(x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
-    x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank)
+    x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank,
+                     schedule=rollout.sigmas)
     return transition_named(trajectory.transition, trajectory.strength, net.path)(net.path, x, x0, sigma, sigma_next)
 
 

@@ -196,7 +196,8 @@ class Walk:
 
     def _ask(self, x, sigma, bank: Bank | None) -> torch.Tensor:
         course = self.course
-        x0 = self.net.denoise(x, sigma, course.prompts, self.index, course.sampling.guidance, bank, recompute=True)
+        x0 = self.net.denoise(x, sigma, course.prompts, self.index, course.sampling.guidance, bank, recompute=True,
+                              schedule=self.plan.sigmas)
         if course.progress is not None and bank is not None:
             done = self.look.rows.start * course.steps + (self.at + 1) * self.look.size
             course.progress(done, len(course.samples) * course.steps, x0[:1].detach())

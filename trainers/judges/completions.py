@@ -78,6 +78,7 @@ def _finished(net: Network, bank: Bank, rollout: Rollout, x: torch.Tensor, index
     for i in range(position, last + 1):
         sigma, sigma_next = (rollout.sigmas[k].to(x.device).expand(len(x)) for k in (i, i + 1))
         step = random if i < last else deterministic()
-        move = step(net.path, x, net.denoise(x, sigma, rollout.prompts, index, rollout.guidance, bank), sigma, sigma_next)
+        x0 = net.denoise(x, sigma, rollout.prompts, index, rollout.guidance, bank, schedule=rollout.sigmas)
+        move = step(net.path, x, x0, sigma, sigma_next)
         x = sample(move, noise.next(shape).to(x.device)) if i < last else move.mean
     return x.cpu()

@@ -100,7 +100,8 @@ class _Walk:
         """The policy's clean estimates [N, C, H, W] of states of all samples, once or several times over."""
         def ask(net, bank, rows, index):
             return net.denoise(x[rows].to(net.device), sigma[rows].to(net.device), self.prompts, index,
-                               self.sampling.guidance, bank)
+                               self.sampling.guidance, bank,
+                               schedule=net.sigmas(self.sampling.scheduler, self.sampling.steps))
         return self._in_batches(ask, len(x))
 
     def judged(self, drawn: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -1,5 +1,7 @@
-"""Turns ComfyUI CONDITIONING into the keyword arguments of one batched network call, whatever the architecture."""
+"""Turns ComfyUI CONDITIONING into what the host's sampler holds for one batched call, whatever the architecture."""
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import comfy.sampler_helpers
 import comfy.samplers
@@ -7,14 +9,25 @@ import torch
 
 from .weights import outside_inference
 
-UNSUPPORTED = {
-    "control": "a ControlNet", "gligen": "GLIGEN boxes", "area": "an area", "mask": "a mask", "hooks": "hooks",
-    "start_percent": "a start percent", "end_percent": "an end percent", "clip_start_percent": "a schedule",
-}
+UNSUPPORTED = {"control": "a ControlNet", "gligen": "GLIGEN boxes", "hooks": "hooks",
+               "additional_models": "further models"}
+# what makes the host treat a conditioning otherwise than another: such a prompt goes through the network by itself
+PLACED = ("area", "mask", "strength", "default", "start_percent", "end_percent", "clip_start_percent",
+          "timestep_start", "timestep_end")
+
+Conds = dict[str, list[dict]]  # "positive" and, where there is one, "negative": as comfy.samplers.process_conds gives them
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """conds: of one prompt; plain: whether they may share a network call with those of other prompts."""
+
+    conds: Conds
+    plain: bool
 
 
 class Conditionings:
-    """Network arguments of every prompt of a set, prepared once for one latent shape.
+    """The host's conditionings of every prompt of a set, prepared once for one latent shape.
 
     positive: one CONDITIONING per prompt; negative: a CONDITIONING or None; latent_shape: [C, H, W] (or [C, T, H, W]).
     Raises ValueError where a CONDITIONING holds something that cannot be trained through, and names it.
@@ -22,64 +35,109 @@ class Conditionings:
 
     def __init__(self, model, positive, negative, latent_shape, device):
         self._model, self._shape, self._device = model, tuple(latent_shape), device
-        self._positive = positive
-        self._prepared: dict[int, dict] = {}
-        self._negative = None if negative is None else self._prepare(negative, "negative prompt")
-        self._batches: dict[tuple, list] = {}
+        self._positive, self._raw_negative = positive, negative
+        self._prompts: dict[int, _Prompt] = {}
+        self._stacked: dict[tuple[int, ...], Conds] = {}
+        self._negative: list[dict] | None = None
+        if negative is not None:
+            _check(negative, "negative prompt")
+            self._negative = self._processed({"negative": negative})["negative"]
 
     def has_negative(self) -> bool:
         return self._negative is not None
 
-    def batches(self, index: tuple[int, ...]) -> list[tuple[torch.Tensor | None, dict]]:
-        """Groups of samples whose arguments stack: (places in the batch or None for all of it, arguments)."""
-        if index not in self._batches:
-            self._batches[index] = self._stack([self._of_prompt(i) for i in index])
-        return self._batches[index]
+    def placed(self, index: tuple[int, ...]) -> bool:
+        """Whether one of these prompts is bound to a place, a mask or a part of the sampling."""
+        return any(not self._prompt(i).plain for i in index)
 
-    def negative_batch(self, count: int) -> dict:
-        key = ("negative", count)
-        if key not in self._batches:
-            ((_, arguments),) = self._stack([self._negative] * count)
-            self._batches[key] = arguments
-        return self._batches[key]
+    def groups(self, index: tuple[int, ...], levels: tuple[float, ...] | None = None
+               ) -> list[tuple[torch.Tensor | None, Conds]]:
+        """Groups of samples that go through the network together: (places in the batch or None for all of it, conds).
 
-    def _of_prompt(self, i: int) -> dict:
-        if i not in self._prepared:
-            self._prepared[i] = self._prepare(self._positive[i], f"prompt {i + 1}")
-        return self._prepared[i]
-
-    def _prepare(self, conditioning, where: str) -> dict:
-        if len(conditioning) != 1:
-            raise ValueError(f"prompts: {where} holds {len(conditioning)} conditionings combined; training needs "
-                             "exactly one for each prompt (no Conditioning Combine, no regions)")
-        found = [what for key, what in UNSUPPORTED.items() if conditioning[0][1].get(key) is not None]
-        if found:
-            raise ValueError(f"prompts: {where} carries {' and '.join(found)}, which cannot be trained through yet; "
-                             "remove it from the conditioning")
-        noise = torch.zeros((1, *self._shape), device=self._device)
-        plain = comfy.sampler_helpers.convert_cond(outside_inference(conditioning))
-        processed = comfy.samplers.process_conds(self._model, noise, {"positive": plain}, self._device,
-                                                 latent_image=torch.zeros_like(noise))
-        arguments = processed["positive"][0]["model_conds"]
-        # a copy made here: what the host's encoder left behind may be an inference tensor
-        return {name: value.process_cond(batch_size=1, area=None) for name, value in arguments.items()}
-
-    @staticmethod
-    def _stack(conds: list[dict]) -> list[tuple[torch.Tensor | None, dict]]:
-        groups: list[list[int]] = []
-        for place, cond in enumerate(conds):
-            for group in groups:
-                if _stacks(conds[group[0]], cond):
+        levels: the noise level of each sample, where only samples of the same one may be together.
+        """
+        found: list[list[int]] = []
+        for place, i in enumerate(index):
+            for group in found:
+                same_level = levels is None or levels[place] == levels[group[0]]
+                if same_level and self._together(index[group[0]], i):
                     group.append(place)
                     break
             else:
-                groups.append([place])
-        return [(None if len(groups) == 1 else torch.tensor(group),
-                 outside_inference(comfy.samplers.cond_cat([conds[place] for place in group])))
-                for group in groups]
+                found.append([place])
+        return [(None if len(found) == 1 else torch.tensor(group), self._of(tuple(index[place] for place in group)))
+                for group in found]
+
+    def _together(self, first: int, second: int) -> bool:
+        """Equal sizes only: the host would repeat a shorter text, which changes joint-attention networks."""
+        if first == second:
+            return True
+        a, b = self._prompt(first), self._prompt(second)
+        return a.plain and b.plain and _same_sizes(a.conds["positive"][0], b.conds["positive"][0])
+
+    def _of(self, prompts: tuple[int, ...]) -> Conds:
+        first = self._prompt(prompts[0])
+        if not first.plain:
+            return first.conds
+        if prompts not in self._stacked:
+            stacked = _stack([self._prompt(i).conds["positive"][0] for i in prompts])
+            self._stacked[prompts] = {**first.conds, "positive": [stacked]}
+        return self._stacked[prompts]
+
+    def _prompt(self, i: int) -> _Prompt:
+        if i not in self._prompts:
+            positive, negative = self._positive[i], self._raw_negative
+            _check(positive, f"prompt {i + 1}")
+            plain = _is_plain(positive) and (negative is None or _is_plain(negative))
+            if plain:
+                conds = self._processed({"positive": positive})
+                conds |= {} if negative is None else {"negative": self._negative}
+            else:  # the host gives each an opposite one of the same area
+                conds = self._processed({"positive": positive, **({} if negative is None else {"negative": negative})})
+            self._prompts[i] = _Prompt(conds, plain)
+        return self._prompts[i]
+
+    def _processed(self, conditionings: dict) -> Conds:
+        noise = torch.zeros((1, *self._shape), device=self._device)
+        conds = {name: comfy.sampler_helpers.convert_cond(outside_inference(conditioning))
+                 for name, conditioning in conditionings.items()}
+        conds = comfy.samplers.process_conds(self._model, noise, conds, self._device, latent_image=torch.zeros_like(noise))
+        return {name: [{**cond, "model_conds": {key: value._copy_with(outside_inference(value.cond))
+                                                for key, value in cond["model_conds"].items()}} for cond in entries]
+                for name, entries in conds.items()}
 
 
-def _stacks(first: dict, second: dict) -> bool:
-    """Equal sizes only: the host would repeat a shorter text, which changes joint-attention networks."""
-    return first is second or (comfy.samplers.cond_equal_size(first, second)
-                               and all(first[k].size() == second[k].size() for k in first))
+def _check(conditioning, where: str) -> None:
+    for _, extra in conditioning:
+        found = [what for key, what in UNSUPPORTED.items() if extra.get(key) is not None]
+        if found:
+            raise ValueError(f"prompts: {where} carries {' and '.join(found)}, which cannot be trained through yet; "
+                             "remove it from the conditioning")
+
+
+def _is_plain(conditioning) -> bool:
+    return len(conditioning) == 1 and not any(conditioning[0][1].get(key) is not None for key in PLACED)
+
+
+def _of_one(cond: dict) -> dict:
+    return {name: value.process_cond(batch_size=1, area=None) for name, value in cond["model_conds"].items()}
+
+
+def _same_sizes(first: dict, second: dict) -> bool:
+    a, b = _of_one(first), _of_one(second)
+    return comfy.samplers.cond_equal_size(a, b) and all(a[k].size() == b[k].size() for k in a)
+
+
+def _stack(conds: list[dict]) -> dict:
+    """One conditioning that holds, sample after sample, what each of these holds for one."""
+    parts = [_of_one(cond) for cond in conds]
+    joined = comfy.samplers.cond_cat(parts)
+    model_conds = {name: parts[0][name]._copy_with(outside_inference(value)) for name, value in joined.items()}
+    return {**{key: _side_by_side([cond.get(key) for cond in conds]) for key in conds[0]}, "model_conds": model_conds}
+
+
+def _side_by_side(values: list):
+    """What nodes on the model read from a conditioning beside the network's own arguments."""
+    if all(isinstance(v, torch.Tensor) and v.shape == values[0].shape and v.ndim for v in values):
+        return torch.cat(values)
+    return values[0]

@@ -54,7 +54,7 @@ def seen(net: Network, blocks: tuple[str, ...], x: torch.Tensor, sigma: torch.Te
     index = torch.as_tensor(index)
 
     def run(x):
-        places = net.alike(prompts, index, tuple(x.shape[1:]))
+        places = net.alike(prompts, index, x, sigma)
         parts = [_answers(net, wanted, see, x[place], sigma[place], prompts, index[place]) for place in places]
         return torch.cat(parts)[torch.cat(places).argsort()]
 
@@ -74,7 +74,7 @@ def _answers(net: Network, wanted: dict[torch.nn.Module, str], see, x, sigma, pr
 
     hooks = [module.register_forward_hook(look) for module in wanted]
     try:
-        net.denoise(x, sigma, prompts, index, 1.0, None)
+        net.conditional(x, sigma, prompts, index)
     except _Enough:
         pass
     finally:

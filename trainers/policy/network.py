@@ -3,50 +3,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import uuid
 from collections.abc import Callable, Iterator
 
 import comfy.model_management
-import comfy.model_sampling
-import comfy.patcher_extension
-import comfy.samplers
 import torch
 
 from ...rewards.base.half import scaled
-from ..noise.paths import EPS, FLOW, Path, V
 from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
+from .guider import Guider, host_guider
+from .levels import path_of, sigmas_of
+from .patches import check_model
 from .prompts import PromptSet
+from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd
-
-INJECTION = "posttrain_bank"
-
-
-def path_of(model_sampling) -> Path:
-    """How the model mixes data and noise. ValueError for the few kinds that have no trainer yet."""
-    kinds = ((comfy.model_sampling.CONST, FLOW), (comfy.model_sampling.V_PREDICTION, V), (comfy.model_sampling.EPS, EPS))
-    other = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
-    scale = getattr(model_sampling, "sigma_data", 1.0)
-    if not isinstance(model_sampling, other) and (scale == 1.0 or isinstance(model_sampling, comfy.model_sampling.CONST)):
-        for kind, path in kinds:
-            if isinstance(model_sampling, kind):
-                return path
-    raise ValueError(f"model: its sampling type ({type(model_sampling).__mro__[2].__name__}) cannot be trained yet; "
-                     "use a model with noise, v or flow prediction")
-
-
-def sigmas_of(model_sampling, scheduler: str, steps: int) -> torch.Tensor:
-    """Decreasing noise levels of any ComfyUI scheduler, float32 on the CPU: [steps + 1], the last one 0.
-
-    ddim_uniform gives one level more where the steps do not divide the model's own.
-    """
-    sigmas = comfy.samplers.calculate_sigmas(model_sampling, scheduler, steps).float().cpu().clone()
-    if len(sigmas) < 2 or bool((sigmas[1:] >= sigmas[:-1]).any()):
-        raise ValueError(f"scheduler: {scheduler!r} with {steps} steps gives noise levels that do not decrease "
-                         f"({[round(float(s), 4) for s in sigmas]}); choose another scheduler or more steps")
-    return sigmas
 
 
 class Network:
@@ -56,12 +28,15 @@ class Network:
     a sample so far (one per sample and branch of the guidance).
     """
 
-    def __init__(self, patcher, overlay: Overlay, together: tuple = ()):
+    def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None):
+        """users: the MODEL that patcher is a clone of."""
         self._patcher, self._overlay, self._together = patcher, overlay, (patcher, *together)
+        self._users = users
         self._model = patcher.model
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
         self._anchors: dict[int, tuple[Bank, Bank]] = {}
+        self._guider: Guider  # open_policy gives it
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
@@ -89,45 +64,62 @@ class Network:
         return self._anchors[id(bank)][1]
 
     def denoise(self, x, sigma, prompts: PromptSet, index, guidance: float, bank: Bank | None, *,
-                recompute: bool = False) -> torch.Tensor:
-        """The network's estimate of the clean latents.
+                recompute: bool = False, schedule: torch.Tensor | None = None) -> torch.Tensor:
+        """The network's estimate of the clean latents, by the host's own way from a sampler to the network.
 
         x: [B, C, H, W] in the model's own convention; sigma: [B]; prompts: encoded; index: the prompt of each
         sample [B]; guidance: classifier-free guidance scale, 1 evaluates no negative prompt; bank: from
-        ``to_device``, or None for the reference policy; recompute: drop activations, one more forward in backward.
+        ``to_device``, or None for the reference policy; recompute: drop activations, one more forward in backward;
+        schedule: [steps + 1] the sampler's noise levels, which nodes on the model may read.
         Returns float32 [B, C, H, W]. Gradients reach the bank and x.
         """
         index = tuple(int(i) for i in index)
-        conditionings = self._conditionings_for(prompts, tuple(x.shape[1:]))
-        guided = not math.isclose(guidance, 1.0)
-        if guided and not conditionings.has_negative():
-            raise ValueError("prompts: a guidance scale other than 1 needs a negative prompt (it may be empty); "
-                             "encode the prompts again, or set the guidance scale to 1")
-        self.evaluations += len(index) * (2 if guided else 1)
+        negative = self._conditionings_for(prompts, tuple(x.shape[1:])).has_negative()
+        if self._guider.needs_negative(guidance) and not negative:
+            raise ValueError("prompts: a guidance scale other than 1, or a node on the model that wants guidance, needs a "
+                             "negative prompt (it may be empty); encode the prompts again, or set the guidance scale to 1")
+
+        def ask(x, sigma, conds):
+            return self._guider.guided(x, sigma, conds, guidance, schedule)
+
+        before = self.evaluations
+        if self._guider.patched:
+            check_steady(self._users, lambda x, sigma: self._guided(x, sigma, prompts, index, ask), x.detach(), sigma,
+                         guidance, schedule)
+            self.evaluations = before
 
         def network(weights, x):
             self._overlay.active = None if bank is None else dict(zip(bank, weights))
             try:
-                return self._guided(x, sigma, conditionings, index, guidance if guided else None)
+                return self._guided(x, sigma, prompts, index, ask)
             finally:
                 self._overlay.active = None
 
+        def forget():
+            self.evaluations = before
+
         weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
-            return checkpointed(network, self._model.diffusion_model, weights, x)
+            return checkpointed(self._once(network), self._model.diffusion_model, weights, x)
         if torch.is_grad_enabled() and self.dtype == torch.float16:
             return scaled(lambda x, *weights: network(weights, x), x, *weights)
-        return network(weights, x) if torch.is_grad_enabled() else self._with_room(lambda: network(weights, x))
+        return network(weights, x) if torch.is_grad_enabled() else self._with_room(lambda: network(weights, x), forget)
+
+    def conditional(self, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
+        """The reference network's answer to the prompts alone, without guidance; see ``denoise``."""
+        def run():
+            return self._guided(x, sigma, prompts, tuple(int(i) for i in index), self._guider.conditional)
+
+        return run() if torch.is_grad_enabled() else self._with_room(run)
 
     @property
     def diffusion_model(self) -> torch.nn.Module:
         return self._model.diffusion_model
 
-    def alike(self, prompts: PromptSet, index, shape: tuple[int, ...]) -> list[torch.Tensor]:
-        """Places in the batch whose prompts go through the network in one call; latents of this shape [C, H, W]."""
-        index = tuple(int(i) for i in index)
-        batches = self._conditionings_for(prompts, shape).batches(index)
-        return [torch.arange(len(index)) if place is None else place for place, _ in batches]
+    def alike(self, prompts: PromptSet, index, x: torch.Tensor, sigma: torch.Tensor) -> list[torch.Tensor]:
+        """Places in the batch whose samples go through the network in one call; x: [B, C, H, W], sigma: [B]."""
+        places = [place for place, _ in self._groups(prompts, tuple(int(i) for i in index), tuple(x.shape[1:]), sigma)]
+        return [torch.arange(len(index)) if place is None else place for place in places]
 
     def recomputing_blocks(self, on: bool) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass."""
@@ -199,59 +191,39 @@ class Network:
             self._conditionings[key] = Conditionings(self._model, prompts.positive, prompts.negative, shape, self.device)
         return self._conditionings[key]
 
-    def _guided(self, x, sigma, conditionings: Conditionings, index, guidance: float | None):
-        places = conditionings.batches(index)
-        if len(places) == 1:
-            return self._one_call(x, sigma, places[0][1], conditionings, guidance)
+    def _guided(self, x, sigma, prompts: PromptSet, index, ask: Callable):
+        """ask(x, sigma, conds) of each group of samples that go through the network together, put in their order."""
+        parts = self._groups(prompts, index, tuple(x.shape[1:]), sigma)
+        if len(parts) == 1:
+            return ask(x, sigma, parts[0][1])
         out = torch.empty_like(x)
-        parts = [(place.to(x.device), arguments) for place, arguments in places]
-        for place, arguments in parts:
-            answer = self._one_call(x[place], sigma[place], arguments, conditionings, guidance)
-            out = out.index_copy(0, place, answer.to(out.dtype))
+        for place, conds in [(place.to(x.device), conds) for place, conds in parts]:
+            out = out.index_copy(0, place, ask(x[place], sigma[place], conds).to(out.dtype))
         return out
 
-    def _one_call(self, x, sigma, positive: dict, conditionings: Conditionings, guidance: float | None):
-        if guidance is None:
-            return self._apply(x, sigma, positive, [0])
-        negative = conditionings.negative_batch(len(x))
-        if _same_sizes(positive, negative):
-            both = {k: _cat(positive[k], negative[k]) for k in positive}
-            cond, uncond = self._apply(torch.cat([x, x]), torch.cat([sigma, sigma]), both, [0, 1]).chunk(2)
-        else:
-            cond = self._apply(x, sigma, positive, [0])
-            uncond = self._apply(x, sigma, negative, [1])
-        return comfy.samplers.cfg_function(self._model, cond, uncond, guidance, x, sigma, self._patcher.model_options)
+    def _groups(self, prompts: PromptSet, index, shape: tuple[int, ...], sigma: torch.Tensor):
+        conditionings = self._conditionings_for(prompts, shape)
+        # what nodes and timed prompts do depends on the noise level, and the host has one in a call
+        by_level = self._guider.patched or conditionings.placed(index)
+        return conditionings.groups(index, tuple(sigma.tolist()) if by_level else None)
 
-    def _apply(self, x, sigma, arguments: dict, branches: list[int]):
+    def _on_call(self, samples: int) -> None:
         self.check_cancelled()
-        options = self._patcher.model_options
-        transformer = dict(options.get("transformer_options", {}))
-        transformer["wrappers"] = comfy.patcher_extension.copy_nested_dicts(self._patcher.wrappers)
-        transformer |= {"cond_or_uncond": branches, "uuids": [uuid.uuid4() for _ in branches], "sigmas": sigma}
-        call = {**arguments, "transformer_options": transformer}
-        if "model_function_wrapper" in options:
-            return options["model_function_wrapper"](
-                self._model.apply_model, {"input": x, "timestep": sigma, "c": call, "cond_or_uncond": branches})
-        return self._model.apply_model(x, sigma, **call)
+        self.evaluations += samples
 
+    def _once(self, network: Callable) -> Callable:
+        """network, whose evaluations count in its first pass only: those of a backward pass are recomputation."""
+        replays = False
 
-def _same_sizes(first: dict, second: dict) -> bool:
-    def size(value):
-        if isinstance(value, torch.Tensor):
-            return tuple(value.shape)
-        return [size(v) for v in value] if isinstance(value, list) else value
-    return first.keys() == second.keys() and all(size(first[k]) == size(second[k]) for k in first)
-
-
-def _cat(first, second):
-    if isinstance(first, torch.Tensor):
-        return torch.cat([first, second])
-    return [_cat(a, b) for a, b in zip(first, second)] if isinstance(first, list) else first
-
-
-REFUSED_OPTIONS = {"sampler_calc_cond_batch_function": "a node that replaces the batch function",
-                   "sampler_pre_cfg_function": "a node that changes the guidance before it is combined",
-                   "context_handler": "context windows"}
+        def run(weights, x):
+            nonlocal replays
+            before = self.evaluations
+            answer = network(weights, x)
+            if replays:
+                self.evaluations = before
+            replays = True
+            return answer
+        return run
 
 
 @contextlib.contextmanager
@@ -261,24 +233,24 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks). Inside, autograd works although the
     host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
-    for key, what in REFUSED_OPTIONS.items():
-        if policy.model.model_options.get(key):
-            raise ValueError(f"model: it carries {what} ({key}), which cannot be trained through; connect the model "
-                             "from before that node")
+    check_model(policy.model)
     patcher = policy.model.clone(disable_dynamic=True) if _has_dynamic(policy.model) else policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
+    beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
     # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
     with torch.inference_mode():
-        comfy.model_management.load_models_gpu([patcher, *also_load])
+        comfy.model_management.load_models_gpu([patcher, *beside, *also_load])
     with torch.inference_mode(False), torch.no_grad():
-        freeze_for_autograd(patcher.model)
-        overlay.inject()
-        patcher.model.current_patcher = patcher
-        try:
-            yield Network(patcher, overlay, tuple(also_load))
-        finally:
-            overlay.eject()
+        for loaded in (patcher, *beside):
+            freeze_for_autograd(loaded.model)
+        net = Network(patcher, overlay, (*beside, *also_load), policy.model)
+        with host_guider(patcher, net._on_call) as net._guider:
+            overlay.inject()
+            try:
+                yield net
+            finally:
+                overlay.eject()
 
 
 def _has_dynamic(model) -> bool:

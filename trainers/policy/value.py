@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .bank import Recipe, new_bank, trainable_layers
+from .patches import check_model
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -77,9 +78,10 @@ class Policy:
 
 
 def create_policy(model: ModelPatcher, recipe: Recipe) -> Policy:
-    """A policy that equals the reference: B is zero. ValueError names what is wrong with rank or layers."""
+    """A policy that equals the reference: B is zero. ValueError names what is wrong with model, rank or layers."""
     if recipe.rank < 1:
         raise ValueError(f"rank: {recipe.rank} is not possible; choose 1 or more")
+    check_model(model)
     with torch.inference_mode(False):
         layers = trainable_layers(model.model.diffusion_model, recipe)
         return Policy(model=model, recipe=recipe, bank=new_bank(layers, recipe))

@@ -189,7 +189,8 @@ class _Sampler:
         return self.plan.quiet_step(self.net.path, x, x0, *self._levels(x, i)).mean
 
     def _denoise(self, x: torch.Tensor, i: int, index: torch.Tensor) -> torch.Tensor:
-        x0 = self.net.denoise(x, self._levels(x, i)[0], self.prompts, index, self.sampling.guidance, self.bank)
+        x0 = self.net.denoise(x, self._levels(x, i)[0], self.prompts, index, self.sampling.guidance, self.bank,
+                              schedule=self.plan.sigmas)
         self.calls += 1
         if self.progress is not None:
             self.progress(self.calls, self.total, x0[:1])

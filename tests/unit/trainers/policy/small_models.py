@@ -6,6 +6,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.flux.model import FluxParams
 
 CPU = torch.device("cpu")
 UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],
@@ -37,7 +38,7 @@ def _flux():
     return supported.Flux(dict(
         image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=64, context_in_dim=32,
         hidden_size=64, mlp_ratio=2.0, num_heads=4, depth=2, depth_single_blocks=2, axes_dim=[4, 6, 6], theta=10000,
-        qkv_bias=True, guidance_embed=True))
+        qkv_bias=True, guidance_embed=True, **({"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__annotations__ else {})))
 
 
 def _lumina():

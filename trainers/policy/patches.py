@@ -1,0 +1,36 @@
+"""What nodes have put on a MODEL that a policy cannot honour: named before anything is touched."""
+from __future__ import annotations
+
+from comfy.patcher_extension import WrappersMP
+
+from .levels import path_of
+
+# wrappers around a single call of the network or of its guidance, which the policy runs as the host does
+RUN = {WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL}
+REFUSED_OPTIONS = {"context_handler": "context windows"}
+REMEDY = "connect the model from before that node"
+
+
+def check_model(model) -> None:
+    """ValueError where the MODEL carries what cannot be trained through; says what and what to do."""
+    path_of(model.get_model_object("model_sampling"))
+    for key, what in REFUSED_OPTIONS.items():
+        if model.model_options.get(key):
+            raise ValueError(f"model: it carries {what} ({key}), which cannot be trained through; {REMEDY}")
+    for kind, name in _wrappers(model):
+        if kind in _host_kinds() - RUN:
+            raise ValueError(f"model: a node{name} wraps the whole sampling ({kind}), as caches over its steps do; a train "
+                             f"step asks for single noise levels, so it cannot be trained through; {REMEDY}")
+    if model.get_additional_models_with_key("multigpu"):
+        raise ValueError(f"model: it is spread over several GPUs, where no gradient is computed; {REMEDY}")
+
+
+def _host_kinds() -> set[str]:
+    return {value for name, value in vars(WrappersMP).items() if name.isupper()}
+
+
+def _wrappers(model) -> list[tuple[str, str]]:
+    """(kind, " 'key'" or "") of every wrapper on the MODEL, wherever the host looks for it."""
+    of_options = model.model_options.get("transformer_options", {}).get("wrappers", {})
+    return [(kind, f" ({key!r})" if key else "") for wrappers in (model.wrappers, of_options)
+            for kind, by_key in wrappers.items() for key, functions in by_key.items() if functions]
