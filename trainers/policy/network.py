@@ -18,6 +18,7 @@ from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutation_guard, mutates, remember_mutation
 from .conditioning import Conditionings
+from .loading import is_loaded, load_together, too_large
 from .value import Bank, Policy
 from .weights import freeze_for_autograd
 
@@ -185,10 +186,8 @@ class Network:
 
     def check_loaded(self, what: str) -> None:
         """RuntimeError where the host moved the network out to make room for ``what``: backward could not go on."""
-        if not any(loaded.model is self._patcher for loaded in comfy.model_management.current_loaded_models):
-            raise RuntimeError(f"The model, the VAE and {what} do not fit into memory together, which a trainer through "
-                               "the reward needs. Lower the batch size or the image size, switch on low memory, or use "
-                               "a smaller reward model")
+        if not is_loaded(self._patcher):
+            raise RuntimeError(too_large(self._patcher, self._together[1:], what))
 
     def _conditionings_for(self, prompts: PromptSet, shape: tuple[int, ...]) -> Conditionings:
         key = (id(prompts), shape)
@@ -270,7 +269,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
     # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
     with torch.inference_mode():
-        comfy.model_management.load_models_gpu([patcher, *also_load])
+        load_together(patcher, also_load)
     with torch.inference_mode(False), torch.no_grad():
         freeze_for_autograd(patcher.model)
         overlay.inject()

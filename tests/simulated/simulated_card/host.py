@@ -21,8 +21,9 @@ def start(*flags: str, mac: bool = False) -> None:
     import comfy.options
     comfy.options.enable_args_parsing(False)
     import comfy.cli_args
-    found = vars(comfy.cli_args.parser.parse_args(list(flags)))
-    vars(comfy.cli_args.args).update(found | {"cpu": False})
+    on = {flag.removeprefix("--").replace("-", "_"): True for flag in flags}
+    assert vars(comfy.cli_args.args).keys() >= on.keys(), f"this host does not know all of {flags}"
+    vars(comfy.cli_args.args).update(on | {"cpu": False})
     import comfy.model_management as management
     expected = "mps" if mac else "cuda"
     assert management.get_torch_device().type == expected, f"the host computes on {management.get_torch_device()}"
