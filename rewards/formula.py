@@ -57,7 +57,7 @@ class FormulaReward:
 
     def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Evaluation:
         found, shown = evaluate_members([r for _, r in self.members], images, prompts, groups)
-        values = {name: v.double() for (name, _), v in zip(self.members, found)}
+        values = {name: v.cpu().double() for (name, _), v in zip(self.members, found)}
         return Evaluation(parse(self.text)[0](values).expand(images.shape[0]), shown)
 
     def counts(self) -> dict[str, float]:

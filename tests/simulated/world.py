@@ -12,6 +12,9 @@ from functools import cache
 import small_models
 import torch
 from posttrain.rewards.base import RewardInfo, score_rollout
+from posttrain.rewards.combine import WeightedSum
+from posttrain.rewards.ensemble import COMBINE, ROLES, SCALES, Ensemble, Member
+from posttrain.rewards.formula import FormulaReward
 from posttrain.toy.judge import demo_judge
 from posttrain.trainers.adversarial import ADD
 from posttrain.trainers.advantages import advantages
@@ -24,6 +27,7 @@ from posttrain.trainers.preferences import Labels, Preferences, labels, preferen
 from posttrain.trainers.rollout import rollout
 from posttrain.trainers.sampling import Sampling
 from posttrain.trainers.step_pairs import SPO
+from posttrain.trainers.step_reward import noised_states, score_latents, train_step_reward
 from posttrain.trainers.step_rollout import Candidates, step_rollout
 from posttrain.trainers.update import Optimizer
 from simulated_card import device, host
@@ -162,4 +166,25 @@ def held_after(run: Callable[[], object]) -> int:
     return device.counts()["now"] - before
 
 
-JUDGE = demo_judge
+def composites() -> dict[str, Callable]:
+    """Rewards made of others: a network's and a rule's score in each way in which the pack combines them."""
+    def pair():
+        return (("a", demo_judge()), ("b", Smooth()))
+
+    found = {"sum": lambda: WeightedSum(tuple((reward, 0.5) for _, reward in pair())),
+             "formula": lambda: FormulaReward("min(a, 2) + 3 * b", pair())}
+    for rule in COMBINE:
+        found[f"ensemble, {rule}"] = lambda rule=rule: Ensemble(tuple(Member(r, scale="raw") for _, r in pair()), combine=rule)
+    for role in ROLES[1:]:
+        found[f"ensemble, {role}"] = lambda role=role: Ensemble(
+            (Member(Smooth(), scale="raw"), Member(demo_judge(), role, scale="raw", threshold=-10.0)))
+    for scale in SCALES[:2]:  # calibrated ones must be measured first, a rank has no gradient
+        found[f"ensemble, {scale}"] = lambda scale=scale: Ensemble(
+            (Member(Smooth(), scale=scale), Member(demo_judge(), scale="raw")))
+    return found
+
+
+def trained_step_reward(world: World, made):
+    """A judge of half-drawn pictures, trained a little on this rollout."""
+    judged = preferences(score_rollout(Smooth(), made))
+    return train_step_reward(world.policy, made, lambda path: noised_states(made, judged, path, 2), 2)
