@@ -80,11 +80,19 @@ class Holder:
             import comfy.model_management as management
             import comfy.model_patcher
 
-            device = management.get_torch_device()
+            device = _computing_device()
             network = Box(in_precision(self._build(), self.dtype(device)))
             self._patcher = comfy.model_patcher.ModelPatcher(network, load_device=device,
                                                              offload_device=management.text_encoder_offload_device())
         return self._patcher
+
+
+def _computing_device() -> torch.device:
+    """Where reward networks compute: the card, or the CPU where the host was told to keep nothing on the card. It does that by
+    uploading each layer as it is asked, which only layers of its own kind can do."""
+    import comfy.model_management as management
+
+    return torch.device("cpu") if management.vram_state == management.VRAMState.NO_VRAM else management.get_torch_device()
 
 
 @contextmanager
