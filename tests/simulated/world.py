@@ -22,6 +22,7 @@ from posttrain.trainers.algorithms import ALGORITHMS, BACKPROP, Trainer, backpro
 from posttrain.trainers.direct_align import SRPO
 from posttrain.trainers.distillation import LCM
 from posttrain.trainers.feedback import learns_from
+from posttrain.trainers.policy.latents import to_images
 from posttrain.trainers.policy_gradient import DPOK
 from posttrain.trainers.preferences import Labels, Preferences, labels, preferences
 from posttrain.trainers.rollout import rollout

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import comfy.model_management as management
 
+from ...rewards.holder import load_models
+
 
 def load_together(patcher, others: Sequence) -> None:
     """The network's ModelPatcher, in part where it must be, and the others (a VAE, a reward's networks) whole.
@@ -13,7 +15,7 @@ def load_together(patcher, others: Sequence) -> None:
     The host loads a list in no particular order, so where not all fits, chance would decide which of them is cut.
     RuntimeError, in words, where the others alone are too large for the device.
     """
-    management.load_models_gpu([patcher, *others])
+    load_models([patcher, *others])
     cut = [other for other in others if not _is_whole(other)]
     if not cut or management.vram_state not in (management.VRAMState.NORMAL_VRAM, management.VRAMState.LOW_VRAM):
         return  # the other states say themselves what lies where
@@ -21,8 +23,8 @@ def load_together(patcher, others: Sequence) -> None:
     management.free_memory(1e30, device)
     needed = sum(other.model_size() for other in others if other.load_device == device)
     # as much as the host will want to be free when the others come
-    management.load_models_gpu([patcher], memory_required=needed * 1.1 + management.minimum_inference_memory())
-    management.load_models_gpu(list(others), force_full_load=True)
+    load_models([patcher], memory_required=needed * 1.1 + management.minimum_inference_memory())
+    load_models(others, force_full_load=True)
     if not is_loaded(patcher):
         raise RuntimeError(too_large(patcher, others, "the VAE and the reward"))
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import comfy.samplers
 import torch
 
 from ...rewards.half import scaled
+from ...rewards.holder import in_words
 from ..paths import EPS, FLOW, V, Path
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
@@ -142,7 +144,8 @@ class Network:
         """Runs ``loss_of() -> (loss, report)`` and its backward; gradients are added to the leaves' ``.grad``.
 
         A network that overwrites its activations is found out by autograd's own error and run again, guarded. Where memory
-        runs out, models that this step does not need are moved out, and it is run again.
+        runs out, models that this step does not need are moved out, and it is run again; then with activations recomputed,
+        as with low memory switched on, which stays so until the policy is closed.
         """
         kept = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
 
@@ -157,23 +160,34 @@ class Network:
             return loss.detach(), report
 
         try:
-            return self._with_room(run, undo)
+            return self._with_room(run, undo, self._recompute)
         except RuntimeError as error:
             if mutates(self._model.diffusion_model) or not is_mutation_error(error):
                 raise
             remember_mutation(self._model.diffusion_model)
         undo()
-        return self._with_room(run, undo)
+        return self._with_room(run, undo, self._recompute)
 
-    def _with_room(self, run: Callable, undo: Callable = lambda: None):
-        """run(); where memory runs out, once more after the host has moved out what this step does not need."""
-        try:
-            return run()
-        except comfy.model_management.OOM_EXCEPTION:
-            if not self._make_room():
-                raise
-        undo()  # not before here: the exception holds on to the memory of what failed
-        return run()
+    def _with_room(self, run: Callable, undo: Callable = lambda: None, *further: Callable[[], bool]):
+        """run(); where memory runs out, again after each remedy that changes something: first the host moves out what this
+        step does not need."""
+        remedies = iter((self._make_room, *further))
+        while True:
+            try:
+                return run()
+            except comfy.model_management.OOM_EXCEPTION:
+                if not any(remedy() for remedy in remedies):
+                    raise
+            undo()  # not before here: the exception holds on to the memory of what failed
+
+    def _recompute(self) -> bool:
+        """Recomputes activations from here on. False where that is done already."""
+        if self._overlay.recompute:
+            return False
+        self._overlay.recompute = True
+        logging.warning("PostTrain: memory ran out in a train step, which goes on as with low memory switched on. Switch it on, "
+                        "or lower the batch size, and no time is lost on the failed try.")
+        return True
 
     def _make_room(self) -> bool:
         """Moves every other model off the device: a reward network, a text encoder. False where there is none."""
@@ -267,17 +281,18 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     patcher = policy.model.clone(disable_dynamic=True) if _has_dynamic(policy.model) else policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
-    # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
-    with torch.inference_mode():
-        load_together(patcher, also_load)
-    with torch.inference_mode(False), torch.no_grad():
-        freeze_for_autograd(patcher.model)
-        overlay.inject()
-        patcher.model.current_patcher = patcher
-        try:
-            yield Network(patcher, overlay, tuple(also_load))
-        finally:
-            overlay.eject()
+    with in_words():
+        # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
+        with torch.inference_mode():
+            load_together(patcher, also_load)
+        with torch.inference_mode(False), torch.no_grad():
+            freeze_for_autograd(patcher.model)
+            overlay.inject()
+            patcher.model.current_patcher = patcher
+            try:
+                yield Network(patcher, overlay, tuple(also_load))
+            finally:
+                overlay.eject()
 
 
 def _has_dynamic(model) -> bool:

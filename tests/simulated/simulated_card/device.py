@@ -59,12 +59,18 @@ def reset() -> None:
 def limit(bytes_in_use: int):
     """Inside, an allocation that would bring the bytes in use above this raises torch.cuda.OutOfMemoryError, and the card
     reports this as its size."""
-    with reported(bytes_in_use):
-        _native.set_limit(bytes_in_use)
-        try:
-            yield
-        finally:
-            _native.set_limit(0)
+    with reported(bytes_in_use), tight(bytes_in_use):
+        yield
+
+
+@contextlib.contextmanager
+def tight(bytes_in_use: int):
+    """The same without a word about it: the card reports its usual size, as where memory is lost to fragments."""
+    _native.set_limit(bytes_in_use)
+    try:
+        yield
+    finally:
+        _native.set_limit(0)
 
 
 @contextlib.contextmanager
