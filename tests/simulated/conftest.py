@@ -31,9 +31,9 @@ if HAS_CARD:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem) -> bool | None:
-    if HAS_CARD or HERE not in item.path.parents:
-        return None
     workers, flags = item.config.simulated_workers, flags_of(item)
+    if HAS_CARD or HERE not in item.path.parents or "none" in flags:
+        return None
     if flags not in workers or not workers[flags].alive:
         workers[flags] = Worker(flags, item.config)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
