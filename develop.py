@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, overlay
+from tools import browser, compiler, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     chosen, rest = parser().parse_known_args(arguments)
     try:
         return chosen.run(environment(), chosen, rest)
-    except (SetupError, browser.NoBrowser) as error:
+    except (SetupError, browser.NoBrowser, compiler.NoCompiler) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -77,10 +77,12 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
     if chosen.transformers:
         variables["PYTHONPATH"] = str(overlay.ensure(env, chosen.transformers))
-    if wants_page(rest):
+    if wants("page", rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
     if not os.access(ROOT, os.W_OK):
         rest = ["-o", f"cache_dir={env.folder / 'pytest'}", *rest]
+    if wants("simulated", rest):
+        variables["CXX"] = compiler.ensure()
     # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
     return call(env, "-P", "-m", "pytest", *rest, extra=variables, folder=ROOT)
 
@@ -101,10 +103,10 @@ def mutate(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     return call(env, "-P", str(ROOT / "tools" / "mutate.py"), *rest, extra={"CI": "1", "HF_HUB_OFFLINE": "1"})
 
 
-def wants_page(arguments: list[str]) -> bool:
-    """Whether pytest's arguments may select page tests: no path at all, or one that is not below other levels."""
+def wants(level: str, arguments: list[str]) -> bool:
+    """Whether pytest's arguments may select tests of this folder: no path at all, or one that is not below other folders."""
     paths = [path for a in arguments if os.path.exists(path := Path(ROOT, a.split("::")[0]))]
-    others = (ROOT / "tests" / "unit", ROOT / "tests" / "host")
+    others = [folder for folder in (ROOT / "tests").iterdir() if folder.is_dir() and folder.name != level]
     return not paths or not all(any(o == p or o in p.parents for o in others) for p in paths)
 
 

@@ -82,9 +82,9 @@ def all_networks(rewards: Sequence[Reward]) -> list:
 
 
 def weighted_sum(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """[B]; members of weight 0 are left out entirely, so that their NaN does not spread."""
-    used = [v.to(values[0].device).double() * w for v, w in zip(values, weights) if w != 0]
-    return torch.stack(used).sum(0) if used else torch.zeros_like(values[0], dtype=torch.float64)
+    """[B] on the CPU; members of weight 0 are left out entirely, so that their NaN does not spread."""
+    used = [v.cpu().double() * w for v, w in zip(values, weights) if w != 0]
+    return torch.stack(used).sum(0) if used else torch.zeros(len(values[0]), dtype=torch.float64)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

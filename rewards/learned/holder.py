@@ -18,7 +18,38 @@ from .files import Published, choices, locate
 
 KEY, LANGUAGE = "reward_models", "LLM"
 PRECISIONS = {"auto": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+OUT_OF_MEMORY = "Out of memory, although all that could be moved out was."
 _shared: weakref.WeakValueDictionary[tuple, Holder] = weakref.WeakValueDictionary()
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Inside, a device that runs out of memory says what to do about it; the error stays of the host's own kind, after which the
+    host unloads everything."""
+    import comfy.model_management as management
+
+    try:
+        yield
+    except management.OOM_EXCEPTION as error:
+        if OUT_OF_MEMORY in str(error):
+            raise
+        raise management.OOM_EXCEPTION(f"{OUT_OF_MEMORY} Lower the batch size or the image size, switch on low memory, or use a "
+                                       "smaller model; nothing that was learned before this step is lost. The device said: "
+                                       f"{error}") from None
+
+
+def load_models(patchers: Sequence, **options) -> None:
+    """The host's load_models_gpu, all or nothing: where memory runs out in the middle of a model, the host knows nothing of the
+    part that it had moved, and would leave it on the device."""
+    import comfy.model_management as management
+
+    try:
+        management.load_models_gpu(list(patchers), **options)
+    except management.OOM_EXCEPTION:
+        for patcher in patchers:
+            if not any(loaded.model is patcher for loaded in management.current_loaded_models):
+                patcher.detach()
+        raise
 
 
 class Box(nn.Module):
@@ -49,10 +80,10 @@ class Holder:
         import comfy.model_management as management
 
         gradients = torch.is_grad_enabled()  # leaving inference mode would switch them on unasked
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+        with in_words(), torch.inference_mode(False), torch.set_grad_enabled(gradients):
             patcher = self._loaded()
             if not (self._held and patcher.loaded_size() >= patcher.model_size()):
-                management.load_models_gpu([patcher], force_full_load=True)
+                load_models([patcher], force_full_load=True)
             leave_inference(patcher.model)
             yield patcher.model.network, patcher.load_device, self.dtype(patcher.load_device)
 
@@ -80,11 +111,19 @@ class Holder:
             import comfy.model_management as management
             import comfy.model_patcher
 
-            device = management.get_torch_device()
+            device = _computing_device()
             network = Box(in_precision(self._build(), self.dtype(device)))
             self._patcher = comfy.model_patcher.ModelPatcher(network, load_device=device,
                                                              offload_device=management.text_encoder_offload_device())
         return self._patcher
+
+
+def _computing_device() -> torch.device:
+    """Where reward networks compute: the card, or the CPU where the host was told to keep nothing on the card. It does that by
+    uploading each layer as it is asked, which only layers of its own kind can do."""
+    import comfy.model_management as management
+
+    return torch.device("cpu") if management.vram_state == management.VRAMState.NO_VRAM else management.get_torch_device()
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class Course:
     def note(self, look: Look, images: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
         """Keeps images and rewards for the step's report and preview."""
         self._images[look.rows.start] = images.detach().cpu()
-        self._rewards[look.rows.start] = {name: v.detach().double().cpu() for name, v in values.items()}
+        self._rewards[look.rows.start] = {name: v.detach().cpu().double() for name, v in values.items()}
 
     @property
     def images(self) -> torch.Tensor:

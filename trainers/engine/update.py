@@ -143,8 +143,9 @@ class _Learner:
         found, largest = [w.grad for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
         if not found:
             return math.nan
-        # by way of float64: the last digit of a float32 sum is not the same in every run
-        norm = float(torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found]).norm().float())
+        # in float64: the last digit of a float32 sum is not the same in every run; on the CPU: not every device has that type
+        norms = [torch.linalg.vector_norm(gradient.cpu(), dtype=torch.float64) for gradient in found]
+        norm = float(torch.stack(norms).norm().float())
         if 0 < largest < norm < math.inf:
             for gradient in found:
                 gradient.mul_(largest / norm)

@@ -13,6 +13,8 @@ import torch
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .streams import offload_streams_wait
+
 _mutating_models: set[str] = set()
 _guards_open = 0
 
@@ -73,6 +75,7 @@ class _Recompute(torch.autograd.Function):
 
 def _recomputed_gradients(ctx, tensors, gradients):
     needed = ctx.needs_input_grad[3:]
+    offload_streams_wait(gradients[0].device if gradients[0] is not None else tensors[0].device)
     leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed)]
     with torch.enable_grad(), mutation_guard(ctx.model):
         # a leaf must not be overwritten in place, its copy may be

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from ...rewards.base.half import through_half
+from ...rewards.learned.holder import in_words, load_models
 from .checkpoint import checkpointed
 from .weights import freeze_for_autograd, outside_inference
 
@@ -25,7 +26,9 @@ def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
 
 def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
     """Model-space latents [B, C, H, W] -> images [B, H, W, 3] in [0, 1], on the CPU; the host tiles if it must."""
-    with torch.inference_mode(), _of_this_model(latents):
+    with in_words(), torch.inference_mode(), _of_this_model(latents):
+        if hasattr(vae, "patcher"):  # the host would go on, in tiles, with a VAE that it could load only in part
+            load_models([vae.patcher], memory_required=vae.memory_used_decode(latents.shape, vae.vae_dtype))
         images = vae.decode(model.model.process_latent_out(latents))
     images = outside_inference(images).float().cpu().clamp(0, 1)
     return images.reshape(-1, *images.shape[-3:])[..., :3]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -9,11 +10,13 @@ import comfy.model_management
 import torch
 
 from ...rewards.base.half import scaled
+from ...rewards.learned.holder import in_words
 from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
 from .guider import Guider, host_guider
 from .levels import path_of, sigmas_of
+from .loading import is_loaded, load_together, too_large
 from .patches import check_model
 from .prompts import PromptSet
 from .steady import check_steady
@@ -133,7 +136,8 @@ class Network:
         """Runs ``loss_of() -> (loss, report)`` and its backward; gradients are added to the leaves' ``.grad``.
 
         A network that overwrites its activations is found out by autograd's own error and run again, guarded. Where memory
-        runs out, models that this step does not need are moved out, and it is run again.
+        runs out, models that this step does not need are moved out, and it is run again; then with activations recomputed,
+        as with low memory switched on, which stays so until the policy is closed.
         """
         kept = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
 
@@ -148,23 +152,34 @@ class Network:
             return loss.detach(), report
 
         try:
-            return self._with_room(run, undo)
+            return self._with_room(run, undo, self._recompute)
         except RuntimeError as error:
             if mutates(self._model.diffusion_model) or not is_mutation_error(error):
                 raise
             remember_mutation(self._model.diffusion_model)
         undo()
-        return self._with_room(run, undo)
+        return self._with_room(run, undo, self._recompute)
 
-    def _with_room(self, run: Callable, undo: Callable = lambda: None):
-        """run(); where memory runs out, once more after the host has moved out what this step does not need."""
-        try:
-            return run()
-        except comfy.model_management.OOM_EXCEPTION:
-            if not self._make_room():
-                raise
-        undo()  # not before here: the exception holds on to the memory of what failed
-        return run()
+    def _with_room(self, run: Callable, undo: Callable = lambda: None, *further: Callable[[], bool]):
+        """run(); where memory runs out, again after each remedy that changes something: first the host moves out what this
+        step does not need."""
+        remedies = iter((self._make_room, *further))
+        while True:
+            try:
+                return run()
+            except comfy.model_management.OOM_EXCEPTION:
+                if not any(remedy() for remedy in remedies):
+                    raise
+            undo()  # not before here: the exception holds on to the memory of what failed
+
+    def _recompute(self) -> bool:
+        """Recomputes activations from here on. False where that is done already."""
+        if self._overlay.recompute:
+            return False
+        self._overlay.recompute = True
+        logging.warning("PostTrain: memory ran out in a train step, which goes on as with low memory switched on. Switch it on, "
+                        "or lower the batch size, and no time is lost on the failed try.")
+        return True
 
     def _make_room(self) -> bool:
         """Moves every other model off the device: a reward network, a text encoder. False where there is none."""
@@ -177,10 +192,8 @@ class Network:
 
     def check_loaded(self, what: str) -> None:
         """RuntimeError where the host moved the network out to make room for ``what``: backward could not go on."""
-        if not any(loaded.model is self._patcher for loaded in comfy.model_management.current_loaded_models):
-            raise RuntimeError(f"The model, the VAE and {what} do not fit into memory together, which a trainer through "
-                               "the reward needs. Lower the batch size or the image size, switch on low memory, or use "
-                               "a smaller reward model")
+        if not is_loaded(self._patcher):
+            raise RuntimeError(too_large(self._patcher, self._together[1:], what))
 
     def _conditionings_for(self, prompts: PromptSet, shape: tuple[int, ...]) -> Conditionings:
         key = (id(prompts), shape)
@@ -238,19 +251,20 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
-    # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
-    with torch.inference_mode():
-        comfy.model_management.load_models_gpu([patcher, *beside, *also_load])
-    with torch.inference_mode(False), torch.no_grad():
-        for loaded in (patcher, *beside):
-            freeze_for_autograd(loaded.model)
-        net = Network(patcher, overlay, (*beside, *also_load), policy.model)
-        with host_guider(patcher, net._on_call) as net._guider:
-            overlay.inject()
-            try:
-                yield net
-            finally:
-                overlay.eject()
+    with in_words():
+        # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
+        with torch.inference_mode():
+            load_together(patcher, (*beside, *also_load))
+        with torch.inference_mode(False), torch.no_grad():
+            for loaded in (patcher, *beside):
+                freeze_for_autograd(loaded.model)
+            net = Network(patcher, overlay, (*beside, *also_load), policy.model)
+            with host_guider(patcher, net._on_call) as net._guider:
+                overlay.inject()
+                try:
+                    yield net
+                finally:
+                    overlay.eject()
 
 
 def _has_dynamic(model) -> bool:

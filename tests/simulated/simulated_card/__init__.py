@@ -1,0 +1,1 @@
+"""A simulated GPU: ``device`` is the card, ``host`` a ComfyUI that takes it for a real one."""
