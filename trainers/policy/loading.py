@@ -39,9 +39,9 @@ def too_large(patcher, others: Sequence, what: str) -> str:
     held = sum(loaded.model.loaded_size() for loaded in management.current_loaded_models if loaded.device == device)
     whole = [other.model_size() for other in others if other.load_device == device]
     room = management.get_free_memory(device) + held - management.minimum_inference_memory()
-    return (f"The model, the VAE and the reward do not fit into memory together, which a trainer through the reward needs: {what} "
-            f"must be whole in memory, {_mb(sum(whole))} MB, and there is room for {_mb(max(0, room))} MB. Lower the batch size or "
-            "the image size, switch on low memory, or use a smaller reward model")
+    return ("The model, the VAE and the reward do not fit into memory together, which a trainer through the reward needs: "
+            f"{what} must be whole in memory, {_mb(sum(whole))} MB, and there is room for {_mb(max(0, room))} MB. Lower the "
+            "batch size or the image size, switch on low memory, or use a smaller reward model")
 
 
 def _is_whole(patcher) -> bool:

@@ -1,0 +1,93 @@
+"""docs/memory.md: the most that a train step holds on the card. Counted, so it is the same on every machine.
+
+WRITE_MEMORY_TABLE=1 writes the table anew; without it the test fails where a number is off by more than 2 %.
+"""
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import posttrain
+import pytest
+import world
+from simulated_card import device
+from world import BACKPROP, RAW, TRAINERS, World
+
+TABLE = Path(posttrain.__path__[0]) / "docs" / "memory.md"
+HEAD = """# Memory of a train step
+
+The most that is held on the card at once in a train step of two images (32 x 32 pixels, guidance on), for the small
+random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
+trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,
+and what low memory and partial loading save, carry over. Counted on the simulated card and held by
+`tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
+
+Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked.
+
+| trainer | architecture | weights are | in | peak | peak, low memory | weights |
+|---|---|---|---|---|---|---|
+"""
+HELD = 0.02
+
+
+def rows():
+    """(trainer, architecture, placement, type): every trainer once, every architecture in every way with one trainer."""
+    named = {trainer.__name__: trainer for trainer in TRAINERS}
+    found = [(name, "sd3", "whole", "fp32") for name in named]
+    found += [("NFT", kind, placement, dtype) for kind in world.small_models.ARCHITECTURES
+              for placement in ("whole", "streamed") for dtype in ("fp32", "fp8")]
+    return list(dict.fromkeys(found))
+
+
+def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[int, int]:
+    """(most KiB held in the step, KiB of weights)"""
+    trainer, there = next(t for t in TRAINERS if t.__name__ == name), World(kind, dtype)
+    through = trainer in BACKPROP
+    made = None if through else world.made_for(there, trainer)
+    with world.placed(there, placement, int(there.vae_size * 1.1) if through else 0):
+        gc.collect()
+        device.reset()
+        start = device.counts()["now"]
+        optimizer = replace(RAW, low_memory=low)
+        if through:
+            world.step(there, trainer, optimizer)
+        else:
+            world.train_step(there.policy, *made, world.Trainer(world.settings_of(trainer), optimizer))
+        most = device.counts()["peak"] - start
+    return most // 1024, (there.size + (there.vae_size if through else 0)) // 1024
+
+
+def written() -> dict[tuple, list[int]]:
+    cells = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in TABLE.read_text(encoding="utf-8").splitlines()
+             if line.startswith("| ") and not line.startswith("| trainer")]
+    return {tuple(row[:4]): [int(cell.replace(",", "")) for cell in row[4:]] for row in cells}
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[tuple, list[int]]:
+    if not os.environ.get("WRITE_MEMORY_TABLE"):
+        return written()
+    measured = {row: [peak(*row, False)[0], *peak(*row, True)] for row in rows()}
+    lines = [f"| {' | '.join(row)} | {' | '.join(f'{n:,}' for n in numbers)} |\n" for row, numbers in measured.items()]
+    TABLE.write_text(HEAD + "".join(lines), encoding="utf-8")
+    return written()
+
+
+@pytest.mark.parametrize("row", rows(), ids="-".join)
+def test_the_table_is_true(table, row):
+    plain, low, weights = table[row]
+    assert peak(*row, False) == (pytest.approx(plain, rel=HELD), weights)
+    assert peak(*row, True) == (pytest.approx(low, rel=HELD), weights)
+
+
+def test_the_table_has_these_rows_and_no_others(table):
+    assert list(table) == rows()
+    assert all(low <= plain * (1 + HELD) for plain, low, _ in table.values()), "low memory needs no more"
+
+
+def test_streaming_saves_memory_where_activations_are_recomputed(table):
+    """Without low memory autograd keeps every uploaded weight: then streaming is only slow."""
+    for kind in world.small_models.ARCHITECTURES:
+        assert table["NFT", kind, "streamed", "fp32"][1] < table["NFT", kind, "whole", "fp32"][1], kind
