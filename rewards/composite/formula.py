@@ -57,13 +57,8 @@ class FormulaReward:
 
     def evaluate(self, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
         found, shown = evaluate_members([r for _, r in self.members], images, prompts, groups)
-<<<<<<< HEAD:rewards/composite/formula.py
-        values = {name: v.double() for (name, _), v in zip(self.members, found)}
-        return Judgement(parse(self.text)[0](values).expand(images.shape[0]), shown)
-=======
         values = {name: v.cpu().double() for (name, _), v in zip(self.members, found)}
-        return Evaluation(parse(self.text)[0](values).expand(images.shape[0]), shown)
->>>>>>> daf773abd44086edea01a8de47bf837e96d074b7:rewards/formula.py
+        return Judgement(parse(self.text)[0](values).expand(images.shape[0]), shown)
 
     def counts(self) -> dict[str, float]:
         return merged_counts([r for _, r in self.members])

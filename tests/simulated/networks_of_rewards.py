@@ -15,8 +15,8 @@ from posttrain.rewards.rules import detectors, objects
 from rewards.blip_reference import reference
 from rewards.networks import randomised, tiny_open_clip
 from rewards.qwen import qwen_folder
-from rewards.test_hpsv3 import INSTRUCTION
-from rewards.test_imagereward import WORDS
+from rewards.learned.test_hpsv3 import INSTRUCTION
+from rewards.learned.test_imagereward import WORDS
 from safetensors.torch import save_file
 from torch import nn
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import world
 from simulated_card import device, host
-from world import ALGORITHMS, BACKPROP, FLOW, RAW, TRAINERS, TYPES, World, gradient, on_cpu, placed
+from world import BACKPROP, FLOW, RAW, TRAINERS, TYPES, World, gradient, on_cpu, placed
 
 PLACEMENTS = ("whole", "partly", "streamed")
 FLAGS = ("--highvram", "--novram", "--disable-async-offload")
@@ -70,7 +70,7 @@ def test_a_step_is_the_cpus(case):
 
 
 def test_every_trainer_is_there():
-    assert {case[1] for case in cases() if case[0] == "sd3"} == {*ALGORITHMS, *BACKPROP}
+    assert {case[1] for case in cases() if case[0] == "sd3"} == {*TRAINERS}
     assert {case[0] for case in cases()} == set(world.small_models.ARCHITECTURES)
 
 

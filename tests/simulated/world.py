@@ -18,10 +18,9 @@ from posttrain.rewards.composite.formula import FormulaReward
 from posttrain.toy.judge import demo_judge
 from posttrain.trainers.add import ADD
 from posttrain.trainers.feedback.advantages import advantages
-from posttrain.trainers.methods import METHODS, BACKPROP, Trainer, backprop_step, train_step
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
 from posttrain.trainers.srpo import SRPO
 from posttrain.trainers.lcm import LCM
-from posttrain.trainers.feedback.fits import learns_from
 from posttrain.trainers.policy.latents import to_images
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.feedback.labels import Labels, labels
@@ -39,7 +38,8 @@ RAW = Optimizer(learning_rate=1e-3, weight_decay=0.0, max_grad_norm=0.0)
 FP8 = torch.float8_e4m3fn
 TYPES = {"fp32": (torch.float32, None), "fp16": (torch.float16, None), "bf16": (torch.bfloat16, None), "fp8": (FP8, torch.bfloat16)}
 FLOW = ("sd3", "flux", "lumina")
-TRAINERS = (*METHODS, *BACKPROP)
+BACKPROP = tuple(kind for kind, method in METHODS.items() if method.needs == OWN_IMAGES)
+TRAINERS = tuple(METHODS)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def feedback_for(settings, made):
     if isinstance(settings, (LCM, ADD)):
         return None
     rules = {Preferences: preferences, Labels: labels}
-    rule = rules.get(learns_from(settings), advantages)
+    rule = rules.get(METHODS[type(settings)].learns_from, advantages)
     return rule(score_rollout(Smooth(), made))
 
 
