@@ -73,13 +73,13 @@ def vision_language(folder: Path):
 
 
 def detr(folder: Path):
-    from rewards.test_detectors import yolos
+    from rewards.rules.test_detectors import yolos
     place, _ = yolos(folder)
     return detectors.DetrDetector(Holder(lambda: detectors.build_detr(place), "fp32"), place)
 
 
 def owl(folder: Path):
-    from rewards.test_detectors import owl as published
+    from rewards.rules.test_detectors import owl as published
     place, _ = published(folder)
     return detectors.OwlDetector(Holder(lambda: detectors.build_owl(place), "fp32"), place, clip_tokenizer_folder())
 
@@ -90,6 +90,6 @@ def colours(folder: Path):
 
 
 # the module that asks the network -> how to make one that does
-SCORING = {"clip_rewards": clip_reward, "aesthetic": aesthetic_score, "imagereward": image_reward, "classifier": image_classifier,
-           "hpsv3": hps_v3, "vlm_local": vision_language}
-FINDING = {"verify/detectors, detr": detr, "verify/detectors, owl": owl, "verify/rules": colours}
+SCORING = {"learned/clip_rewards": clip_reward, "learned/aesthetic": aesthetic_score, "learned/imagereward": image_reward,
+           "learned/classifier": image_classifier, "learned/hpsv3": hps_v3, "vlm/local": vision_language}
+FINDING = {"rules/detectors, detr": detr, "rules/detectors, owl": owl, "rules/objects": colours}

@@ -76,7 +76,7 @@ def finds(name: str, folder: Path) -> None:
     detector = FINDING[name](folder)
 
     def found(device: str):
-        if name == "verify/rules":
+        if name == "rules/objects":
             return detector(images(device).detach()[0], "cat", [Detection((2, 2, 30, 30), 0.9)])
         boxes, = detector(images(device).detach()[:1], [["cat", "dog"]])
         return {word: [(tuple(round(v, 2) for v in d.box), round(d.score, 3)) for d in one] for word, one in boxes.items()}
@@ -90,7 +90,7 @@ def finds(name: str, folder: Path) -> None:
 def test_every_reward_with_a_network_is_there():
     folder = Path(posttrain.__path__[0]) / "rewards"
     asking = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.py")
-              if re.search(r"\.use\(\)", path.read_text(encoding="utf-8"))} - {"holder"}
+              if re.search(r"\.use\(\)", path.read_text(encoding="utf-8"))} - {"learned/holder"}
     assert {name.split(",")[0] for name in (*SCORING, *FINDING)} == {name.replace("\\", "/") for name in asking}
 
 
