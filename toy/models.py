@@ -41,9 +41,20 @@ EPS_CONFIG = {"image_size": 24, "in_channels": 3, "out_channels": 3, "model_chan
               "legacy": False}
 
 
+class PixelLatents(comfy.latent_formats.LatentFormat):
+    """Latents that are the pixels: three channels, from -1 to 1.
+
+    It keeps the base class's ratio, one latent pixel for eight of an image. Hosts that know a ratio rescale an Empty Latent
+    Image by it; so 192 x 192 gives 24 x 24 on every host, and workflows drawn on one draw the same on all.
+    """
+
+    latent_channels = 3
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
 class _TinySD3(comfy.supported_models.SD3):
     unet_config: dict = {}
-    latent_format = comfy.latent_formats.ChromaRadiance  # three channels, identity
+    latent_format = PixelLatents
     sampling_settings = {"shift": 2.0}
     supported_inference_dtypes = [torch.float32]
 
@@ -51,7 +62,7 @@ class _TinySD3(comfy.supported_models.SD3):
 class _TinySD15(comfy.supported_models.SD15):
     unet_config: dict = {}
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}
-    latent_format = comfy.latent_formats.ChromaRadiance
+    latent_format = PixelLatents
     supported_inference_dtypes = [torch.float32]
 
 
