@@ -4,7 +4,8 @@
     python develop.py demo              train the small model in a real ComfyUI, before and after
     python develop.py serve             open ComfyUI with the pack in it
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
-                                        runs them with that older release of transformers
+                                        runs them with that older release of transformers, --comfyui PATH [--python PY]
+                                        on another ComfyUI (in its own Python)
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py pretrain          make the shipped small models anew
@@ -14,13 +15,14 @@ The first command sets up a pinned environment in the user's cache folder; later
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, overlay
+from tools import browser, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
 
@@ -53,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if run is test:
             command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
+            command.add_argument("--comfyui", metavar="PATH", help="on this ComfyUI, a checkout or 0.3.52")
+            command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
 
@@ -65,8 +69,12 @@ def tool(name: str, package: str = "tools"):
 
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
-    if chosen.transformers:
-        variables["PYTHONPATH"] = str(overlay.ensure(env, chosen.transformers))
+    laid = [overlay.ensure(env, chosen.transformers)] if chosen.transformers else []
+    if chosen.comfyui or chosen.python:
+        env, more = hosts.other(env, chosen.comfyui, chosen.python)
+        laid += more
+    if laid:
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
     if wants_page(rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
     # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py

@@ -24,14 +24,17 @@ def ensure(env: Environment, release: str) -> Path:
     return laid(env, f"transformers-{release}", f"transformers {release}", pins, lambda step: pins)
 
 
-def laid(env: Environment, name: str, title: str, key: Iterable[str], pins: Callable[[Step], Iterable[str]]) -> Path:
-    """A folder with what ``pins`` names, installed without its requirements; one for each name and key."""
+def laid(env: Environment, name: str, title: str, key: Iterable[str], pins: Callable[[Step], Iterable[str]],
+         mend: Callable[[Path], None] = lambda part: None) -> Path:
+    """A folder with what ``pins`` names, installed without its requirements; one for each name and key. mend: what is to be
+    done to it before it is used."""
     folder = env.folder / f"{name}-{hashlib.sha256(' '.join(key).encode()).hexdigest()[:6]}"
     with only_one(env.folder / "lock"):
         if not folder.is_dir():
             step = Step(env, f"{title}, beside the environment's own", again=False)
             part = folder.with_suffix(".part")
             step.pip("install", "--no-deps", "--upgrade", "--target", str(part), *pins(step))
+            mend(part)
             os.replace(part, folder)
             step.finish()
     return folder
