@@ -5,7 +5,7 @@
     python develop.py serve             open ComfyUI with the pack in it
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
                                         runs them with that older release of transformers, --comfyui PATH [--python PY]
-                                        on another ComfyUI (in its own Python)
+                                        on another ComfyUI (in its own Python), --frontend RELEASE with another page
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py pretrain          make the shipped small models anew
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         if run is test:
             command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
             command.add_argument("--comfyui", metavar="PATH", help="on this ComfyUI, a checkout or 0.3.52")
+            command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
@@ -70,6 +71,8 @@ def tool(name: str, package: str = "tools"):
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
     laid = [overlay.ensure(env, chosen.transformers)] if chosen.transformers else []
+    if chosen.frontend:
+        laid += [hosts.frontend(env, chosen.frontend)]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more

@@ -98,6 +98,12 @@ def overlay(env: Environment, comfyui: Path) -> Path:
                 without_cuda)
 
 
+def frontend(env: Environment, release: str) -> Path:
+    """The folder to put on PYTHONPATH, before a host's own, for a release of ComfyUI's page."""
+    pins = [f"comfyui-frontend-package=={release}"]
+    return laid(env, f"frontend-{release}", f"ComfyUI's page {release}", pins, lambda step: pins)
+
+
 def missing(step: Step, wanted: str) -> list[str]:
     """Exact pins of what pip would install for these requirements into the environment, without torch and pictures."""
     with tempfile.TemporaryDirectory() as temporary:
