@@ -25,6 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tools import browser, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
+# runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
+MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
+NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's options whose value only looks like a path
+
 
 def main(arguments: list[str]) -> int:
     chosen, rest = parser().parse_known_args(arguments)
@@ -63,12 +67,13 @@ def parser() -> argparse.ArgumentParser:
 
 def tool(name: str, package: str = "tools"):
     def run(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
-        return call(env, "-m", f"{package}.{name}", *rest)
+        return call(env, "-c", MODULE, str(ROOT), f"{package}.{name}", *rest)
 
     return run
 
 
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
+    rest = paths_from_repository(rest)
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
     laid = [overlay.ensure(env, chosen.transformers)] if chosen.transformers else []
     if chosen.frontend:
@@ -80,20 +85,34 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
     if wants_page(rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
+    if not os.access(ROOT, os.W_OK):
+        rest = ["-o", f"cache_dir={env.folder / 'pytest'}", *rest]
     # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
-    return call(env, "-P", "-m", "pytest", *rest, extra=variables)
+    return call(env, "-P", "-m", "pytest", *rest, extra=variables, folder=ROOT)
+
+
+def paths_from_repository(arguments: list[str]) -> list[str]:
+    return [a if before in NO_PATH else from_repository(a) for before, a in zip(["", *arguments], arguments)]
+
+
+def from_repository(argument: str) -> str:
+    """A path as it is seen from the repository, where pytest runs; one that is meant from there, or no path, stays."""
+    path, *test = argument.split("::")
+    here = Path(path).resolve()
+    meant = os.path.exists(here) and (ROOT in (here, *here.parents) or not Path(ROOT, path).exists())
+    return "::".join([str(here), *test]) if meant else argument
 
 
 def wants_page(arguments: list[str]) -> bool:
     """Whether pytest's arguments may select page tests: no path at all, or one that is not below other levels."""
-    paths = [Path(a.split("::")[0]).resolve() for a in arguments if Path(ROOT, a.split("::")[0]).exists()]
+    paths = [path for a in arguments if os.path.exists(path := Path(ROOT, a.split("::")[0]))]
     others = (ROOT / "tests" / "unit", ROOT / "tests" / "host")
     return not paths or not all(any(o == p or o in p.parents for o in others) for p in paths)
 
 
-def call(env: Environment, *command: str, extra: dict[str, str] | None = None) -> int:
-    """Runs Python of the environment in the repository, and lets it finish its own clean-up after Ctrl-C."""
-    process = subprocess.Popen([str(env.python), *command], cwd=ROOT,
+def call(env: Environment, *command: str, extra: dict[str, str] | None = None, folder: Path | None = None) -> int:
+    """Runs Python of the environment in ``folder`` (the current one), and lets it finish its own clean-up after Ctrl-C."""
+    process = subprocess.Popen([str(env.python), *command], cwd=folder,
                                env=env.variables() | {"POSTTRAIN_CACHE": str(cache_folder())} | (extra or {}))
     while True:
         try:

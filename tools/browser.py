@@ -58,5 +58,6 @@ def ensure(python: Path, variables: dict[str, str]) -> str:
         said.append(f"$ {' '.join(command)}\n{done.stdout[-600:]}")
         if done.returncode == 0 and (found := find()):
             return found
-    raise NoBrowser("The page tests need Chromium and it could not be installed. Install Chromium or Google Chrome, "
-                    "or set CHROMIUM to its path, and run this again.\n" + "\n".join(said))
+    raise NoBrowser("\n".join([*said, "The page tests need Chromium and it could not be installed: install Chromium or Google "
+                               "Chrome, or set CHROMIUM to its path, and run this again; other tests run without it "
+                               "(develop.py test tests/unit)."]))

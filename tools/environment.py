@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
 
+from .causes import advice
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
@@ -59,9 +61,17 @@ class Environment:
         return {"OMP_NUM_THREADS": "1"} | kept | {
             "COMFYUI_DIR": str(self.host),
             "PLAYWRIGHT_BROWSERS_PATH": str(cache_folder() / "browsers"),
+            **no_proxy_here(kept),
             "PYTHONUTF8": "1",
             "PYTHONUNBUFFERED": "1",
         }
+
+
+def no_proxy_here(variables: dict[str, str]) -> dict[str, str]:
+    """A proxy is for the network: the ComfyUI that is started here is asked directly."""
+    set_already = variables.get("no_proxy") or variables.get("NO_PROXY")
+    value = ",".join(filter(None, (set_already, "127.0.0.1", "localhost")))
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def cache_folder() -> Path:
@@ -81,10 +91,13 @@ def environment() -> Environment:
                       version, sys.platform, platform.machine()))
     env = Environment(cache_folder() / hashlib.sha256(pins.encode()).hexdigest()[:12])
     if not (env.folder / "ready").exists():
-        env.folder.mkdir(parents=True, exist_ok=True)
-        with only_one(env.folder / "lock"):
-            if not (env.folder / "ready").exists():
-                set_up(env, python)
+        try:
+            env.folder.mkdir(parents=True, exist_ok=True)
+            with only_one(env.folder / "lock"):
+                if not (env.folder / "ready").exists():
+                    set_up(env, python)
+        except OSError as error:
+            raise SetupError(f"The set-up failed: {error}\n{advice(str(error), env.folder)}") from error
     return env
 
 
@@ -128,9 +141,15 @@ class Step:
 
     def run(self, command: list, **options) -> None:
         if self.try_run(command, **options) != 0:
-            tail = "\n".join("    " + line for line in self.log_lines()[-15:])
-            raise SetupError(f"{self.label} failed. Its last words:\n{tail}\n(the whole log: {self.env.log})\n"
-                             "Mend the cause (network? disk space?) and run the same command again: it goes on here.")
+            raise SetupError(self.failed())
+
+    def failed(self) -> str:
+        """The last words of the last command, and what to do."""
+        lines = self.log_lines()
+        lines = lines[max(number for number, line in enumerate(lines) if line.startswith("$ ")):]
+        tail = "\n".join("    " + line for line in lines[-15:])
+        return (f"{self.label} failed. Its last words:\n{tail}\n(the whole log: {self.env.log})\n"
+                f"{advice(chr(10).join(lines), self.env.folder)}")
 
     def try_run(self, command: list, **options) -> int:
         with self.env.log.open("a", encoding="utf-8") as log:
@@ -178,16 +197,18 @@ class Step:
 
 
 def make_venv(step: Step, env: Environment, python: str) -> None:
-    if step.try_run([python, "-m", "venv", "--clear", env.folder / "venv"]) != 0:
-        raise SetupError("This Python cannot make a virtual environment. On Debian or Ubuntu: "
-                         f"apt install python3-venv. Elsewhere: install Python from python.org. (log: {env.log})")
+    step.run([python, "-m", "venv", "--clear", env.folder / "venv"])
 
 
 def install_torchvision(step: Step) -> None:
+    any_installed = False
     for release in TORCHVISION:
         installed = step.try_run(step.pip_command("install", "--no-deps", release)) == 0
+        any_installed |= installed
         if installed and step.try_run([step.env.python, "-c", "import torchvision"]) == 0:
             return
+    if not any_installed:
+        raise SetupError(step.failed())
     raise SetupError(f"No torchvision that loads beside {TORCH} was found: pip finds a CPU build of torch, and a CUDA "
                      "build of torchvision. Point pip at CPU builds of both (PIP_EXTRA_INDEX_URL), or use Python 3.11, "
                      f"and run this again. (log: {step.env.log})")

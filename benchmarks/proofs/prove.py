@@ -21,7 +21,7 @@ from tools.training import Progress, clock, every, train
 from .claims import PROOFS
 from .distance import distance
 from .person import Person
-from .report import known_outcomes, write_report
+from .report import DOCS, known_outcomes, write_report
 
 CONTROL_PACK = Path(__file__).with_name("control_pack")
 
@@ -68,6 +68,9 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.name) - set(PROOFS):
         parser.error(f"no proof {', '.join(unknown)}; there are {', '.join(PROOFS)}")
+    if not chosen.set and not os.access(DOCS, os.W_OK):
+        parser.error(f"the evidence goes to {DOCS}, which cannot be written to: take a copy of the repository that can, or try "
+                     "other settings with --set, which writes nothing there")
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in chosen.set)}
     changes["PTLoopStart.when_run_exists"] = "continue" if chosen.resume else "start over"
     there = reported() if chosen.missing else set()

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
+from posttrain.tools.tree import files as tree_files
+from posttrain.tools.tree import found_on_disk, listed_by_git
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", "develop.py")
@@ -24,12 +25,7 @@ KNOWN_SITES = {"arxiv.org", "docs.comfy.org", "github.com", "huggingface.co", "w
 A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\w""")
 
 
-@cache
-def files() -> tuple[str, ...]:
-    """Every file of the repository, those not yet committed included."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
-                            capture_output=True, check=True).stdout.splitlines()
-    return tuple(name for name in listed if (ROOT / name).is_file())
+files = cache(tree_files)
 
 
 def python_files(published: bool = True) -> list[str]:
@@ -65,6 +61,14 @@ def imports(name: str) -> list[tuple[int, str]]:
 
 def part(name: str) -> str:
     return name.split("/")[0]
+
+
+def test_every_file_is_listed_with_git_and_without():
+    """The rules below are about something, in an unpacked archive too."""
+    assert {"__init__.py", "develop.py", ".ci/run", "nodes/loop.py", "web/api.js"} <= set(files()) and len(files()) > 400
+    assert not [name for name in found_on_disk() if "__pycache__" in name or name.startswith(".git/")]
+    by_git = listed_by_git() if (ROOT / ".git").exists() else None
+    assert {name for name in by_git or () if (ROOT / name).is_file()} <= set(found_on_disk())
 
 
 def test_imports_point_one_way():
