@@ -6,16 +6,16 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from posttrain.tests.page.actions import (EXTENSION, drawing, faults, fit, in_chinese, iterations_known, keep_screenshot,
-                                          one_node_graph, open_graph, queue, small_graph, status, stop_all, training_only,
-                                          wait_iterations, wait_status, wait_until)
+from posttrain.tests.page.actions import (EXTENSION, TOASTS, drawing, faults, fit, in_chinese, iterations_known,
+                                          keep_screenshot, nodes_2, one_node_graph, open_graph, queue, small_graph, status,
+                                          stop_all, training_only, wait_iterations, wait_status, wait_until)
 
 # a toast is gone again within seconds, so its words are kept
 KEEP_TOASTS = """() => {
     window.toasts = [];
-    new MutationObserver(() => document.querySelectorAll('.p-toast-message-text')
+    new MutationObserver(() => document.querySelectorAll('TOASTS')
         .forEach((toast) => window.toasts.push(toast.innerText))).observe(document.body, {childList: true, subtree: true});
-}"""
+}""".replace("TOASTS", TOASTS)
 
 MESSAGES = """async ([base, run]) => {
     const { getRun } = await import(`${base}/runs.js`);
@@ -187,8 +187,7 @@ def test_side_bar_lists_runs_and_slides_through_samples(page, train, tmp_path):
 
 
 def test_vue_nodes_show_it_too(page, train, tmp_path):
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
-    try:
+    with nodes_2(page):
         train("vue", 4)
         wait_status(page, "Finished")
         fit(page)
@@ -197,8 +196,6 @@ def test_vue_nodes_show_it_too(page, train, tmp_path):
         assert box["width"] > 80 and box["height"] > 25
         assert page.locator('[data-node-id] input[aria-label="clip_range"]').input_value() == "0.0002"
         keep_screenshot(page, "vue_nodes", tmp_path)
-    finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
 
 def test_chinese(page, train, tmp_path):
