@@ -155,8 +155,9 @@ class Step:
         with self.env.log.open("a", encoding="utf-8") as log:
             log.write(f"\n$ {' '.join(map(str, command))}\n")
             log.flush()
+            # in our own folder: Python's -m and -c import from the current directory, whatever the user has there
             process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT,
-                                       stdin=subprocess.DEVNULL, env=self.env.variables(), **options)
+                                       stdin=subprocess.DEVNULL, env=self.env.variables(), **{"cwd": self.env.folder} | options)
             try:
                 return self.watch(process)
             except BaseException:

@@ -104,6 +104,14 @@ def test_only_the_last_command_counts(step):
     assert "roxy" not in str(error.value)
 
 
+def test_the_users_directory_is_not_imported_from(step, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pip.py").write_text("raise RuntimeError('the file of a user')")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    step.run([sys.executable, "-m", "pip", "--version"])
+    step.run([sys.executable, "-c", "import pip"])
+
+
 def test_a_full_disk_is_seen_where_nobody_names_it(tmp_path, monkeypatch):
     usage = causes.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(causes.shutil, "disk_usage", lambda _: usage._replace(free=1000))
