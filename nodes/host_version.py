@@ -13,8 +13,8 @@ def check() -> None:
     except ImportError:  # those of 2024 and before do not say
         version = ""
     if too_old(version):
-        raise ImportError(f"ComfyUI-PostTrain needs ComfyUI {OLDEST} or newer, and this one {said(version)}. Update ComfyUI and "
-                          "start it again; nothing else of it is affected.")
+        raise ImportError(f"ComfyUI-PostTrain needs ComfyUI {OLDEST} or newer, and this one {said(version)}. Update ComfyUI "
+                          "and start it again; nothing else of it is affected.")
 
 
 def too_old(version: str) -> bool:

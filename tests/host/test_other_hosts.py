@@ -1,5 +1,5 @@
-"""The templates, the nodes and the policy on other ComfyUIs than the pinned one: the oldest that is promised, and every checkout
-in the folder ``hosts`` of the cache."""
+"""The templates, the nodes and the policy on other ComfyUIs than the pinned one: the oldest that is promised, and every
+checkout in the folder ``hosts`` of the cache."""
 from __future__ import annotations
 
 import os
@@ -13,7 +13,8 @@ from posttrain.tools.hosts import OLDER, beside, version
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests/host/test_boot.py", "tests/host/test_training_templates.py", "tests/host/test_reward_templates.py",
-         "tests/unit/test_toy_models.py", "tests/unit/test_host_version.py", *(f"tests/unit/policy/test_{part}.py" for part in ("gradients", "policy", "rollout")))
+         "tests/unit/test_toy_models.py", "tests/unit/test_host_version.py",
+         *(f"tests/unit/policy/test_{part}.py" for part in ("gradients", "policy", "rollout")))
 AT_LEAST = 200  # tests in them
 PINNED = "0.3.75"
 OTHERS = () if os.environ.get("POSTTRAIN_OTHER_HOST") else (*OLDER, *map(str, beside()))
