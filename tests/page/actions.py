@@ -13,7 +13,7 @@ SOURCES = ROOT / "workflows" / "api"
 EXTENSION = "/extensions/ComfyUI-PostTrain"
 # the page as it was until 1.54 or so, and as it is since
 TOASTS = ".p-toast-message-text, [data-testid=toast]"
-DIALOGS = ".p-dialog, [data-reka-dialog-content]"
+DIALOGS = ".p-dialog, [role=dialog]"
 ISSUES = "[data-testid=error-overlay]"
 CLOSE_BUTTONS = ".p-toast-close-button, .p-dialog-close-button, [data-testid=toast-close]"
 SMALL = {"PTLoopStart": {"when_run_exists": "start over", "save_every": 1000},
