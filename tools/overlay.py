@@ -1,4 +1,4 @@
-"""Another release of transformers, laid over the environment: a folder that comes before it on the import path.
+"""Other releases of some packages, laid over the environment: a folder that comes before it on the import path.
 
 The pack works with the transformers of 2025 and with today's; the environment has today's. Everything else, torch above
 all, stays the environment's own.
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Callable, Iterable
 
 from .environment import Environment, SetupError, Step, only_one
 
@@ -20,12 +21,20 @@ def ensure(env: Environment, release: str) -> Path:
         raise SetupError(f"--transformers: {release} is not known here, only {', '.join(RELEASES)}. Without it, the tests run "
                          "with the release in tools/requirements.txt.")
     pins = RELEASES[release]
-    folder = env.folder / f"transformers-{release}-{hashlib.sha256(' '.join(pins).encode()).hexdigest()[:6]}"
+    return laid(env, f"transformers-{release}", f"transformers {release}", pins, lambda step: pins)
+
+
+def laid(env: Environment, name: str, title: str, key: Iterable[str], pins: Callable[[Step], Iterable[str]],
+         mend: Callable[[Path], None] = lambda part: None) -> Path:
+    """A folder with what ``pins`` names, installed without its requirements; one for each name and key. mend: what is to be
+    done to it before it is used."""
+    folder = env.folder / f"{name}-{hashlib.sha256(' '.join(key).encode()).hexdigest()[:6]}"
     with only_one(env.folder / "lock"):
         if not folder.is_dir():
-            step = Step(env, f"transformers {release}, beside the environment's own", again=False)
+            step = Step(env, f"{title}, beside the environment's own", again=False)
             part = folder.with_suffix(".part")
-            step.pip("install", "--no-deps", "--upgrade", "--target", str(part), *pins)
+            step.pip("install", "--no-deps", "--upgrade", "--target", str(part), *pins(step))
+            mend(part)
             os.replace(part, folder)
             step.finish()
     return folder

@@ -1,8 +1,10 @@
 // Runs inside ComfyUI's page: lays out the graph that was loaded from an API file, in rows of groups of columns.
-([rows, note, graphId, sizes]) => {
-  const GAP_X = 50, GAP_Y = 66, GROUP_GAP = 60, PADDING = 24, HEADER = 78;
+([rows, note, sizes]) => {
+  const GAP_X = 50, GAP_Y = 54, GROUP_GAP = 60, PADDING = 24, HEADER = 78;
   const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PTDemoWorld: 350, PreviewImage: 320, MarkdownNote: 400 };
   const ANSWER = 72;
+  // what a node is higher in Nodes 2.0: its rows, and below the nodes of a pack the line with the pack's name
+  const ROW = 4, STOCK_LINE = 10, PACK_LINE = 34;
   const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 420 };
   const COLOURS = ["#666", "#8A8", "#a1824a", "#88A", "#3f789e", "#6a7a8f"];
   const graph = app.graph;
@@ -13,8 +15,13 @@
   function size(node) {
     const [width, height] = node.computeSize();
     const [wide, high] = sizes[node === noteNode ? "note" : node.id] ??
-      [WIDTHS[node.type] ?? 300, HEIGHTS[node.type] ?? (answers(node) ? height + ANSWER : 0)];
+      [WIDTHS[node.type] ?? 340, HEIGHTS[node.type] ?? (answers(node) ? height + ANSWER : 0)];
     node.setSize([Math.ceil(Math.max(wide, width)), Math.ceil(Math.max(high, height))]);
+  }
+
+  function room(node) {
+    const rows = node.widgets?.length ?? 0;
+    return node.size[1] + (node === noteNode ? 0 : ROW * rows + (node.type.startsWith("PT") ? PACK_LINE : STOCK_LINE));
   }
 
   function makeNote() {
@@ -47,7 +54,7 @@
         for (const id of column) {
           const node = nodes.get(String(id));
           node.pos = [x, y];
-          y += node.size[1] + GAP_Y;
+          y += room(node) + GAP_Y;
           widest = Math.max(widest, node.size[0]);
         }
         for (const id of column) nodes.get(String(id)).setSize([widest, nodes.get(String(id)).size[1]]);
@@ -64,7 +71,6 @@
     }
     top = bottom + GROUP_GAP;
   }
-  graph.id = graphId;
   graph.setDirtyCanvas(true, true);
   return [...nodes.keys()].filter((id) => !rows.flat().some((group) => group.columns.flat().map(String).includes(id)));
 }

@@ -16,6 +16,7 @@ import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import comfy.taesd.taesd
 import comfy.utils
 import torch
 
@@ -40,9 +41,20 @@ EPS_CONFIG = {"image_size": 24, "in_channels": 3, "out_channels": 3, "model_chan
               "legacy": False}
 
 
+class PixelLatents(comfy.latent_formats.LatentFormat):
+    """Latents that are the pixels: three channels, from -1 to 1.
+
+    It keeps the base class's ratio, one latent pixel for eight of an image. Hosts that know a ratio rescale an Empty Latent
+    Image by it; so 192 x 192 gives 24 x 24 on every host, and workflows drawn on one draw the same on all.
+    """
+
+    latent_channels = 3
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
 class _TinySD3(comfy.supported_models.SD3):
     unet_config: dict = {}
-    latent_format = comfy.latent_formats.ChromaRadiance  # three channels, identity
+    latent_format = PixelLatents
     sampling_settings = {"shift": 2.0}
     supported_inference_dtypes = [torch.float32]
 
@@ -50,7 +62,7 @@ class _TinySD3(comfy.supported_models.SD3):
 class _TinySD15(comfy.supported_models.SD15):
     unet_config: dict = {}
     unet_extra_config = {"num_heads": 4, "num_head_channels": -1}
-    latent_format = comfy.latent_formats.ChromaRadiance
+    latent_format = PixelLatents
     supported_inference_dtypes = [torch.float32]
 
 
@@ -81,7 +93,38 @@ def load_model(kind: str, path: Path | None = None) -> comfy.model_patcher.Model
 
 def load_vae() -> comfy.sd.VAE:
     """The stock pixel-space VAE: latents are the pixels, scaled to [-1, 1]."""
+    try:
+        import comfy.pixel_space_convert  # noqa: F401  since ComfyUI 0.3.60
+    except ImportError:
+        return older_vae()
     return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+
+
+class _Pixels(torch.nn.Module):
+    """A network of a VAE that answers what it is given; latents and images are [B, 3, H, W] in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixel_space_vae = torch.nn.Parameter(torch.tensor(1.0))
+
+    def encode(self, pixels: torch.Tensor, *_, **__) -> torch.Tensor:
+        return pixels
+
+    def decode(self, latents: torch.Tensor, *_, **__) -> torch.Tensor:
+        return latents
+
+
+def older_vae() -> comfy.sd.VAE:
+    """The same for hosts that have no pixel-space VAE: their VAE of another kind, its network exchanged."""
+    vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
+    vae.first_stage_model = _Pixels().train(False).requires_grad_(False).to(vae.vae_dtype)
+    vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, load_device=vae.device,
+                                                   offload_device=comfy.model_management.vae_offload_device())
+    vae.downscale_ratio = vae.upscale_ratio = 1
+    vae.latent_channels = vae.output_channels = 3
+    vae.process_input, vae.process_output = (lambda image: image * 2 - 1), (lambda image: ((image + 1) / 2).clamp(0, 1))
+    vae.memory_used_encode = vae.memory_used_decode = lambda shape, dtype: shape[2] * shape[3] * dtype.itemsize
+    return vae
 
 
 def empty_clip() -> comfy.sd.CLIP:

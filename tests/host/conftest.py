@@ -43,3 +43,12 @@ def host_with(tmp_path_factory):
     yield boot
     for running in started:
         running.stop()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Says which other hosts the suite took along."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if "test_other_hosts.py::test_the_pack_works_there" in report.nodeid:
+                host = report.nodeid.rpartition("[")[2].rstrip("]")
+                terminalreporter.write_line(f"Also on {host}, its boot, templates and policy tests: {outcome}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy
 from PIL import Image
 from posttrain.tools.evaluate import column
-from posttrain.tools.training import load_workflow, only
+from posttrain.tests.host.test_training_templates import TRAINING
+from posttrain.tools.training import WORKFLOWS, load_workflow, only
 
 
 def ran(host, name: str, changes: dict | None = None):
@@ -12,12 +13,19 @@ def ran(host, name: str, changes: dict | None = None):
     graph = load_workflow(name, changes)
     result = host.run(graph)
     assert result.event == "success", result.text
+    for node_id in (node_id for node_id, output in result.outputs.items() if "images" in output):
+        assert all(numpy.ptp(image, axis=(0, 1)).min() > 100 for image in shown(result.outputs, node_id, host)), "one colour"
     return graph, result.outputs
 
 
 def shown(outputs: dict, node_id: str, host) -> list[numpy.ndarray]:
     files = [host.base / image["type"] / image["subfolder"] / image["filename"] for image in outputs[node_id]["images"]]
     return [numpy.asarray(Image.open(file).convert("RGB"), dtype=float) for file in files]
+
+
+def test_every_template_is_run_here_or_among_those_that_train():
+    here = {"score_a_folder", "which_reward_agrees_with_me", "ensemble_with_veto"}
+    assert here | set(TRAINING) == {path.stem for path in WORKFLOWS.glob("*.json")}
 
 
 def test_score_a_folder_shows_the_best_and_the_worst(host):

@@ -11,6 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "workflows" / "api"
 EXTENSION = "/extensions/ComfyUI-PostTrain"
+# the page as it was until 1.54 or so, and as it is since
+TOASTS = ".p-toast-message-text, [data-testid=toast]"
+DIALOGS = ".p-dialog, [role=dialog]"
+ISSUES = "[data-testid=error-overlay]"
+CLOSE_BUTTONS = ".p-toast-close-button, .p-dialog-close-button, [data-testid=toast-close]"
 SMALL = {"PTLoopStart": {"when_run_exists": "start over", "save_every": 1000},
          "PTSampling": {"steps": 3, "noisy_steps": 2, "prompts_per_iteration": 2, "images_per_prompt": 4, "batch_size": 8},
          "PTLoopEnd": {"samples_every": 2}, "PTCreatePolicy": {"rank": 4},
@@ -124,6 +129,16 @@ def drawing(page, where: str = ".pt-node .pt-reward") -> str:
 def faults(page) -> list[str]:
     """Errors that come from the pack's own scripts; ComfyUI's page has some of its own."""
     return [fault for fault in page.faults if "PostTrain" in fault or "posttrain" in fault]
+
+
+@contextmanager
+def nodes_2(page):
+    """The nodes drawn as elements of the page, as the newer pages can, instead of on the canvas."""
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        yield
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
 
 def keep_screenshot(page, name: str, fallback: Path) -> Path:

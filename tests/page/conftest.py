@@ -4,13 +4,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from posttrain.tests.page.actions import CLOSE_BUTTONS
 from posttrain.tools import browser
 from posttrain.tools.host import Host
 
 READY = "() => window.app?.extensionManager && app.graph && app.canvas && document.querySelector('#graph-canvas')"
-CLOSE = """() => {
-    document.querySelectorAll('.p-toast-close-button, .p-dialog-close-button').forEach(button => button.click());
-}"""
+CLOSE = f"() => document.querySelectorAll('{CLOSE_BUTTONS}').forEach(button => button.click())"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pytest
+from posttrain.tests.page.actions import DIALOGS, ISSUES, TOASTS
 from posttrain.tools.host import PACK
 
 NODES = "Object.keys(LiteGraph.registered_node_types)"
@@ -35,4 +36,16 @@ def test_every_node_can_be_placed(page, placeable):
 
 def test_nothing_covers_the_page(page):
     """A first visit must not begin with a dialog: tests and `develop.py serve` write the setting for that."""
-    assert page.locator(".p-dialog").count() == 0
+    assert page.locator(DIALOGS).count() == 0
+
+
+def test_toasts_dialogs_and_issues_are_found_where_this_page_shows_them(page):
+    """The other tests look for complaints there: on a page that calls them otherwise they would find none."""
+    page.evaluate("app.extensionManager.toast.add({ severity: 'info', summary: 'Here', detail: 'I am', life: 60000 })")
+    page.locator(TOASTS, has_text="I am").first.wait_for(timeout=10_000)
+    page.evaluate("""() => app.loadGraphData({ nodes: [{ id: 1, type: 'NobodyKnowsIt', pos: [0, 0], size: [100, 100] }], links: [],
+        groups: [], version: 0.4, last_node_id: 1, last_link_id: 0 })""")
+    page.locator(f"{DIALOGS}, {ISSUES}").first.wait_for(timeout=20_000)
+    page.keyboard.press("Escape")
+    page.evaluate("app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+    page.locator(DIALOGS).first.wait_for(timeout=20_000)

@@ -4,18 +4,31 @@ from __future__ import annotations
 import json
 
 import pytest
-from posttrain.tests.page.actions import (ROOT, faults, fit, iterations_known, keep_screenshot, queue, source, wait_status,
-                                          wait_until)
+from posttrain.tests.page.actions import (DIALOGS, ISSUES, ROOT, TOASTS, faults, fit, iterations_known, keep_screenshot,
+                                          nodes_2, queue, source, wait_status, wait_until)
 from posttrain.tools.make_templates import TEMPLATES, convert
 
 PACK = "ComfyUI-PostTrain"
 EACH = pytest.mark.parametrize("template", TEMPLATES, ids=[template.source for template in TEMPLATES])
-COMPLAINTS = """() => ({
-    toasts: [...document.querySelectorAll('.p-toast-message-text')].map((toast) => toast.innerText),
-    dialogs: [...document.querySelectorAll('.p-dialog')].map((dialog) => dialog.innerText.slice(0, 200)),
+COMPLAINTS = """([toasts, dialogs, issues]) => ({
+    toasts: [...document.querySelectorAll(toasts)].map((toast) => toast.innerText),
+    dialogs: [...document.querySelectorAll(dialogs)].map((dialog) => dialog.innerText.slice(0, 200)),
+    issues: [...document.querySelectorAll(issues)].map((panel) => panel.innerText.slice(0, 200)),
     missing: app.graph._nodes.map((node) => node.type)
         .filter((type) => !LiteGraph.registered_node_types[type] && type !== 'MarkdownNote'),
 })"""
+
+NO_COMPLAINT = {"toasts": [], "dialogs": [], "issues": [], "missing": []}
+# [id, left, top, right, bottom] of the nodes as the browser has laid them out, and the groups, in units of the graph
+DRAWN = """() => {
+    const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const place = (x, y) => [(x - canvas.x) / scale - offset[0], (y - canvas.y) / scale - offset[1]].map(Math.round);
+    const boxes = [...document.querySelectorAll('[data-node-id]')].map((element) => {
+        const box = element.getBoundingClientRect();
+        return [element.dataset.nodeId, ...place(box.left, box.top), ...place(box.right, box.bottom)];
+    });
+    return [boxes, app.graph._groups.map(({ pos, size }) => [pos[0], pos[1], pos[0] + size[0], pos[1] + size[1]])];
+}"""
 
 
 def shipped(template) -> str:
@@ -26,7 +39,7 @@ def opened(page, template) -> dict:
     """Loads the file as the template browser does, and returns the page's complaints."""
     page.evaluate("(text) => app.loadGraphData(JSON.parse(text))", shipped(template))
     page.wait_for_timeout(700)
-    return page.evaluate(COMPLAINTS)
+    return page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
 
 
 def test_every_source_has_a_template():
@@ -44,7 +57,7 @@ def test_it_is_offered_with_a_picture(host, template):
 
 @EACH
 def test_it_opens_as_its_source(page, template, tmp_path):
-    assert opened(page, template) == {"toasts": [], "dialogs": [], "missing": []}
+    assert opened(page, template) == NO_COMPLAINT
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
     plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in output.items()}
     for content in plain.values():
@@ -84,6 +97,22 @@ def test_nodes_are_laid_out_neatly(template):
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
         assert any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[0] + g[2] and a[3] <= g[1] + g[3]
                    for g in (group["bounding"] for group in workflow["groups"])), f"node {one} is in no group"
+
+
+@EACH
+def test_nodes_keep_apart_as_nodes_2_draws_them(page, template, tmp_path):
+    """They are higher there than on the canvas: each stays clear of the others, and inside its group."""
+    with nodes_2(page):
+        assert opened(page, template) == NO_COMPLAINT
+        fit(page)
+        page.wait_for_timeout(800)
+        boxes, groups = page.evaluate(DRAWN)
+        keep_screenshot(page, f"nodes_2_{template.source}", tmp_path)
+    assert len(boxes) == len(json.loads(shipped(template))["nodes"]) and all(right > left for _, left, _, right, _ in boxes)
+    for i, (one, *a) in enumerate(boxes):
+        for other, *b in boxes[i + 1:]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
+        assert any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[2] and a[3] <= g[3] for g in groups), f"node {one} leaves its group"
 
 
 def test_it_is_found_in_the_template_browser(page, tmp_path):

@@ -10,6 +10,8 @@ import torch
 
 comfy_sd = pytest.importorskip("comfy.sd", reason="needs COMFYUI_DIR")
 
+import comfyui_version  # noqa: E402
+from posttrain.nodes import host_version  # noqa: E402
 from posttrain.toy import evaluate, models, world  # noqa: E402
 from posttrain.toy.prompts import prompt_set  # noqa: E402
 
@@ -67,13 +69,26 @@ def test_every_word_has_a_row_of_its_own(clip):
             assert table[token].norm() > 1
 
 
-def test_vae_round_trip(stock):
-    vae = models.load_vae()
+@pytest.mark.parametrize("load", [models.load_vae, pytest.param(models.older_vae, marks=pytest.mark.skipif(
+    host_version.numbers(comfyui_version.__version__) > (0, 3, 75), reason="for hosts before 0.3.60, whose VAE it builds on"))])
+def test_vae_round_trip(stock, load):
+    vae = load()
+    assert type(vae) is comfy_sd.VAE and vae.spacial_compression_decode() == 1
     images = torch.from_numpy(world.render(world.all_specs()[:4], seed=0))
     latent = stock.VAEEncode().encode(vae, images)[0]
     assert latent["samples"].shape == (4, 3, world.SIZE, world.SIZE)
     assert latent["samples"].min() < -0.5  # latents span [-1, 1]
     torch.testing.assert_close(stock.VAEDecode().decode(vae, latent)[0], images, atol=1e-5, rtol=0)
+
+
+def test_an_empty_latent_of_192_becomes_24_by_24_on_every_host(model, stock):
+    """Hosts since 0.12 rescale an empty latent by the ratio of the model's latent format; the older ones have no ratio."""
+    import comfy.sample
+
+    empty = stock.EmptyLatentImage().generate(8 * world.SIZE, 8 * world.SIZE, 2)[0]
+    latent = comfy.sample.fix_empty_latent_channels(model, *empty.values())
+    assert latent.shape == (2, 3, world.SIZE, world.SIZE)
+    assert getattr(model.model.latent_format, "spacial_downscale_ratio", 8) == 8
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

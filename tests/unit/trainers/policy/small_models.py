@@ -1,14 +1,16 @@
 """Small random-weight instances of ComfyUI's real network modules, one of each kind that the pack is tested on."""
 from __future__ import annotations
 
+import comfy.ldm.flux.model
 import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models as supported
 import torch
-from comfy.ldm.flux.model import FluxParams
 
 CPU = torch.device("cpu")
+# hosts since Flux.2 want to be told which axes of the text have positions, and the older ones refuse to be
+NEWER_FLUX = {"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__ else {}
 UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],
             transformer_depth=[0, 1], transformer_depth_output=[0, 0, 1, 1], transformer_depth_middle=1, context_dim=32,
             use_temporal_attention=False, num_heads=4, num_head_channels=-1, use_spatial_transformer=True, legacy=False)
@@ -38,7 +40,7 @@ def _flux():
     return supported.Flux(dict(
         image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=64, context_in_dim=32,
         hidden_size=64, mlp_ratio=2.0, num_heads=4, depth=2, depth_single_blocks=2, axes_dim=[4, 6, 6], theta=10000,
-        qkv_bias=True, guidance_embed=True, **({"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__annotations__ else {})))
+        qkv_bias=True, guidance_embed=True, **NEWER_FLUX))
 
 
 def _lumina():
@@ -80,7 +82,7 @@ def conditioning(kind: str, seed: int = 0, tokens: int = 6):
     if kind == "flux":
         extra["guidance"] = 4.0  # the host takes it times 1000, in the weights' type: 3.5 is another number in bfloat16
     if kind == "lumina":
-        extra["attention_mask"] = torch.ones(1, tokens)
+        extra["attention_mask"] = torch.ones(1, tokens, dtype=torch.long)
     return [[torch.randn(1, tokens, 32, generator=generator), extra]]
 
 

@@ -1,0 +1,39 @@
+"""A template's file does not depend on which page serialised its graph."""
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from posttrain.tools.template_file import text
+
+FILES = sorted((Path(__file__).resolve().parents[3] / "workflows").glob("*.json"))
+
+
+def as_another_page_writes(workflow: dict) -> dict:
+    """The same graph with other link numbers in another order, another id, and what newer pages and hosts add or leave out."""
+    old = [link[0] for link in workflow["links"]]
+    new = dict(zip(old, random.Random(0).sample(range(100, 999), len(old))))
+    workflow |= {"id": "other", "last_link_id": 999}
+    workflow["links"] = [[new[link[0]], *link[1:5], "A_TYPE,ANOTHER"] for link in reversed(workflow["links"])]
+    for node in workflow["nodes"]:
+        node["widgets_values_named"] = {"a": 1}
+        for entry in node.get("inputs", []):
+            entry["link"] = new.get(entry["link"])
+        for output in node.get("outputs", []):
+            output["links"] = output["links"] and [new[link] for link in reversed(output["links"])]
+        if node["type"] == "PreviewImage":
+            node["outputs"] = [{"name": "images", "type": "IMAGE", "links": None}]
+    for group in workflow["groups"]:
+        group.pop("font_size", None)
+    workflow["extra"] |= {"workflowRendererVersion": "LG", "frontendVersion": "9.9", "ds": {"scale": 2, "offset": [0, 0]}}
+    return workflow
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_it_is_the_same_file(file):
+    shipped = file.read_text(encoding="utf-8")
+    other = as_another_page_writes(json.loads(shipped))
+    assert json.dumps(other) != json.dumps(json.loads(shipped))
+    assert text(other, json.loads(shipped)["id"]) == shipped
