@@ -12,8 +12,28 @@ from .model import export, hooks, policy  # noqa: E402
 from .page import live  # noqa: E402, F401  adds the page's routes
 from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
 from .sampling import evaluate, rollout, step_rollout  # noqa: E402
-from .trainers import add, alignprop, awm, d3po, ddpo, dgpo, diffusion_dpo, dpok, draft, drtune, flow_grpo, kto  # noqa: E402
-from .trainers import lcm, mapo, nft, refl, rwr, spo, srpo, train_step  # noqa: E402
+from .trainers import (  # noqa: E402  # noqa: E402
+           add,
+           alignprop,
+           awm,
+           d3po,
+           ddpo,
+           dgpo,
+           diffusion_dpo,
+           dpok,
+           draft,
+           drtune,
+           flow_grpo,
+           kto,
+           lcm,
+           mapo,
+           nft,
+           refl,
+           rwr,
+           spo,
+           srpo,
+           train_step,
+)
 
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..rewards.base.reward import Prompt
-from ..trainers.policy.prompts import PromptSet
+from ..trainers.prompts import PromptSet
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..rewards.base.reward import Prompt
-from ..trainers.policy.prompts import PromptSet
+from ..trainers.prompts import PromptSet
 from .world import caption, split
 
 

@@ -33,9 +33,9 @@ from .kto import KTO, train_kto
 from .lcm import LCM, train_lcm
 from .mapo import MaPO, train_mapo
 from .nft import NFT, OLD, train_nft
-from .policy.prompts import PromptSet
 from .policy.value import Policy
 from .policy.weights import outside_inference
+from .prompts import PromptSet
 from .refl import ReFL, train_refl
 from .rwr import RWR, train_rwr
 from .sampling.rollout import Progress, Rollout

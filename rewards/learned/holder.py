@@ -77,8 +77,6 @@ class Holder:
         """The network, loaded, with its device and type. Gradients towards the input work if the caller asked for them:
         ComfyUI runs nodes in inference mode, whose tensors autograd refuses, so that is left here.
         """
-        import comfy.model_management as management
-
         gradients = torch.is_grad_enabled()  # leaving inference mode would switch them on unasked
         with in_words(), torch.inference_mode(False), torch.set_grad_enabled(gradients):
             patcher = self._loaded()

@@ -11,9 +11,9 @@ from ..feedback.labels import Labels
 from ..feedback.pairs import Preferences
 from ..noise.streams import Stream, generator
 from ..policy.network import sigmas_of
-from ..policy.prompts import PromptSet
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
+from ..prompts import PromptSet
 from ..sampling.draws import chosen_prompts
 from ..sampling.rollout import Rollout
 from ..sampling.settings import Sampling

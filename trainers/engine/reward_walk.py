@@ -13,8 +13,8 @@ from ..noise.streams import Stream, generator
 from ..noise.transitions import sample
 from ..policy.latents import latent_shape, to_images_with_gradient
 from ..policy.network import Network, open_policy, sigmas_of
-from ..policy.prompts import PromptSet
 from ..policy.value import Bank, Policy
+from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples
 from ..sampling.plan import plan_of
 from ..sampling.rollout import Progress, Rollout

@@ -18,9 +18,9 @@ from ..noise.paths import Path, noise_share, sigma_at
 from ..noise.streams import Stream, generator
 from ..policy.features import block_features, feature_blocks
 from ..policy.network import Network, open_policy
-from ..policy.prompts import PromptSet
 from ..policy.value import Bank, Policy
 from ..policy.weights import outside_inference
+from ..prompts import PromptSet
 from ..sampling.rollout import Rollout
 from .head import TRAINED, head, head_inputs, new_head
 

@@ -16,8 +16,8 @@ from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
 from ..policy.latents import latent_shape, to_images
 from ..policy.network import open_policy
-from ..policy.prompts import PromptSet
 from ..policy.value import Policy
+from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.rollout import Progress, Rollout, Trajectory

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from ...rewards.base.half import scaled
+from ..prompts import PromptSet
 from .bank import repeated_blocks
 from .network import Network
-from .prompts import PromptSet
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 

@@ -11,6 +11,7 @@ import torch
 
 from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words
+from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
@@ -18,7 +19,6 @@ from .guider import Guider, host_guider
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
-from .prompts import PromptSet
 from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base.reward import Scores, score
-from ..policy.prompts import PromptSet
 from ..policy.value import Policy
+from ..prompts import PromptSet
 from .rollout import Rollout, rollout
 from .settings import Sampling
 

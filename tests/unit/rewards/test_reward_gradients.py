@@ -17,7 +17,7 @@ from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.methods import Trainer, backprop_step
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.latents import latent_shape
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.srpo import SRPO
 

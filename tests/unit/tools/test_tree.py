@@ -25,6 +25,8 @@ def copy(place: Path, *kept: str) -> Path:
     """The tree with few tests, so that all of them are run in no time: one file that needs ComfyUI, and those ``kept``."""
     tree.copy(place)
     tests = place / "tests"
+    for level in ("simulated", "host", "page"):
+        shutil.rmtree(tests / level)
     for found in tests.rglob("*.py"):
         shared = found.name == "conftest.py" and len(found.relative_to(tests).parts) < 3
         if not shared and found.name not in ("test_paths.py", *kept):

@@ -99,7 +99,7 @@ class PlainVAE:
 def prompts_for(kind: str, lengths=(6, 6)):
     """Two encoded prompts with this many tokens, and a negative one."""
     from posttrain.rewards.base.reward import Prompt
-    from posttrain.trainers.policy.prompts import PromptSet
+    from posttrain.trainers.prompts import PromptSet
     return PromptSet((Prompt("one"), Prompt("two")),
                      (conditioning(kind, 1, lengths[0]), conditioning(kind, 2, lengths[1])), conditioning(kind, 3))
 

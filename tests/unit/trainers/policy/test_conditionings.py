@@ -10,7 +10,7 @@ from small_models import BUILD, SIZE, UNET, conditioning, prompts_for, small_mod
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.conditioning import UNSUPPORTED
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 
 
 BUILD["inpaint"] = lambda: supported.SD15({**UNET, "use_linear_in_transformer": False, "adm_in_channels": None,

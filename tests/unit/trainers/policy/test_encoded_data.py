@@ -15,7 +15,7 @@ from posttrain.trainers.kto import KTO
 from posttrain.trainers.mapo import MaPO
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import Recipe, create_policy
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 from small_models import conditioning, small_model
 
 FRAME = Frame(64, 64)

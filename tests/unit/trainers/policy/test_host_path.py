@@ -13,7 +13,7 @@ from small_models import SIZE, conditioning, prompts_for, small_model
 
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 
 KIND = "sd15"
 WRAPPERS = {name: kind for name, kind in vars(WrappersMP).items() if name.isupper()}

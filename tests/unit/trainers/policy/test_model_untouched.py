@@ -10,7 +10,7 @@ from small_models import SIZE, conditioning, prompts_for, small_model, trained_p
 
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy, policy_as_model
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 
 KIND = "sd15"
 Interrupted = comfy.model_management.InterruptProcessingException

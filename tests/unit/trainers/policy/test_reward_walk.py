@@ -23,7 +23,7 @@ from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import Trainer, backprop_step, goes_through_reward, train_step
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.policy.latents import to_images, to_images_with_gradient
-from posttrain.trainers.policy.prompts import PromptSet
+from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.refl import ReFL
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
 from posttrain.trainers.sampling.settings import Sampling

@@ -94,7 +94,7 @@ def test_the_share_of_noise_and_its_inverse(path):
 def contrast(kind: str, prompts: int = 10, each: int = 6):
     """A rollout whose images differ in one direction that the pairs prefer. Each prompt of its own text."""
     from posttrain.rewards.base.reward import Prompt
-    from posttrain.trainers.policy.prompts import PromptSet
+    from posttrain.trainers.prompts import PromptSet
     from small_models import conditioning
     random = torch.Generator().manual_seed(2)
     amount = torch.linspace(-1, 1, each).repeat(prompts)

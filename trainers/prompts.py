@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...rewards.base.reward import Prompt
+    from ..rewards.base.reward import Prompt
 
 
 @dataclass(frozen=True)
