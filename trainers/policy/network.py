@@ -19,7 +19,7 @@ from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutation_guard, mutates, remember_mutation
 from .conditioning import Conditionings
 from .value import Bank, Policy
-from .weights import freeze_for_autograd
+from .weights import freeze_for_autograd, lent
 
 INJECTION = "posttrain_bank"
 
@@ -271,7 +271,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([patcher, *also_load])
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), lent(patcher.model, *(each.model for each in also_load)):
         freeze_for_autograd(patcher.model)
         overlay.inject()
         patcher.model.current_patcher = patcher
