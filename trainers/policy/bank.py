@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from .checkpoint import checkpointed
+from .frozen import casts, restore_forward, through_frozen
+from .layers import CONVOLUTION, LINEAR, kind_of, lora_shapes, weight_kinds
 
 TARGETS = {
     "attention": r"attn|attention",
@@ -47,26 +49,37 @@ class Recipe:
 
 def trainable_layers(diffusion_model: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Module]:
     """The layers that the recipe names, in the model's own order. ValueError when there are none."""
-    kinds: tuple = (torch.nn.Linear,)
-    if recipe.pattern or recipe.targets == "all linear layers and convolutions":
-        kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    with_convolutions = recipe.pattern or recipe.targets == "all linear layers and convolutions"
+    kinds = (LINEAR, CONVOLUTION) if with_convolutions else (LINEAR,)
     try:
         wanted = re.compile(recipe.pattern or TARGETS[recipe.targets])
     except re.error as error:
         raise ValueError(f"layer pattern {recipe.pattern!r} is not a valid regular expression ({error}); "
                          "correct it, or leave it empty to use the choice of layers above it") from None
     layers = {name: module for name, module in diffusion_model.named_modules()
-              if isinstance(module, kinds) and wanted.search(name) and not _unsuited(module)}
+              if kind_of(module) in kinds and wanted.search(name) and not _unsuited(module)}
     if not layers:
-        what = f"pattern {recipe.pattern!r}" if recipe.pattern else f"choice {recipe.targets!r}"
-        raise ValueError(f"model: no trainable layer matches the {what}; choose 'all linear layers' "
-                         "or another pattern")
+        raise ValueError(_nothing_found(diffusion_model, recipe))
     return layers
+
+
+def _nothing_found(model: torch.nn.Module, recipe: Recipe) -> str:
+    what = f"pattern {recipe.pattern!r}" if recipe.pattern else f"choice {recipe.targets!r}"
+    others = {kind: sum(kind_of(m) == kind and not _unsuited(m) for m in model.modules()) for kind in (LINEAR, CONVOLUTION)}
+    if others[LINEAR]:
+        remedy = "choose 'all linear layers' or another pattern"
+    elif others[CONVOLUTION]:
+        remedy = (f"it has no linear layer, but {others[CONVOLUTION]} convolutions: choose 'all linear layers and "
+                  "convolutions' or another pattern")
+    else:
+        remedy = (f"{type(model).__name__} has no linear layer or convolution that this pack knows (its layers: "
+                  f"{weight_kinds(model)}); load the model with ComfyUI's own loader")
+    return f"model: no trainable layer matches the {what}; {remedy}"
 
 
 def _unsuited(layer: torch.nn.Module) -> bool:
     """Grouped convolutions, and those at the latent itself: with a few channels nothing there is low-rank."""
-    if isinstance(layer, torch.nn.Linear):
+    if kind_of(layer) == LINEAR:
         return False
     return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8
 
@@ -76,7 +89,7 @@ def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, to
     generator = torch.Generator().manual_seed(recipe.seed)
     bank = {}
     for name, layer in layers.items():
-        a, b = _shapes(layer, recipe.rank)
+        a, b = lora_shapes(layer, recipe.rank)
         fan_in = math.prod(a[1:])
         smallest = min(fan_in, b[0])
         if recipe.rank > smallest:
@@ -85,12 +98,6 @@ def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, to
         bank[f"{name}.lora_A"] = (torch.rand(a, generator=generator) * 2 - 1) / math.sqrt(fan_in)
         bank[f"{name}.lora_B"] = torch.zeros(b)
     return bank
-
-
-def _shapes(layer: torch.nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if isinstance(layer, torch.nn.Linear):
-        return (rank, layer.in_features), (layer.out_features, rank)
-    return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
 
 
 def repeated_blocks(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -120,17 +127,18 @@ class Overlay:
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
     def inject(self, _patcher=None) -> None:
+        covered = set(self.layers.values())
         for name, layer in self.layers.items():
-            self._replace(layer, self._layer_forward(name, layer, layer.forward))
+            self._replace(layer, self._layer_forward(name, layer, through_frozen(layer, layer.forward)))
+        for module in self.model.modules():
+            if module not in covered and casts(module):
+                self._replace(module, through_frozen(module, module.forward))
         for name, block in repeated_blocks(self.model).items():
             self._replace(block, self._block_forward(name, block.forward))
 
     def eject(self, _patcher=None) -> None:
         for module, original in reversed(self._originals):
-            if original is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.forward = original
+            restore_forward(module, original)
         self._originals = []
 
     def _replace(self, module: torch.nn.Module, forward) -> None:
@@ -178,4 +186,4 @@ class Overlay:
             low = F.conv2d(x, a, None, layer.stride, layer.padding, layer.dilation)
             return y + F.conv2d(low, b) * self.scale
 
-        return linear if isinstance(layer, torch.nn.Linear) else convolution
+        return linear if kind_of(layer) == LINEAR else convolution

@@ -16,12 +16,13 @@ from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
 from .conditioning import Conditionings
 from .guider import Guider, host_guider
+from .kernels import in_words_of_kernels, kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
 from .steady import check_steady
 from .value import Bank, Policy
-from .weights import freeze_for_autograd
+from .weights import freeze_for_autograd, lent
 
 
 class Network:
@@ -154,6 +155,8 @@ class Network:
         try:
             return self._with_room(run, undo, self._recompute)
         except RuntimeError as error:
+            if words := in_words_of_kernels(error):
+                raise words from error
             if mutates(self._model.diffusion_model) or not is_mutation_error(error):
                 raise
             remember_mutation(self._model.diffusion_model)
@@ -255,7 +258,8 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
             load_together(patcher, (*beside, *also_load))
-        with torch.inference_mode(False), torch.no_grad():
+        models = [each.model for each in (patcher, *beside, *also_load)]
+        with torch.inference_mode(False), torch.no_grad(), lent(*models), kernels_with_gradient():
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
             net = Network(patcher, overlay, (*beside, *also_load), policy.model)

@@ -1,34 +1,84 @@
-"""Makes frozen weights usable by autograd without copying them.
+"""Makes frozen weights usable by autograd without copying them, and gives them back as they were.
 
 ComfyUI runs nodes under ``torch.inference_mode``; tensors made there are refused by autograd. A tensor that shares
 their storage but was made outside is accepted, costs no memory and stays valid until the weights are moved again.
+Only plain tensors are replaced: what a quantised or packed weight is, its own class knows (see ``frozen``).
 """
 from __future__ import annotations
 
+import contextlib
+import weakref
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 
 import torch
 
+_open: weakref.WeakKeyDictionary[torch.nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def lent(*modules: torch.nn.Module) -> Iterator[None]:
+    """Whatever ``freeze_for_autograd`` changes in these modules meanwhile is as it was afterwards; may be nested."""
+    for module in modules:
+        _open[module] = _open.get(module, 0) + 1
+    try:
+        yield
+    finally:
+        for module in modules:
+            _open[module] -= 1
+            if not _open[module]:
+                _give_back(module)
+
 
 def freeze_for_autograd(module: torch.nn.Module) -> None:
-    """Switches ``requires_grad`` off everywhere and replaces inference tensors by aliases of the same storage."""
+    """Switches ``requires_grad`` off everywhere and replaces plain inference tensors by aliases of the same storage."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
-            if parameter is None:
+            if parameter is None or not is_plain(parameter):
                 continue
             if parameter.is_inference():
-                part._parameters[name] = torch.nn.Parameter(_alias(parameter), requires_grad=False)
+                part._parameters[name] = torch.nn.Parameter(alias(parameter), requires_grad=False)
+                part._parameters[name].posttrain_was = (True, parameter.requires_grad)
             elif parameter.requires_grad:
                 parameter.requires_grad_(False)
+                parameter.posttrain_was = (False, True)
         for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_inference():
-                part._buffers[name] = _alias(buffer)
+            if buffer is not None and is_plain(buffer) and buffer.is_inference():
+                part._buffers[name] = alias(buffer)
+                part._buffers[name].posttrain_was = (True, False)
 
 
-def _alias(tensor: torch.Tensor) -> torch.Tensor:
+def _give_back(module: torch.nn.Module) -> None:
+    """By the mark that an alias carries: one that the host has moved or replaced meanwhile keeps what the host put there."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            inference, gradient = getattr(parameter, "posttrain_was", (False, None))
+            if inference:
+                with torch.inference_mode():
+                    part._parameters[name] = torch.nn.Parameter(_view(parameter), requires_grad=gradient)
+            elif gradient is not None:
+                parameter.requires_grad_(gradient)
+                del parameter.posttrain_was
+        for name, buffer in part._buffers.items():
+            if hasattr(buffer, "posttrain_was"):
+                with torch.inference_mode():
+                    part._buffers[name] = _view(buffer)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """An ordinary tensor with numbers in it: no subclass, and not one on the meta device that has yet to be loaded."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_meta
+
+
+def alias(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in the same memory, as a tensor that autograd accepts."""
     with torch.inference_mode(False):
-        view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        return _view(tensor)
+
+
+def _view(tensor: torch.Tensor) -> torch.Tensor:
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def outside_inference(value):

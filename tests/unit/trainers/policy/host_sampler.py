@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import comfy.samplers
 import torch
-from small_models import CPU, SIZE, conditioning, prompts_for
-
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from small_models import CPU, SIZE, conditioning, prompts_for
 
 SEED = 3
 

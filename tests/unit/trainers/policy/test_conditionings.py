@@ -5,13 +5,11 @@ import comfy.supported_models as supported
 import pytest
 import torch
 from host_sampler import answers, difference, policy_of, sampled
-from small_models import BUILD, SIZE, UNET, conditioning, prompts_for, small_model
-
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.conditioning import UNSUPPORTED
 from posttrain.trainers.prompts import PromptSet
-
+from small_models import BUILD, SIZE, UNET, conditioning, prompts_for, small_model
 
 BUILD["inpaint"] = lambda: supported.SD15({**UNET, "use_linear_in_transformer": False, "adm_in_channels": None,
                                            "in_channels": 9})

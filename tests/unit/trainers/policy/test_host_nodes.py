@@ -17,9 +17,8 @@ import torch._dynamo
 from comfyui_version import __version__ as HOST
 from host_nodes import NeedsAFile, apply, model_nodes
 from host_sampler import Sampled, answers, difference, policy_of, sampled
-from small_models import prompts_for, small_model
-
 from posttrain.trainers.policy import open_policy
+from small_models import prompts_for, small_model
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "patches.md"
 KINDS = {"unet": "SD1.5, SDXL", "sd3": "SD3", "flux": "Flux", "lumina": "Lumina 2"}

@@ -9,11 +9,10 @@ import pytest
 import torch
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from host_sampler import answers, difference, policy_of, sampled
-from small_models import SIZE, conditioning, prompts_for, small_model
-
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.prompts import PromptSet
+from small_models import SIZE, conditioning, prompts_for, small_model
 
 KIND = "sd15"
 WRAPPERS = {name: kind for name, kind in vars(WrappersMP).items() if name.isupper()}

@@ -6,11 +6,10 @@ import pytest
 import torch
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from host_sampler import policy_of, sampled
-from small_models import SIZE, conditioning, prompts_for, small_model, trained_policy
-
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import open_policy, policy_as_model
 from posttrain.trainers.prompts import PromptSet
+from small_models import SIZE, conditioning, prompts_for, small_model, trained_policy
 
 KIND = "sd15"
 Interrupted = comfy.model_management.InterruptProcessingException

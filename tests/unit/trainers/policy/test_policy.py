@@ -11,8 +11,8 @@ import torch
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.engine.update import Optimizer, update
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy, policy_as_model, save_lora
-from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.policy.value import Policy
+from posttrain.trainers.prompts import PromptSet
 from small_models import ARCHITECTURES, SIZE, conditioning, prompts_for, small_model, trained_policy
 
 

@@ -27,9 +27,9 @@ def test_other_process_holds_the_run_until_it_dies(tmp_path):
 
 
 def test_killed_process_resumes_exactly(tmp_path):
-    other = child(tmp_path, f"""
+    other = child(tmp_path, """
         from posttrain.tests.unit.trainers.run.run_helpers import Counter
-        with Session(root, RunPlan("cats", 10**6, save_every=4), Counter(), {{"a": 1}}, lambda *a, **k: None) as s:
+        with Session(root, RunPlan("cats", 10**6, save_every=4), Counter(), {"a": 1}, lambda *a, **k: None) as s:
             while True:
                 s.advance(s.policy.stepped()); print(s.iteration, flush=True); time.sleep(0.002)
     """)
