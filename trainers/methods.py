@@ -1,6 +1,7 @@
 """The table of methods: settings -> the train step, what it learns from and what it needs of a rollout.
 
-``train_step`` and ``backprop_step`` serve them all; neither knows a method by name. ``register`` adds one of another pack.
+``train_step`` and ``backprop_step`` serve them all; neither knows a method by name. Trainers of other packs are not in it:
+they say of themselves what a row says, and are ``adopted``.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from .dpok import DPOK, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
 from .engine.limits import check_limits
+from .engine.other_packs import Foreign, foreign
 from .engine.renoise import finite_latents
 from .engine.reward_walk import Course
 from .engine.update import SKIPPED, Optimizer
@@ -94,19 +96,24 @@ class Trainer:
     optimizer: Optimizer
 
 
-def register(settings: type, method: Method) -> None:
-    """Adds the method of a settings class; ValueError where that class has one already."""
-    if settings in METHODS:
-        raise ValueError(f"trainer: {settings.__name__} is registered already")
-    METHODS[settings] = method
+def adopted(trainer: object) -> Trainer:
+    """A trainer of this pack as it is; one of another pack as one of this. ValueError where it is neither."""
+    return trainer if isinstance(trainer, Trainer) else Trainer(*foreign(trainer))
 
 
-def method_of(trainer: Trainer) -> Method:
-    """ValueError where nobody has registered a method for these settings."""
-    kind = type(trainer.settings)
-    if kind not in METHODS:
-        raise ValueError(f"trainer: {kind.__name__} is no trainer; connect a node from the menu PostTrain > 6 Trainers")
-    return METHODS[kind]
+def name_of(trainer: object) -> str:
+    settings = adopted(trainer).settings
+    return settings.name if isinstance(settings, Foreign) else type(settings).__name__
+
+
+def method_of(trainer: object) -> Method:
+    """ValueError where nobody knows a method for these settings."""
+    settings = adopted(trainer).settings
+    if isinstance(settings, Foreign):
+        return Method(settings.step, settings.learns_from, settings.needs)
+    if type(settings) not in METHODS:
+        raise ValueError(f"trainer: {name_of(trainer)} is no trainer; connect a node from the menu PostTrain > 6 Trainers")
+    return METHODS[type(settings)]
 
 
 def goes_through_reward(trainer: Trainer) -> bool:
@@ -125,10 +132,11 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     trainer that needs no feedback (distillation) only reports what it is given. ValueError where the trainer learns from
     another kind of feedback.
     """
+    trainer = adopted(trainer)
     method = _checked(trainer, through_reward=False)
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
-    check_fits(type(trainer.settings).__name__, method.learns_from, feedback, rollout)
+    check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if method.learns_from is None or teaches(feedback):
@@ -156,6 +164,7 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     vae: the user's; reward: a differentiable one; sampling, iteration, progress: as in ``rollout``; data: finished images
     for ReFL's pretraining term. The policy that came in is unchanged. ValueError names the input that does not fit.
     """
+    trainer = adopted(trainer)
     method = _checked(trainer, through_reward=True)
     course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
     new = method.step(policy, course, trainer.settings, trainer.optimizer)
@@ -171,7 +180,7 @@ def _without_strays(policy: Policy, method: Method) -> Policy:
 
 def _checked(trainer: Trainer, through_reward: bool) -> Method:
     """ValueError where the other train step serves this trainer, or a setting of it is out of range."""
-    name, method = type(trainer.settings).__name__, method_of(trainer)
+    name, method = name_of(trainer), method_of(trainer)
     if goes_through_reward(trainer) == through_reward:
         check_limits(trainer.settings)
         check_limits(trainer.optimizer)

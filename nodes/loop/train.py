@@ -65,12 +65,12 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     from ...rewards.base.reward import score_rollout
     from ...trainers.feedback.advantages import Advantages, advantages
     from ...trainers.feedback.fits import WORDS
-    from ...trainers.methods import backprop_step, goes_through_reward, method_of, train_step
+    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, train_step
     from ...trainers.sampling.rollout import rollout
     wanted = method_of(trainer).learns_from
     learns = goes_through_reward(trainer) or wanted is not None
     if wanted not in (None, Advantages):
-        raise ValueError(f"trainer: {type(trainer.settings).__name__} learns from {WORDS[wanted][0]}, but Train makes "
+        raise ValueError(f"trainer: {name_of(trainer)} learns from {WORDS[wanted][0]}, but Train makes "
                          f"advantages; draw the loop with Loop Start and Loop End instead, and in it {WORDS[wanted][1]}")
     if learns and reward is None:
         raise ValueError("reward: this trainer learns from scores; connect a reward")

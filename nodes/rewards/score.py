@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ...rewards.base.report import describe, headline, table
-from ...rewards.base.reward import Prompt, Reward, score, score_rollout, with_rules
+from ...rewards.base.reward import Prompt, Reward, as_reward, score, score_rollout, with_rules
 from .node import CATEGORY
 
 ONE_PROMPT, LINE_EACH = "one prompt for all images", "one line per image"
@@ -58,7 +58,7 @@ class PTScoreImages:
         order = {text: i for i, text in enumerate(dict.fromkeys(p.text for p in each))}
         scores = score(reward, images, each, [order[p.text] for p in each])
         text = table(scores, each)
-        return {"ui": {"text": [headline(scores), text, describe(reward.info)]}, "result": (scores, scores.stats["mean"], text)}
+        return {"ui": {"text": [headline(scores), text, describe(as_reward(reward).info)]}, "result": (scores, scores.stats["mean"], text)}
 
 
 def prompts_for(text: str, mode: str, count: int) -> list[Prompt]:

@@ -1,7 +1,7 @@
 """Looking at rewards before training on them: score a folder, compare with a person's choices; the adversarial reward."""
 from __future__ import annotations
 
-from ...rewards.base.reward import Prompt, compares, score, with_rules
+from ...rewards.base.reward import Prompt, as_reward, compares, score, with_rules
 from ..progress import node_progress
 from ..prompts import located
 from ..sockets import PAIRS, PROMPTS, REWARD, SCORES
@@ -61,7 +61,7 @@ class PTScoreFolder:
         known = [i for i in order if not scores.values[i].isnan()] or order
         best, worst = (contact_sheet(paths, names, scores, rows[:shown]) for rows in (known, known[::-1]))
         text = table(scores, texts, names)
-        return {"ui": {"text": [headline(scores) + left_out(bad), text, describe(reward.info)]},
+        return {"ui": {"text": [headline(scores) + left_out(bad), text, describe(as_reward(reward).info)]},
                 "result": (scores, scores.stats["mean"], text, best, worst)}
 
 

@@ -5,8 +5,8 @@ not be scored" and is never replaced by 0: a zero would silently poison the stat
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -51,6 +51,36 @@ class Reward(Protocol):
     info: RewardInfo
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A reward of another pack, with all that nodes ask of one. It answers whatever its function answers, as a tensor."""
+
+    function: Callable[[Tensor, Sequence[Prompt]], Tensor]
+    info: RewardInfo
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        return torch.as_tensor(self.function(images, prompts))
+
+
+def as_reward(value: object) -> Reward:
+    """A reward of this pack as it is; anything else that can be called as (images, prompts) as one of this pack.
+
+    What it does not say of itself, on ``info`` or directly as an attribute, is filled in: name (that of the function or the
+    class), low and high (unbounded), needs_prompt and differentiable (no), description (none). ValueError where it cannot
+    be called.
+    """
+    info = getattr(value, "info", None)
+    if callable(value) and all(hasattr(info, each.name) for each in fields(RewardInfo)):
+        return value
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"reward: {type(value).__name__} is no reward: it must be callable as reward(images, prompts) and "
+                         "answer one number per image (docs/other_packs.md)")
+    told = value if info is None else info
+    usual = {"name": getattr(value, "__name__", type(value).__name__), "low": None, "high": None, "needs_prompt": False,
+             "differentiable": False, "description": ""}
+    return Adopted(value, RewardInfo(**{name: getattr(told, name, default) for name, default in usual.items()}))
 
 
 @dataclass(frozen=True)
@@ -109,6 +139,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
     Images with a pixel that is not a number are scored NaN. Raises ValueError for wrong shapes, ranges or counts.
     """
+    reward = as_reward(reward)
     images, broken = usable_images(images)
     count = images.shape[0]
     groups = torch.as_tensor(groups).reshape(-1).to("cpu", torch.int64)

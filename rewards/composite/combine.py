@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, Reward, RewardInfo, compares, counts_of, evaluate, groups_of, networks_of
+from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, counts_of, evaluate, groups_of, networks_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class WeightedSum:
     def __post_init__(self):
         if not self.members:
             raise ValueError("Connect at least one reward.")
+        object.__setattr__(self, "members", tuple((as_reward(reward), weight) for reward, weight in self.members))
 
     @property
     def info(self) -> RewardInfo:

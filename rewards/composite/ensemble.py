@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, Reward, RewardInfo, compares, groups_of
+from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, groups_of
 from .calibrate import Calibration
 from .combine import all_networks, evaluate_members, merged_counts, unique_names
 from .normalise import batch_z, calibrated, group_masks, group_z, win_rate
@@ -40,6 +40,7 @@ class Member:
     softness: float = 0.1
 
     def __post_init__(self):
+        object.__setattr__(self, "reward", as_reward(self.reward))
         for name, value, known in (("role", self.role, ROLES), ("scale", self.scale, SCALES)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got '{value}'.")

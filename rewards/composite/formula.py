@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, Reward, RewardInfo, compares, groups_of
+from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, groups_of
 from .combine import all_networks, evaluate_members, merged_counts
 
 Values = dict[str, Tensor]
@@ -37,6 +37,7 @@ class FormulaReward:
     members: tuple[tuple[str, Reward], ...]
 
     def __post_init__(self):
+        object.__setattr__(self, "members", tuple((name, as_reward(reward)) for name, reward in self.members))
         used = parse(self.text)[1]
         missing = used - {name for name, _ in self.members}
         if missing:

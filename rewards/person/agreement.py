@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Prompt, Reward, compares, score
+from ..base.reward import Prompt, Reward, as_reward, compares, score
 from ..composite.combine import unique_names
 
 Z95 = 1.959963984540054
@@ -87,7 +87,7 @@ def correlations(scores: Tensor) -> Tensor:
 
 def report(rewards: Sequence[Reward], scores: Tensor) -> list[str]:
     """Two paragraphs: the accuracy of each reward, best first, and the correlation matrix as a tab-separated table."""
-    names = unique_names([r.info.name for r in rewards])
+    names = unique_names([as_reward(r).info.name for r in rewards])
     rows = sorted((agreement(n, s) for n, s in zip(names, scores)), key=lambda a: -a.accuracy if a.pairs else 1.0)
     lines = ["Agrees with the labels:"]
     for a in rows:

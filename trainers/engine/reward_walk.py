@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...rewards.base.reward import Reward, counts_of, evaluate, usable_images
+from ...rewards.base.reward import Reward, as_reward, counts_of, evaluate, usable_images
 from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
@@ -50,6 +50,7 @@ class Course:
 
     def __init__(self, policy: Policy, prompts: PromptSet, vae, reward: Reward, sampling: Sampling, iteration: int, *,
                  data: Rollout | None = None, progress: Progress | None = None):
+        reward = as_reward(reward)
         _check_differentiable(reward)
         if sampling.transition == AUTO and not sampling.noise_level:
             sampling = replace(sampling, transition="deterministic")
