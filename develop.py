@@ -6,6 +6,8 @@
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
                                         runs them with that older release of transformers, --comfyui PATH [--python PY]
                                         on another ComfyUI (in its own Python), --frontend RELEASE with another page
+    python develop.py new reward NAME   write the files of a new reward, or of a new trainer
+    python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
@@ -52,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
         ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
         ("serve", tool("serve"), "open ComfyUI with the pack in it"),
         ("test", test, "run the tests; arguments go to pytest"),
+        ("new", tool("new"), "write the files of a new reward or trainer"),
+        ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),

@@ -1,6 +1,6 @@
 """Refreshes the settings in the help pages web/docs/<NodeId>.md from the nodes' own tooltips.
 
-    python -m tools.make_docs      (inside develop.py's environment)
+    python develop.py docs
 
 The rest of a page is written by hand. A node without a page gets none: write its title, picture, what it does and when
 to use it, then a line "## Settings", and run this again.

@@ -58,7 +58,8 @@ class PTScoreImages:
         order = {text: i for i, text in enumerate(dict.fromkeys(p.text for p in each))}
         scores = score(reward, images, each, [order[p.text] for p in each])
         text = table(scores, each)
-        return {"ui": {"text": [headline(scores), text, describe(as_reward(reward).info)]}, "result": (scores, scores.stats["mean"], text)}
+        return {"ui": {"text": [headline(scores), text, describe(as_reward(reward).info)]},
+                "result": (scores, scores.stats["mean"], text)}
 
 
 def prompts_for(text: str, mode: str, count: int) -> list[Prompt]:

@@ -1,4 +1,5 @@
 """A pack of somebody else, installed beside this one: its reward scores and its trainer trains, in a real ComfyUI."""
+
 from __future__ import annotations
 
 import ast
@@ -80,11 +81,14 @@ def test_a_trainer_of_ours_follows_its_rewards_gradient(host):
 
 
 def test_its_reward_scores_alone_and_among_others(host):
-    graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0xFF0000}},
-             "2": node("ExampleWarmth"), "3": node("PTRewardColour", statistic="brightness", aim="more"),
-             "4": node("PTRewardSum", reward_1=["2", 0], reward_2=["3", 0]),
-             "5": node("PTScoreImages", images=["1", 0], reward=["2", 0]),
-             "6": node("PTScoreImages", images=["1", 0], reward=["4", 0])}
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0xFF0000}},
+        "2": node("ExampleWarmth"),
+        "3": node("PTRewardColour", statistic="brightness", aim="more"),
+        "4": node("PTRewardSum", reward_1=["2", 0], reward_2=["3", 0]),
+        "5": node("PTScoreImages", images=["1", 0], reward=["2", 0]),
+        "6": node("PTScoreImages", images=["1", 0], reward=["4", 0]),
+    }
     result = run(host, graph)
     assert result.event == "success", result.text
     shown = summary(result)

@@ -1,4 +1,5 @@
 """Trainers of other packs: what such a value says of itself, and the tools that its step is handed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,8 +18,16 @@ from .update import Optimizer, numbers, update
 LEARNS_FROM = {"advantages": Advantages, "pairs": Preferences, "thumbs": Labels, "nothing": None}
 NEEDS = ("latents", "trajectory")
 # handed over and not imported, so that no pack depends on another one's folder; docs/other_packs.md lists them
-TOOLS = SimpleNamespace(update=update, noised=noised, paired=paired, Renoised=Renoised, usable=usable, numbers=numbers,
-                        squared_error=squared_error, train_on_trajectory=train_on_trajectory)
+TOOLS = SimpleNamespace(
+    update=update,
+    noised=noised,
+    paired=paired,
+    Renoised=Renoised,
+    usable=usable,
+    numbers=numbers,
+    squared_error=squared_error,
+    train_on_trajectory=train_on_trajectory,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,10 @@ class Foreign:
     def step(self, policy: Policy, rollout, feedback, settings, optimizer: Optimizer, progress: Callable | None) -> Policy:
         new = self.value.step(TOOLS, policy, rollout, feedback, optimizer, progress)
         if not isinstance(new, Policy):
-            raise ValueError(f"trainer: the step of {self.name} answered {type(new).__name__}; it must answer the new policy, "
-                             "as tools.update makes it (docs/other_packs.md)")
+            raise ValueError(
+                f"trainer: the step of {self.name} answered {type(new).__name__}; it must answer the new policy, "
+                "as tools.update makes it (docs/other_packs.md)"
+            )
         return new
 
 
@@ -42,8 +53,10 @@ def foreign(value: object) -> tuple[Foreign, Optimizer]:
     """ValueError where the value has no step, or says something of itself that does not exist."""
     name = getattr(value, "name", type(value).__name__)
     if not callable(getattr(value, "step", None)) or isinstance(value, type):
-        raise ValueError(f"trainer: {name} is no trainer; connect a node from the menu PostTrain > 6 Trainers, or a value with "
-                         "a step as docs/other_packs.md says")
+        raise ValueError(
+            f"trainer: {name} is no trainer; connect a node from the menu PostTrain > 6 Trainers, or a value with "
+            "a step as docs/other_packs.md says"
+        )
     learns_from = _known(name, "learns_from", getattr(value, "learns_from", "advantages"), LEARNS_FROM)
     needs = _known(name, "needs", getattr(value, "needs", "latents"), NEEDS)
     settings = dict(getattr(value, "optimizer", {}))

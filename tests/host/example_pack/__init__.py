@@ -2,6 +2,7 @@
 
 docs/other_packs.md explains what the two values are. It is loaded before the other pack or after it, whatever their names.
 """
+
 from dataclasses import dataclass
 
 
@@ -59,8 +60,12 @@ class ExampleOwnBest:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"margin": ("FLOAT", {"default": 0.0}),
-                             "learning_rate": ("FLOAT", {"default": 1e-3, "step": 1e-5, "round": 1e-7})}}
+        return {
+            "required": {
+                "margin": ("FLOAT", {"default": 0.0}),
+                "learning_rate": ("FLOAT", {"default": 1e-3, "step": 1e-5, "round": 1e-7}),
+            }
+        }
 
     def run(self, margin, learning_rate):
         return (OwnBest(margin, learning_rate),)

@@ -1,11 +1,14 @@
 """Rewards of other packs: the least that works, wherever a reward can be wired."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from posttrain.nodes import NODE_CLASS_MAPPINGS
+from posttrain.rewards.base.pixels import to_uint8
 from posttrain.rewards.base.reward import Prompt, Reward, RewardInfo, as_reward, score
 from posttrain.rewards.rules.colour import ColourReward
 
@@ -51,22 +54,21 @@ def test_too_few_numbers_are_refused_by_name():
 
 
 def rollout():
-    return SimpleNamespace(images=IMAGES, prompts=SimpleNamespace(prompts=[Prompt("a")]), index=torch.zeros(4, dtype=torch.int64))
+    return SimpleNamespace(
+        images=IMAGES, prompts=SimpleNamespace(prompts=[Prompt("a")]), index=torch.zeros(4, dtype=torch.int64)
+    )
 
 
 def folder(tmp_path):
-    from posttrain.rewards.base.pixels import to_uint8
-    from PIL import Image
     for number, image in enumerate(to_uint8(IMAGES)):
         Image.fromarray(image.numpy()).save(tmp_path / f"{number}.png")
     return str(tmp_path)
 
 
 def pairs(tmp_path):
-    from pathlib import Path
     folder(tmp_path)
-    picture = lambda n: SimpleNamespace(name=f"{n}.png", read=lambda: Path(tmp_path, f"{n}.png").read_bytes())
-    return SimpleNamespace(kind="pairs", rows=[SimpleNamespace(prompt="a", pictures=(picture(3), picture(0)))])
+    pictures = [SimpleNamespace(name=f"{n}.png", read=(tmp_path / f"{n}.png").read_bytes) for n in (3, 0)]
+    return SimpleNamespace(kind="pairs", rows=[SimpleNamespace(prompt="a", pictures=pictures)])
 
 
 def scored(reward):
@@ -76,9 +78,13 @@ def scored(reward):
 # every node with a socket for a reward: what comes of a function there
 NODES = {
     "PTScore": lambda node, _: node.run(rollout(), redness)[1] == pytest.approx(0.5),
-    "PTScoreImages": lambda node, _: "redness: range unbounded" in str(node.run(IMAGES, redness, "", "one prompt for all images")),
+    "PTScoreImages": lambda node, _: (
+        "redness: range unbounded" in str(node.run(IMAGES, redness, "", "one prompt for all images"))
+    ),
     "PTScoreFolder": lambda node, path: node.run(folder(path), redness, "", 9)["result"][1] == pytest.approx(0.5, abs=0.01),
-    "PTRewardAgreement": lambda node, path: "redness: 100.0% of 1 pairs" in node.run(pairs(path), 9, reward_1=redness)["result"][0],
+    "PTRewardAgreement": lambda node, path: (
+        "redness: 100.0% of 1 pairs" in node.run(pairs(path), 9, reward_1=redness)["result"][0]
+    ),
     "PTRewardSum": lambda node, _: scored(node.run(reward_1=redness)[0]),
     "PTRewardMember": lambda node, _: scored(node.run(redness, "trained", 1.0, "raw", 0.5, 0.1)[0]),
     "PTRewardEnsemble": lambda node, _: scored(node.run("weighted mean", 1.0, True, reward_1=redness)["result"][0]),
@@ -89,8 +95,13 @@ HAND_ON = {"PTTrain", "PTBackpropStep", "PTEvaluate", "PTStepRollout", "PTStepRe
 
 
 def test_no_socket_is_forgotten():
-    found = {name for name, node in NODE_CLASS_MAPPINGS.items() for kind in ("required", "optional")
-             for spec in node.INPUT_TYPES().get(kind, {}).values() if "PT_REWARD" in str(spec[0]).split(",")}
+    found = {
+        name
+        for name, node in NODE_CLASS_MAPPINGS.items()
+        for kind in ("required", "optional")
+        for spec in node.INPUT_TYPES().get(kind, {}).values()
+        if "PT_REWARD" in str(spec[0]).split(",")
+    }
     assert found == {*NODES, *HAND_ON}
 
 

@@ -1,4 +1,5 @@
 """Trainers of other packs: what they may leave out, and what is refused by name."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -28,15 +29,25 @@ class Plain:
             noisy = tools.Renoised(net, made, micro)
             return noisy.error(noisy.ask(bank)).mean(), {}
 
-        return tools.update(policy, tools.noised(made, tools.usable(made), 4, optimizer.updates, made.batch_size), evaluate,
-                            optimizer, progress=progress)
+        return tools.update(
+            policy,
+            tools.noised(made, tools.usable(made), 4, optimizer.updates, made.batch_size),
+            evaluate,
+            optimizer,
+            progress=progress,
+        )
 
 
 @pytest.fixture(scope="module")
 def case():
     policy = trained_policy("sd3")
-    made = rollout(policy, prompts_for("sd3"), PlainVAE(), Sampling(
-        width=16, height=16, steps=4, prompts_per_iteration=2, images_per_prompt=4, batch_size=8), 0)
+    made = rollout(
+        policy,
+        prompts_for("sd3"),
+        PlainVAE(),
+        Sampling(width=16, height=16, steps=4, prompts_per_iteration=2, images_per_prompt=4, batch_size=8),
+        0,
+    )
     values = torch.arange(8.0, dtype=torch.float64)
     return policy, made, advantages(Scores(values, made.index, {"r": values}, {}))
 
@@ -53,13 +64,18 @@ def test_what_it_leaves_out_is_filled_in():
     assert (found.settings.learns_from, found.settings.needs) == (LEARNS_FROM["advantages"], "latents")
 
 
-@pytest.mark.parametrize("changed, words", [
-    ({"step": None}, "trainer: mine is no trainer"), ({"learns_from": "pears"}, "'pears' as learns_from; known are advantages"),
-    ({"needs": "its own images"}, "'its own images' as needs; known are latents, trajectory"),
-    ({"optimizer": {"rate": 1}}, "'rate' as optimizer; known are learning_rate"),
-    ({"optimizer": {"learning_rate": -1.0}}, "learning rate: -1.0 is not possible"),
-    ({"learns_from": "pairs"}, "mine learns from pairs of images, but it was given advantages"),
-    ({"step": lambda *_: None}, "the step of mine answered NoneType; it must answer the new policy")])
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"step": None}, "trainer: mine is no trainer"),
+        ({"learns_from": "pears"}, "'pears' as learns_from; known are advantages"),
+        ({"needs": "its own images"}, "'its own images' as needs; known are latents, trajectory"),
+        ({"optimizer": {"rate": 1}}, "'rate' as optimizer; known are learning_rate"),
+        ({"optimizer": {"learning_rate": -1.0}}, "learning rate: -1.0 is not possible"),
+        ({"learns_from": "pairs"}, "mine learns from pairs of images, but it was given advantages"),
+        ({"step": lambda *_: None}, "the step of mine answered NoneType; it must answer the new policy"),
+    ],
+)
 def test_what_it_gets_wrong_is_said(case, changed, words):
     with pytest.raises(ValueError, match=words):
         train_step(*case, SimpleNamespace(**{"name": "mine", "step": print} | changed))

@@ -1,0 +1,26 @@
+"""Refreshes what is written by the program: settings in the help pages, the list of modules; lists what has no Chinese yet.
+
+python develop.py docs
+"""
+
+from __future__ import annotations
+
+from . import chinese, make_docs, make_map
+from .pack import module
+
+
+def main() -> None:
+    make_docs.main()
+    make_map.main()
+    lacking = chinese.missing(module("nodes", host=True).NODE_CLASS_MAPPINGS, chinese.texts())
+    print(
+        "\n".join(
+            ["No Chinese yet (locales/zh/nodeDefs.json):", *(f"  {line}" for line in lacking)]
+            if lacking
+            else ["Every node has its Chinese texts."]
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
