@@ -12,10 +12,8 @@ from posttrain.rewards.learned.classifier import build_classifier
 from posttrain.rewards.rules.detectors import build_detr
 
 from ..qwen import qwen_folder
-from .test_checkpoints import Bomb
-from .test_classifier import folder as classifier_folder
 from ..rules.test_detectors import yolos
-from .test_hpsv3 import model as hpsv3_model
+from .test_checkpoints import Bomb
 
 MODULE = "from pathlib import Path\nPath({proof!r}).mkdir()\n\n\nclass Sneaky:\n    pass\n"
 
