@@ -27,8 +27,12 @@ from posttrain.toy.verifier import ToyVerifier
 from safetensors.torch import save_file
 
 from .learned.test_aesthetic import Siglip, head_file
+from .learned.test_classifier import folder as classifier_folder  # noqa: F401 (a fixture)
 from .learned.test_clip import reward_of as clip_reward
 from .learned.test_clip import saved
+from .learned.test_hpsv3 import model as hpsv3_model  # noqa: F401 (a fixture)
+from .learned.test_hpsv3 import small_images  # noqa: F401 (used by itself)
+from .learned.test_imagereward import files as blip_files  # noqa: F401 (a fixture)
 from .learned.test_imagereward import reward_of as blip_reward
 from .networks import picture, randomised, tiny_open_clip
 from .qwen import qwen_folder
