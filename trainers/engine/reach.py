@@ -1,4 +1,5 @@
 """Whether the gradient reaches every trained layer: an attention kernel without a backward cuts it off and says nothing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,16 +20,18 @@ def check_reach(bank: Bank, loss_of: Callable[[], torch.Tensor]) -> None:
     Costs nothing where every layer has a gradient, else two evaluations of the loss and one for each layer without.
     """
     outputs = [key for key in bank if key.endswith(".lora_B")]
-    without = [key for key in outputs if bank[key].grad is None or not bool(bank[key].grad.any())]
+    gradients = {key: bank[key].grad for key in outputs}
+    without = [key for key, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
     if not without or len(without) == len(outputs):
         return
     cut = _cut_off(bank, without, loss_of)
     if cut:
-        names = ", ".join(key.removesuffix(".lora_B") for key in cut[:SHOWN])
+        names = ", ".join(key.removesuffix(".lora_B") for key in cut[:SHOWN]) + (" ..." if len(cut) > SHOWN else "")
         raise RuntimeError(
-            f"The gradient does not reach {len(cut)} of {len(outputs)} trained layers ({names}{' ...' if len(cut) > SHOWN else ''}), "
+            f"The gradient does not reach {len(cut)} of {len(outputs)} trained layers ({names}), "
             "so they would not learn. An attention without a backward is on: start ComfyUI without --use-sage-attention or "
-            "--use-flash-attention, and connect the model from before a node that patches its attention (Patch Sage Attention)")
+            "--use-flash-attention, and connect the model from before a node that patches its attention (Patch Sage Attention)"
+        )
 
 
 @torch.no_grad()

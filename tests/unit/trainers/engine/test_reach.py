@@ -1,4 +1,5 @@
 """A trained layer that gets no gradient although the picture depends on it is named in the first step."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,7 +27,8 @@ def without_backward(model):
     """The model under an attention that computes the same and passes no gradient on, as SageAttention's does."""
     model = model.clone()
     model.model_options.setdefault("transformer_options", {})["optimized_attention_override"] = (
-        lambda attention, *args, **kwargs: attention(*args, **kwargs).detach())
+        lambda attention, *args, **kwargs: attention(*args, **kwargs).detach()
+    )
     return model
 
 
