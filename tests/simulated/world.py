@@ -22,10 +22,11 @@ from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.feedback.labels import Labels, labels
 from posttrain.trainers.feedback.pairs import Preferences, preferences
-from posttrain.trainers.judges.step_reward import noised_states, train_step_reward
+from posttrain.trainers.judges.step_reward import noised_states, score_latents, train_step_reward  # noqa: F401 (for the tests)
 from posttrain.trainers.judges.step_rollout import Candidates, step_rollout
 from posttrain.trainers.lcm import LCM
 from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
+from posttrain.trainers.policy.latents import to_images  # noqa: F401 (for the tests)
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.spo import SPO
