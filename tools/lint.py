@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -60,9 +61,8 @@ def ruff() -> dict[str, int]:
 
 
 def unformatted() -> dict[str, int]:
-    lines = output("ruff", "format", "--no-cache", "--check", *sources()).splitlines()
-    start = "Would reformat: "
-    return counted(f"{name(line[len(start):])} format" for line in lines if line.startswith(start))
+    found = re.findall(r"^ *--> (.+?):\d+:\d+$", output("ruff", "format", "--no-cache", "--check", *sources()), re.MULTILINE)
+    return counted(f"{name(path)} format" for path in set(found))
 
 
 def mypy() -> dict[str, int]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from . import pack
 from .host import ROOT
 
-SHARED = ("trainers/engine/update.py", "trainers/engine/limits.py", "trainers/losses/error.py", "trainers/losses/penalty.py",
-          "trainers/methods.py")
+SHARED = ("trainers/engine/update.py", "trainers/engine/limits.py", "trainers/engine/reach.py",
+          "trainers/losses/error.py", "trainers/losses/penalty.py",
+          "trainers/methods.py", "trainers/prompts.py")
 
 
 def main(names: list[str]) -> int:

@@ -8,8 +8,8 @@ import threading
 import pytest
 from posttrain.tests.host.lab_graph import node
 from posttrain.tests.host.spine_graph import spine
-from posttrain.tools.rater import Rater, brightest, wait_for_question
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
+from posttrain.tools.rater import Rater, brightest, wait_for_question
 from posttrain.tools.training import with_defaults
 from posttrain.trainers.data.files import read_file
 

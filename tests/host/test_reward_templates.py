@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy
 from PIL import Image
-from posttrain.tools.evaluate import column
 from posttrain.tests.host.test_training_templates import TRAINING
+from posttrain.tools.evaluate import column
 from posttrain.tools.training import WORKFLOWS, load_workflow, only
 
 

@@ -6,9 +6,27 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from posttrain.tests.page.actions import (EXTENSION, TOASTS, drawing, faults, fit, in_chinese, iterations_known,
-                                          keep_screenshot, nodes_2, one_node_graph, open_graph, queue, small_graph, status,
-                                          stop_all, training_only, wait_iterations, wait_status, wait_until)
+from posttrain.tests.page.actions import (
+    EXTENSION,
+    TOASTS,
+    drawing,
+    faults,
+    fit,
+    in_chinese,
+    iterations_known,
+    keep_screenshot,
+    nodes_2,
+    one_node_graph,
+    open_graph,
+    queue,
+    small_graph,
+    status,
+    stop_all,
+    training_only,
+    wait_iterations,
+    wait_status,
+    wait_until,
+)
 
 # a toast is gone again within seconds, so its words are kept
 KEEP_TOASTS = """() => {

@@ -4,8 +4,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from posttrain.tests.page.actions import (faults, in_chinese, keep_screenshot, open_graph, queue, small_graph, stop_all,
-                                          training_only, wait_status)
+from posttrain.tests.page.actions import (
+    faults,
+    in_chinese,
+    keep_screenshot,
+    open_graph,
+    queue,
+    small_graph,
+    stop_all,
+    training_only,
+    wait_status,
+)
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 

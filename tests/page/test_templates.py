@@ -4,8 +4,21 @@ from __future__ import annotations
 import json
 
 import pytest
-from posttrain.tests.page.actions import (DIALOGS, ISSUES, ROOT, TOASTS, faults, fit, iterations_known, keep_screenshot,
-                                          nodes_2, queue, source, wait_status, wait_until)
+from posttrain.tests.page.actions import (
+    DIALOGS,
+    ISSUES,
+    ROOT,
+    TOASTS,
+    faults,
+    fit,
+    iterations_known,
+    keep_screenshot,
+    nodes_2,
+    queue,
+    source,
+    wait_status,
+    wait_until,
+)
 from posttrain.tools.make_templates import TEMPLATES, convert
 
 PACK = "ComfyUI-PostTrain"

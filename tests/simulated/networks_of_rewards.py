@@ -1,22 +1,21 @@
 """A small instance of every reward that asks a network: random weights of the real classes, in the layout as published."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from posttrain.rewards.learned import aesthetic, clip, hpsv3, imagereward, tower
-from posttrain.rewards.vlm import judge, local
 from posttrain.rewards.learned.classifier import ClassReward, build_classifier
 from posttrain.rewards.learned.clip_rewards import ClipReward
 from posttrain.rewards.learned.holder import Holder, clip_tokenizer_folder
 from posttrain.rewards.learned.preprocess import HALF, Geometry
 from posttrain.rewards.rules import detectors, objects
+from posttrain.rewards.vlm import judge, local
 from rewards.blip_reference import reference
-from rewards.networks import randomised, tiny_open_clip
-from rewards.qwen import qwen_folder
 from rewards.learned.test_hpsv3 import INSTRUCTION
 from rewards.learned.test_imagereward import WORDS
+from rewards.networks import randomised, tiny_open_clip
+from rewards.qwen import qwen_folder
 from safetensors.torch import save_file
 from torch import nn
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import world
-from simulated_card import device, host
+from simulated_card import host
 from world import BACKPROP, FLOW, RAW, TRAINERS, TYPES, World, gradient, on_cpu, placed
 
 PLACEMENTS = ("whole", "partly", "streamed")

@@ -17,20 +17,20 @@ from posttrain.rewards.composite.ensemble import COMBINE, ROLES, SCALES, Ensembl
 from posttrain.rewards.composite.formula import FormulaReward
 from posttrain.toy.judge import demo_judge
 from posttrain.trainers.add import ADD
-from posttrain.trainers.feedback.advantages import advantages
-from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
-from posttrain.trainers.srpo import SRPO
-from posttrain.trainers.lcm import LCM
-from posttrain.trainers.policy.latents import to_images
 from posttrain.trainers.dpok import DPOK
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.feedback.labels import Labels, labels
 from posttrain.trainers.feedback.pairs import Preferences, preferences
+from posttrain.trainers.judges.step_reward import noised_states, score_latents, train_step_reward  # noqa: F401 (for the tests)
+from posttrain.trainers.judges.step_rollout import Candidates, step_rollout
+from posttrain.trainers.lcm import LCM
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
+from posttrain.trainers.policy.latents import to_images  # noqa: F401 (for the tests)
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.spo import SPO
-from posttrain.trainers.judges.step_reward import noised_states, score_latents, train_step_reward
-from posttrain.trainers.judges.step_rollout import Candidates, step_rollout
-from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.srpo import SRPO
 from simulated_card import device, host
 
 SAMPLING = Sampling(steps=3, width=32, height=32, prompts_per_iteration=2, images_per_prompt=2, batch_size=2, guidance=2.0)

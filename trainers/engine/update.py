@@ -14,6 +14,7 @@ import torch
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from .limits import BELOW_1, FROM_0, FROM_1
+from .reach import check_reach
 
 SKIPPED = "skipped_updates_in_a_row"
 
@@ -100,6 +101,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 net.check_cancelled()
                 share = micro.size / size
                 loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
+                if own.step == 0 and done == 0:
+                    check_reach(own.bank, lambda: evaluate(net, banks[0], micro, *banks[1:])[0])
                 reports.add(report | {"loss": float(loss) / share}, micro.size)
                 finite = finite and math.isfinite(float(loss))
                 done += 1

@@ -26,6 +26,8 @@ class Gaussian(NamedTuple):
     std: Tensor
 
 
+ROUNDING = 1e-5  # a sigma this near to 1 is 1
+
 Transition = Callable[[Path, Tensor, Tensor, Tensor, Tensor], Gaussian]
 
 
@@ -93,14 +95,14 @@ def _langevin(path: Path, x: Tensor, x0: Tensor, sigma: Tensor, sigma_next: Tens
 def flow_sde(noise_level: float) -> Transition:
     """Flow-GRPO, arXiv 2505.05470 eq. 9: the flow's SDE with diffusion noise_level * sqrt(sigma / (1 - sigma)).
 
-    At sigma exactly 1 the 1 - sigma under the root is taken at sigma_next instead, as in the official code, where the
-    formula is infinite. noise_level 0.7 is the paper's; 0 is the Euler step.
+    At sigma 1 the 1 - sigma under the root is taken at sigma_next instead, as in the official code, where the formula is
+    infinite; a shifted schedule may begin a rounding error below 1. noise_level 0.7 is the paper's; 0 is the Euler step.
     """
     if noise_level < 0:
         raise ValueError(f"noise_level: {noise_level} is negative")
 
     def step(path: Path, x: Tensor, x0: Tensor, sigma: Tensor, sigma_next: Tensor) -> Gaussian:
-        rest = 1 - torch.where(sigma >= 1, sigma_next, sigma)
+        rest = 1 - torch.where(sigma > 1 - ROUNDING, sigma_next, sigma)
         return _langevin(path, x, x0, sigma, sigma_next, noise_level * (sigma / rest).sqrt())
 
     return step

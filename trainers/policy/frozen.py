@@ -75,7 +75,7 @@ class _Frozen(torch.autograd.Function):
         if not affine:
             ctx.save_for_backward(x)
         # a copy: the host's kernels for quantised types clamp their input in place
-        return base(x.clone() if affine and _low_precision(layer) else x)
+        return base(_copied(x) if affine and _low_precision(layer) else x)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -88,6 +88,14 @@ class _Frozen(torch.autograd.Function):
             raise RuntimeError(f"A layer of the kind {type(ctx.layer).__qualname__} passes no gradient on in this host. Load "
                                "the model without fast quantised arithmetic (no --fast), or in another precision")
         return torch.autograd.grad(y, x, gradient)[0], None, None, None
+
+
+def _copied(x: torch.Tensor) -> torch.Tensor:
+    """A copy laid out as x is: a kernel that sees another layout may answer otherwise in the last digits, and then the first
+    ratio is not 1."""
+    if x.numel() and any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride())):
+        return x.clone()
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _low_precision(layer: torch.nn.Module) -> bool:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 
 import pytest
-
 from posttrain.nodes.folder_name import unserved_characters, warn_of_folder_name
 
 

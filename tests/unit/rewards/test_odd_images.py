@@ -26,17 +26,17 @@ from posttrain.toy.prompts import prompt_set
 from posttrain.toy.verifier import ToyVerifier
 from safetensors.torch import save_file
 
-from .networks import picture, randomised, tiny_open_clip
-from .qwen import qwen_folder
 from .learned.test_aesthetic import Siglip, head_file
-from .learned.test_classifier import folder as classifier_folder
+from .learned.test_classifier import folder as classifier_folder  # noqa: F401 (a fixture)
 from .learned.test_clip import reward_of as clip_reward
 from .learned.test_clip import saved
-from .rules.test_detectors import owl, yolos
-from .learned.test_hpsv3 import model as hpsv3_model
-from .learned.test_hpsv3 import small_images
-from .learned.test_imagereward import files as blip_files
+from .learned.test_hpsv3 import model as hpsv3_model  # noqa: F401 (a fixture)
+from .learned.test_hpsv3 import small_images  # noqa: F401 (used by itself)
+from .learned.test_imagereward import files as blip_files  # noqa: F401 (a fixture)
 from .learned.test_imagereward import reward_of as blip_reward
+from .networks import picture, randomised, tiny_open_clip
+from .qwen import qwen_folder
+from .rules.test_detectors import owl, yolos
 
 TEXT = 'a sign that says "Open"'
 SPEC = {"include": [{"class": "cat", "count": 1, "color": "red"}]}

@@ -21,8 +21,8 @@ from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.srpo import SRPO
 
-from .networks import tiny_open_clip
 from .learned.test_clip import reward_of, saved
+from .networks import tiny_open_clip
 
 SMALL = Sampling(steps=4, width=24, height=24, prompts_per_iteration=4, images_per_prompt=1, batch_size=4)
 

@@ -5,7 +5,7 @@ import json
 import os
 
 import pytest
-from posttrain.nodes.page import live, run_reader
+from posttrain.nodes.page import live
 from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path, thin
 
 

@@ -12,10 +12,10 @@ from posttrain.rewards.learned.classifier import build_classifier
 from posttrain.rewards.rules.detectors import build_detr
 
 from ..qwen import qwen_folder
-from .test_checkpoints import Bomb
-from .test_classifier import folder as classifier_folder
 from ..rules.test_detectors import yolos
-from .test_hpsv3 import model as hpsv3_model
+from .test_checkpoints import Bomb
+from .test_classifier import folder as classifier_folder  # noqa: F401 (a fixture)
+from .test_hpsv3 import model as hpsv3_model  # noqa: F401 (a fixture)
 
 MODULE = "from pathlib import Path\nPath({proof!r}).mkdir()\n\n\nclass Sneaky:\n    pass\n"
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ..networks import picture
 from ..qwen import qwen_folder
-from .test_hpsv3 import model as hpsv3_model
+from .test_hpsv3 import model as hpsv3_model  # noqa: F401 (a fixture)
 
 
 @pytest.mark.parametrize("text, message", [('{"id2label": {"0": "ca', "is damaged or incomplete.*Download it again"),

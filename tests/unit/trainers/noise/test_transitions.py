@@ -251,3 +251,16 @@ def test_wrong_choices_say_what_to_use():
             factory(-0.1)
     with pytest.raises(ValueError, match="form"):
         log_prob(torch.zeros(1, 1), Gaussian(torch.zeros(1, 1), torch.ones(1)), "laplace")
+
+
+def test_flow_sde_begins_with_finite_noise_at_every_shift():
+    """A shift s puts the largest sigma at s / (1 + (s - 1)), which float32 rounds below 1 for some; the step is that of 1."""
+    for hundredths in range(100, 2001):
+        shift = hundredths / 100
+        times = torch.linspace(1, 0, 11)
+        sigmas = shift * times / (1 + (shift - 1) * times)
+        for first in (sigmas[:1], torch.nextafter(torch.ones(1), torch.zeros(1)), torch.full((1,), 1 - 3e-7)):
+            x = torch.zeros(1, 2)
+            std = flow_sde(0.7)(FLOW, x, x, first, sigmas[1:2]).std
+            exact = flow_sde(0.7)(FLOW, x, x, torch.ones(1), sigmas[1:2]).std
+            torch.testing.assert_close(std, exact, rtol=1e-4, atol=0.0)

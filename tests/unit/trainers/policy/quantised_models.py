@@ -8,16 +8,21 @@ import sys
 from pathlib import Path
 
 import comfy.ops
-import comfy.quant_ops
 import comfy.sd
 import safetensors.torch
 import torch
 from small_models import small_model
 
+try:
+    import comfy.quant_ops as quant_ops
+except ImportError:  # hosts before it know fp8_scaled alone
+    quant_ops = None
+
 LAYOUTS = {"float8_e4m3fn": "TensorCoreFP8E4M3Layout", "int8_tensorwise": "TensorWiseINT8Layout",
            "nvfp4": "TensorCoreNVFP4Layout", "mxfp8": "TensorCoreMXFP8Layout"}
-PER_LAYER = tuple(name for name in LAYOUTS if name in comfy.quant_ops.QUANT_ALGOS and hasattr(comfy.ops, "QuantLinearFunc"))
-FORMATS = ("fp8_scaled", "fp8_mixed", *PER_LAYER, "packed")
+KNOWN = LAYOUTS if quant_ops and hasattr(comfy.ops, "QuantLinearFunc") else ()
+PER_LAYER = tuple(name for name in KNOWN if name in quant_ops.QUANT_ALGOS)
+FORMATS = ("fp8_scaled", *(["fp8_mixed"] if quant_ops else []), *PER_LAYER, "packed")
 GGUF = ("Q8_0", "Q4_0")
 
 
@@ -71,7 +76,7 @@ def _per_layer(format: str):
     out = {}
     for key, value in dense_weights().items():
         if is_quantised(key, value):
-            packed = comfy.quant_ops.QuantizedTensor.from_float(value.to(torch.bfloat16), LAYOUTS[format])
+            packed = quant_ops.QuantizedTensor.from_float(value.to(torch.bfloat16), LAYOUTS[format])
             out |= {name: part.contiguous() for name, part in packed.state_dict(key).items()}
             out[key[:-6] + "comfy_quant"] = torch.tensor(list(json.dumps({"format": format}).encode()), dtype=torch.uint8)
         else:

@@ -138,7 +138,7 @@ def test_a_later_step_is_that_of_the_rewards_minus_what_the_head_expects(expecte
     nothing = {key: torch.zeros_like(head[key]) for key in ("out.weight", "out.bias")}
     head = head | nothing | {"reward.mean": torch.tensor(expected)}  # expects this everywhere
     ours = moved(replace(policy, anchors={VALUE: head}), run, feedback(run), DPOK(value_steps=3))
-    known = replace(feedback(run), values=rewards - expected, weight=torch.ones(8, dtype=torch.bool))
+    known = replace(feedback(run), values=rewards - expected, used=torch.ones(8, dtype=torch.bool))
     theirs = moved(policy, run, known, DPOK())
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
     assert theirs.abs().max() > 0
