@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Reward(Protocol):
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor: ...
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Adopted:
     """A reward of another pack, with all that nodes ask of one. It answers whatever its function answers, as a tensor."""
 
@@ -64,7 +64,7 @@ class Adopted:
         return torch.as_tensor(self.function(images, prompts))
 
 
-def as_reward(value: object) -> Reward:
+def as_reward(value: Any) -> Reward:
     """A reward of this pack as it is; anything else that can be called as (images, prompts) as one of this pack.
 
     What it does not say of itself, on ``info`` or directly as an attribute, is filled in: name (that of the function or the
@@ -78,7 +78,7 @@ def as_reward(value: object) -> Reward:
         raise ValueError(f"reward: {type(value).__name__} is no reward: it must be callable as reward(images, prompts) and "
                          "answer one number per image (docs/other_packs.md)")
     told = value if info is None else info
-    usual = {"name": getattr(value, "__name__", type(value).__name__), "low": None, "high": None, "needs_prompt": False,
+    usual: dict[str, Any] = {"name": getattr(value, "__name__", type(value).__name__), "low": None, "high": None, "needs_prompt": False,
              "differentiable": False, "description": ""}
     return Adopted(value, RewardInfo(**{name: getattr(told, name, default) for name, default in usual.items()}))
 

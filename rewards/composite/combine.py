@@ -10,7 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, counts_of, evaluate, groups_of, networks_of
+from ..base.reward import (
+    Judgement,
+    Prompt,
+    Reward,
+    RewardInfo,
+    as_reward,
+    compares,
+    counts_of,
+    evaluate,
+    groups_of,
+    networks_of,
+)
 
 
 @dataclass(frozen=True)

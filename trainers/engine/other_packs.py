@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
+from typing import Any
 
 from ..feedback.advantages import Advantages
 from ..feedback.labels import Labels
@@ -34,7 +35,7 @@ TOOLS = SimpleNamespace(
 class Foreign:
     """A trainer of another pack in the place of a method's settings."""
 
-    value: object
+    value: Any
     name: str
     learns_from: type | None
     needs: str
@@ -49,7 +50,7 @@ class Foreign:
         return new
 
 
-def foreign(value: object) -> tuple[Foreign, Optimizer]:
+def foreign(value: Any) -> tuple[Foreign, Optimizer]:
     """ValueError where the value has no step, or says something of itself that does not exist."""
     name = getattr(value, "name", type(value).__name__)
     if not callable(getattr(value, "step", None)) or isinstance(value, type):
