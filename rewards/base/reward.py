@@ -78,8 +78,8 @@ def as_reward(value: Any) -> Reward:
         raise ValueError(f"reward: {type(value).__name__} is no reward: it must be callable as reward(images, prompts) and "
                          "answer one number per image (docs/other_packs.md)")
     told = value if info is None else info
-    usual: dict[str, Any] = {"name": getattr(value, "__name__", type(value).__name__), "low": None, "high": None, "needs_prompt": False,
-             "differentiable": False, "description": ""}
+    usual: dict[str, Any] = {"name": getattr(value, "__name__", type(value).__name__), "low": None, "high": None,
+                             "needs_prompt": False, "differentiable": False, "description": ""}
     return Adopted(value, RewardInfo(**{name: getattr(told, name, default) for name, default in usual.items()}))
 
 
