@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import posttrain
@@ -21,7 +22,7 @@ HEAD = """# Memory of a train step
 The most that is held on the card at once in a train step of two images (32 x 32 pixels, guidance on), for the small
 random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
 trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,
-and what low memory and partial loading save, carry over. Counted on the simulated card and held by
+and what low memory and partial loading save, carry over. The first step on an architecture is left out. Counted on the simulated card and held by
 `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
 
 Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked.
@@ -41,11 +42,20 @@ def rows():
     return list(dict.fromkeys(found))
 
 
+@cache
+def know(kind: str) -> None:
+    """A first step on an architecture finds out whether it writes in place, and holds more than later ones for it."""
+    there, trainer = World(kind, "fp32"), next(t for t in TRAINERS if t.__name__ == "NFT")
+    with world.placed(there, "whole", 0):
+        world.train_step(there.policy, *world.made_for(there, trainer), world.Trainer(world.settings_of(trainer), RAW))
+
+
 def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[int, int]:
     """(most KiB held in the step, KiB of weights)"""
     trainer, there = next(t for t in TRAINERS if t.__name__ == name), World(kind, dtype)
     through = trainer in BACKPROP
     made = None if through else world.made_for(there, trainer)
+    know(kind)
     with world.placed(there, placement, int(there.vae_size * 1.1) if through else 0):
         gc.collect()
         device.reset()
