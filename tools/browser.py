@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from .installing import apt, attempt, has_apt
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 USUAL_PLACES = (
@@ -44,19 +45,15 @@ def ensure(python: Path, variables: dict[str, str]) -> str:
     os.environ["PLAYWRIGHT_BROWSERS_PATH"] = variables["PLAYWRIGHT_BROWSERS_PATH"]
     if found := find():
         return found
-    root = sys.platform == "linux" and os.geteuid() == 0
     print("No Chromium on this machine: installing one for the page tests.", flush=True)
     tries = [[str(python), "-m", "playwright", "install", "chromium"]]
-    if root and shutil.which("apt-get"):
-        tries = [tries[0][:-1] + ["--with-deps", "chromium"], ["apt-get", "update", "-q"],
-                 ["apt-get", "install", "-q", "-y", "chromium"]]
+    if has_apt():
+        tries = [tries[0][:-1] + ["--with-deps", "chromium"], *apt("chromium")]
     said = []
     for command in tries:
-        done = subprocess.run(command, env=variables | {"DEBIAN_FRONTEND": "noninteractive"},
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                              text=True, errors="replace")
-        said.append(f"$ {' '.join(command)}\n{done.stdout[-600:]}")
-        if done.returncode == 0 and (found := find()):
+        succeeded, words = attempt(command, variables)
+        said.append(words)
+        if succeeded and (found := find()):
             return found
     raise NoBrowser("\n".join([*said, "The page tests need Chromium and it could not be installed: install Chromium or Google "
                                "Chrome, or set CHROMIUM to its path, and run this again; other tests run without it "

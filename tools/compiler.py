@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
+
+from .installing import apt, attempt, has_apt
 
 NAMES = ("c++", "g++", "clang++") if os.name != "nt" else ("cl",)
 
@@ -23,12 +23,9 @@ def ensure() -> str:
     if found := find():
         return found
     said = []
-    if sys.platform == "linux" and os.geteuid() == 0 and shutil.which("apt-get"):
+    if has_apt():
         print("No C++ compiler on this machine: installing g++ for the tests on the simulated GPU.", flush=True)
-        for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "g++"]):
-            done = subprocess.run(command, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-            said.append(f"$ {' '.join(command)}\n{done.stdout[-600:]}")
+        said = [attempt(command, os.environ)[1] for command in apt("g++")]
         if found := find():
             return found
     raise NoCompiler("The tests on the simulated GPU need a C++ compiler and none was found. Install g++, or set CXX to a "

@@ -1,4 +1,4 @@
-"""Writes the list of modules in docs/architecture.md and trainers/README.md from the modules' own first lines.
+"""Writes the list of modules in docs/architecture.md from the modules' own first lines.
 
     python -m tools.make_map
 """

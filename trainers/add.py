@@ -22,7 +22,8 @@ from .judges.discriminator import Discriminator, new_heads
 from .losses.add import student_loss
 from .noise.paths import Path, sigma_at
 from .noise.streams import Stream, generator
-from .policy.network import Network, path_of, sigmas_of
+from .policy.levels import path_of
+from .policy.network import Network
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
@@ -124,7 +125,7 @@ def duels(policy: Policy, rollout: Rollout, settings: ADD, updates: int) -> list
 
 def student_grid(policy: Policy, steps: int) -> torch.Tensor:
     """[steps]: the noise levels at which a sampler of that many steps asks the network."""
-    return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)[:-1]
+    return teacher_grid(policy, steps)[:-1]
 
 
 def redrawn(rollout: Rollout, micro: Noised, level: int, sigma_of: Callable, key: int) -> Noised:

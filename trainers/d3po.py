@@ -15,7 +15,7 @@ from .losses.d3po import d3po_loss
 from .noise.paths import Path
 from .noise.streams import Stream, generator
 from .noise.transitions import TRANSITIONS, ddim, log_prob, sample
-from .policy.network import path_of
+from .policy.levels import path_of
 from .policy.value import Policy
 from .sampling.draws import SampleNoise
 from .sampling.rollout import Rollout, Trajectory

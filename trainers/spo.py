@@ -14,7 +14,7 @@ from .feedback.step_pairs import StepPreferences
 from .losses.spo import spo_loss
 from .noise.streams import Stream, generator
 from .noise.transitions import TRANSITIONS, log_prob, transition_named
-from .policy.network import path_of
+from .policy.levels import path_of
 from .policy.value import Policy
 from .sampling.rollout import Rollout, Trajectory
 

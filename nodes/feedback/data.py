@@ -6,7 +6,6 @@ from ..prompts import encode_prompts, located
 from ..sockets import ENCODED_PAIRS, MENU, PAIRS, POLICY, PREFERENCES, ROLLOUT, SEED
 
 CATEGORY = f"{MENU}/5 Feedback"
-SIZE_RULES = ("crop to fill", "must have this size")
 
 
 def reading_inputs() -> dict:
@@ -81,6 +80,7 @@ class PTEncodePairs:
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.data.images import SIZE_RULES
         return {"required": {
             "pairs": (PAIRS, {"tooltip": "From Pairs from Folder or Pairs from File."}),
             "policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),

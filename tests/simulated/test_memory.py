@@ -22,8 +22,8 @@ HEAD = """# Memory of a train step
 The most that is held on the card at once in a train step of two images (32 x 32 pixels, guidance on), for the small
 random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
 trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,
-and what low memory and partial loading save, carry over. The first step on an architecture is left out. Counted on the simulated card and held by
-`tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
+and what low memory and partial loading save, carry over. The first step on an architecture is left out. Counted on the simulated
+card and held by `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
 
 Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked.
 

@@ -10,7 +10,7 @@ from ...rewards.base.reward import Prompt
 from ..feedback.labels import Labels
 from ..feedback.pairs import Preferences
 from ..noise.streams import Stream, generator
-from ..policy.network import sigmas_of
+from ..policy.levels import sigmas_of
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet

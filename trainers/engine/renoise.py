@@ -13,7 +13,8 @@ from ..feedback.pairs import Preferences
 from ..losses.error import squared_error
 from ..losses.sdpo import loser_scale, scale_gradient
 from ..noise.streams import Stream, generator
-from ..policy.network import Network, sigmas_of
+from ..policy.levels import sigmas_of
+from ..policy.network import Network
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
 

@@ -12,7 +12,8 @@ from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
 from ..noise.transitions import sample
 from ..policy.latents import latent_shape, to_images_with_gradient
-from ..policy.network import Network, open_policy, sigmas_of
+from ..policy.levels import sigmas_of
+from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples

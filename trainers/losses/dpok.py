@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .ddpo import ppo_clip_loss
+from .ddpo import clipped_objective
 from .flow_grpo import KLPolicyLoss, with_kl
 
 
@@ -28,8 +28,9 @@ def dpok_loss(
     reward_weight: float = 100.0,
 ) -> KLPolicyLoss:
     """All tensors [B]; gradient through log_prob and kl. A plain batch mean. kl_weight 0 needs no kl."""
-    policy = ppo_clip_loss(log_prob, old_log_prob, advantages, clip_range)
-    return with_kl(reward_weight * policy.loss, log_prob - old_log_prob, clip_range, kl, kl_weight)
+    log_ratio = log_prob - old_log_prob.detach()
+    policy = clipped_objective(log_ratio, advantages, clip_range).mean()
+    return with_kl(reward_weight * policy, log_ratio, clip_range, kl, kl_weight)
 
 
 def value_loss(values: Tensor, rewards: Tensor) -> Tensor:

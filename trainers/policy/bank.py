@@ -126,7 +126,7 @@ class Overlay:
         self.recompute = False
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
-    def inject(self, _patcher=None) -> None:
+    def inject(self) -> None:
         covered = set(self.layers.values())
         for name, layer in self.layers.items():
             self._replace(layer, self._layer_forward(name, layer, through_frozen(layer, layer.forward)))
@@ -136,7 +136,7 @@ class Overlay:
         for name, block in repeated_blocks(self.model).items():
             self._replace(block, self._block_forward(name, block.forward))
 
-    def eject(self, _patcher=None) -> None:
+    def eject(self) -> None:
         for module, original in reversed(self._originals):
             restore_forward(module, original)
         self._originals = []

@@ -9,7 +9,8 @@ import torch
 
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.latents import latent_shape, to_images
-from ..policy.network import Network, open_policy, sigmas_of
+from ..policy.levels import sigmas_of
+from ..policy.network import Network, open_policy
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples

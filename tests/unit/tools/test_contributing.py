@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 from posttrain.tools import new, tree
 from posttrain.tools.environment import ROOT
+
+from .test_new import run
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILE = re.compile(r"New file `([^`]+)`[^\n]*:\n\n(?P<fence>`{3,})\w+\n(.*?)(?P=fence)\n", re.DOTALL)
@@ -77,20 +77,6 @@ def test_what_they_make_passes_the_suite(tmp_path):
     assert int(re.search(r"(\d+) passed", output)[1]) > 300, output
     lacking = re.findall(r"no Chinese yet: (PT\w+): everything", output)
     assert {"PTRewardWarmth", "PTBestOfBatch"} <= {*lacking}
-
-
-def run(folder, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("command", re.findall(r"^python develop\.py (\w+)", PAGE, re.MULTILINE))

@@ -13,7 +13,7 @@ from posttrain.trainers.judges.discriminator import Discriminator, new_heads
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.noise.paths import PATHS, noise_share
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
-from posttrain.trainers.policy.network import sigmas_of
+from posttrain.trainers.policy.levels import sigmas_of
 from posttrain.trainers.sampling.rollout import Rollout, rollout
 from posttrain.trainers.sampling.settings import Sampling
 from small_models import ARCHITECTURES, PlainVAE, prompts_for, small_model, trained_policy

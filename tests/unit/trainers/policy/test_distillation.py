@@ -17,7 +17,7 @@ from posttrain.trainers.nft import NFT
 from posttrain.trainers.noise.paths import PATHS
 from posttrain.trainers.noise.transitions import deterministic
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
-from posttrain.trainers.policy.network import sigmas_of
+from posttrain.trainers.policy.levels import sigmas_of
 from posttrain.trainers.sampling.rollout import Rollout, rollout
 from posttrain.trainers.sampling.settings import Sampling
 from small_models import ARCHITECTURES, PlainVAE, prompts_for, trained_policy

@@ -5,7 +5,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from posttrain.trainers.policy.network import sigmas_of
+from posttrain.trainers.policy.levels import sigmas_of
 from posttrain.trainers.sampling.draws import chosen_samples
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
