@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "unit" / "trainers" / "policy"),
-                str(HERE.parent / "unit")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "unit" / "trainers" / "policy")]
 
 from worker import ADDRESS, FLAGS, Worker, flags_of, serve  # noqa: E402
 

@@ -11,11 +11,11 @@ from posttrain.rewards.learned.holder import Holder, clip_tokenizer_folder
 from posttrain.rewards.learned.preprocess import HALF, Geometry
 from posttrain.rewards.rules import detectors, objects
 from posttrain.rewards.vlm import judge, local
-from rewards.blip_reference import reference
-from rewards.learned.test_hpsv3 import INSTRUCTION
-from rewards.learned.test_imagereward import WORDS
-from rewards.networks import randomised, tiny_open_clip
-from rewards.qwen import qwen_folder
+from posttrain.tests.unit.rewards.blip_reference import reference
+from posttrain.tests.unit.rewards.learned.test_hpsv3 import INSTRUCTION
+from posttrain.tests.unit.rewards.learned.test_imagereward import WORDS
+from posttrain.tests.unit.rewards.networks import randomised, tiny_open_clip
+from posttrain.tests.unit.rewards.qwen import qwen_folder
 from safetensors.torch import save_file
 from torch import nn
 
@@ -72,13 +72,13 @@ def vision_language(folder: Path):
 
 
 def detr(folder: Path):
-    from rewards.rules.test_detectors import yolos
+    from posttrain.tests.unit.rewards.rules.test_detectors import yolos
     place, _ = yolos(folder)
     return detectors.DetrDetector(Holder(lambda: detectors.build_detr(place), "fp32"), place)
 
 
 def owl(folder: Path):
-    from rewards.rules.test_detectors import owl as published
+    from posttrain.tests.unit.rewards.rules.test_detectors import owl as published
     place, _ = published(folder)
     return detectors.OwlDetector(Holder(lambda: detectors.build_owl(place), "fp32"), place, clip_tokenizer_folder())
 
