@@ -13,8 +13,8 @@ from .losses.diffusion_dpo import diffusion_dpo_loss
 from .policy.value import Policy
 from .sampling.rollout import Rollout
 
-# errors of a velocity weigh the noisy levels much more than errors of a noise do
-USUAL_BETA = {"eps": 5000.0, "v": 5000.0, "flow": 100.0}
+# at noise level s an error of v is 1 + s^2 times the noise's, one of a flow's velocity (1 + s)^2 times: they share a beta
+USUAL_BETA = {"eps": 5000.0, "v": 100.0, "flow": 100.0}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .policy.network import Network
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
-USUAL_BETA = {"eps": 1000.0, "v": 1000.0, "flow": 20.0}
+USUAL_BETA = {"eps": 1000.0, "v": 20.0, "flow": 20.0}  # v as flow: see diffusion_dpo.py
 
 
 @dataclass(frozen=True)

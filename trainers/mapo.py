@@ -16,12 +16,17 @@ from .sampling.rollout import Rollout
 
 @dataclass(frozen=True)
 class MaPO:
-    """MaPO (arXiv:2406.06424), without a reference. beta: weight of the margin; levels, safeguard: see DiffusionDPO."""
+    """MaPO (arXiv:2406.06424), without a reference. beta: weight of the margin; levels, safeguard: see DiffusionDPO.
 
-    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps")}
+    scale, temperature: s and T of the loss, see losses/mapo.py; the defaults are the official code's."""
+
+    LIMITS: ClassVar[dict] = {"beta": ABOVE_0, "levels": FROM_1, "safeguard": FROM_0_TO_1.of("winner keeps"),
+                              "scale": ABOVE_0, "temperature": ABOVE_0}
     beta: float = 0.1
     levels: int = 4
     safeguard: float | None = None
+    scale: float = 0.5
+    temperature: float = 1000.0
 
 
 def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: MaPO, optimizer: Optimizer,
@@ -30,7 +35,8 @@ def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, setti
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)
-        out = mapo_loss(*pair_errors(renoised, renoised.ask(bank), settings.safeguard), settings.beta)
+        errors = pair_errors(renoised, renoised.ask(bank), settings.safeguard)
+        out = mapo_loss(*errors, settings.beta, settings.scale, settings.temperature)
         return out.loss, numbers(accuracy=out.accuracy, winner_error=out.winner_error, loser_error=out.loser_error,
                                  margin=out.margin)
 

@@ -139,9 +139,13 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
+    if rollout.left_out:
+        numbers |= {"steps_left_out": rollout.left_out}
     if method.learns_from is None or teaches(feedback):
         if method.needs == TRAJECTORY:
             rollout.random_steps()
+        # images made once, before the loop or elsewhere, get new noise, levels and order in each step
+        rollout = replace(rollout, iteration=policy.iteration)
         new = method.step(policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:
         # scores that are merely equal are no fault; scores that all failed are, and are counted as one

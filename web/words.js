@@ -109,6 +109,8 @@ const ZH = {
   rewardOf: "奖励：{name}",
   // the server writes them in English; its words for a look are the keys
   alarms: {
+    steps_left_out: "有 {value} 个随机步不加噪声：此调度器末尾的噪声水平过于接近 0，加上的噪声再也无法去除。一切正常；若也想训练这些步，" +
+      "请选择调度器“simple”。",
     pictures: "与开始时相比，{word}（{number}：{first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子。请查看样图，" +
       "然后添加惩罚这种变化的奖励、增大 beta（KL 权重），或减少迭代次数。",
     fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",

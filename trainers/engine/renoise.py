@@ -183,8 +183,3 @@ def usable(rollout: Rollout) -> torch.Tensor:
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
     """[steps + 1] noise levels of the teacher's sampler, evenly spaced in time, the last 0."""
     return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)
-
-
-def with_fresh_noise(rollout: Rollout, policy: Policy) -> Rollout:
-    """The rollout under the policy's iteration: images that were made once before the loop get new noise in each."""
-    return replace(rollout, iteration=policy.iteration)

@@ -47,7 +47,8 @@ class Rollout:
     latents: [B, C, H, W] clean, in the model's own space; images: [B, H, W, 3] in [0, 1]; index: [B] the prompt of
     each sample in ``prompts``; seeds: [B]; guidance: the scale sampled with; sigmas: [steps + 1]; trajectory: None
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
-    same; iteration: of the run; evaluations: network calls on a sample.
+    same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
+    random, see ``plan.payable_steps``.
     """
 
     latents: torch.Tensor
@@ -61,6 +62,7 @@ class Rollout:
     batch_size: int
     iteration: int = 0
     evaluations: int = 0
+    left_out: int = 0
 
     def random_steps(self) -> Trajectory:
         """The trajectory; ValueError where no step of the rollout was random."""
@@ -97,7 +99,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
+                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations,
+                   left_out=plan.left_out)
 
 
 @torch.inference_mode(False)
