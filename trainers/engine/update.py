@@ -17,6 +17,8 @@ from .limits import BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
 
 SKIPPED = "skipped_updates_in_a_row"
+HALF = (torch.float16, torch.bfloat16)
+FIRST = 100  # optimizer steps in which it is measured whether the LoRA is large enough to show
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": net.evaluations}
+        if net.dtype in HALF and policy.step < FIRST:
+            metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
         return replace(policy, bank=_to_ram(own.bank), ema=None if average is None else _to_ram(average),
                        anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
