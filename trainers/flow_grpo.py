@@ -25,10 +25,10 @@ class FlowGRPO:
     """Settings of Flow-GRPO (arXiv:2505.05470) and its successors.
 
     trust: "clipped ratio"; "guard", GRPO-Guard's normalised ratio (arXiv:2510.22319); "exact KL", Flow-DPPO's mask
-    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see
-    TRUST_REGIONS and CPS_CLIP); beta: weight of the KL to the reference, 0 is off (the official code leaves the step's
-    length out of its KL, so that its 0.04 is about 0.006 here at 10 steps of SD3); watch_kl: with beta 0, measure the KL on one micro-batch per
-    update, which costs one reference evaluation of it.
+    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS and
+    CPS_CLIP); beta: weight of the KL to the reference, 0 is off (the official code leaves the step's length out of its KL:
+    its 0.04 is about 0.006 here at 10 steps of SD3); watch_kl: with beta 0, measure the KL on one micro-batch per update,
+    which costs one reference evaluation of it.
     """
 
     LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
