@@ -13,7 +13,7 @@ from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
-from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
+from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation, remember_plain
 from .conditioning import Conditionings
 from .guider import Guider, host_guider
 from .kernels import in_words_of_kernels, kernels_with_gradient
@@ -155,6 +155,7 @@ class Network:
             with torch.enable_grad(), self.backward_safe():
                 loss, report = loss_of()
                 loss.backward()
+            remember_plain(self._model.diffusion_model)
             return loss.detach(), report
 
         try:
