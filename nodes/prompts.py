@@ -8,6 +8,7 @@ import torch
 
 from ..rewards.base.reward import Prompt
 from ..trainers.prompts import PromptSet
+from .access import located, state_of
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"
@@ -32,7 +33,7 @@ class PTPromptList:
 
 
 class PTPromptFile:
-    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a full path), one on each line. A .jsonl file "
+    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each line. A .jsonl file "
                    "in the form of GenEval is read with its records, which rule rewards check.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
@@ -49,8 +50,7 @@ class PTPromptFile:
 
     @classmethod
     def IS_CHANGED(cls, file, limit):
-        path = located(file)
-        return f"{path.stat().st_mtime_ns}:{limit}" if path.is_file() else "missing"
+        return f"{state_of(file)}:{limit}"
 
     def run(self, file, limit):
         prompts, report = read_prompts(located(file), limit)
@@ -87,17 +87,10 @@ def prompt_set(lines, name: str) -> PromptSet:
     return PromptSet(tuple(Prompt(text) for text in texts))
 
 
-def located(file: str) -> Path:
-    """The file itself, or the one of that name in ComfyUI's input folder."""
-    import folder_paths
-    path = Path(file).expanduser()
-    return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
-
-
 def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
     """The first ``limit`` prompts of a text or GenEval .jsonl file, and a word on them. ValueError names the file."""
     if not path.is_file():
-        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
+        raise ValueError(f"file: {shown(path.name)} does not exist; put it into ComfyUI's input folder")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

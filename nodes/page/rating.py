@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.vote_book import VoteBook, together
-from .server import add_routes, answering, page_server
+from .server import add_routes, answering, body_of, page_server
 
 DONE, PAUSE = "done", "pause"
 TICK = 0.1  # seconds between two looks at Cancel
@@ -136,19 +136,13 @@ def register_routes(routes) -> None:
             raise LookupError(f"there is no image {row} in this question")
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "max-age=86400, immutable"})
 
-    async def field_of(request, name, kind):
-        body = await request.json()
-        if not isinstance(body, dict) or not isinstance(body.get(name), kind):
-            raise ValueError(f"{name}: it is missing")
-        return body[name]
-
     async def votes(question, request):
-        given = {int(row): vote for row, vote in (await field_of(request, "votes", dict)).items()}
+        given = {int(row): vote for row, vote in (await body_of(request, votes=dict))["votes"].items()}
         await asyncio.to_thread(question.vote, given)  # the disk may be slow: never in the event loop
         return question.plain()
 
     async def end(question, request):
-        question.end(await field_of(request, "how", str))
+        question.end((await body_of(request, how=str))["how"])
         return {}
 
     async def all_open(_request):

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from .images import checked_image
-from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record, collected
+from .rows import BadRow, Dataset, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, collected
 from .votes import USES, holds_votes, votes_found
 
 UP = (True, 1, "1", "up", "like", "good", "true", "yes")
@@ -15,27 +15,30 @@ COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
 
-def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0]) -> Dataset:
-    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them.
+def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0],
+              permitted: Callable[[Path], bool] = lambda path: False) -> Dataset:
+    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them;
+    permitted: whether an image outside of the file's folder may be read.
 
     .jsonl: {"prompt", "chosen", "rejected"}, {"prompt", "image", "label"} or {"prompt", "image", "vote"} (see votes.py)
     on each line, images as paths from the file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the
     first won, 0: the second) and caption. ValueError names the file and what is wrong with it.
     """
     if not path.is_file():
-        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
+        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder")
     if votes not in USES:
         raise ValueError(f"votes: unknown {votes!r}; use one of {', '.join(USES)}")
     readers = {".jsonl": _records, ".parquet": _table_rows}
     if path.suffix.lower() not in readers:
         raise ValueError(f"file: {path.name} is neither .jsonl nor .parquet; see the node's help for their form")
-    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt, votes), limit)
+    place = Place(path.parent, permitted)
+    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt, votes, place), limit)
 
 
-def _records(path: Path, prompt: str, votes: str) -> Found:
+def _records(path: Path, prompt: str, votes: str, place: Place) -> Found:
     if holds_votes(_lines(path)):
-        return votes_found(_lines(path), path.parent, prompt, votes)
-    return ((name, partial(_record, name, line, path.parent, prompt)) for name, line in _lines(path))
+        return votes_found(_lines(path), place, prompt, votes)
+    return ((name, partial(_record, name, line, place, prompt)) for name, line in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -49,22 +52,19 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
 
 
-def _record(name: str, line: str, folder: Path, prompt: str) -> Pair | Thumb:
+def _record(name: str, line: str, place: Place, prompt: str) -> Pair | Thumb:
     record = checked_record(line)
     text = checked_prompt(record.get("prompt"), prompt)
     if "image" in record:
-        return Thumb(name, text, _named(record, "image", folder), _thumb_of(record.get("label")))
-    return checked_pair(name, text, _named(record, "chosen", folder), _named(record, "rejected", folder))
+        return Thumb(name, text, _named(record, "image", place), _thumb_of(record.get("label")))
+    return checked_pair(name, text, _named(record, "chosen", place), _named(record, "rejected", place))
 
 
-def _named(record: dict, key: str, folder: Path) -> Picture:
+def _named(record: dict, key: str, place: Place) -> Picture:
     value = record.get(key)
     if not isinstance(value, str) or not value:
         raise BadRow(f"it has no \"{key}\"")
-    path = folder / value
-    if not path.is_file():
-        raise BadRow(f"the image {value} does not exist")
-    return checked_image(Picture(value, path))
+    return checked_image(Picture(value, place.file(value)))
 
 
 def _thumb_of(label: object) -> bool:
@@ -74,7 +74,7 @@ def _thumb_of(label: object) -> bool:
     raise BadRow(f"its label {label!r} is neither 1 (up) nor 0 (down)")
 
 
-def _table_rows(path: Path, prompt: str, _votes: str) -> Found:
+def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
     try:
         import pyarrow
         import pyarrow.parquet

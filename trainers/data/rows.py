@@ -2,15 +2,41 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ...rewards.base.files import is_file, read_bytes
+from ...rewards.base.words import shown, unwritable
 
 SHOWN = 20
 
 
 class BadRow(ValueError):
     """This row cannot be used; the message says why, in words."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder that a file of rows names its images from. permitted: whether one outside of it may be read."""
+
+    folder: Path
+    permitted: Callable[[Path], bool]
+
+    def path(self, name: str) -> Path:
+        return Path(os.path.abspath(self.folder / name))
+
+    def file(self, name: str) -> Path:
+        """The file of that name. BadRow where there is none, or where it lies elsewhere: nothing there is looked at."""
+        if unwritable(name):
+            raise BadRow(f"the image {shown(name)} cannot be a file's name")
+        path = self.path(name)
+        if not (path.is_relative_to(os.path.abspath(self.folder)) or self.permitted(path)):
+            raise BadRow(f"the image {shown(name)} lies outside of the folder of this file; put it there")
+        if not is_file(path):
+            raise BadRow(f"the image {shown(name)} does not exist")
+        return path
 
 
 @dataclass(frozen=True)
@@ -25,7 +51,7 @@ class Picture:
         if self.data is not None:
             return self.data
         try:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         except OSError as error:
             raise BadRow(f"{self.name} cannot be read ({error.strerror or error})") from None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ...rewards.base.files import read_bytes
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
 from .metrics import MetricsFile, read_metrics
@@ -75,7 +76,7 @@ def run_state(root: Path, name: str) -> str:
 
 def read_config(folder: Path) -> dict | None:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(read_bytes(folder / CONFIG))
         return config if isinstance(config, dict) else None
     except (OSError, ValueError):
         return None

@@ -5,11 +5,13 @@ import json
 import math
 from pathlib import Path
 
+from ...rewards.base.files import read_bytes
+
 
 def read_metrics(path: Path, since: int = 0) -> list[dict]:
     """The lines of the iterations after ``since``; a line that was cut short or damaged is left out."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path).split(b"\n")
     except OSError:
         return []
     points = (_parse(line) for line in lines)
@@ -45,9 +47,10 @@ def _end_of(path: Path, iteration: int) -> int:
     if not path.exists():
         return 0
     end = position = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        position += len(line)
-        point = _parse(line) if line.endswith(b"\n") else None
+    *whole, _cut = read_bytes(path).split(b"\n")
+    for line in whole:
+        position += len(line) + 1
+        point = _parse(line)
         if point is not None and point["iteration"] <= iteration:
             end = position
     return end
