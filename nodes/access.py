@@ -3,7 +3,7 @@
 A workflow may come from anywhere, and what it reads it can also send. So it reads ComfyUI's input folder (and the
 votes of Rate by Hand) and sends to this machine; everything else is opened by the user, in a file that no workflow can write:
 
-    <ComfyUI's user folder>/posttrain.json    {"folders": ["D:/pictures"], "addresses": ["https://judge.example:8000"]}
+    <ComfyUI's user folder>/posttrain.json    {"folders": ["D:/pictures"], "addresses": ["https://judge-host:8000"]}
 
 or for one start of ComfyUI in the environment variables POSTTRAIN_FOLDERS (as PATH is written) and POSTTRAIN_ADDRESSES
 (with spaces between). docs/security.md has the whole picture.

@@ -33,8 +33,8 @@ class PTPromptList:
 
 
 class PTPromptFile:
-    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each line. A .jsonl file "
-                   "in the form of GenEval is read with its records, which rule rewards check.")
+    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each "
+                   "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
@@ -43,7 +43,7 @@ class PTPromptFile:
     def INPUT_TYPES(cls):
         return {"required": {
             "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
-                                                                     "path. UTF-8 text."}),
+                                  "path into a folder that you have opened (docs/security.md). UTF-8 text."}),
             "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
                               "tooltip": "Read at most this many prompts, from the top. Encoded prompts stay in memory: 4 MB "
                                          "each for Flux, less for others."})}}

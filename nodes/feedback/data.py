@@ -50,7 +50,8 @@ class PTPairsFile:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"file": ("STRING", {"default": "pairs.jsonl", "tooltip": "A file in ComfyUI's input folder, or a "
-                                      "full path into a folder that you have opened (docs/security.md). Images in a .parquet file stay in memory."}), **reading_inputs()},
+                                      "full path into a folder that you have opened (docs/security.md). Images in a .parquet "
+                                      "file stay in memory."}), **reading_inputs()},
             "optional": {"votes": (("thumbs", "pairs"), {"tooltip": "Only for a file of votes. thumbs: each image by its last "
                                    "vote, for KTO. pairs: every image voted up with every one of the same prompt voted down, "
                                    "for Diffusion-DPO."})}}

@@ -46,6 +46,8 @@ class PTSaveLora:
 
 def checked_name(name: str) -> str:
     """The name with forward slashes. ValueError where it would leave the folder or no file could be called so."""
+    if not isinstance(name, str):
+        raise ValueError(f"file name: a text is needed, but {type(name).__name__} came")
     clean = name.strip().replace("\\", "/").removesuffix(".safetensors")
     parts = clean.replace("{step}", "0").split("/")
     if not clean or any(wrong_part(part) for part in parts) or len(parts) > DEEPEST:

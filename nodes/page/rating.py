@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...rewards.base.reward import RewardUnavailable
+from ...rewards.base.words import brief
 from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.vote_book import VoteBook, together
 from .server import add_routes, answering, body_of, page_server
@@ -40,6 +41,7 @@ class RatingRequest:
     votes: dict[int, int] = field(default_factory=dict)
     how: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
+    __repr__ = brief
 
     def __post_init__(self):
         self._lock = threading.Lock()

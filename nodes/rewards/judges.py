@@ -31,14 +31,14 @@ class PTVLMLocal(ModelNode):
 class PTVLMServer(RewardNode):
     RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = (VLM,), ("vlm",), (MODEL_TIP,)
     DESCRIPTION = ("A vision-language model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp, LM Studio, "
-                   "Ollama). Images and prompts are sent there: to another machine only after you have allowed it. A key is taken from the environment variable "
-                   "POSTTRAIN_VLM_KEY, and only sent to the address in POSTTRAIN_VLM_URL.")
+                   "Ollama). Images and prompts are sent there: to another machine only after you have allowed it. A key "
+                   "is taken from the environment variable POSTTRAIN_VLM_KEY, and only sent to the address in POSTTRAIN_VLM_URL.")
 
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {
-            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1. One of another "
-                    "machine is asked about once (docs/security.md)."}),
+            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1. You are "
+                    "asked once about one of another machine (docs/security.md)."}),
             "model": ("STRING", {"default": "", "tooltip": "The model's name as the server knows it."}),
             "timeout": ("FLOAT", {"default": 60.0, "min": 1.0, "max": 3600.0, "step": 1.0, "tooltip":
                                   "Seconds for one answer before it is asked for again."}),

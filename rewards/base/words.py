@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from dataclasses import fields
 
 LONGEST = 120  # characters of a value in a sentence
+MOST_REPR = 300
 # control characters, which end lines and steer terminals, and halves of characters, which no file can hold
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NEW_LINE = re.compile(r"\r\n|\n|\r")
@@ -30,3 +32,22 @@ def lines_of(text: str) -> list[str]:
 
 def _is_large(value: object) -> bool:
     return not isinstance(value, (bool, int, float, type(None))) and not (isinstance(value, Sequence) and len(value) <= 8)
+
+
+def brief(self) -> str:
+    """``__repr__`` of a dataclass that holds much: its fields, tensors by type and shape, collections by their length, other
+    objects by their class. The host writes the repr of every input of a node that fails into its history."""
+    told = ", ".join(f"{each.name}={_briefly(getattr(self, each.name, None))}" for each in fields(self) if each.repr)
+    return shown(f"{type(self).__name__}({told})", MOST_REPR)
+
+
+def _briefly(value: object) -> str:
+    if isinstance(value, (bool, int, float, type(None))):
+        return shown(repr(value) if not isinstance(value, int) or value.bit_length() < 200 else "a huge number")
+    if isinstance(value, str):
+        return repr(shown(value, 40))
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Sized):
+        return f"{type(value).__name__} of {len(value)}"
+    return value.__name__ if isinstance(value, type) else type(value).__name__

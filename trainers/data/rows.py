@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...rewards.base.files import is_file, read_bytes
-from ...rewards.base.words import shown, unwritable
+from ...rewards.base.words import brief, shown, unwritable
 
 SHOWN = 20
 
@@ -46,6 +46,7 @@ class Picture:
     name: str
     path: Path | None = None
     data: bytes | None = None
+    __repr__ = brief
 
     def read(self) -> bytes:
         if self.data is not None:
@@ -70,6 +71,7 @@ class Pair:
     prompt: str
     winner: Picture
     loser: Picture
+    __repr__ = brief
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -84,6 +86,7 @@ class Thumb:
     prompt: str
     image: Picture
     good: bool
+    __repr__ = brief
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -97,6 +100,7 @@ class Dataset:
     source: str
     rows: tuple[Pair, ...] | tuple[Thumb, ...]
     skipped: tuple[str, ...] = ()
+    __repr__ = brief
 
     @property
     def kind(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...rewards.base.words import brief
 from ..feedback.pairs import Preferences
 from ..losses.error import squared_error
 from ..losses.sdpo import loser_scale, scale_gradient
@@ -29,6 +30,7 @@ class Noised:
     sigma: torch.Tensor
     noise: torch.Tensor
     first: bool
+    __repr__ = brief
 
     @property
     def size(self) -> int:

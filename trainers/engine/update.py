@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from .limits import BELOW_1, FROM_0, FROM_1
@@ -73,6 +74,7 @@ class Beside:
     name: str
     start: Callable[[Network], Bank]
     optimizer: Optimizer
+    __repr__ = brief
 
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,

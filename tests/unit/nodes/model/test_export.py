@@ -8,10 +8,10 @@ import pytest
 from posttrain.nodes.model.export import PTSaveLora, card, checked_name
 from posttrain.nodes.privacy import for_others, without_places
 
-PLACES = ["/home/somebody/pictures/cats", "~/secret/x.txt", "C:\\Users\\some body\\x", "\\\\server\\share\\x", "D:/data/x y/z.jsonl",
+PLACES = ["/srv/somebody/pictures/cats", "~/secret/x.txt", "C:\\Users\\some body\\x", "\\\\server\\share\\x", "D:/data/x y/z.jsonl",
           "see /mnt/disk/some/file.png there", "(/srv/data/x)", '{"file": "/srv/data/x"}']
 PLAIN = ["a cat / a dog", "and/or", "posttrain/my_lora", "1/2 of it", "a photo, 50mm f/1.8", "w/o people", "masterpiece", "", "a\n/b"]
-ADDRESSES = ["http://user:hunter2@judge.example:8000/v1", "https://10.0.0.7/v1", "ws://x.example"]
+ADDRESSES = ["http://user:hunter2@judge-host:8000/v1", "https://10.0.0.7/v1", "ws://x-host"]
 NO_NAMES = ["", " ", "..", "a/../b", "/a", "a//b", "con", "posttrain/NUL", "aux.x", "com1", "lpt9.safetensors", "a\0", "a\nb", "a\x1fb", "a\u2028b",
             "a\udc80", "a.", "a /b", "a" * 300, "a:b", "a?b", "/".join("a" * 50), "x/" * 9 + "x"]
 

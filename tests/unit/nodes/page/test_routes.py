@@ -26,7 +26,7 @@ PARTS = ["..", ".", "", "%2e%2e", "..%2f..", "%00", "a%00b", "first%0a", "%ff", 
 BODIES = [b"", b"{", b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"{}", b'{"votes": 5}', b'{"votes": {"0": 2}}', b'{"votes": {"0": true}}', b'{"votes": {"x": 1}}',
           b'{"votes": {"99": 1}}', b'{"votes": {"0": [1]}}', b'{"votes": {"0": null}}', b'{"votes": {"0": {}}}', b'{"votes": {"' + b"9" * 5000 + b'": 1}}',
           b'{"votes": {"0": 1e999}}', b'{"votes": {"-1": 1}}', b'{"votes": {"\\ud800": 1}}', b'{"how": 5}', b'{"how": "x"}', b'{"how": ""}',
-          b'{"how": "' + b"x" * 100_000 + b'"}', b"[" * 100_000, b'{"a":' * 50_000, b'{"address": 5}', b'{"address": "https://x.example"}',
+          b'{"how": "' + b"x" * 100_000 + b'"}', b"[" * 100_000, b'{"a":' * 50_000, b'{"address": 5}', b'{"address": "https://x-host"}',
           b'{"address": "file:///etc/passwd"}', b'{"address": ""}', b'{"address": "\\u0000"}']
 TYPES = ["application/json", "text/plain", "application/json; charset=none", "multipart/form-data; boundary=x", ""]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
@@ -136,14 +136,14 @@ def test_a_foreign_site_is_heard_where_the_user_wants_it(world, monkeypatch):
 
 def test_what_a_workflow_asked_for_is_allowed_by_the_users_yes_and_kept(world):
     from posttrain.nodes.access import AddressNotAllowed
-    url = "https://judge.example/v1"
-    request = ("POST", "/posttrain/addresses", {"data": json.dumps({"address": "https://judge.example:443"}).encode()})
+    url = "https://judge-host/v1"
+    request = ("POST", "/posttrain/addresses", {"data": json.dumps({"address": "https://judge-host:443"}).encode()})
     assert asked([request])[0][0] == 404
     with pytest.raises(AddressNotAllowed):
         address.check_and_ask(url)
     assert [answer[0] for answer in asked([request, request])] == [200, 404]
     address.check_and_ask(url)
-    assert json.loads((world / "posttrain.json").read_text()) == {"addresses": ["https://judge.example:443"]}
+    assert json.loads((world / "posttrain.json").read_text()) == {"addresses": ["https://judge-host:443"]}
 
 
 def test_messages_of_a_run_hold_no_full_path(world):
