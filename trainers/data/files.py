@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from ...rewards.base.words import shown
 from .images import checked_image
 from .rows import BadRow, Dataset, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, collected
 from .votes import USES, holds_votes, votes_found
@@ -42,14 +43,22 @@ def _records(path: Path, prompt: str, votes: str, place: Place) -> Found:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(its name, its text) of each line that is not empty."""
+    """(its name, its text) of each line that is not empty. Lines end with a line feed; what is no UTF-8 in one comes as
+    halves of characters, so that one bad line costs itself; a first one is a file that is not UTF-8 at all."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and not _is_utf8(line):
+                raise ValueError(f"file: {path.name} is not UTF-8 text (line 1); save it again as UTF-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+            if text.strip():
+                yield f"line {number}", text
+
+
+def _is_utf8(line: bytes) -> bool:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", line
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
+        return "\0" not in line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def _record(name: str, line: str, place: Place, prompt: str) -> Pair | Thumb:
@@ -90,13 +99,38 @@ def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
         raise ValueError(f"file: {path.name} has no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}, as in "
                          "Pick-a-Pic")
     number = 0
-    for batch in table.iter_batches(batch_size=64, columns=list(COLUMNS)):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+    for group in range(table.num_row_groups):  # one that is damaged costs itself
+        end = number + table.metadata.row_group(group).num_rows
+        try:
+            for batch in table.iter_batches(batch_size=64, row_groups=[group], columns=list(COLUMNS)):
+                for row in _rows_of(batch):
+                    number += 1
+                    yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            lost = BadRow(f"they are damaged ({shown(str(error), 200)})")
+            yield f"rows {number + 1} to {end}", partial(_bad, lost)
+            number = end
 
 
-def _table_row(name: str, row: dict, prompt: str) -> Pair:
+def _rows_of(batch) -> Iterator[dict | None]:
+    """The rows of a batch as dicts, None for one that cannot be read, such as a text that is no UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except (UnicodeDecodeError, ValueError):
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except (UnicodeDecodeError, ValueError):
+                yield None
+
+
+def _bad(error: BadRow) -> Pair:
+    raise error
+
+
+def _table_row(name: str, row: dict | None, prompt: str) -> Pair:
+    if row is None:
+        raise BadRow("it is damaged, or its text is not UTF-8")
     text = checked_prompt(row["caption"], prompt)
     pictures = [_held(row[column], f"{column} of {name}") for column in ("jpg_0", "jpg_1")]
     if row["label_0"] not in (0, 1):

@@ -158,14 +158,18 @@ def checked_prompt(text: object, fallback: str) -> str:
     prompt = text.strip() if isinstance(text, str) else ""
     if not prompt and not fallback:
         raise BadRow("it has no caption")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise BadRow("its caption holds half of a character, which no text encoder can read")
     return prompt or fallback
 
 
 def checked_record(line: str) -> dict:
     """The JSON object of a line."""
+    if any("\udc80" <= character <= "\udcff" for character in line):
+        raise BadRow("it is not UTF-8 text; save the file again as UTF-8")
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadRow("it is not JSON") from None
     if not isinstance(record, dict):
         raise BadRow("it is not a JSON object")

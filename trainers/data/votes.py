@@ -38,7 +38,7 @@ def holds_votes(lines: Iterable[tuple[str, str]]) -> bool:
     for _, line in lines:
         try:
             return "vote" in json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return False
 
