@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
 from .awm import AWM, FOLLOWER, train_awm
@@ -63,6 +64,7 @@ class Method:
     learns_from: type | None = Advantages
     needs: str = LATENTS
     keeps: tuple[str, ...] = ()
+    __repr__ = brief
 
 
 METHODS: dict[type, Method] = {
@@ -94,6 +96,7 @@ class Trainer:
 
     settings: object
     optimizer: Optimizer
+    __repr__ = brief
 
 
 def adopted(trainer: object) -> Trainer:

@@ -41,6 +41,10 @@ const EN = {
   back: "Back", next: "Next", skip: "Skip", finish: "Done", later: "Later", pause: "Pause the training",
   pauseHint: "Stops the training with everything saved. Queue again to go on with these images.",
   rateFailed: "This was not saved: {reason}",
+  askAddressTitle: "Send pictures to another machine?",
+  askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
+    "The answer is kept.",
+  addressAllowed: "{address} is allowed. Press Run again.",
   metrics: {
     reward_mean: "Reward", accuracy: "Accuracy",
     kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",
@@ -96,6 +100,9 @@ const ZH = {
   back: "上一组", next: "下一组", skip: "跳过", finish: "完成", later: "稍后", pause: "暂停训练",
   pauseHint: "停止训练并保存一切。再次运行即可继续为这些图像评分。",
   rateFailed: "未能保存：{reason}",
+  askAddressTitle: "要把图像发送到另一台机器吗？",
+  askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
+  addressAllowed: "已允许 {address}。请再次点击运行。",
   metrics: {
     reward_mean: "奖励", accuracy: "准确率",
     kl: "KL：与原模型的距离", clip_fraction: "被裁剪的步（比例）", grad_norm: "梯度范数", loss: "损失", pass_rate: "通过率",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from ..sockets import MENU, POLICY, SEED
 from ..widgets import CHOICE, filled
+from .layer_pattern import checked_pattern
 
 
 class PTCreatePolicy:
@@ -32,6 +33,7 @@ class PTCreatePolicy:
 
     def run(self, model, rank, alpha, layers, seed, layer_pattern=""):
         from ...trainers.policy import Recipe, create_policy
+        checked_pattern(layer_pattern)
         return (create_policy(model, Recipe(rank=rank, alpha=alpha, targets=layers, pattern=layer_pattern, seed=seed)),)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...rewards.base.words import brief
 from .bank import Recipe, new_bank, trainable_layers
 from .patches import check_model
 
@@ -37,6 +38,7 @@ class Policy:
     iteration: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
+    __repr__ = brief
 
     def state(self) -> tuple[Bank, dict]:
         """Everything that a resume needs: tensors, and a JSON-serialisable dictionary."""

@@ -117,8 +117,8 @@ class Session:
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
-                f"{MOST_SKIPPED} updates in a row were skipped: the reward or the loss was not a number. The weights "
-                f"are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+                f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
+                f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.latents import latent_shape, to_images
 from ..policy.levels import sigmas_of
@@ -34,6 +35,7 @@ class Trajectory:
     sigmas: torch.Tensor
     transition: str
     strength: float
+    __repr__ = brief
 
     @property
     def steps(self) -> int:
@@ -63,6 +65,7 @@ class Rollout:
     iteration: int = 0
     evaluations: int = 0
     left_out: int = 0
+    __repr__ = brief
 
     def random_steps(self) -> Trajectory:
         """The trajectory; ValueError where no step of the rollout was random."""
@@ -134,6 +137,7 @@ class _Chunk:
     states: list[torch.Tensor]
     log_probs: list[torch.Tensor]
     means: list[torch.Tensor]
+    __repr__ = brief
 
 
 class _Sampler:
