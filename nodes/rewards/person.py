@@ -41,6 +41,7 @@ class PTRewardHuman(RewardNode):
 
 def votes_folder(name: str) -> Path:
     from ...trainers.run import check_name
+    from ..access import votes_root
     return votes_root() / check_name(name, "votes_name")
 
 
