@@ -25,14 +25,15 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether it is called like an image and is a file: no pipe, no folder, none of the files that a Mac adds to each ("._a.png")."""
+    """Whether it is called like an image and is a file: no pipe, no folder, none of those that a Mac adds ("._a.png")."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and is_file(path)
 
 
 def other_images(folder: Path, deep: bool = False) -> list[str]:
     """A word for each file of a kind of image that is not read here, which would otherwise be missing without a word."""
-    return [f"{shown(path.name)}: {path.suffix.lower()} is not read here; save it as PNG or JPEG"
-            for path in sorted(folder.rglob("*") if deep else folder.iterdir()) if path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith("._")]
+    found = sorted(folder.rglob("*") if deep else folder.iterdir())
+    return [f"{shown(path.name)}: {path.suffix.lower()} is not read here; save it as PNG or JPEG" for path in found
+            if path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith("._")]
 
 
 def captioned(folder: Path, fallback: str = "") -> Iterator[tuple[Path, Prompt]]:

@@ -65,8 +65,8 @@ def _unread(*folders: Path) -> Found:
         kept = _images(folder)
         for path in _files(folder):
             if path != kept[path.stem]:
-                yield f"{folder.name}/{shown(path.name)}", partial(_bad, BadRow(f"{shown(kept[path.stem].name)} is used, which has the "
-                                                                                "same name but for its kind"))
+                why = f"{shown(kept[path.stem].name)} is used, which has the same name but for its kind"
+                yield f"{folder.name}/{shown(path.name)}", partial(_bad, BadRow(why))
 
 
 def _bad(error: BadRow) -> Pair | Thumb:

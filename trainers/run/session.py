@@ -116,7 +116,8 @@ class Session:
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
-                f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+                f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
+                "again.")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)

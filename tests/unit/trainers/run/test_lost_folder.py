@@ -1,4 +1,5 @@
 """A run's folder that is taken away in mid-run, and a start over that is cut short."""
+
 from __future__ import annotations
 
 import json
@@ -12,8 +13,11 @@ from posttrain.trainers.run import RunInUse, RunPlan, Session, TrainingStopped
 from posttrain.trainers.run.folder import MOVING, START_OVER, Run
 from posttrain.trainers.run.metrics import read_metrics
 
-TAKEN = {"deleted": lambda folder: shutil.rmtree(folder), "renamed": lambda folder: folder.rename(folder.with_name("dogs")),
-         "replaced": lambda folder: (folder.rename(folder.with_name("dogs")), folder.mkdir(), (folder / "lock").write_text("{}"))}
+TAKEN = {
+    "deleted": lambda folder: shutil.rmtree(folder),
+    "renamed": lambda folder: folder.rename(folder.with_name("dogs")),
+    "replaced": lambda folder: (folder.rename(folder.with_name("dogs")), folder.mkdir(), (folder / "lock").write_text("{}")),
+}
 
 
 @pytest.mark.parametrize("how", TAKEN)
@@ -53,7 +57,9 @@ def test_a_start_over_that_is_killed_between_two_parts_is_ended_later(tmp_path, 
     """The process dies after so many parts of the old run were moved."""
     train(tmp_path, 8)
     old = sorted(path.name for path in (tmp_path / "cats").iterdir() if path.name != "lock")
-    other = child(tmp_path, f"""
+    other = child(
+        tmp_path,
+        f"""
         import os, signal
         from pathlib import Path
         from posttrain.trainers.run.folder import START_OVER
@@ -66,7 +72,8 @@ def test_a_start_over_that_is_killed_between_two_parts_is_ended_later(tmp_path, 
         Path.rename = dies
         Run.open(root, "cats", {{}}, START_OVER)
         os.kill(os.getpid(), signal.SIGKILL)
-    """)
+    """,
+    )
     other.communicate()
     assert other.returncode == -signal.SIGKILL
     run = Run.open(tmp_path, "cats", {"b": 2})
