@@ -8,6 +8,7 @@ votes of Rate by Hand) and sends to this machine; everything else is opened by t
 or for one start of ComfyUI in the environment variables POSTTRAIN_FOLDERS (as PATH is written) and POSTTRAIN_ADDRESSES
 (with spaces between). docs/security.md has the whole picture.
 """
+
 from __future__ import annotations
 
 import json
@@ -24,6 +25,7 @@ LONGEST = 1000  # characters of a path
 
 def settings_file() -> Path:
     import folder_paths
+
     return Path(folder_paths.get_user_directory()) / FILE
 
 
@@ -57,14 +59,17 @@ def located(name: str, field: str = "file") -> Path:
     Decided by the name alone: nothing outside is looked at, not even whether it exists. ValueError names ``field``.
     """
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST or unwritable(name):
-        raise ValueError(f"{field}: {shown(name)} cannot be a path; type the name of a file or folder in ComfyUI's input folder")
+        raise ValueError(
+            f"{field}: {shown(name)} cannot be a path; type the name of a file or folder in ComfyUI's input folder"
+        )
     path = Path(os.path.abspath(_input_folder() / Path(name.strip()).expanduser()))
     if not may_read(path):
         raise ValueError(
             f"{field}: {shown(name)} lies outside of ComfyUI's input folder, and what a workflow can read it can also send "
             f"away. Move it there. Or, if you want your workflows to read it, open its folder: write it into {FILE} in "
             f'ComfyUI\'s user folder, {{"{FOLDERS}": ["D:/pictures"]}}, or into the environment variable {VARIABLES[FOLDERS]}, '
-            "and queue again")
+            "and queue again"
+        )
     return path
 
 
@@ -88,6 +93,7 @@ def may_read(path: Path) -> bool:
 def check_address(url: str) -> None:
     """Passes addresses of this machine and those that the user has allowed; ValueError says how to allow one."""
     from ..rewards.vlm.address import KEY_URL_VARIABLE, is_here, origin_of
+
     origin = origin_of(url)
     allowed = [*opened(ADDRESSES), *filter(None, [os.environ.get(KEY_URL_VARIABLE)])]
     if is_here(origin) or origin in [origin_of(each) for each in allowed]:
@@ -104,17 +110,20 @@ class AddressNotAllowed(ValueError):
             f"url: pictures and prompts would be sent to {shown(origin, 200)}, which is another machine, and you have not "
             f"allowed that yet. If you trust it, answer the question in the page, or write the address into {FILE} in "
             f'ComfyUI\'s user folder, {{"{ADDRESSES}": ["{shown(origin, 200)}"]}}, or into the environment variable '
-            f"{VARIABLES[ADDRESSES]}, and queue again")
+            f"{VARIABLES[ADDRESSES]}, and queue again"
+        )
 
 
 def votes_root() -> Path:
     """Where Rate by Hand keeps votes and the pictures that were voted on."""
     import folder_paths
+
     return Path(folder_paths.get_output_directory()) / "posttrain_votes"
 
 
 def _input_folder() -> Path:
     import folder_paths
+
     return Path(folder_paths.get_input_directory())
 
 

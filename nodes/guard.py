@@ -3,6 +3,7 @@
 The host checks numbers that are typed in, and menus that are lists; what comes by wire, and what other programs send to its
 API, it hands on as it is. So every node of the pack checks once more, by its own INPUT_TYPES, before it runs.
 """
+
 from __future__ import annotations
 
 import functools

@@ -2,6 +2,7 @@
 
 A LoRA is shared, and answers of routes are read by whoever reaches the server.
 """
+
 from __future__ import annotations
 
 import re

@@ -34,8 +34,8 @@ class PTPromptList:
 
 class PTPromptFile:
     DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each "
-                   "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check. Tables (.csv, .tsv) "
-                   "need a column called prompt.")
+                   "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check. Tables "
+                   "(.csv, .tsv) need a column called prompt.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)

@@ -1,6 +1,7 @@
 """Train: the whole loop in one node, over the same functions as the nodes of the wired one."""
 from __future__ import annotations
 
+from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
@@ -44,6 +45,8 @@ class PTTrain:
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.run import RunPlan
+        if reward is not None:
+            check_prompts(reward, prompts.prompts)
         plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)

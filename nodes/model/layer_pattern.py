@@ -1,4 +1,5 @@
 """Layer patterns: regular expressions that end. Python's can take for ever, and nothing stops them, not even Cancel."""
+
 from __future__ import annotations
 
 import re
@@ -29,10 +30,14 @@ def checked_pattern(pattern: str) -> str:
         if REPEAT.fullmatch(piece) and not (piece == "?" and (before == "(" or REPEAT.fullmatch(before))):
             repeats, open_ones = repeats + 1, open_ones + (piece in "*+" or "," in piece)
             if before == ")" and piece != "?" or re.fullmatch(r"\\[1-9]", before):
-                raise ValueError(f"layer_pattern: '{shown(pattern)}' repeats a group, which can take for ever; repeat single "
-                                 "characters, as in 'blocks\\.[0-9]+\\.attn'")
+                raise ValueError(
+                    f"layer_pattern: '{shown(pattern)}' repeats a group, which can take for ever; repeat single "
+                    "characters, as in 'blocks\\.[0-9]+\\.attn'"
+                )
         before = piece
     if repeats > MOST_REPEATS or open_ones > MOST_OPEN:
-        raise ValueError(f"layer_pattern: '{shown(pattern)}' has {repeats} repeats, which can take for ever; use at most "
-                         f"{MOST_OPEN} of * and +, and {MOST_REPEATS} in all")
+        raise ValueError(
+            f"layer_pattern: '{shown(pattern)}' has {repeats} repeats, which can take for ever; use at most "
+            f"{MOST_OPEN} of * and +, and {MOST_REPEATS} in all"
+        )
     return pattern

@@ -3,6 +3,7 @@
 Event "posttrain.address" {address} when a workflow wants it. POST /posttrain/addresses {"address"}: the user's yes, which is
 kept in the settings file. Only what a workflow has asked for in this process can be allowed, and no workflow can call a route.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -26,6 +27,7 @@ def check_and_ask(url: str) -> None:
 
 def register_routes(routes) -> None:
     """Adds the route to a server's route table."""
+
     async def allow(request):
         address = (await body_of(request, address=str))["address"]
         if address not in _asked:

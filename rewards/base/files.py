@@ -1,4 +1,5 @@
 """Files that are read and written whole: none that never ends, none cut short, none left over."""
+
 from __future__ import annotations
 
 import errno

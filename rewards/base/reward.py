@@ -165,6 +165,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
 def score_rollout(reward: Reward, rollout) -> Scores:
     """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image)."""
+    check_prompts(reward, rollout.prompts.prompts)
     index = rollout.index.tolist()
     return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.index)
 
@@ -185,6 +186,21 @@ def counts_of(reward: Reward) -> dict[str, float]:
 def compares(reward: Reward) -> bool:
     """Whether a score depends on the other images of the batch, so that an image alone has none worth looking at."""
     return getattr(reward, "compares", False)
+
+
+def check_prompts(reward: Any, prompts: Sequence[Prompt]) -> None:
+    """Whether a reward, or a member of it, can judge each of these prompts: ValueError now and not in the middle of a run."""
+    if hasattr(reward, "check_prompts"):
+        reward.check_prompts(prompts)
+    for part in parts_of(reward):
+        check_prompts(part, prompts)
+
+
+def parts_of(reward: Any) -> list:
+    """The rewards that a composite one is made of; [] for single ones."""
+    inner = getattr(reward, "reward", None)
+    members = [part for member in getattr(reward, "members", ()) for part in (member if isinstance(member, tuple) else (member,))]
+    return [part for part in [inner, *members] if callable(part) and hasattr(part, "info")]
 
 
 def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:

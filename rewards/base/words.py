@@ -1,4 +1,5 @@
 """How values stand in sentences: short, on one line, and of characters that every log and every file can hold."""
+
 from __future__ import annotations
 
 import re
@@ -20,8 +21,8 @@ def unwritable(text: str) -> bool:
 def shown(value: object, most: int = LONGEST) -> str:
     """A value as a sentence may quote it: at most ``most`` characters, what cannot be written as \\x1f."""
     text = value if isinstance(value, str) else type(value).__name__ if _is_large(value) else repr(value)
-    text = UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:most + 1])
-    return text if len(text) <= most else f"{text[:most - 3]}..."
+    text = UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[: most + 1])
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def lines_of(text: str) -> list[str]:

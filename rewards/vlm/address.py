@@ -1,4 +1,5 @@
 """The address of a judge's server: what may be one, and whether it is this machine."""
+
 from __future__ import annotations
 
 from ipaddress import ip_address
@@ -26,8 +27,10 @@ def origin_of(url: str) -> str:
     if not host or unwritable(url) or not host.isascii() or any(sign in url for sign in " \\"):
         raise ValueError(f"url: '{shown(url)}' is not an address. Example: {EXAMPLE}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"url: the address of {shown(host)} holds a name or a password, which would be saved with every run and "
-                         f"every LoRA. Take it out; a key belongs into the environment variable {KEY_VARIABLE}")
+        raise ValueError(
+            f"url: the address of {shown(host)} holds a name or a password, which would be saved with every run and "
+            f"every LoRA. Take it out; a key belongs into the environment variable {KEY_VARIABLE}"
+        )
     if "?" in url or "#" in url:
         raise ValueError(f"url: '{shown(url)}' goes on after its path; type it up to /v1. Example: {EXAMPLE}")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or PORTS[parts.scheme]}"

@@ -2,6 +2,7 @@
 
 Kinds of files are told by their names; what is of none of them is refused, so that no table is read as if it were prompts.
 """
+
 from __future__ import annotations
 
 import csv
@@ -36,8 +37,10 @@ def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
     elif kind in TABLES:
         prompts = _column(path, name, TABLES[kind])
     else:
-        raise ValueError(f"file: {name} is of a kind that is not read here; save the prompts as .txt with one on each line, or as "
-                         ".jsonl, .json, .csv or .tsv")
+        raise ValueError(
+            f"file: {name} is of a kind that is not read here; save the prompts as .txt with one on each line, "
+            "or as .jsonl, .json, .csv or .tsv"
+        )
     taken, left = tuple(islice(prompts, limit)), sum(1 for _ in prompts)
     if not taken:
         raise ValueError(f"file {name}: there is no prompt in it; write at least one line")
@@ -68,7 +71,9 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
 
 def _text(data: bytes, name: str, at: int = 0, first: bool = True) -> str:
     if b"\0" in data or first and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(f"file: {name} is not UTF-8 text: it looks like UTF-16, or like no text at all; save it again as UTF-8")
+        raise ValueError(
+            f"file: {name} is not UTF-8 text: it looks like UTF-16, or like no text at all; save it again as UTF-8"
+        )
     try:
         return data.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
@@ -79,7 +84,7 @@ def _record(line: str, where: str) -> Prompt:
     try:
         return _prompt_of(json.loads(line))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"file: {where} is not a JSON object with a \"prompt\"; correct it or remove the line") from None
+        raise ValueError(f'file: {where} is not a JSON object with a "prompt"; correct it or remove the line') from None
 
 
 def _prompt_of(record: dict) -> Prompt:
@@ -105,7 +110,7 @@ def _listed(path: Path, name: str) -> Iterator[Prompt]:
         try:
             yield Prompt(each.strip()) if isinstance(each, str) else _prompt_of(each)
         except (KeyError, TypeError):
-            raise ValueError(f"file: entry {number} of {name} is neither a text nor an object with a \"prompt\"") from None
+            raise ValueError(f'file: entry {number} of {name} is neither a text nor an object with a "prompt"') from None
 
 
 def _column(path: Path, name: str, delimiter: str) -> Iterator[Prompt]:
@@ -115,8 +120,11 @@ def _column(path: Path, name: str, delimiter: str) -> Iterator[Prompt]:
         header = [each.strip().lower() for each in next(rows, [])]
         at = next((header.index(column) for column in COLUMNS if column in header), None)
         if at is None:
-            raise ValueError(f"file: {name} has no column called {' or '.join(COLUMNS)}; its first row is "
-                             f"{shown(', '.join(header))}. Name the column of the prompts, or save them as .txt, one on each line")
+            raise ValueError(
+                f"file: {name} has no column called {' or '.join(COLUMNS)}; its first row is "
+                f"{shown(', '.join(header))}. Name the column of the prompts, or save them as .txt, one on each "
+                "line"
+            )
         for row in rows:
             if len(row) > at and row[at].strip():
                 yield Prompt(row[at].strip())

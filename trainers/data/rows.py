@@ -140,7 +140,7 @@ def collected(source: str, found: Iterable[tuple[str, Callable[[], Pair | Thumb]
                 raise BadRow("it is a thumb among pairs" if isinstance(row, Thumb) else "it is a pair among thumbs")
             rows.append(row)
         except BadRow as error:
-            skipped.append(f"{name}: {error}")
+            skipped.append(shown(f"{name}: {error}", 400))
     if not rows:
         raise ValueError(f"{source}: it holds no pair and no thumb that can be used"
                          + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known"))

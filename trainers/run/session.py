@@ -14,7 +14,7 @@ import torch
 
 from .alarms import Alarms
 from .checkpoints import SaveFailed
-from .folder import CONTINUE, CONTINUE_CHANGED, Run
+from .folder import CONTINUE, CONTINUE_CHANGED, FolderLost, Run
 from .notices import Notices
 from .pictures import picture_stats
 
@@ -102,6 +102,7 @@ class Session:
         self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
+        self._check_folder()
         if images is not None:
             metrics |= picture_stats(images)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
@@ -118,7 +119,8 @@ class Session:
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
-                f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+                f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
+                "again.")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
@@ -157,6 +159,18 @@ class Session:
         """A sentence for the user, on the page and in the log."""
         logging.log(logging.WARNING if level == "warning" else logging.INFO, "PostTrain: %s: %s", self.run.name, text)
         self._tell("message", text=text, level=level, **for_the_page)
+
+    def _check_folder(self) -> None:
+        """Raises TrainingStopped where the run's folder was taken away; leaving the session then saves into a new one."""
+        try:
+            self.run.check_there()
+        except FolderLost as error:
+            self.message(str(error), "warning")
+            raise TrainingStopped(str(error)) from None
+        except OSError as error:
+            raise TrainingStopped(f"The folder of the run '{self.run.name}' is gone and cannot be made again "
+                                  f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
+                                  "folder back and queue again.") from None
 
     def _samples_due(self) -> bool:
         every = self.plan.samples_every

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from ..policy.latents import latent_shape, to_images
 from ..policy.levels import sigmas_of
 from ..policy.network import Network, open_policy
 from ..policy.value import Policy
+from ..policy.weights import outside_inference
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples
 from .plan import SamplingPlan, plan_of
@@ -129,6 +130,12 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
                    seeds=torch.arange(count), guidance=guidance, trajectory=None, batch_size=min(count, 4),
                    sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))
+
+
+def for_autograd(rollout: Rollout) -> Rollout:
+    """The same rollout with tensors that autograd accepts; prompts are as they are: what encodes them for the network takes
+    care of those that it uses, and a copy of all would be as large as the prompt set."""
+    return replace(outside_inference(replace(rollout, prompts=None)), prompts=rollout.prompts)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """What a workflow from anywhere may read and whom it may send to."""
+
 from __future__ import annotations
 
 import json
@@ -9,19 +10,53 @@ from posttrain.nodes import NODE_CLASS_MAPPINGS, access
 from posttrain.nodes.access import located, may_read
 from posttrain.rewards.vlm.address import is_here, origin_of
 
-OUTSIDE = ["../secret.txt", "a/../../secret.txt", "{root}/secret.txt", "~/secret.txt", "/etc/passwd", "..", "/", "a/../../input2/x"]
+OUTSIDE = [
+    "../secret.txt",
+    "a/../../secret.txt",
+    "{root}/secret.txt",
+    "~/secret.txt",
+    "/etc/passwd",
+    "..",
+    "/",
+    "a/../../input2/x",
+]
 NO_PATHS = ["", "  ", "a\0b", "a\nb", "a\udc80b", "x" * 5000, None, 7, ["a"]]
-FOREIGN = ["http://judge-host/v1", "https://10.0.0.2:8000/v1", "http://192.168.1.4", "http://localhost." + "example", "http://[2001:db8::1]/v1",
-           "http://127.0.0.1." + "example/v1", "http://2130706433/v1", "http://0x7f.1"]
+FOREIGN = [
+    "http://judge-host/v1",
+    "https://10.0.0.2:8000/v1",
+    "http://192.168.1.4",
+    "http://localhost." + "example",
+    "http://[2001:db8::1]/v1",
+    "http://127.0.0.1." + "example/v1",
+    "http://2130706433/v1",
+    "http://0x7f.1",
+]
 HERE = ["http://127.0.0.1:8000/v1", "http://localhost:1234", "https://localhost", "http://[::1]:8000/v1", "http://127.9.9.9"]
-NO_ADDRESSES = ["", "judge", "ftp://x", "file:///etc/passwd", "http://", "http://a b", "http://user:hunter2@127.0.0.1/v1", "http://key@localhost",
-                "http://127.0.0.1\\@judge-host", "http://127.0.0.1:99999", "http://127.0.0.1/v1?x=", "http://127.0.0.1/v1#", "http://h\nX: y",
-                "http://exämple", "http://127.0.0.1:8188/prompt?#x", None, 5]
+NO_ADDRESSES = [
+    "",
+    "judge",
+    "ftp://x",
+    "file:///etc/passwd",
+    "http://",
+    "http://a b",
+    "http://user:hunter2@127.0.0.1/v1",
+    "http://key@localhost",
+    "http://127.0.0.1\\@judge-host",
+    "http://127.0.0.1:99999",
+    "http://127.0.0.1/v1?x=",
+    "http://127.0.0.1/v1#",
+    "http://h\nX: y",
+    "http://exämple",
+    "http://127.0.0.1:8188/prompt?#x",
+    None,
+    5,
+]
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     import folder_paths
+
     for name in ("input", "user", "output", "input2"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
@@ -34,7 +69,9 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_nothing_outside_is_read_nor_looked_at(folders, name, monkeypatch):
     name = name.format(root=folders)
-    monkeypatch.setattr(os, "stat", lambda path, *a, **k: pytest.fail(f"{path} was looked at") if "secret" in str(path) else os.lstat(path))
+    monkeypatch.setattr(
+        os, "stat", lambda path, *a, **k: pytest.fail(f"{path} was looked at") if "secret" in str(path) else os.lstat(path)
+    )
     with pytest.raises(ValueError, match="file: .*lies outside of ComfyUI's input folder(?s:.*)posttrain.json") as error:
         located(name)
     assert len(str(error.value)) < 1000
@@ -78,7 +115,12 @@ def path_inputs() -> list[tuple[str, str]]:
 
 
 def test_the_nodes_that_read_files_are_known():
-    assert path_inputs() == [("PTPromptFile", "file"), ("PTScoreFolder", "folder"), ("PTPairsFolder", "folder"), ("PTPairsFile", "file")]
+    assert path_inputs() == [
+        ("PTPromptFile", "file"),
+        ("PTScoreFolder", "folder"),
+        ("PTPairsFolder", "folder"),
+        ("PTPairsFile", "file"),
+    ]
 
 
 @pytest.mark.parametrize("name, key", path_inputs())
@@ -96,16 +138,25 @@ def test_every_node_that_reads_files_asks(folders, name, key):
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hosts", "{root}/secret.png", "a\0.png", "\udc80.png", "n" * 3000])
-@pytest.mark.parametrize("line", [{"prompt": "a", "chosen": "x", "rejected": "x"}, {"prompt": "a", "image": "x", "label": 1},
-                                  {"prompt": "a", "image": "x", "vote": 1}])
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": "a", "chosen": "x", "rejected": "x"},
+        {"prompt": "a", "image": "x", "label": 1},
+        {"prompt": "a", "image": "x", "vote": 1},
+    ],
+)
 def test_a_file_of_rows_names_no_image_outside(folders, name, line):
     from PIL import Image
     from posttrain.trainers.data.files import read_file
+
     Image.new("RGB", (4, 4)).save(folders / "secret.png")
     row = {key: name.format(root=folders) if value == "x" else value for key, value in line.items()}
     path = folders / "input" / "rows.jsonl"
     path.write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(ValueError, match="no pair and no thumb(?s:.*)(lies outside of the folder|cannot be a file's name|does not exist)") as error:
+    with pytest.raises(
+        ValueError, match="no pair and no thumb(?s:.*)(lies outside of the folder|cannot be a file's name|does not exist)"
+    ) as error:
         read_file(path, 9, permitted=may_read)
     assert len(str(error.value).encode()) < 2000
 
@@ -134,6 +185,7 @@ def test_this_machine_is_not_asked_about(folders, url):
 @pytest.mark.parametrize("url", NO_ADDRESSES)
 def test_what_is_no_plain_address_is_refused(folders, url):
     from posttrain.rewards.vlm.server import Server
+
     for check in (access.check_address, lambda url: Server(url, "m")):
         with pytest.raises(ValueError, match="^url") as error:
             check(url)
@@ -144,4 +196,8 @@ def test_the_users_other_settings_are_kept(folders):
     file = folders / "user" / "posttrain.json"
     file.write_text(json.dumps({"folders": ["/x"], "addresses": ["http://a-host:80"], "other": 1}))
     access.allow_address("http://b-host:80")
-    assert json.loads(file.read_text()) == {"folders": ["/x"], "addresses": ["http://a-host:80", "http://b-host:80"], "other": 1}
+    assert json.loads(file.read_text()) == {
+        "folders": ["/x"],
+        "addresses": ["http://a-host:80", "http://b-host:80"],
+        "other": 1,
+    }

@@ -1,5 +1,6 @@
 """Every widget and every socket of every node with values that it cannot have, as they come by wire or from another program
 through the API: each is refused in words that name the input, before anything is done."""
+
 from __future__ import annotations
 
 import asyncio
@@ -11,10 +12,61 @@ import pytest
 from posttrain.nodes import NODE_CLASS_MAPPINGS
 
 MOST = 4000  # bytes of an error
-NOT_NUMBERS = [None, "", "5", "x" * 10**6, [], [1], (1,), {}, {"a": 1}, object(), math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e308, -1e308, b"1",
-               1 + 2j, SimpleNamespace(value=3), [[1] * 1000] * 1000]
-NOT_TEXTS = [None, 5, 1.5, math.nan, True, [], ["a"], {}, b"bytes", object(), "\ud800", "a\udfffb", "x" * 2_000_000, SimpleNamespace(text="x")]
-NOT_CHOICES = [None, "", "no such word", "x" * 10**6, "\ud800", math.nan, 12345.5, [], ["auto"], {}, (), object(), b"auto", 10**400]
+NOT_NUMBERS = [
+    None,
+    "",
+    "5",
+    "x" * 10**6,
+    [],
+    [1],
+    (1,),
+    {},
+    {"a": 1},
+    object(),
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**400,
+    -(10**400),
+    1e308,
+    -1e308,
+    b"1",
+    1 + 2j,
+    SimpleNamespace(value=3),
+    [[1] * 1000] * 1000,
+]
+NOT_TEXTS = [
+    None,
+    5,
+    1.5,
+    math.nan,
+    True,
+    [],
+    ["a"],
+    {},
+    b"bytes",
+    object(),
+    "\ud800",
+    "a\udfffb",
+    "x" * 2_000_000,
+    SimpleNamespace(text="x"),
+]
+NOT_CHOICES = [
+    None,
+    "",
+    "no such word",
+    "x" * 10**6,
+    "\ud800",
+    math.nan,
+    12345.5,
+    [],
+    ["auto"],
+    {},
+    (),
+    object(),
+    b"auto",
+    10**400,
+]
 NOT_BOOLEANS = [None, "", "true", "False", [], [True], {}, math.nan, 0.5, object(), b"1"]
 
 
@@ -23,9 +75,13 @@ def wrong_values(kind, options) -> list:
         low, high = options.get("min"), options.get("max")
         ends = [] if low is None else [low - 1, low - 1e9]
         ends += [] if high is None else [high + 1, high * 2 + 1e9]
-        unbounded = [value for value in (10**400, 1e308) if high is None] + [value for value in (-(10**400), -1e308) if low is None]
+        unbounded = [value for value in (10**400, 1e308) if high is None] + [
+            value for value in (-(10**400), -1e308) if low is None
+        ]
         fractions = [] if kind == "FLOAT" else [(low or 0) + 0.5]
-        return [value for value in NOT_NUMBERS if not any(value is each or value == each for each in unbounded)] + ends + fractions
+        return (
+            [value for value in NOT_NUMBERS if not any(value is each or value == each for each in unbounded)] + ends + fractions
+        )
     if kind == "STRING":
         return NOT_TEXTS
     if kind == "BOOLEAN":
@@ -86,8 +142,15 @@ def test_a_wrong_value_is_refused_in_words_that_name_its_input(node_id):
                 pytest.fail(f"{node_id}.{name} takes wrong value {number} of {kind}")
 
 
-@pytest.mark.parametrize("node_id, name", [(node_id, name) for node_id, node in NODE_CLASS_MAPPINGS.items() if hasattr(node, "VALIDATE_INPUTS")
-                                           for name in inspect.signature(node.VALIDATE_INPUTS).parameters])
+@pytest.mark.parametrize(
+    "node_id, name",
+    [
+        (node_id, name)
+        for node_id, node in NODE_CLASS_MAPPINGS.items()
+        if hasattr(node, "VALIDATE_INPUTS")
+        for name in inspect.signature(node.VALIDATE_INPUTS).parameters
+    ],
+)
 def test_names_are_refused_before_the_queue_and_when_they_come_by_wire(node_id, name):
     node = NODE_CLASS_MAPPINGS[node_id]
     kind = next(kind for _, each, kind, _ in inputs_of(node) if each == name)
@@ -102,7 +165,11 @@ def test_names_are_refused_before_the_queue_and_when_they_come_by_wire(node_id, 
 @pytest.mark.parametrize("node_id", [node_id for node_id, node in NODE_CLASS_MAPPINGS.items() if hasattr(node, "IS_CHANGED")])
 def test_is_changed_never_raises(node_id):
     node = NODE_CLASS_MAPPINGS[node_id]
-    inputs = [(name, kind) for _, name, kind, options in inputs_of(node) if kind in ("STRING", "INT", "FLOAT") or isinstance(kind, (list, tuple))]
+    inputs = [
+        (name, kind)
+        for _, name, kind, options in inputs_of(node)
+        if kind in ("STRING", "INT", "FLOAT") or isinstance(kind, (list, tuple))
+    ]
     for wrong, _ in inputs:
         for value in [*NOT_TEXTS, "/etc/passwd", "..", "con", "x" * 5000]:
             arguments = {name: None if name != wrong else value for name, _ in inputs}

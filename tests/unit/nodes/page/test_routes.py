@@ -1,4 +1,5 @@
 """Every route of the pack against malformed paths, queries, bodies, methods and origins: answered in words, nothing told."""
+
 from __future__ import annotations
 
 import asyncio
@@ -20,25 +21,96 @@ from posttrain.trainers.data.vote_book import VoteBook
 from yarl import URL
 
 SECRET = "a secret of this machine"
-PARTS = ["..", ".", "", "%2e%2e", "..%2f..", "%00", "a%00b", "first%0a", "%ff", "%ed%b2%80", "a" * 2000, "C%3a", "first%5c..", "con", "first%2f..%2fsecret",
-         "linked", "1e9", "-1", "9" * 2000, "0x1", "%d9%a1", "iteration_000001.webp", "iteration_000009.webp", "iteration_000008.webp", "config.json",
-         "..%2fconfig.json", "iteration_%d9%a1.webp", "first", "piped", "<script>", "%e2%80%a8", "*", "~", "nan"]
-BODIES = [b"", b"{", b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"{}", b'{"votes": 5}', b'{"votes": {"0": 2}}', b'{"votes": {"0": true}}', b'{"votes": {"x": 1}}',
-          b'{"votes": {"99": 1}}', b'{"votes": {"0": [1]}}', b'{"votes": {"0": null}}', b'{"votes": {"0": {}}}', b'{"votes": {"' + b"9" * 5000 + b'": 1}}',
-          b'{"votes": {"0": 1e999}}', b'{"votes": {"-1": 1}}', b'{"votes": {"\\ud800": 1}}', b'{"how": 5}', b'{"how": "x"}', b'{"how": ""}',
-          b'{"how": "' + b"x" * 100_000 + b'"}', b"[" * 100_000, b'{"a":' * 50_000, b'{"address": 5}', b'{"address": "https://x-host"}',
-          b'{"address": "file:///etc/passwd"}', b'{"address": ""}', b'{"address": "\\u0000"}']
+PARTS = [
+    "..",
+    ".",
+    "",
+    "%2e%2e",
+    "..%2f..",
+    "%00",
+    "a%00b",
+    "first%0a",
+    "%ff",
+    "%ed%b2%80",
+    "a" * 2000,
+    "C%3a",
+    "first%5c..",
+    "con",
+    "first%2f..%2fsecret",
+    "linked",
+    "1e9",
+    "-1",
+    "9" * 2000,
+    "0x1",
+    "%d9%a1",
+    "iteration_000001.webp",
+    "iteration_000009.webp",
+    "iteration_000008.webp",
+    "config.json",
+    "..%2fconfig.json",
+    "iteration_%d9%a1.webp",
+    "first",
+    "piped",
+    "<script>",
+    "%e2%80%a8",
+    "*",
+    "~",
+    "nan",
+]
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"5",
+    b'"x"',
+    b"\xff\xfe",
+    b"{}",
+    b'{"votes": 5}',
+    b'{"votes": {"0": 2}}',
+    b'{"votes": {"0": true}}',
+    b'{"votes": {"x": 1}}',
+    b'{"votes": {"99": 1}}',
+    b'{"votes": {"0": [1]}}',
+    b'{"votes": {"0": null}}',
+    b'{"votes": {"0": {}}}',
+    b'{"votes": {"' + b"9" * 5000 + b'": 1}}',
+    b'{"votes": {"0": 1e999}}',
+    b'{"votes": {"-1": 1}}',
+    b'{"votes": {"\\ud800": 1}}',
+    b'{"how": 5}',
+    b'{"how": "x"}',
+    b'{"how": ""}',
+    b'{"how": "' + b"x" * 100_000 + b'"}',
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b'{"address": 5}',
+    b'{"address": "https://x-host"}',
+    b'{"address": "file:///etc/passwd"}',
+    b'{"address": ""}',
+    b'{"address": "\\u0000"}',
+]
 TYPES = ["application/json", "text/plain", "application/json; charset=none", "multipart/form-data; boundary=x", ""]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
 SITES = [None, "same-origin", "same-site", "none", "cross-site", "x" * 1000]
-ROUTES = ["/posttrain/runs", "/posttrain/runs/{}", "/posttrain/runs/{}?since={}", "/posttrain/runs/{}/samples/{}", "/posttrain/ratings",
-          "/posttrain/ratings/{}/images/{}", "/posttrain/ratings/{}/votes", "/posttrain/ratings/{}/end", "/posttrain/addresses"]
+ROUTES = [
+    "/posttrain/runs",
+    "/posttrain/runs/{}",
+    "/posttrain/runs/{}?since={}",
+    "/posttrain/runs/{}/samples/{}",
+    "/posttrain/ratings",
+    "/posttrain/ratings/{}/images/{}",
+    "/posttrain/ratings/{}/votes",
+    "/posttrain/ratings/{}/end",
+    "/posttrain/addresses",
+]
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Two runs, a link to a folder outside, samples that are links and pipes, and a question that waits."""
     import folder_paths
+
     root = tmp_path / "output" / "posttrain"
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
@@ -60,6 +132,7 @@ def world(tmp_path, monkeypatch):
 
 def asked(requests, *, register=(live, rating, address)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
+
     async def run():
         routes = web.RouteTableDef()
         for module in register:
@@ -73,6 +146,7 @@ def asked(requests, *, register=(live, rating, address)):
                 async with client.session.request(method, url, timeout=3, allow_redirects=False, **options) as answer:
                     found.append((answer.status, dict(answer.headers), await answer.read()))
         return found
+
     return asyncio.run(run())
 
 
@@ -86,6 +160,7 @@ class _Table:
 def generated(count: int):
     """Every route with every malformed part and body once; then mixtures of all, chosen by a fixed seed."""
     choose = random.Random(0)
+
     def options(body=b"", kind="", site=None):
         headers = {"Content-Type": kind} | ({} if site is None else {"Sec-Fetch-Site": site})
         return {"data": body, "headers": headers}
@@ -98,12 +173,20 @@ def generated(count: int):
     for _ in range(count):
         route = choose.choice(ROUTES)
         parts = [choose.choice([*PARTS, "open", "first", "0"]) for _ in range(route.count("{}"))]
-        yield (choose.choice(METHODS), route.format(*parts), options(choose.choice(BODIES), choose.choice(TYPES), choose.choice(SITES)))
+        yield (
+            choose.choice(METHODS),
+            route.format(*parts),
+            options(choose.choice(BODIES), choose.choice(TYPES), choose.choice(SITES)),
+        )
 
 
 def test_every_route_answers_malformed_requests_in_words(world):
     requests = list(generated(int(os.environ.get("POSTTRAIN_REQUESTS", "600"))))
-    before = {path: path.read_bytes() for path in world.rglob("*") if path.is_file() and not path.is_symlink() and "votes" not in str(path)}
+    before = {
+        path: path.read_bytes()
+        for path in world.rglob("*")
+        if path.is_file() and not path.is_symlink() and "votes" not in str(path)
+    }
     answers = asked(requests)
     statuses = {}
     for (method, path, _), (status, _, body) in zip(requests, answers):
@@ -122,20 +205,22 @@ def test_a_vote_is_taken_and_a_foreign_site_is_not_heard(world):
     body = json.dumps({"votes": {"0": 1}}).encode()
     for site, status in (("cross-site", 403), ("same-origin", 200), (None, 200)):
         headers = {} if site is None else {"Sec-Fetch-Site": site}
-        (found, _, text), = asked([("POST", "/posttrain/ratings/open/votes", {"data": body, "headers": headers})])
+        ((found, _, text),) = asked([("POST", "/posttrain/ratings/open/votes", {"data": body, "headers": headers})])
         assert found == status
         assert (world / "votes" / "votes.jsonl").exists() is (status == 200)
 
 
 def test_a_foreign_site_is_heard_where_the_user_wants_it(world, monkeypatch):
     from comfy.cli_args import args
+
     monkeypatch.setattr(args, "enable_cors_header", "*")
-    (status, _, _), = asked([("GET", "/posttrain/ratings", {"headers": {"Sec-Fetch-Site": "cross-site"}})])
+    ((status, _, _),) = asked([("GET", "/posttrain/ratings", {"headers": {"Sec-Fetch-Site": "cross-site"}})])
     assert status == 200
 
 
 def test_what_a_workflow_asked_for_is_allowed_by_the_users_yes_and_kept(world):
     from posttrain.nodes.access import AddressNotAllowed
+
     url = "https://judge-host/v1"
     request = ("POST", "/posttrain/addresses", {"data": json.dumps({"address": "https://judge-host:443"}).encode()})
     assert asked([request])[0][0] == 404
@@ -148,7 +233,13 @@ def test_what_a_workflow_asked_for_is_allowed_by_the_users_yes_and_kept(world):
 
 def test_messages_of_a_run_hold_no_full_path(world):
     for kind in ("message", "error", "end"):
-        live.emit(kind, "first", "1", text=f"The state could not be saved in {world}/output/posttrain/first: disk full.", level="warning")
+        live.emit(
+            kind,
+            "first",
+            "1",
+            text=f"The state could not be saved in {world}/output/posttrain/first: disk full.",
+            level="warning",
+        )
     live.emit("message", "first", "1", text="x" * 1_000_000)
     run = json.loads(asked([("GET", f"/posttrain/runs/{quote('first')}", {})])[0][2])
     assert len(run["messages"]) == 3 and "could not be saved in first: disk full" in run["messages"][0]["text"]
