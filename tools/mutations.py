@@ -17,10 +17,11 @@ SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.M
 EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 NAMES = {"min": "max", "minimum": "maximum", "amin": "amax", "argmin": "argmax", "clamp_min": "clamp_max", "sum": "mean"}
 NAMES |= {new: old for old, new in NAMES.items()}
-COMMUTES = {"min", "max", "minimum", "maximum"}
+COMMUTES = {"min", "max", "minimum", "maximum", "squared_error"}
+EVEN = {"abs", "square"}  # a difference turned round gives them the same
 
 
-def variants(node: ast.AST) -> Iterator[ast.AST]:
+def variants(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
     """The changed forms of one expression."""
     def changed(**fields):
         new = copy.copy(node)
@@ -30,7 +31,8 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
 
     if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPPED:
         yield changed(op=SWAPPED[type(node.op)]())
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        even = isinstance(parent, ast.Attribute) and parent.attr in EVEN
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and not even:
             yield changed(left=node.right, right=node.left)
     elif isinstance(node, ast.Compare):
         for table in (SWAPPED, EDGES):
@@ -100,7 +102,7 @@ def mutants(source: str, path: str) -> Iterator[Mutant]:
     for function, span, parent, field, index in list(places(tree)):
         held = getattr(parent, field)
         old = held if index is None else held[index]
-        for new in variants(old):
+        for new in variants(old, parent):
             shown = old if not isinstance(old, ast.Constant) or isinstance(parent, ast.stmt) else parent
             before = ast.unparse(shown)
             put(parent, field, index, new)
