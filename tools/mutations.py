@@ -66,7 +66,7 @@ def places(tree: ast.AST, inside: str = "", span: tuple[int, int] = (0, 0)) -> I
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(child, ast.AST) or isinstance(tree, ast.ClassDef) and isinstance(child, (ast.AnnAssign, ast.Assign)):
                 continue
-            if isinstance(child, ast.If) and isinstance(child.body[0], ast.Raise):
+            if isinstance(child, ast.If) and isinstance(child.body[-1], ast.Raise):
                 continue  # what is refused has tests of its own
             name = f"{inside}.{child.name}".strip(".") if isinstance(child, (ast.FunctionDef, ast.ClassDef)) else inside
             own = lines(child) if isinstance(child, ast.stmt) else span
