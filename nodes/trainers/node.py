@@ -30,12 +30,14 @@ def optimizer_kind() -> type:
 
 class TrainerNode:
     """A node of trainer settings. kind(): their class, which has the defaults, limits and menus; SETTINGS: the method's own
-    widgets; RENAMED: the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method starts with."""
+    widgets; LATER: those that came later, which stand last, since a workflow keeps its widgets' values by their places; RENAMED:
+    the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method starts with."""
 
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (TRAINER,), ("trainer",)
     OUTPUT_TOOLTIPS = ("For Train Step and Train. Connect another trainer to change the algorithm.",)
     SETTINGS: dict = {}
+    LATER: dict = {}
     RENAMED: dict = {}
     RATE, UPDATES = 3e-4, 1
 
@@ -49,14 +51,15 @@ class TrainerNode:
                  "updates_per_rollout": (UPDATES[0], {"default": cls.UPDATES, **UPDATES[1]})}
         return {"required": {**filled(start, optimizer_kind(), OPTIMIZER_FIELDS),
                              **filled(cls.SETTINGS, cls.kind(), cls.RENAMED)},
-                "optional": filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS)}
+                "optional": {**filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS),
+                             **filled(cls.LATER, cls.kind(), cls.RENAMED)}}
 
     def settings(self, **own):
         return self.kind()(**{self.RENAMED.get(name, name): value for name, value in own.items()})
 
     def run(self, **values):
         from ...trainers.methods import Trainer
-        own = {key: values.pop(key) for key in self.SETTINGS}
+        own = {key: values.pop(key) for key in (*self.SETTINGS, *self.LATER) if key in values}
         optimizer = optimizer_kind()(**{OPTIMIZER_FIELDS.get(name, name): value for name, value in values.items()})
         return (Trainer(self.settings(**own), optimizer),)
 
@@ -69,6 +72,9 @@ LEVELS = ("INT", {"max": 64, "tooltip": "Noise levels at which each image is use
           "steadier and costs in proportion."})
 KL_WEIGHT = ("FLOAT", {"max": 1000.0, "step": 1e-4, "round": 1e-7, "tooltip": "Holds the policy near your model. 0 is off and "
              "saves an evaluation; raise it when pictures lose quality while the reward rises."})
+EMPTY_PROMPTS = ("FLOAT", {"max": 0.9, "step": 0.05, "tooltip": "The share of images that are learned with the negative prompt "
+                 "instead of their own, which keeps guidance working. 0.1 to 0.2 for models that you sample with cfg above 1 "
+                 "(SD1.5, SDXL, SD3); 0 for models without it (Flux, Turbo)."})
 GUIDANCE = ("FLOAT", {"max": 30.0, "step": 0.1, "tooltip": "Guidance scale (cfg) of the teacher, "
             "which the student learns to do without: sample it with cfg 1. 0 takes the guidance that the rollout was sampled "
             "with; 1 is none. Choose what your model was post-trained with."})
