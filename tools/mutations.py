@@ -31,7 +31,8 @@ def variants(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
 
     if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPPED:
         yield changed(op=SWAPPED[type(node.op)]())
-        even = isinstance(parent, ast.Attribute) and parent.attr in EVEN
+        even = isinstance(parent, ast.Attribute) and parent.attr in EVEN or (
+            isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and ast.unparse(parent.right) == "2")
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and not even:
             yield changed(left=node.right, right=node.left)
     elif isinstance(node, ast.Compare):
