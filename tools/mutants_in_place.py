@@ -1,4 +1,5 @@
 """Puts a changed module's functions in place of those of the running one."""
+
 from __future__ import annotations
 
 import gc
@@ -14,8 +15,9 @@ class Module:
 
     def __init__(self, path: Path):
         self.code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
-        self.functions = [item for item in gc.get_objects()
-                          if isinstance(item, FunctionType) and item.__code__.co_filename == str(path)]
+        self.functions = [
+            item for item in gc.get_objects() if isinstance(item, FunctionType) and item.__code__.co_filename == str(path)
+        ]
 
     def becomes(self, new: CodeType) -> bool:
         """Gives the functions the code they have in ``new``; False when that is not all that changed."""

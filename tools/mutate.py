@@ -8,6 +8,7 @@ fails. No file is ever written but the results, in the cache folder: what was no
 that noticed it stay as they are. A change that takes much longer than its tests do counts as noticed. tools/mutants.txt
 lists changes that alter no result, with the reason; an entry that fits no change any more is reported.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,8 +35,9 @@ ALONE = ["-x", "-q", "-s", "--tb=no", "--no-header", "-p", "no:cacheprovider", "
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="develop.py mutate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="develop.py mutate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("paths", nargs="*", default=["trainers/losses"], help="files or folders of the pack")
     parser.add_argument("--tests", nargs="+", help="test files or folders, instead of tests/unit's folder of the same name")
     parser.add_argument("--limit", type=int, help="try at most this many changes of each file")
@@ -43,11 +45,16 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ |= {"CI": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != ROOT]
-    files = [file.resolve() for path in chosen.paths
-             for file in ([Path(path)] if path.endswith(".py") else sorted(Path(path).rglob("*.py"))) if file.name != "__init__.py"]
+    files = [
+        file.resolve()
+        for path in chosen.paths
+        for file in ([Path(path)] if path.endswith(".py") else sorted(Path(path).rglob("*.py")))
+        if file.name != "__init__.py"
+    ]
     tests = chosen.tests or sorted({str(ROOT / "tests" / "unit" / file.relative_to(ROOT).parts[0]) for file in files})
     survey = Survey(files, chosen.limit, Results(chosen.anew))
     import pytest
+
     code = pytest.main([*ALONE, *map(os.path.abspath, tests)], plugins=[survey])
     return int(code) or int(survey.left > 0)
 
@@ -94,8 +101,13 @@ def test_state(test: str) -> str:
 def surroundings() -> str:
     """Of all that a test may run besides its own file: the pack and what tests share."""
     left_out = {"tools", "benchmarks", "docs"}
-    return digest(*sorted(file for file in ROOT.rglob("*.py") if file.relative_to(ROOT).parts[0] not in left_out
-                          and not file.name.startswith("test_")))
+    return digest(
+        *sorted(
+            file
+            for file in ROOT.rglob("*.py")
+            if file.relative_to(ROOT).parts[0] not in left_out and not file.name.startswith("test_")
+        )
+    )
 
 
 class Survey:
@@ -124,14 +136,16 @@ class Survey:
             items = [item for item in session.items if item.path == test]
             found |= self.results.reach(test, lambda items=items: forked(lambda: traced(session, items), 3600) or {})
         if missing := [item.nodeid for item in session.items if item.nodeid not in found]:
-            print(f"{len(missing)} tests fail before anything is changed and are left out: {', '.join(missing[:9])}", flush=True)
+            print(
+                f"{len(missing)} tests fail before anything is changed and are left out: {', '.join(missing[:9])}", flush=True
+            )
         return found
 
     def examined(self, file: Path, session, reach: dict[str, list]) -> int:
         """Prints the survivors of a file and gives their number."""
         name = file.relative_to(ROOT).as_posix()
         every, same = list(mutants(file.read_text(encoding="utf-8"), str(file))), known(KNOWN)
-        tried = [mutant for mutant in every if (name, mutant.function, mutant.change) not in same][:self.limit]
+        tried = [mutant for mutant in every if (name, mutant.function, mutant.change) not in same][: self.limit]
         now, begun, left = Module(file), time.monotonic(), 0
         for mutant in tried:
             tests = chosen(mutant, name, [item for item in session.items if item.nodeid in reach], reach)
@@ -139,8 +153,11 @@ class Survey:
                 left += 1
                 unseen = "" if tests else "  (no test reaches it)"
                 print(f"  {name}:{mutant.line} | {mutant.function} | {mutant.change}{unseen}", flush=True)
-        print(f"{name}: {len(every)} changes, {len(every) - len(tried)} left out, {len(tried) - left} noticed, {left} noticed by "
-              f"no test; {time.monotonic() - begun:.0f} s", flush=True)
+        print(
+            f"{name}: {len(every)} changes, {len(every) - len(tried)} left out, {len(tried) - left} noticed, {left} noticed by "
+            f"no test; {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
         return left
 
     def noticed(self, file: Path, now: Module, mutant: Mutant, session, tests: list, seconds: float) -> bool:
@@ -168,8 +185,11 @@ def chosen(mutant: Mutant, name: str, items: list, reach: dict[str, list]) -> li
     """The tests that reach the change, the quick ones first, of ``BUDGET`` seconds together (at least one)."""
     first, last = mutant.span
     lines = set(range(first, last + 1)) if mutant.function else None
-    near = [item for item in items if name in reach[item.nodeid][1]
-            and (lines is None or lines.intersection(reach[item.nodeid][1][name]))]
+    near = [
+        item
+        for item in items
+        if name in reach[item.nodeid][1] and (lines is None or lines.intersection(reach[item.nodeid][1][name]))
+    ]
     kept, seconds = [], 0.0
     for item in sorted(near, key=lambda item: reach[item.nodeid][0]):
         seconds += reach[item.nodeid][0]
@@ -221,6 +241,7 @@ def first_failure(session, items: list) -> str | None:
 def read_anew(changed: Changed, items: list) -> bool:
     """Whether a test fails when the pack and the tests are read once more; for what a module does while it is read."""
     import pytest
+
     for name in [name for name in sys.modules if name.split(".")[0] in ("posttrain", "tests") and name != "posttrain"]:
         del sys.modules[name]
     sys.meta_path.insert(0, changed)
@@ -274,8 +295,11 @@ def known(path: Path) -> set[tuple[str, str, str]]:
 def stale(path: Path, files: Iterable[Path]) -> int:
     """Prints the entries for these files that fit no change, and those for files that are gone; gives their number."""
     examined = {file.relative_to(ROOT).as_posix(): file for file in files}
-    there = {(name, mutant.function, mutant.change) for name, file in examined.items()
-             for mutant in mutants(file.read_text(encoding="utf-8"), str(file))}
+    there = {
+        (name, mutant.function, mutant.change)
+        for name, file in examined.items()
+        for mutant in mutants(file.read_text(encoding="utf-8"), str(file))
+    }
     old = [row for row in sorted(known(path)) if (row[0] in examined and row not in there) or not (ROOT / row[0]).is_file()]
     for row in old:
         print(f"  {path.name}: fits nothing any more: {' | '.join(row)}", flush=True)

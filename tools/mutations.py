@@ -2,6 +2,7 @@
 
 Not changed: strings, what is raised, annotations, defaults of parameters and of settings.
 """
+
 from __future__ import annotations
 
 import ast
@@ -11,9 +12,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
 
-SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.GtE, ast.GtE: ast.Lt,
-           ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And,
-           ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
+SWAPPED = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Lt: ast.GtE,
+    ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 NAMES = {"min": "max", "minimum": "maximum", "amin": "amax", "argmin": "argmax", "clamp_min": "clamp_max", "sum": "mean"}
 NAMES |= {new: old for old, new in NAMES.items()}
@@ -23,6 +39,7 @@ EVEN = {"abs", "square"}  # a difference turned round gives them the same
 
 def variants(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
     """The changed forms of one expression."""
+
     def changed(**fields):
         new = copy.copy(node)
         for key, value in fields.items():
@@ -31,8 +48,11 @@ def variants(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
 
     if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPPED:
         yield changed(op=SWAPPED[type(node.op)]())
-        even = isinstance(parent, ast.Attribute) and parent.attr in EVEN or (
-            isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and ast.unparse(parent.right) == "2")
+        even = (
+            isinstance(parent, ast.Attribute)
+            and parent.attr in EVEN
+            or (isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and ast.unparse(parent.right) == "2")
+        )
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and not even:
             yield changed(left=node.right, right=node.left)
     elif isinstance(node, ast.Compare):
@@ -54,18 +74,24 @@ def variants(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
             yield node.func.value
         if name not in COMMUTES:
             for k in range(len(node.args) - 1):
-                yield changed(args=[*node.args[:k], node.args[k + 1], node.args[k], *node.args[k + 2:]])
+                yield changed(args=[*node.args[:k], node.args[k + 1], node.args[k], *node.args[k + 2 :]])
     if isinstance(node, (ast.ListComp, ast.GeneratorExp)) and len(node.generators) == 2:
         yield changed(generators=node.generators[::-1])
 
 
-def places(tree: ast.AST, inside: str = "", span: tuple[int, int] = (0, 0)) -> Iterator[tuple[str, tuple, ast.AST, str, int | None]]:
+def places(
+    tree: ast.AST, inside: str = "", span: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[str, tuple, ast.AST, str, int | None]]:
     """(function, first and last line of the statement, parent, field, index in the field) of what may be changed."""
     for field, value in ast.iter_fields(tree):
         if field in ("annotation", "returns", "defaults", "kw_defaults", "decorator_list", "exc"):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(child, ast.AST) or isinstance(tree, ast.ClassDef) and isinstance(child, (ast.AnnAssign, ast.Assign)):
+            if (
+                not isinstance(child, ast.AST)
+                or isinstance(tree, ast.ClassDef)
+                and isinstance(child, (ast.AnnAssign, ast.Assign))
+            ):
                 continue
             if isinstance(child, ast.If) and isinstance(child.body[-1], ast.Raise):
                 continue  # what is refused has tests of its own
