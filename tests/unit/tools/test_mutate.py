@@ -83,7 +83,7 @@ def pack(tmp_path) -> Path:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    for name in ("mutate", "mutations", "mutants_in_place"):
+    for name in ("mutate", "mutations", "mutants_in_place", "mutants_known"):
         shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "tools")
     return tmp_path
 
