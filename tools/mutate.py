@@ -1,6 +1,6 @@
 """Changes one sign, comparison, order or constant at a time, and lists the changes that no test notices.
 
-    python develop.py mutate trainers/losses [more files or folders] [--tests PATH ...] [--limit N] [--anew]
+    python develop.py mutate trainers/losses [more files or folders] [--tests PATH ...] [--limit N] [--seconds N] [--anew]
 
 The tests are collected once, in one process, and run once to see which lines each reaches. Each change runs in a fork of
 that process, which gets the changed functions and runs only the tests that reach the line, quick ones first, until one
@@ -28,7 +28,6 @@ from .mutants_in_place import Changed, Module
 from .mutants_known import KNOWN, ROOT, Results, known, stale
 from .mutations import Mutant, mutants
 
-BUDGET = 60  # seconds of tests that a change has to live through
 ALONE = ["-x", "-q", "-s", "--tb=no", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", f"--rootdir={ROOT}"]
 
 
@@ -39,6 +38,7 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", default=["trainers/losses"], help="files or folders of the pack")
     parser.add_argument("--tests", nargs="+", help="test files or folders, instead of tests/unit's folder of the same name")
     parser.add_argument("--limit", type=int, help="try at most this many changes of each file")
+    parser.add_argument("--seconds", type=float, default=60, help="of tests that a change has to live through (60)")
     parser.add_argument("--anew", action="store_true", help="try what was noticed before again, too")
     chosen = parser.parse_args()
     os.environ |= {"CI": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -50,7 +50,7 @@ def main() -> int:
         if file.name != "__init__.py"
     ]
     tests = chosen.tests or sorted({str(ROOT / "tests" / "unit" / file.relative_to(ROOT).parts[0]) for file in files})
-    survey = Survey(files, chosen.limit, Results(chosen.anew))
+    survey = Survey(files, chosen.limit, chosen.seconds, Results(chosen.anew))
     import pytest
 
     code = pytest.main([*ALONE, *map(os.path.abspath, tests)], plugins=[survey])
@@ -60,8 +60,9 @@ def main() -> int:
 class Survey:
     """A pytest plugin that changes the modules of ``files`` instead of running the tests once."""
 
-    def __init__(self, files: list[Path], limit: int | None, results: Results):
-        self.files, self.limit, self.results, self.left = files, limit, results, 0
+    def __init__(self, files: list[Path], limit: int | None, seconds: float, results: Results):
+        self.files, self.limit, self.seconds, self.results, self.left = files, limit, seconds, results, 0
+        self.lately: list[str] = []  # tests that noticed something, the last one first: they may notice its neighbours, too
 
     def pytest_runtestloop(self, session) -> bool:
         if session.testsfailed:
@@ -95,7 +96,7 @@ class Survey:
         tried = [mutant for mutant in every if (name, mutant.function, mutant.change) not in same][: self.limit]
         now, begun, left = Module(file), time.monotonic(), 0
         for mutant in tried:
-            tests = chosen(mutant, name, [item for item in session.items if item.nodeid in reach], reach)
+            tests = self.chosen(mutant, name, session.items, reach)
             if not self.noticed(file, now, mutant, session, tests, sum(reach[item.nodeid][0] for item in tests)):
                 left += 1
                 unseen = "" if tests else "  (no test reaches it)"
@@ -121,29 +122,30 @@ class Survey:
         failed = forked(tried, 30 + 5 * seconds, tests[0].nodeid)
         if failed:
             self.results.keep(file, mutant, failed)
+            self.lately = [failed, *(test for test in self.lately if test != failed)][:3]
         return bool(failed)
+
+    def chosen(self, mutant: Mutant, name: str, items: list, reach: dict[str, list]) -> list:
+        """The tests that reach the change, the likely and the quick ones first, as many as the seconds allow (at least one)."""
+        first, last = mutant.span
+        lines = range(first, last + 1)
+        near = []
+        for item in items:
+            seconds, files = reach.get(item.nodeid, (0, {}))
+            # what a module does while it is read is reached by all its tests
+            if name in files and (not mutant.function or any(line in lines for line in files[name])):
+                near.append((item.nodeid not in self.lately, seconds, item))
+        kept, total = [], 0.0
+        for _, seconds, item in sorted(near, key=lambda row: row[:2]):
+            total += seconds
+            if kept and total > self.seconds:
+                break
+            kept.append(item)
+        return kept
 
 
 def module(file: Path) -> str:
     return ".".join(["posttrain", *file.relative_to(ROOT).with_suffix("").parts])
-
-
-def chosen(mutant: Mutant, name: str, items: list, reach: dict[str, list]) -> list:
-    """The tests that reach the change, the quick ones first, of ``BUDGET`` seconds together (at least one)."""
-    first, last = mutant.span
-    lines = set(range(first, last + 1)) if mutant.function else None
-    near = [
-        item
-        for item in items
-        if name in reach[item.nodeid][1] and (lines is None or lines.intersection(reach[item.nodeid][1][name]))
-    ]
-    kept, seconds = [], 0.0
-    for item in sorted(near, key=lambda item: reach[item.nodeid][0]):
-        seconds += reach[item.nodeid][0]
-        if kept and seconds > BUDGET:
-            break
-        kept.append(item)
-    return kept
 
 
 def forked(work: Callable[[], object], seconds: float, lost: object = None):
