@@ -17,6 +17,9 @@ from torch.utils._pytree import tree_map
 from .layers import kind_of
 from .weights import alias, is_plain
 
+WITH_WEIGHTS = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "layer_norm", "group_norm",
+                "rms_norm"}
+
 
 def is_simply_there(layer: torch.nn.Module, x: torch.Tensor) -> bool:
     """Whether autograd may see the layer's weights as they are: plain, in x's type, where x is, and theirs for good."""
@@ -82,7 +85,7 @@ class _Frozen(torch.autograd.Function):
         shape, dtype, device = ctx.like
         x = ctx.saved_tensors[0].detach() if ctx.saved_tensors else torch.ones(shape, dtype=dtype, device=device)
         x.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad(), _stand_ins(ctx.layer), _Differentiable():
+        with torch.inference_mode(False), torch.enable_grad(), _stand_ins(ctx.layer), _Differentiable(hasattr(ctx.layer, "_v")):
             y = ctx.base(x)
         if not y.requires_grad:  # the host has quantised the input on its way
             raise RuntimeError(f"A layer of the kind {type(ctx.layer).__qualname__} passes no gradient on in this host. Load "
@@ -127,10 +130,17 @@ def _rewrapped(tensor: torch.Tensor) -> torch.Tensor:
 class _Differentiable(TorchFunctionMode):
     """While the host's own code runs: autograd accepts what it computes with, and a linear layer computes only its gradient."""
 
+    def __init__(self, lent: bool):
+        """lent: whether the host takes a weight's memory back as soon as the layer has answered, before its gradient is taken."""
+        super().__init__()
+        self._lent = lent
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if torch.is_grad_enabled():
             args, kwargs = tree_map(_accepted, (args, kwargs))
+            if self._lent and getattr(func, "__name__", "") in WITH_WEIGHTS:
+                args, kwargs = tree_map(_own, (args, kwargs))
             if func is F.linear:
                 return _OnlyBackward.apply(*_linear_arguments(*args, **kwargs))
         return func(*args, **kwargs)
@@ -138,6 +148,12 @@ class _Differentiable(TorchFunctionMode):
 
 def _linear_arguments(input, weight, bias=None):
     return input, plain_weight(weight).to(input.dtype)
+
+
+def _own(value):
+    """A copy of what needs no gradient: the weight and the bias."""
+    plain = type(value) in (torch.Tensor, torch.nn.Parameter)
+    return value.clone() if plain and not value.requires_grad else value
 
 
 def _accepted(value):
