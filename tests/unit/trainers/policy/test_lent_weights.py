@@ -35,8 +35,22 @@ class Lent(torch.nn.Module):
 
 LAYERS = {
     "linear": (Lent(F.linear, 8, 6, in_features=6, out_features=8), (2, 6)),
-    "convolution": (Lent(lambda *a: F.conv2d(*a, padding=1), 8, 6, 3, 3, in_channels=6, out_channels=8, groups=1,
-                         kernel_size=(3, 3), stride=(1, 1), transposed=False), (2, 6, 5, 5)),
+    "convolution": (
+        Lent(
+            lambda *a: F.conv2d(*a, padding=1),
+            8,
+            6,
+            3,
+            3,
+            in_channels=6,
+            out_channels=8,
+            groups=1,
+            kernel_size=(3, 3),
+            stride=(1, 1),
+            transposed=False,
+        ),
+        (2, 6, 5, 5),
+    ),
     "video convolution": (Lent(lambda *a: F.conv3d(*a, padding=1), 8, 6, 3, 3, 3), (2, 6, 2, 5, 5)),
     "norm": (Lent(lambda x, w, b: F.layer_norm(x, w.shape, w, b), 6), (2, 6)),
     "group norm": (Lent(lambda x, w, b: F.group_norm(x, 3, w, b), 6), (2, 6, 5)),
@@ -82,12 +96,16 @@ class Dynamic(comfy.model_patcher.ModelPatcher):
 
 
 def test_the_checkpoint_is_read_once_and_nothing_is_moved_for_what_streams_itself(monkeypatch):
-    model, beside = (Dynamic(m.model, m.load_device, m.offload_device) for m in (small_model("sd15"), small_model("sd15", seed=1)))
+    model, beside = (
+        Dynamic(m.model, m.load_device, m.offload_device) for m in (small_model("sd15"), small_model("sd15", seed=1))
+    )
     policy = create_policy(model, Recipe(rank=2))
     with open_policy(policy) as net:
         bank = net.to_device(policy.bank, train=True)
-        net.gradients(lambda: (net.denoise(torch.randn(1, *SIZE["sd15"]), torch.ones(1), prompts_for("sd15"), [0], 1.0, bank)
-                               .sum(), {}), list(bank.values()))
+        net.gradients(
+            lambda: (net.denoise(torch.randn(1, *SIZE["sd15"]), torch.ones(1), prompts_for("sd15"), [0], 1.0, bank).sum(), {}),
+            list(bank.values()),
+        )
         assert all(leaf.grad is not None for leaf in bank.values())
     monkeypatch.setattr("comfy.model_management.free_memory", lambda *a, **k: pytest.fail("everything was moved out"))
     monkeypatch.setattr("posttrain.trainers.policy.loading.load_models", lambda *a, **k: None)
