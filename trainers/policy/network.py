@@ -256,7 +256,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
-    patcher = policy.model.clone(disable_dynamic=True) if _has_dynamic(policy.model) else policy.model.clone()
+    patcher = policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
@@ -275,8 +275,3 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
                     yield net
                 finally:
                     overlay.eject()
-
-
-def _has_dynamic(model) -> bool:
-    import inspect
-    return "disable_dynamic" in inspect.signature(model.clone).parameters
