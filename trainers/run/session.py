@@ -100,6 +100,7 @@ class Session:
         self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
+        self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
             metrics |= picture_stats(images)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
@@ -116,6 +117,17 @@ class Session:
             raise TrainingStopped(
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward or the loss was not a number. The weights "
                 f"are as before. Look at the reward on such images, or lower the learning rate; then queue again.")
+
+    def _note_numbers(self, numbers: dict) -> None:
+        """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
+        known = self.run.config.get("numbers")
+        if self.iteration != self._before + 1 or not numbers or numbers == known:
+            return
+        self._attempt("numbers", lambda: self.run.update(numbers=numbers))
+        if known is None:
+            self.message(numbers["words"])
+        else:
+            self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)

@@ -15,6 +15,7 @@ from ..policy.value import Policy
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples
 from .plan import SamplingPlan, plan_of
+from .recommended import settled_sampling
 from .settings import Sampling
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
@@ -47,7 +48,8 @@ class Rollout:
     latents: [B, C, H, W] clean, in the model's own space; images: [B, H, W, 3] in [0, 1]; index: [B] the prompt of
     each sample in ``prompts``; seeds: [B]; guidance: the scale sampled with; sigmas: [steps + 1]; trajectory: None
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
-    same; iteration: of the run; evaluations: network calls on a sample.
+    same; iteration: of the run; evaluations: network calls on a sample; sampling: the settings, where it was sampled by them,
+    and recommended: the names of those that were left to the recommended numbers.
     """
 
     latents: torch.Tensor
@@ -61,6 +63,8 @@ class Rollout:
     batch_size: int
     iteration: int = 0
     evaluations: int = 0
+    sampling: Sampling | None = None
+    recommended: tuple[str, ...] = ()
 
     def random_steps(self) -> Trajectory:
         """The trajectory; ValueError where no step of the rollout was random."""
@@ -86,6 +90,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     see ``Policy.chosen``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
     Raises ValueError naming the setting that does not fit.
     """
+    left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     with open_policy(policy) as net:
@@ -97,7 +102,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
+                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, sampling=sampling,
+                   recommended=left_open)
 
 
 @torch.inference_mode(False)
