@@ -197,7 +197,8 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     given = adopted(trainer)
     method = _checked(given, through_reward=True)
     trainer = settled_trainer(policy, given)
-    course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
+    asking = replace(policy, method=policy.method or table_name(trainer))
+    course = Course(asking, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
     new = method.step(policy, course, trainer.settings, trainer.optimizer)
     used = numbers_in_use(policy, table_name(trainer), trainer.settings, trainer.optimizer, course.sampling,
                           (*given.open, *(f"sampling.{name}" for name in course.recommended)))
