@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .table import PARTS, Row, sources
@@ -20,12 +21,12 @@ def plain(value: object) -> str:
 
 
 def source_of(source: str) -> str:
-    """A source with its repository and commit in the place of its key."""
-    key, _, place = source.partition(" ")
-    if key not in sources():
-        return source
-    repository, commit = sources()[key]
-    return f"{repository} @ {commit} {place}"
+    """A source with its repository and commit in the place of its key; of a guess, the source that it was taken from."""
+    def named(found: re.Match) -> str:
+        repository, commit = sources()[found[2]]
+        return f"{found[1]}{repository} @ {commit} "
+
+    return re.sub(rf"(^|\(|in )({'|'.join(sources())}) ", named, source)
 
 
 def as_table(found: Row) -> str:

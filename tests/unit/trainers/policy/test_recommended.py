@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from small_models import PlainVAE, prompts_for, small_model
 
+ROOT = Path(__file__).resolve().parents[4]
 # what the small models lack of the real ones' signs
 REAL = {"sd15": {"context_dim": 768}, "sdxl": {"context_dim": 2048}, "lumina": {"dim": 3840}}
 TRAINERS = {name: node for name, node in NODE_CLASS_MAPPINGS.items() if node.RETURN_TYPES == ("PT_TRAINER",)}
@@ -239,6 +241,7 @@ def test_a_run_from_before_goes_on_whether_its_workflow_has_the_new_widgets_or_n
         return settings_of(graph(**more), "3", ("policy", "trainer"))
 
     assert known(policy={"start": "auto"}, trainer={"adam_epsilon": -1}) == known()
+    assert known(policy={"start": "kaiming"}, trainer={"adam_epsilon": 1e-8}) == known()
     assert known(policy={"start": "gaussian"}) != known() != known(trainer={"adam_epsilon": 1e-10})
 
 
@@ -247,3 +250,12 @@ def test_a_weight_of_the_reward_that_is_left_open_is_dpoks():
     new = settled_trainer(create_policy(model_of("sd15"), Recipe(rank=4)), trainer)
     assert (new.settings.reward_weight, new.settings.kl_weight, new.optimizer.max_grad_norm) == (1000.0, 0.45, 0.1)
     assert FlowGRPO().beta == 0
+
+
+def test_the_chinese_texts_say_minus_one_where_it_is_the_default():
+    words = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    asked = [(name, key) for name, node in NODE_CLASS_MAPPINGS.items() for kind in ("required", "optional")
+             for key, spec in node.INPUT_TYPES().get(kind, {}).items()
+             if "recommended" in spec[-1].get("tooltip", "") and spec[-1].get("default") in (-1, "recommended")]
+    assert len(asked) > 100
+    assert not [each for each in asked if "推荐" not in words[each[0]]["inputs"][each[1]]["tooltip"]]
