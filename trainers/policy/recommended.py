@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..recipes.families import Family, family_of
 from ..recipes.settle import settled
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def signs_of(model: ModelPatcher) -> dict[str, object]:
     """What a MODEL says of itself, see ``family_of``."""
     config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
-    plain = {key: value for key, value in config.items() if isinstance(value, (str, int))}
+    plain: dict[str, object] = {key: value for key, value in config.items() if isinstance(value, (str, int))}
     return plain | {
         "flow": path_of(model.get_model_object("model_sampling")).name == "flow",
         "latents": type(model.model.latent_format).__name__,
@@ -40,7 +40,7 @@ def recommended(model: ModelPatcher, method: str = "") -> Row:
 
 def recommended_lora(recipe: Recipe, found: Row, room: int) -> Recipe:
     """room: the largest rank that the layers allow. An open alpha keeps the source's alpha / rank for a rank that was typed."""
-    values = found.values("lora")
+    values: dict[str, Any] = found.values("lora")
     new = settled(recipe, recipe.open, values)
     if "rank" in recipe.open:
         new = replace(new, rank=min(new.rank, room))

@@ -34,4 +34,6 @@ def family_of(signs: Mapping[str, object]) -> Family:
             told = ", ".join(f"{key} {value}" for key, value in wanted.items() if key != "flow")
             return Family(name, f"{name}, told by: {told}")
     kind, name = ("flow model", OTHER_FLOW) if signs.get("flow") else ("noise-predicting model", OTHER_EPS)
-    return Family(name, f"a {kind} of no family with numbers of its own (latents {signs.get('latents')}), so those of any {kind}")
+    return Family(
+        name, f"a {kind} of no family with numbers of its own (latents {signs.get('latents')}), so those of any {kind}"
+    )

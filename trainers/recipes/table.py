@@ -60,8 +60,13 @@ def methods() -> tuple[str, ...]:
 
 def fields_of(method: str) -> frozenset[str]:
     """The method's own settings that the table has a number for, on whatever family and in whatever variant of it."""
-    return frozenset(field for name, families in _file()["methods"].items() if _base(name) == method
-                     for family in families for field in row(name, family).numbers.get("method", {}))
+    return frozenset(
+        field
+        for name, families in _file()["methods"].items()
+        if _base(name) == method
+        for family in families
+        for field in row(name, family).numbers.get("method", {})
+    )
 
 
 @cache
@@ -94,8 +99,11 @@ def _borrowed(name: str, to: str) -> dict[str, dict[str, Number]]:
     place, _, wanted = name.partition(": ")
     method, _, family = place.rpartition(", ")
     parts = wanted.split() or [part for part in PARTS if part != "method" or _base(method) == _base(to)]
-    return {part: {field: _guessed(number, method, family) for field, number in fields.items()}
-            for part, fields in row(method, family).numbers.items() if part in parts}
+    return {
+        part: {field: _guessed(number, method, family) for field, number in fields.items()}
+        for part, fields in row(method, family).numbers.items()
+        if part in parts
+    }
 
 
 def _base(method: str) -> str:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from .table import PARTS, Row, sources
 
 # fields that nodes call otherwise
-NAMES = {"optimizer.updates": "updates per rollout", "optimizer.average": "averaging", "optimizer.epsilon": "Adam epsilon",
-         "pairs.pairs": "pairs an update"}  # fmt: skip
+NAMES = {
+    "optimizer.updates": "updates per rollout",
+    "optimizer.average": "averaging",
+    "optimizer.epsilon": "Adam epsilon",
+    "pairs.pairs": "pairs an update",
+}
 
 
 def name_of(part: str, field: str) -> str:
@@ -22,6 +26,7 @@ def plain(value: object) -> str:
 
 def source_of(source: str) -> str:
     """A source with its repository and commit in the place of its key; of a guess, the source that it was taken from."""
+
     def named(found: re.Match) -> str:
         repository, commit = sources()[found[2]]
         return f"{found[1]}{repository} @ {commit} "
@@ -31,8 +36,11 @@ def source_of(source: str) -> str:
 
 def as_table(found: Row) -> str:
     """Tab-separated: number, value, source."""
-    lines = [f"{name_of(part, field)}\t{plain(number.value)}\t{source_of(number.source)}"
-             for part in PARTS for field, number in found.numbers.get(part, {}).items()]
+    lines = [
+        f"{name_of(part, field)}\t{plain(number.value)}\t{source_of(number.source)}"
+        for part in PARTS
+        for field, number in found.numbers.get(part, {}).items()
+    ]
     return "\n".join(["number\trecommended\tsource", *lines])
 
 
@@ -41,8 +49,11 @@ def in_use(used: Mapping) -> str:
     if not used:
         return ""
     chosen = set(used["recommended"])
-    parts = [f"{name_of(*name.split('.', 1))} {plain(value)}{'*' if name in chosen else ''}"
-             for name, value in used["numbers"].items() if value != ""]
+    parts = [
+        f"{name_of(*name.split('.', 1))} {plain(value)}{'*' if name in chosen else ''}"
+        for name, value in used["numbers"].items()
+        if value != ""
+    ]
     stars = f" (* recommended for {used['method']} on {used['family']})" if chosen else ""
     note = f" {used['note']}." if used.get("note") else ""
     return f"Numbers in use: {', '.join(parts)}{stars}.{note}"

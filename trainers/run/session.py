@@ -120,10 +120,11 @@ class Session:
 
     def _note_numbers(self, numbers: dict) -> None:
         """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
-        known = self.run.config.get("numbers")
+        run: Any = self.run
+        known = run.config.get("numbers")
         if self.iteration != self._before + 1 or not numbers or numbers == known:
             return
-        self._attempt("numbers", lambda: self.run.update(numbers=numbers))
+        self._attempt("numbers", lambda: run.update(numbers=numbers))
         if known is None:
             self.message(numbers["words"])
         else:

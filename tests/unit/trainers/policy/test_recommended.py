@@ -44,12 +44,18 @@ def model_of(kind: str):
 
 def defaults(node, kinds=("required", "optional")) -> dict:
     inputs = node.INPUT_TYPES()
-    return {name: spec[1].get("default", spec[0][0]) for kind in kinds for name, spec in inputs.get(kind, {}).items()
-            if isinstance(spec[0], tuple) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN")}
+    return {
+        name: spec[1].get("default", spec[0][0])
+        for kind in kinds
+        for name, spec in inputs.get(kind, {}).items()
+        if isinstance(spec[0], tuple) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN")
+    }
 
 
-@pytest.mark.parametrize("kind, expected", [("sd15", "SD1.5"), ("sdxl", "SDXL"), ("sd3", "SD3.5"), ("flux", "Flux"),
-                                            ("lumina", "Z-Image"), ("sd2_v", "other eps")])
+@pytest.mark.parametrize(
+    "kind, expected",
+    [("sd15", "SD1.5"), ("sdxl", "SDXL"), ("sd3", "SD3.5"), ("flux", "Flux"), ("lumina", "Z-Image"), ("sd2_v", "other eps")],
+)
 def test_a_model_tells_its_family(kind, expected):
     found = family(model_of(kind))
     assert found.name == expected and ("no family" in found.words) == expected.startswith("other")
@@ -57,6 +63,7 @@ def test_a_model_tells_its_family(kind, expected):
 
 def test_qwen_image_is_told_by_its_network_and_wan_is_not_it():
     from posttrain.trainers.recipes.families import family_of
+
     signs = {"flow": True, "latents": "Wan21"}
     assert family_of(signs | {"image_model": "qwen_image"}).name == "Qwen-Image"
     assert family_of(signs | {"image_model": "wan2.1"}).name == "other flow"
@@ -71,13 +78,13 @@ def test_without_its_signs_it_is_of_no_family_and_that_is_said(kind, expected):
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_new_node_takes_what_is_recommended_and_a_typed_number_stays(name):
     policy = create_policy(model_of("sd3"), Recipe(rank=4))
-    asked, = TRAINERS[name]().run(**defaults(TRAINERS[name]))
+    (asked,) = TRAINERS[name]().run(**defaults(TRAINERS[name]))
     found, trainer = recommended(policy.model, type(asked.settings).__name__), settled_trainer(policy, asked)
     assert {"optimizer.learning_rate", "optimizer.updates"} <= set(asked.open)
     for each in asked.open:
         part, _, field = each.partition(".")
         assert getattr(getattr(trainer, {"method": "settings"}.get(part, part)), field) == found.values(part)[field]
-    typed, = TRAINERS[name]().run(**defaults(TRAINERS[name]) | {"learning_rate": 2e-6, "updates_per_rollout": 7})
+    (typed,) = TRAINERS[name]().run(**defaults(TRAINERS[name]) | {"learning_rate": 2e-6, "updates_per_rollout": 7})
     optimizer = settled_trainer(policy, typed).optimizer
     assert (optimizer.learning_rate, optimizer.updates, optimizer.epsilon) == (2e-6, 7, 1e-8)
 
@@ -90,16 +97,16 @@ def test_a_workflow_from_before_trains_as_before(name):
     old = {key: value for key, value in typed.items() if key != "adam_epsilon"}
     policy = create_policy(model_of("sd3"), Recipe(rank=4))
     for widgets in (old, old | {"adam_epsilon": -1.0}):
-        trainer, = TRAINERS[name]().run(**widgets)
+        (trainer,) = TRAINERS[name]().run(**widgets)
         assert set(trainer.open) <= {"optimizer.epsilon"}
         new = settled_trainer(policy, trainer)
-        assert new.optimizer == Optimizer(**{"learning_rate": 0.5, "updates": 3, "max_grad_norm": 0.5, "average": 0.5})
+        assert new.optimizer == Optimizer(learning_rate=0.5, updates=3, max_grad_norm=0.5, average=0.5)
         assert new.settings == trainer.settings
 
 
 def test_a_trust_region_has_its_own_numbers():
     policy = create_policy(model_of("sd3"), Recipe(rank=4))
-    asked, = PTFlowGRPO().run(**defaults(PTFlowGRPO) | {"trust": "guard"})
+    (asked,) = PTFlowGRPO().run(**defaults(PTFlowGRPO) | {"trust": "guard"})
     trainer = settled_trainer(policy, asked)
     assert (trainer.settings.clip_range, trainer.optimizer.learning_rate) == (2e-6, 1e-4)
     assert trainer.settings.trust == "guard"
@@ -108,15 +115,15 @@ def test_a_trust_region_has_its_own_numbers():
 def test_an_epsilon_belongs_to_the_rate_beside_it():
     policy = create_policy(model_of("flux"), Recipe(rank=4))
     node = TRAINERS["PTDRaFT"]
-    asked, = node().run(**defaults(node))
+    (asked,) = node().run(**defaults(node))
     assert settled_trainer(policy, asked).optimizer.epsilon == 1e-10
-    typed, = node().run(**defaults(node) | {"learning_rate": 1e-4})
+    (typed,) = node().run(**defaults(node) | {"learning_rate": 1e-4})
     assert settled_trainer(policy, typed).optimizer.epsilon == 1e-8
 
 
 def test_where_a_method_has_no_numbers_the_classic_ones_stand_in_and_the_reason_is_said():
     policy = create_policy(model_of("sd15"), Recipe(rank=4))
-    asked, = PTFlowGRPO().run(**defaults(PTFlowGRPO))
+    (asked,) = PTFlowGRPO().run(**defaults(PTFlowGRPO))
     assert "take DDPO" in recommended(policy.model, "FlowGRPO").why_not
     assert settled_trainer(policy, asked).optimizer.learning_rate == row("DDPO", "SD1.5").values("optimizer")["learning_rate"]
 
@@ -135,8 +142,12 @@ def test_sampling_is_settled_for_the_policys_method():
 
 
 def test_sampling_of_before_is_what_was_typed():
-    typed = {name: value for name, value in defaults(PTSampling, ("required",)).items()}
-    typed |= {"steps": 10, "guidance": 1.0, "prompts_per_iteration": 8, "images_per_prompt": 8}
+    typed = defaults(PTSampling, ("required",)) | {
+        "steps": 10,
+        "guidance": 1.0,
+        "prompts_per_iteration": 8,
+        "images_per_prompt": 8,
+    }
     assert PTSampling().run(**typed)[0] == Sampling()
 
 
@@ -154,14 +165,20 @@ def test_a_new_policy_is_as_the_sources_have_it_and_says_so():
 
 
 def test_a_trainer_that_is_wired_to_it_chooses_the_numbers():
-    trainer, = TRAINERS["PTDiffusionDPO"]().run(**defaults(TRAINERS["PTDiffusionDPO"]))
+    (trainer,) = TRAINERS["PTDiffusionDPO"]().run(**defaults(TRAINERS["PTDiffusionDPO"]))
     policy = created(model_of("sdxl"), trainer=trainer)["result"][0]
     assert (policy.recipe.rank, policy.recipe.alpha, policy.method) == (8, 8.0, "DiffusionDPO")
 
 
-@pytest.mark.parametrize("typed, expected", [
-    ({"rank": 16, "alpha": 16.0}, (16, 16.0, "kaiming")), ({"rank": 16}, (16, 32.0, "gaussian")),
-    ({"alpha": 8.0}, (32, 8.0, "kaiming")), ({"rank": 16, "alpha": 16.0, "start": "gaussian"}, (16, 16.0, "gaussian"))])
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ({"rank": 16, "alpha": 16.0}, (16, 16.0, "kaiming")),
+        ({"rank": 16}, (16, 32.0, "gaussian")),
+        ({"alpha": 8.0}, (32, 8.0, "kaiming")),
+        ({"rank": 16, "alpha": 16.0, "start": "gaussian"}, (16, 16.0, "gaussian")),
+    ],
+)
 def test_what_is_typed_stays_and_an_open_alpha_follows_a_typed_rank(typed, expected):
     recipe = created(model_of("sd3"), **typed)["result"][0].recipe
     assert (recipe.rank, recipe.alpha, recipe.start) == expected
@@ -189,6 +206,7 @@ def test_the_starts_are_pefts_and_the_old_one_is_as_it_was():
 
 def test_the_first_step_on_sd35_is_as_large_as_the_sources():
     """One layer of SD3.5's width, AdamW's own first step: RMS 1.06e-4 as the official code, 1.8e-5 as before."""
+
     def moved(start: str, rank: int, alpha: float) -> float:
         a = STARTS[start]((rank, 1536), torch.Generator().manual_seed(0))
         b = torch.zeros(1536, rank, requires_grad=True)
@@ -208,7 +226,11 @@ def test_pairs_of_an_iteration_are_as_many_as_the_updates_need():
         places = torch.zeros(3, 2)
 
     policy = create_policy(model_of("sd15"), Recipe(rank=4))
-    assert [recommended_pairs(replace(policy, method=method), Encoded) for method in ("", "DiffusionDPO", "D3PO")] == [32, 32, 20]
+    assert [recommended_pairs(replace(policy, method=method), Encoded) for method in ("", "DiffusionDPO", "D3PO")] == [
+        32,
+        32,
+        20,
+    ]
 
 
 def test_numbers_in_use_are_on_the_policy_in_its_state_and_in_the_loras_metadata():
@@ -216,7 +238,7 @@ def test_numbers_in_use_are_on_the_policy_in_its_state_and_in_the_loras_metadata
     small = sampling(width=64, height=64, prompts_per_iteration=1, images_per_prompt=4, steps=4, noisy_steps=1)
     made = rollout(policy, prompts_for("sd3"), PlainVAE(), small)
     scores = Scores(torch.arange(4.0, dtype=torch.float64), made.index, {"a": torch.arange(4.0)}, {"a": 1.0})
-    trainer, = PTFlowGRPO().run(**defaults(PTFlowGRPO) | {"learning_rate": 1e-5})
+    (trainer,) = PTFlowGRPO().run(**defaults(PTFlowGRPO) | {"learning_rate": 1e-5})
     new = train_step(policy, made, advantages(scores, "batch"), trainer)
     used = new.numbers
     assert (used["method"], used["family"]) == ("FlowGRPO", "SD3.5")
@@ -233,9 +255,11 @@ def test_numbers_in_use_are_on_the_policy_in_its_state_and_in_the_loras_metadata
 
 def test_a_run_from_before_goes_on_whether_its_workflow_has_the_new_widgets_or_not():
     def graph(**more):
-        return {"1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 16, "alpha": 16.0} | more.get("policy", {})},
-                "2": {"class_type": "PTFlowGRPO", "inputs": {"learning_rate": 3e-4} | more.get("trainer", {})},
-                "3": {"class_type": "PTTrain", "inputs": {"policy": ["1", 0], "trainer": ["2", 0]}}}
+        return {
+            "1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 16, "alpha": 16.0} | more.get("policy", {})},
+            "2": {"class_type": "PTFlowGRPO", "inputs": {"learning_rate": 3e-4} | more.get("trainer", {})},
+            "3": {"class_type": "PTTrain", "inputs": {"policy": ["1", 0], "trainer": ["2", 0]}},
+        }
 
     def known(**more):
         return settings_of(graph(**more), "3", ("policy", "trainer"))
@@ -246,7 +270,7 @@ def test_a_run_from_before_goes_on_whether_its_workflow_has_the_new_widgets_or_n
 
 
 def test_a_weight_of_the_reward_that_is_left_open_is_dpoks():
-    trainer, = PTDPOK().run(**defaults(PTDPOK))
+    (trainer,) = PTDPOK().run(**defaults(PTDPOK))
     new = settled_trainer(create_policy(model_of("sd15"), Recipe(rank=4)), trainer)
     assert (new.settings.reward_weight, new.settings.kl_weight, new.optimizer.max_grad_norm) == (1000.0, 0.45, 0.1)
     assert FlowGRPO().beta == 0
@@ -254,8 +278,12 @@ def test_a_weight_of_the_reward_that_is_left_open_is_dpoks():
 
 def test_the_chinese_texts_say_minus_one_where_it_is_the_default():
     words = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
-    asked = [(name, key) for name, node in NODE_CLASS_MAPPINGS.items() for kind in ("required", "optional")
-             for key, spec in node.INPUT_TYPES().get(kind, {}).items()
-             if "recommended" in spec[-1].get("tooltip", "") and spec[-1].get("default") in (-1, "recommended")]
+    asked = [
+        (name, key)
+        for name, node in NODE_CLASS_MAPPINGS.items()
+        for kind in ("required", "optional")
+        for key, spec in node.INPUT_TYPES().get(kind, {}).items()
+        if "recommended" in spec[-1].get("tooltip", "") and spec[-1].get("default") in (-1, "recommended")
+    ]
     assert len(asked) > 100
     assert not [each for each in asked if "推荐" not in words[each[0]]["inputs"][each[1]]["tooltip"]]

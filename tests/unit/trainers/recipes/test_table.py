@@ -54,8 +54,10 @@ def test_every_trainer_has_a_row_for_every_family_or_says_why_not():
 @pytest.mark.parametrize("found", FILLED, ids=ids)
 def test_a_row_is_whole(found):
     assert {part: set(found.numbers.get(part, {})) for part in ("lora", "optimizer", "sampling")} == {
-        "lora": {"rank", "alpha", "start"}, "optimizer": {OPTIMIZER_FIELDS.get(name, name) for name in OPEN},
-        "sampling": set(RECOMMENDED)}
+        "lora": {"rank", "alpha", "start"},
+        "optimizer": {OPTIMIZER_FIELDS.get(name, name) for name in OPEN},
+        "sampling": set(RECOMMENDED),
+    }
     kind = KINDS[found.method.split(", ")[0]]
     assert set(found.numbers.get("method", {})) <= {field.name for field in fields(kind)}
     assert ("pairs" in found.numbers) == (METHODS[kind].learns_from in (Preferences, Labels))
@@ -85,8 +87,10 @@ def test_each_number_has_a_source_or_is_called_a_guess(found):
 def test_a_source_is_a_repository_and_a_commit_and_is_used():
     used = {number.source.split(" ")[0] for found in FILLED for part in found.numbers.values() for number in part.values()}
     assert set(sources()) <= used | {"KTO"}, "KTO has no number of a LoRA; a guess names it"
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+", repository) and re.fullmatch(r"[0-9a-f]{7}", commit)
-               for repository, commit in sources().values())
+    assert all(
+        re.fullmatch(r"[\w-]+/[\w-]+", repository) and re.fullmatch(r"[0-9a-f]{7}", commit)
+        for repository, commit in sources().values()
+    )
 
 
 def test_defaults_of_a_method_are_the_row_of_models_of_no_family_or_explained():
@@ -103,8 +107,11 @@ def test_defaults_of_a_method_are_the_row_of_models_of_no_family_or_explained():
 
 def written() -> str:
     """The part of the page that is made of the table."""
-    lines = ["Written by tests/unit/trainers/recipes/test_table.py from trainers/recipes/numbers.json. A source is a repository on",
-             "GitHub, a commit of it and a place there.", ""]
+    lines = [
+        "Written by tests/unit/trainers/recipes/test_table.py from trainers/recipes/numbers.json. A source is a repository on",
+        "GitHub, a commit of it and a place there.",
+        "",
+    ]
     for method in methods():
         lines += [f"### {method}", ""]
         for family in FAMILIES:
