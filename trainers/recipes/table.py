@@ -4,7 +4,8 @@ A block of numbers is a part: "lora" (the bank's Recipe), "optimizer", "sampling
 settings' classes; "pairs" is the number of pairs (or thumbs) of an update. A number is [value, source], or the value alone
 with the row's "source". A source is a key of "sources" and a place in that repository, or begins with "guess". "as" names rows
 whose numbers are taken where the row has none of its own, later ones over earlier ones, all parts of them or those after the
-colon; what comes from another family or method is a guess, and says so. A row of one entry, "why not", says why it is empty.
+colon; what comes from another family or method is a guess, and says so. A row of one entry, "why not", says why it is empty;
+under "any family" it stands for all.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def fields_of(method: str) -> frozenset[str]:
 @cache
 def row(method: str, family: str) -> Row:
     """An empty row, with the reason, where the table has no numbers."""
-    written = _file()["methods"].get(method, {}).get(family)
+    families = _file()["methods"].get(method, {})
+    written = families.get(family, families.get("any family"))
     if written is None:
         return Row(method, family, {}, f"the table has no numbers for {method} on {family}")
     if "why not" in written:

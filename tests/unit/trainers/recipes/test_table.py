@@ -23,6 +23,7 @@ from posttrain.trainers.feedback.pairs import Preferences
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import METHODS
 from posttrain.trainers.policy import Recipe
+from posttrain.trainers.recipes import table
 from posttrain.trainers.recipes.families import FAMILIES, OTHER_EPS, OTHER_FLOW
 from posttrain.trainers.recipes.settle import settled, variant_of
 from posttrain.trainers.recipes.table import PARTS, methods, row, sources
@@ -82,6 +83,13 @@ def test_each_number_has_a_source_or_is_called_a_guess(found):
         for name, number in numbers.items():
             key, _, place = number.source.partition(" ")
             assert number.guess or (key in sources() and place), f"{part}.{name}: {number.source!r}"
+
+
+def test_a_method_without_any_numbers_says_so_once(monkeypatch):
+    monkeypatch.setitem(table._file()["methods"], "Mine", {"any family": {"why not": "None are published; take RWR"}})
+    assert row("Mine", "Flux").why_not == row("Mine", OTHER_EPS).why_not == "None are published; take RWR"
+    assert not table.fields_of("Mine") and "no numbers for Yours" in row("Yours", "Flux").why_not
+    row.cache_clear()
 
 
 def test_a_source_is_a_repository_and_a_commit_and_is_used():
