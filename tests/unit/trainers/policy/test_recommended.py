@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import comfy.supported_models
 import pytest
 import torch
 from posttrain.nodes import NODE_CLASS_MAPPINGS
@@ -24,6 +25,7 @@ from posttrain.trainers.methods import settled_trainer, train_step
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.policy.bank import STARTS
 from posttrain.trainers.policy.recommended import family, recommended
+from posttrain.trainers.recipes.families import family_of
 from posttrain.trainers.recipes.table import row
 from posttrain.trainers.sampling.recommended import settled_sampling
 from posttrain.trainers.sampling.rollout import rollout
@@ -61,9 +63,22 @@ def test_a_model_tells_its_family(kind, expected):
     assert found.name == expected and ("no family" in found.words) == expected.startswith("other")
 
 
-def test_qwen_image_is_told_by_its_network_and_wan_is_not_it():
-    from posttrain.trainers.recipes.families import family_of
+@pytest.mark.parametrize(
+    "name, expected",
+    [("SD15", "SD1.5"), ("SDXL", "SDXL"), ("SSD1B", "SDXL"), ("SDXLRefiner", "other eps"), ("SD20", "other eps"),
+     ("SD3", "SD3.5"), ("Flux", "Flux"), ("FluxSchnell", "Flux"), ("Chroma", "other flow"), ("Lumina2", "other flow"),
+     ("ZImage", "Z-Image"), ("QwenImage", "Qwen-Image"), ("WAN21_T2V", "other flow"), ("HiDream", "other flow")],
+)  # fmt: skip
+def test_the_signs_are_what_the_host_knows_its_models_by(name, expected):
+    """Whatever host this is: its own table of models, as far as it has the model."""
+    kind = getattr(comfy.supported_models, name, None)
+    if kind is None:
+        pytest.skip(f"this ComfyUI has no {name}")
+    flow = expected not in ("SD1.5", "SDXL", "other eps")
+    assert family_of(kind.unet_config | {"flow": flow, "latents": kind.latent_format.__name__}).name == expected
 
+
+def test_qwen_image_is_told_by_its_network_and_wan_is_not_it():
     signs = {"flow": True, "latents": "Wan21"}
     assert family_of(signs | {"image_model": "qwen_image"}).name == "Qwen-Image"
     assert family_of(signs | {"image_model": "wan2.1"}).name == "other flow"
