@@ -103,6 +103,7 @@ class Session:
         if self.run is None:
             return
         self._check_folder()
+        self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
             metrics |= picture_stats(images)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
@@ -121,6 +122,18 @@ class Session:
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
                 f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
                 "again.")
+
+    def _note_numbers(self, numbers: dict) -> None:
+        """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
+        run: Any = self.run
+        known = run.config.get("numbers")
+        if self.iteration != self._before + 1 or not numbers or numbers == known:
+            return
+        self._attempt("numbers", lambda: run.update(numbers=numbers))
+        if known is None:
+            self.message(numbers["words"])
+        else:
+            self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
