@@ -38,6 +38,7 @@ FILLED = [found for found in ROWS if found.numbers]
 ids = [f"{found.method} on {found.family}" for found in FILLED]
 # a class's default that is not the row of models of no family, and why
 EXPLAINED = {
+    "FlowGRPO.clip_range": "0 is the usual value of the trust region, which is the table's",
     "LCM.teacher_steps": "16 suits models that are sampled with 16 steps, of which the demo is one; the sources' 50 is a teacher of "
                          "pictures of 512 pixels",
     "Optimizer": "the settings' class is for code, which names its own numbers; nodes begin with the recommended ones",
