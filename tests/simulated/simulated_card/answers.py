@@ -86,7 +86,10 @@ def _streams(native) -> dict:
             native.synchronize(self.cuda_stream)
 
         def __eq__(self, other):
-            return self.cuda_stream == other.cuda_stream
+            return self.cuda_stream == getattr(other, "cuda_stream", None)
+
+        def __hash__(self):
+            return hash(self.cuda_stream)
 
     class Event:
         def __init__(self, *_, **__):
