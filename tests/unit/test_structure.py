@@ -35,6 +35,7 @@ MORE_THAN_A_MODULE = {
     "rewards/learned/test_damaged_folders.py": "every reader of a model folder",
     "rewards/test_odd_images.py": "every reward",
     "rewards/test_reward_gradients.py": "a reward's network at the end of a policy's gradient",
+    "test_golden.py": "the numbers in tests/golden",
     "test_structure.py": "the tree itself",
     "tools/test_contributing.py": "the recipes of CONTRIBUTING.md",
     "trainers/policy/test_cancel.py": "rollout and train step, cancelled",
