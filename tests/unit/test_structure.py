@@ -30,6 +30,7 @@ MORE_THAN_A_MODULE = {
     "nodes/rewards/test_reward_nodes.py": "what every node of the room must do",
     "nodes/test_menus.py": "every node's menus",
     "nodes/test_plain_words.py": "every node's words",
+    "nodes/test_older_workflows.py": "every node that a saved workflow may hold",
     "rewards/base/test_other_packs.py": "rewards that other packs bring, through the whole room",
     "rewards/learned/test_code_in_folders.py": "every reader of a model folder",
     "rewards/learned/test_damaged_folders.py": "every reader of a model folder",
