@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 
+from ..rewards.base.words import brief
 from .engine.limits import ABOVE_0, FROM_0, FROM_1, INSIDE_0_1
 from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable
 from .engine.update import Beside, Optimizer, numbers, update
@@ -58,6 +59,7 @@ class Duel:
     student: Noised
     teacher: Noised
     judge: Noised
+    __repr__ = brief
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from ..rewards.base.words import brief
 from .engine.limits import ABOVE_0, FROM_0, FROM_1, FROM_2
 from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable
 from .engine.update import Optimizer, numbers, update
@@ -57,6 +58,7 @@ class Way:
     starts: torch.Tensor
     teacher: int
     student: bool
+    __repr__ = brief
 
     def places(self, sigma: torch.Tensor) -> torch.Tensor:
         """[B]: where on the grid these of its noise levels are."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base.reward import Prompt
+from ...rewards.base.words import brief
 from ..feedback.pairs import Preferences
 from ..losses.error import squared_error
 from ..losses.sdpo import loser_scale, scale_gradient
@@ -32,6 +33,7 @@ class Noised:
     noise: torch.Tensor
     first: bool
     no_prompt: torch.Tensor | None = None
+    __repr__ = brief
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from ...rewards.base.half import through_half
 from ...rewards.learned.holder import in_words, load_models
+from .attention import vae_attention
 from .checkpoint import checkpointed
 from .frozen import frozen_layers
 from .weights import freeze_for_autograd, outside_inference
@@ -47,7 +48,7 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
     latents = _outside_inference(model.model.latent_format).process_out(latents.to(vae.device))
 
     def decode(_, part):
-        with frozen_layers(decoder):
+        with frozen_layers(decoder), vae_attention(decoder):
             return through_half(decoder.decode, part, vae.vae_dtype)
 
     with _of_this_model(latents):

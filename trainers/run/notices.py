@@ -6,7 +6,9 @@ import math
 
 from .alarms import Alarm, Series
 
-LEFT_OUT = "steps_left_out"
+LEFT_OUT, SHOWS = "steps_left_out", "lora_shows"
+LITTLE = 0.5  # of a LoRA's effect
+PATIENCE = 5  # iterations in which a LoRA may be too small to show
 GUESSING = 0.55  # a share of pairs told apart that a guess reaches as well
 
 
@@ -18,7 +20,15 @@ def _left_out(steps: float) -> str:
     )
 
 
-SENTENCES = {LEFT_OUT: _left_out}
+def _too_small(shown: float) -> str:
+    return (
+        f"After {PATIENCE} iterations the LoRA is still so small that only about {100 * shown:.0f} % of its effect shows: "
+        "the model computes in too low a precision, so the pictures hardly tell what was learned. Use float16 weights instead "
+        "of bfloat16 where the model allows it, or a higher learning rate."
+    )
+
+
+SENTENCES = {LEFT_OUT: _left_out, SHOWS: _too_small}
 
 
 class Notices:
@@ -32,9 +42,14 @@ class Notices:
     def look(self, point: dict) -> list[Alarm]:
         """point: "iteration" and numbers by name, as in a line of metrics.jsonl."""
         self._count(point)
-        new = [name for name in SENTENCES if point.get(name) and name not in self._said]
+        new = [name for name in SENTENCES if name not in self._said and self._applies(name, point.get(name))]
         self._said.update(new)
         return [Alarm(name, SENTENCES[name](point[name]), {"value": point[name]}) for name in new]
+
+    def _applies(self, name: str, value: float | None) -> bool:
+        if name == SHOWS:
+            return value is not None and value < LITTLE and self._iterations >= PATIENCE
+        return bool(value)
 
     def _count(self, point: dict) -> None:
         self._iterations += 1

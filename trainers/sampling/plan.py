@@ -7,6 +7,7 @@ from itertools import groupby
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.paths import Path
 from ..noise.transitions import Transition, deterministic, transition_named
 from ..policy.network import Network
@@ -28,6 +29,7 @@ class SamplingPlan:
     noisy_step: Callable
     quiet_step: Callable
     left_out: int = 0
+    __repr__ = brief
 
     @property
     def steps(self) -> int:

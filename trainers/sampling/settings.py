@@ -24,7 +24,8 @@ class Sampling:
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
     window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
     in each iteration or after HELD (as MixGRPO's); same_start: one starting noise for all images
-    of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
+    of a prompt, which are one image until the first random step; batch_size: images evaluated at once; open: names of the
+    fields that were left to the recommended numbers.
     """
 
     CHOICES: ClassVar[dict] = {"transition": (AUTO, *TRANSITIONS), "window": WINDOWS}
@@ -43,6 +44,7 @@ class Sampling:
     same_start: bool = False
     batch_size: int = 4
     seed: int = 0
+    open: tuple[str, ...] = ()
 
     def __post_init__(self):
         least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,

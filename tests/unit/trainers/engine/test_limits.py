@@ -18,7 +18,7 @@ NODES = {name: node for name, node in NODE_CLASS_MAPPINGS.items() if node.RETURN
 
 
 def numbers_of(kind: type) -> set[str]:
-    return {field.name for field in fields(kind) if field.type.split(" ")[0] in ("int", "float")} - {"epsilon"}
+    return {field.name for field in fields(kind) if field.type.split(" ")[0] in ("int", "float")}
 
 
 def bad(kind: type):

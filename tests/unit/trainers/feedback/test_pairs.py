@@ -85,3 +85,9 @@ def test_errors_name_the_remedy():
             rule(scores([0.1, 0.2], [0, 0]), threshold=math.nan)
     with pytest.raises(ValueError, match="groups"):
         labels(scores([0.1], [0, 1]))
+
+
+def test_nothing_of_a_rewards_graph_comes_along():
+    s = scores([0.1, 0.9, 0.4], [0, 0, 0])
+    s.values.requires_grad_()
+    assert not preferences(s).margin.requires_grad and len(labels(s).index) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import RunPlan, Session
-from posttrain.trainers.run.notices import SENTENCES, Notices
+from posttrain.trainers.run.notices import SENTENCES, SHOWS, Notices
 
 
 def trained(tmp_path, *metrics):
@@ -19,8 +19,15 @@ def trained(tmp_path, *metrics):
 
 @pytest.mark.parametrize("name", SENTENCES)
 def test_each_is_said_once(tmp_path, name):
-    _, heard = trained(tmp_path, {name: 2.0}, {name: 2.0}, {}, {name: 1.0})
+    _, heard = trained(tmp_path, {}, {}, {}, {}, {name: 0.2}, {name: 0.2}, {}, {name: 0.1})
     assert [message["alarm"] for message in heard.of("message")] == [name]
+
+
+def test_a_lora_may_be_too_small_to_show_in_its_first_iterations(tmp_path):
+    _, heard = trained(tmp_path, *[{SHOWS: 0.06}] * 4, *[{SHOWS: 0.7}] * 4)
+    assert not heard.of("message")
+    _, heard = trained(tmp_path / "other", *[{SHOWS: 0.06}] * 5)
+    assert "only about 6 % of its effect shows" in heard.of("message")[0]["text"]
 
 
 @pytest.mark.parametrize(
