@@ -27,6 +27,7 @@ A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\
 
 # tests/unit mirrors the tree; these files are about more than one module, and say of what
 MORE_THAN_A_MODULE = {
+    "nodes/page/test_routes.py": "every route of the page",
     "nodes/rewards/test_reward_nodes.py": "what every node of the room must do",
     "nodes/test_menus.py": "every node's menus",
     "nodes/test_older_workflows.py": "every node that a saved workflow may hold",
