@@ -42,8 +42,11 @@ def as_the_page_writes_it(host, graph: dict) -> dict:
     return graph
 
 
-@pytest.mark.parametrize("of_the_page", [False, True], ids=["the graph as it was", "opened and queued in today's page"])
-@pytest.mark.parametrize("which", NAMES)
+# Train's graph came by the API and leaves widgets out, so what the page would write for them is another training
+CASES = {"wired": ("wired", False), "wired, opened and queued in today's page": ("wired", True), "Train": ("one_node", False)}
+
+
+@pytest.mark.parametrize("which, of_the_page", CASES.values(), ids=CASES)
 def test_it_goes_on_without_a_question(host, which, of_the_page):
     run = f"{NAMES[which]} {'page' if of_the_page else 'as it was'}"
     folder = host.base / "output" / "posttrain" / run
@@ -64,8 +67,8 @@ def test_it_goes_on_without_a_question(host, which, of_the_page):
 
 def test_a_change_is_asked_about_still(host):
     folder = host.base / "output" / "posttrain" / "asked"
-    shutil.copytree(OLDER / "one_node", folder)
-    graph = as_the_page_writes_it(host, graph_of("one_node", "asked"))
+    shutil.copytree(OLDER / "wired", folder)
+    graph = as_the_page_writes_it(host, graph_of("wired", "asked"))
     trainer = next(node for node in graph.values() if node["class_type"] == "PTFlowGRPO")
     trainer["inputs"]["learning_rate"] *= 2
     result = host.run(graph)
