@@ -37,6 +37,23 @@ def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, 
     return settings
 
 
+def defaults_of(settings: dict[str, object], classes: dict[str, type]) -> dict[str, object]:
+    """"Class.input" -> what the widget stands at, for every widget of the nodes that ``settings`` has a word of.
+
+    A run that is older than a widget was trained as with its default.
+    """
+    found = {}
+    for name in {key.rpartition(".")[0] for key in settings}:
+        node = classes.get(name.partition(" #")[0])
+        for specs in node.INPUT_TYPES().values() if node is not None else ():
+            found |= {f"{name}.{key}": spec[1]["default"] for key, spec in specs.items()
+                      if isinstance(spec, (tuple, list)) and len(spec) > 1 and "default" in spec[1]}
+            found |= {f"{name}.{key}": spec[0][0] for key, spec in specs.items()
+                      if isinstance(spec, (tuple, list)) and isinstance(spec[0], (tuple, list)) and spec[0]
+                      and f"{name}.{key}" not in found}
+    return found
+
+
 def plain(names: dict[str, str]):
     """A setting's name as the user knows it, from the display names of the node classes."""
     def translate(key: str) -> str:

@@ -15,7 +15,7 @@ from ..run_name import name_is_valid
 from ..sockets import LOOP, MENU, POLICY
 from .body import Body, find_body, has_end
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
-from .settings import plain, settings_of
+from .settings import defaults_of, plain, settings_of
 
 CATEGORY, INTERNAL = f"{MENU}/7 Loop", f"{MENU}/internal"
 RUNNER = "PTLoopRunner"
@@ -67,12 +67,13 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
     """The session of the loop at ``node``, whose ``inputs`` decide what is trained."""
     from comfy.model_management import InterruptProcessingException
 
-    from nodes import NODE_DISPLAY_NAME_MAPPINGS
-    return Session(runs_root(), plan, policy, settings_of(whole_prompt(dynprompt), node, inputs),
+    from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    settings = settings_of(whole_prompt(dynprompt), node, inputs)
+    return Session(runs_root(), plan, policy, settings,
                    partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
                    cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
                    paused=(RewardUnavailable, BodyPaused),
-                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS))
+                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:

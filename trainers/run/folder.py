@@ -102,10 +102,11 @@ class Run:
 
     @classmethod
     def open(cls, root: Path, name: str, settings: dict, when_exists: str = CONTINUE,
-             plain: Callable[[str], str] = str) -> Run:
+             plain: Callable[[str], str] = str, defaults: dict | None = None) -> Run:
         """Locks <root>/<name> and settles what happens if it holds a run already.
 
-        settings: JSON-serialisable values by name; plain: a setting's name as the user knows it.
+        settings: JSON-serialisable values by name; plain: a setting's name as the user knows it. defaults: what a setting
+        is where a node has no word of it, as in runs and graphs that are older than the setting.
         Raises ValueError on the name, RunInUse, SettingsChanged, RuntimeError where the folder cannot be written.
         """
         if when_exists not in WHEN_EXISTS:
@@ -115,7 +116,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = RunLock(folder / LOCK, name)
-            config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain)
+            config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain, defaults or {})
             run = cls(folder, lock, config, notes)
             run.update()
             return run
@@ -196,7 +197,8 @@ class Run:
         self._lock.release()
 
 
-def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str], str]) -> tuple[dict, list[str]]:
+def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str], str],
+            defaults: dict) -> tuple[dict, list[str]]:
     """-> the config to go on with, and what to tell the user."""
     notes: list[str] = []
     if name := _finish_moving(folder):
@@ -213,7 +215,7 @@ def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str
     if iteration == 0:
         return fresh, notes
     known = (old or {}).get("settings")
-    changes = _changes(known, settings) if isinstance(known, dict) else {CONFIG: ("cannot be read", "the graph's")}
+    changes = _changes(known, settings, defaults) if isinstance(known, dict) else {CONFIG: ("cannot be read", "the graph's")}
     if not changes:
         return old, notes
     if when_exists == CONTINUE:
@@ -256,10 +258,17 @@ def _move(folder: Path, backup: Path) -> None:
     _unsaved.pop(folder, None)
 
 
-def _changes(old: dict, new: dict) -> dict[str, tuple]:
+def _changes(old: dict, new: dict, defaults: dict) -> dict[str, tuple]:
     missing = "(not there)"
+    old, new = _completed(old, defaults), _completed(new, defaults)
     return {key: (old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys())
             if old.get(key, missing) != new.get(key, missing)}
+
+
+def _completed(settings: dict, defaults: dict) -> dict:
+    """With the defaults of the nodes that the settings have a word of: a setting is named "node.input"."""
+    nodes = {key.rpartition(".")[0] for key in settings}
+    return {key: value for key, value in defaults.items() if key.rpartition(".")[0] in nodes} | settings
 
 
 def _fingerprint(settings: dict) -> str:

@@ -56,7 +56,7 @@ class Session:
     def __init__(self, root: Path, plan: RunPlan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
                  paused: tuple[type[BaseException], ...] = (),
-                 plain: Callable[[str], str] = str):
+                 plain: Callable[[str], str] = str, defaults: dict | None = None):
         for needed in ("state", "with_state", "metrics"):
             if not hasattr(policy, needed):
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
@@ -64,6 +64,7 @@ class Session:
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
         self.iteration, self.run, self.summary, self._ended = 0, None, "", False
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
+        self._defaults = defaults
         self._notices = Notices()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
@@ -79,7 +80,8 @@ class Session:
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain)
+            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain,
+                                self._defaults)
             try:
                 self._resume()
             except BaseException:

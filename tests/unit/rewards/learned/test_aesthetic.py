@@ -12,19 +12,18 @@ from posttrain.rewards.learned import holder as holders
 from posttrain.rewards.learned.checkpoints import folded_linear
 from posttrain.rewards.learned.clip import transformers_names
 from posttrain.rewards.learned.preprocess import HALF, Geometry, preprocess
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ..golden_heads import generated_head
 from ..networks import picture, randomised, tiny_open_clip
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 IMAGES = torch.cat([picture(90, 64, i) for i in range(3)])
 NO_PROMPTS = [Prompt("")] * 3
 
 
-def test_golden_head():
-    gold = load_file(GOLDEN / "07d_reward_heads.safetensors")
+def test_golden_head(golden):
+    gold = golden("07d")
     weight, bias = folded_linear(generated_head(int(gold["const.aesthetic_weight_seed"])))
     assert torch.allclose(aesthetic.aesthetic_score(gold["aesthetic.in.embed"], weight, bias),
                           gold["aesthetic.out.score"], atol=1e-5)

@@ -14,11 +14,10 @@ from posttrain.rewards.learned import holder as holders
 from posttrain.rewards.learned.clip import build_clip, load_tokenizer, tokenize, transformers_names
 from posttrain.rewards.learned.clip_rewards import KINDS, ClipReward, cosines, image_features
 from posttrain.rewards.learned.preprocess import Geometry, preprocess
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ..networks import picture, tiny_open_clip
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 TEXTS = ["a photo of a cat", "two dogs, oil painting", ""]
 
 
@@ -78,8 +77,8 @@ def test_scores_equal_the_published_formula_over_open_clip(tmp_path, kind):
     assert torch.allclose(scores, expected, atol=1e-5 * (100 if kind == "PickScore" else 1))
 
 
-def test_golden_heads():
-    gold = load_file(GOLDEN / "07d_reward_heads.safetensors")
+def test_golden_heads(golden):
+    gold = golden("07d")
     pick = cosines(gold["pick.in.image_embeds"], gold["pick.in.text_embeds"]) * gold["const.logit_scale_log"].exp()
     assert torch.allclose((pick / 26).float(), gold["pick.out.flow_grpo_score"], atol=1e-5)
     prompt0 = gold["pick.in.text_embeds"][:1].expand(4, -1)
@@ -89,6 +88,7 @@ def test_golden_heads():
     assert torch.allclose(cosines(gold["hps.in.image_features"], gold["hps.in.text_features"]), gold["hps.out.score"])
     clip = cosines(gold["clipscore.in.image_embeds"], gold["clipscore.in.text_embed"].expand(3, -1))
     assert torch.allclose(clip.double(), gold["clipscore.out.score"], atol=1e-6)
+    assert (clip.argsort(descending=True).argsort() + 1).tolist() == gold["clipscore.out.rank"].tolist()
 
 
 def test_pixel_gradient_equals_finite_differences(tmp_path):

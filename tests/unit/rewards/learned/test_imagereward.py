@@ -1,8 +1,6 @@
 """ImageReward's mapping against the networks of the authors' own package, in the layout of the published checkpoint."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,13 +9,11 @@ from posttrain.rewards.learned import holder as holders
 from posttrain.rewards.learned import imagereward as ir
 from posttrain.rewards.learned.checkpoints import folded_linear
 from posttrain.rewards.learned.preprocess import Geometry, preprocess
-from safetensors.torch import load_file
 
 from ..blip_reference import reference
 from ..golden_heads import generated_head
 from ..networks import picture, randomised
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 WIDTH, TEXT = 128, 64
 WORDS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1037: "a", 6302: "photo", 1997: "of",
          4937: "cat", 3899: "dog"}
@@ -57,14 +53,17 @@ def test_equals_the_reference_and_reads_image_and_prompt(files):
     assert not torch.allclose(found, reward_of(files)(images.flip(0), [Prompt(t) for t in texts]), atol=1e-5)
 
 
-def test_golden_head(close):
-    gold = load_file(GOLDEN / "07d_reward_heads.safetensors")
+def test_golden_head(golden, close):
+    gold = golden("07d")
     weight, bias = folded_linear(generated_head(int(gold["const.imagereward_weight_seed"])))
     features = gold["imagereward.in.features"]
     # 768 products that nearly cancel: the golden numbers themselves are 1.2e-5 off the exact ones, of a largest 32
     close(F.linear(features, weight, bias), gold["imagereward.out.mlp_raw"], 1e-6)
     reward = ir.image_reward(features, weight, bias)
     close(reward[:, None], gold["imagereward.out.reward"], 1e-6)
+    close(reward.double(), gold["imagereward.out.rank_rewards"], 1e-6)
+    torch.testing.assert_close(reward * gold["const.imagereward_std"] + gold["const.imagereward_mean"],
+                               F.linear(features, weight, bias)[:, 0].double(), check_dtype=False)
     assert (reward.argsort(descending=True).argsort() + 1).tolist() == gold["imagereward.out.rank"].tolist()
 
 

@@ -1,9 +1,6 @@
 """GenEval's rules against golden 07c, and its prompt files."""
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from posttrain.rewards.rules.geneval import (
     Detection,
@@ -18,9 +15,9 @@ from posttrain.rewards.rules.geneval import (
     terms,
 )
 from posttrain.rewards.rules.records import checked_spec
+from posttrain.tests.unit.golden_files import golden_file
 
-GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "07c_geneval_verifier.json").read_text("utf-8"))
-CASES = GOLDEN["cases"]
+GOLDEN = golden_file("07c")
 
 
 def found_in(case):
@@ -42,12 +39,13 @@ def server_score(parts: list[Term]) -> float:
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
-def test_golden_case(case):
+@pytest.mark.parametrize("number", range(len(GOLDEN["cases"])))
+def test_golden_case(golden, number):
+    case = golden("07c")["cases"][number]
     spec = case["metadata"]
     kept = keep(found_in(case), spec["tag"])
     assert {k: [[*d.box, d.score] for d in v] for k, v in kept.items()} == case["kept"]
-    assert official(spec, kept, namer_of(case)) == case["official_correct"]
+    assert official(spec, kept, namer_of(case)) == case["official_correct"] == case["server_correct"]
     parts = terms(spec, kept, namer_of(case))
     assert strict(parts) == case["server_strict_correct"]
     assert server_score(parts) == pytest.approx(case["server_score"], abs=1e-12)
@@ -56,14 +54,15 @@ def test_golden_case(case):
         assert dense(parts) == pytest.approx(case["server_score"], abs=1e-12)
 
 
-@pytest.mark.parametrize("pair", GOLDEN["pairs"], ids=range(len(GOLDEN["pairs"])))
-def test_golden_pair(pair):
+@pytest.mark.parametrize("number", range(len(GOLDEN["pairs"])))
+def test_golden_pair(golden, number):
+    pair = golden("07c")["pairs"][number]
     a, b = Detection(tuple(pair["a"]), 1), Detection(tuple(pair["b"]), 1)
     assert relations(a, b) == set(pair["relations"]) and overlap(a, b) == pytest.approx(pair["iou"], abs=1e-12)
 
 
-def test_golden_thresholds_are_the_defaults():
-    gold, ours = GOLDEN["thresholds"], Thresholds()
+def test_golden_thresholds_are_the_defaults(golden):
+    gold, ours = golden("07c")["thresholds"], Thresholds()
     assert (ours.confidence, ours.counting, ours.most, ours.overlap, ours.position) == (
         gold["confidence"], gold["counting_confidence"], gold["max_objects"], gold["nms_overlap"], gold["position"])
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from posttrain.rewards.base.pixels import to_uint8
 from posttrain.rewards.base.reward import Prompt
 from posttrain.rewards.composite.combine import WeightedSum
 from posttrain.rewards.rules.jpeg import JPEGReward
-from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 NONE = [Prompt("")] * 5
 
 
-def test_jpeg_golden():
-    gold = load_file(GOLDEN / "07a_jpeg_reward.safetensors")
+def test_jpeg_golden(golden):
+    gold = golden("07a")
     images = gold["in.images"].permute(0, 2, 3, 1)
     assert torch.equal(to_uint8(images).permute(0, 3, 1, 2), gold["out.images_uint8"])
     small, large = JPEGReward()(images, NONE), JPEGReward(small_is_good=False)(images, NONE)

@@ -1,22 +1,20 @@
 """OCR reward: golden 07b, and RapidOCR's real weights on drawn text."""
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from posttrain.rewards.base.reward import Prompt, score
 from posttrain.rewards.rules.ocr import OCRReward, edit_distance, quoted, rapidocr_reader, text_score
+from posttrain.tests.unit.golden_files import golden_file
 
-GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "07b_ocr_reward.json").read_text("utf-8"))
 ONE = torch.zeros(1, 8, 8, 3)
 
 
-@pytest.mark.parametrize("row", GOLDEN, ids=range(len(GOLDEN)))
-def test_golden(row):
+@pytest.mark.parametrize("number", range(len(golden_file("07b"))))
+def test_golden(golden, number):
+    row = golden("07b")[number]
     if row["recognised"] == "error":
         def reader(image):
             raise RuntimeError("engine")

@@ -101,11 +101,20 @@ def test_a_gradient_that_is_not_a_number_is_skipped_and_the_next_update_is_made(
 
 def explodes(net, bank, micro):
     """Finite loss and gradient, so large that the step ends in no number."""
-    return sum((weight * 3e19).square().sum() for weight in bank.values()) * 0 + sum(weight.sum() for weight in bank.values()) * 1e30, {}
+    return sum((weight * 3e19).square().sum() for weight in bank.values()) * 0 + sum(
+        weight.sum() for weight in bank.values()
+    ) * 1e30, {}
 
 
-@pytest.mark.parametrize("settings", [Optimizer(learning_rate=1e38, max_grad_norm=0.0), Optimizer(learning_rate=1e38, average=0.9),
-                                      Optimizer(learning_rate=1e-3, max_grad_norm=0.0)], ids=["weights", "mean", "moments"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Optimizer(learning_rate=1e38, max_grad_norm=0.0),
+        Optimizer(learning_rate=1e38, average=0.9),
+        Optimizer(learning_rate=1e-3, max_grad_norm=0.0),
+    ],
+    ids=["weights", "mean", "moments"],
+)
 def test_weights_that_are_no_numbers_after_the_step_are_no_update(settings):
     """The policy of before is kept whole, and the update counts as skipped, so that a run stops after three."""
     policy = trained_policy("sd3")

@@ -34,6 +34,14 @@ def test_zero_spread_golden(golden):
     assert not out.values[~out.used].any()
 
 
+def test_mean_of_the_groups_spread_golden(golden, close):
+    file = golden("01b")
+    groups = file["in.prompt_id"]
+    centred = advantages(scores(file["in.rewards"][:, 0], groups), "no std", clip=1e9).values
+    spreads = torch.stack([centred[groups == group].std(correction=0) for group in groups.unique()])
+    close(spreads.mean(), file["out.reward_std_mean"], 1e-12)
+
+
 def test_batch_rule_golden(golden, close):
     file = golden("02c")
     out = advantages(scores(file["in.rewards_epoch0"], file["in.prompt_id_epoch0"]), "batch", clip=1e9)

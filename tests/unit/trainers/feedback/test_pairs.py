@@ -32,6 +32,7 @@ def test_best_and_worst_golden_but_for_its_random_label(golden, std):
     equal = torch.tensor([bool((r[groups == g] == r[groups == g][0]).all()) for g in groups])
     assert equal.any() and torch.equal(ours[~equal], file[f"out.dpo_globalstd{std}"][~equal])
     assert not ours[equal].any() and file[f"out.dpo_globalstd{std}"][equal].any()
+    assert torch.equal(ours[~equal].clamp(min=0), file[f"out.sft_globalstd{std}"][~equal]), "its fine-tuning takes the best"
     assert p.stats["skipped_groups"] == groups[equal].unique().numel()
 
 

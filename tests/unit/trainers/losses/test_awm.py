@@ -4,6 +4,7 @@ import pytest
 import torch
 from posttrain.trainers.losses.awm import awm_loss, matching_log_prob
 from posttrain.trainers.losses.error import squared_error
+from posttrain.trainers.noise.paths import FLOW
 
 F64 = torch.float64
 NAMES = {"Uniform": "uniform", "t": "t", "tpow2": "t squared", "huber": "huber", "ghuber": "ghuber"}
@@ -18,6 +19,8 @@ def test_golden(golden, close, case):
     file = golden("05e").view(case + ".")
     weighting, order, kl_weight, *maximum = case.split(".")
     steps, most = int(file.const("train_timesteps")), file.const("adv_clip_max")
+    assert len(file["in.t"]) == steps * file.const("batch_size")
+    close(FLOW.add_noise(file["in.clean_latents"], file["in.noise"], file["in.t"]), file["in.noised_latents"])
     output = file["in.model_output"].clone().requires_grad_()
     target = file["in.noise"] - file["in.clean_latents"]
     power = file.const("ghuber_power")

@@ -74,6 +74,23 @@ def test_golden_regression_on_the_raters_scores_is_no_preference(golden, close):
     close(b.grad, file["grad.rewards_B"], 1e-6)
 
 
+def test_golden_pickscores_training_is_the_same_loss_with_half_labels_for_ties(golden, close):
+    """PickScore: a tie is half a choice each way, less its least value; pairs of one prompt share a weight of 1."""
+    file = golden("07d").view("picktrain.").view("picktrain.neg0.")
+    images = [file[f"in.image_{k}"].clone().requires_grad_() for k in (0, 1)]
+    a, b = (file["const.picktrain_logit_scale"] * (image * file["in.text"]).sum(1) for image in images)
+    choices = torch.ones(1, dtype=torch.int64)
+    ways = [torch.stack([choice_loss(x[None], y[None], way).loss for x, y in zip(a, b)]) for way in (choices, -choices)]
+    labels = file["in.label_0"], file["in.label_1"]
+    each = labels[0] * ways[0] + labels[1] * ways[1] - math.log(2) * (labels[0] == labels[1])
+    weights = 1 / file["in.num_examples_per_prompt"]
+    loss = (each * weights).sum() / weights.sum()
+    close(loss, file["out.loss"])
+    loss.backward()
+    for k, image in enumerate(images):
+        close(image.grad, file[f"grad.image_{k}"], 1e-6)
+
+
 def test_the_three_outcomes_are_all_there_is():
     a, b = torch.tensor([0.7], dtype=F64), torch.tensor([-0.4], dtype=F64)
     total = sum(math.exp(-choice_loss(a, b, torch.tensor([c]), 3.0).loss) for c in (1, -1, 0))

@@ -12,9 +12,9 @@ from posttrain.trainers.noise.transitions import Gaussian, ddim, log_prob
 F64 = torch.float64
 
 
-def step_log_prob(file, k, eps, stride=50):
-    t = file["in.timesteps"]
-    bar, bar_next = file["in.alphas_cumprod"][t], file["in.alphas_cumprod"][(t - stride).clamp(0)]
+def step_log_prob(file, k, eps):
+    t, bars = file["in.timesteps"], file["in.alphas_cumprod"]
+    bar, bar_next = bars[t], bars[(t - len(bars) // int(file.const("num_steps"))).clamp(0)]
     sigma, sigma_next = ((1 - bar) / bar).sqrt(), ((1 - bar_next) / bar_next).sqrt()
     x = file[f"in.sample_{k}"] / expand(bar.sqrt(), eps)
     g = ddim(file.const("eta"))(EPS, x, EPS.x0(x, eps, sigma), sigma, sigma_next)
@@ -34,7 +34,7 @@ def test_golden_d3po(golden, close, float32_constant):
     close(lp + float32_constant, torch.stack([file["out.log_prob_0"], file["out.log_prob_1"]]), 1e-9)
     close(ref + float32_constant, torch.stack([file["out.ref_log_prob_0"], file["out.ref_log_prob_1"]]), 1e-9)
     for k in (0, 1):
-        close((lp[k] - ref[k]).exp().clamp(0.9, 1.1), file[f"out.ratio_{k}"], 1e-8)
+        close((lp[k] - ref[k]).exp().clamp(1 - file.const("eps"), 1 + file.const("eps")), file[f"out.ratio_{k}"], 1e-8)
     first = file["in.human_prefer"][:, 0]
     keep = first != 0
     swap = (first < 0)[keep]
@@ -52,7 +52,7 @@ def test_golden_spo(golden, close):
     file = golden("04b")
     leaves, lp, ref = both(file)
     for k, name in enumerate(("win", "lose")):
-        close((lp[k] - ref[k]).exp().clamp(0.9, 1.1), file[f"out.ratio_{name}"], 1e-8)
+        close((lp[k] - ref[k]).exp().clamp(1 - file.const("eps"), 1 + file.const("eps")), file[f"out.ratio_{name}"], 1e-8)
     out = spo_loss(lp[0], lp[1], ref[0], ref[1], file.const("beta"), file.const("eps"))
     close(out.loss, file["out.loss"])
     out.loss.backward()
@@ -77,7 +77,8 @@ def test_golden_spo_selection_and_sampling(golden, close):
     file = golden("04c")
     k, n, divert = (int(file.const(name)) for name in ("candidates", "batch", "divert_start_step"))
     steps, bars = file["in.timesteps"], file["in.alphas_cumprod"]
-    stride = 1000 // len(steps)
+    stride = len(bars) // int(file.const("num_steps"))
+    assert torch.equal(file["out.score_log"], torch.cat([file[f"in.score_call{call}"] for call in range(len(steps) - divert)]))
     x, previous, kept = file["in.init_latents"] / bars[steps[0]].sqrt(), None, []
     for i, t in enumerate(steps):
         bar, bar_next = bars[t], bars[(t - stride).clamp(0)]
@@ -91,7 +92,7 @@ def test_golden_spo_selection_and_sampling(golden, close):
             record_pairs(file, call, previous, kept)
             pick = file[f"in.random_pick_call{call}"] * n + torch.arange(n)
             x, x0, sigma, sigma_next = x[pick], x0[pick], sigma[:n], sigma_next[:n]
-        g = ddim(1.0)(EPS, x, x0, sigma, sigma_next)
+        g = ddim(file.const("eta"))(EPS, x, x0, sigma, sigma_next)
         following = g.mean + expand(g.std, x) * file[f"in.noise_step{i}"]
         if i >= divert:
             previous = (x * bar.sqrt(), following * bar_next.sqrt(), t)

@@ -9,12 +9,14 @@ from posttrain.trainers.noise.transitions import ddim, log_prob
 F64 = torch.float64
 
 
-def ddim_log_prob(file, eps, x_next, stride=20):
-    """The reference's log-prob of a DDIM eta-1 step; its table of 1000 steps, previous step clamped to 0."""
-    bar, bar_next = file["in.alphas_cumprod"][file["in.t"]], file["in.alphas_cumprod"][(file["in.t"] - stride).clamp(0)]
+def ddim_log_prob(file, eps, x_next):
+    """The reference's log-prob of a DDIM step; its table of 1000 steps, previous step clamped to 0."""
+    bars = file["in.alphas_cumprod"]
+    stride = len(bars) // int(file.const("num_steps"))
+    bar, bar_next = bars[file["in.t"]], bars[(file["in.t"] - stride).clamp(0)]
     sigma, sigma_next = ((1 - bar) / bar).sqrt(), ((1 - bar_next) / bar_next).sqrt()
     x = file["in.sample"] / expand(bar.sqrt(), eps)
-    g = ddim(1.0)(EPS, x, EPS.x0(x, eps, sigma), sigma, sigma_next)
+    g = ddim(file.const("eta"))(EPS, x, EPS.x0(x, eps, sigma), sigma, sigma_next)
     return log_prob(x_next / expand(bar_next.sqrt(), eps), g) - 0.5 * bar_next.log()
 
 

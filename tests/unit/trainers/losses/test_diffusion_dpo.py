@@ -40,7 +40,8 @@ def test_golden_eps_noising_is_the_paths(golden, close):
     bar = file["in.alphas_cumprod"][file["out.timesteps"]].to(F64)
     x = EPS.add_noise(file["in.latents"], file["out.target"], ((1 - bar) / bar).sqrt())
     close(x * expand(bar.sqrt(), x), file["out.noisy_latents"], 1e-6)
-    assert torch.equal(*file["out.target"].chunk(2))
+    for given, used in (("in.noise", "out.target"), ("in.timesteps", "out.timesteps")):
+        assert torch.equal(*file[used].chunk(2)) and torch.equal(file[given].chunk(2)[0], file[used].chunk(2)[0])
 
 
 def test_golden_sft_is_the_plain_error(golden, close):
@@ -103,7 +104,9 @@ def test_golden_hinge_differs_by_its_last_function_only(golden, close, kind):
     error, ref = (squared_error(p, file["out.target"]).chunk(2) for p in (prediction, file["in.ref_pred"]))
     logits = (ref[0] - ref[1]) - (error[0] - error[1])
     beta = file.const("beta_dpo")
-    close(diffusion_dpo_loss(*error, *ref, 2 * beta).inside, beta * file["out.logits"], 1e-6)
+    ours = diffusion_dpo_loss(*error, *ref, 2 * beta)
+    close(ours.inside, beta * file["out.logits"], 1e-6)
+    assert ours.accuracy.item() == pytest.approx(file["out.implicit_acc"].item())
     loss = torch.relu(1 - beta * logits).mean()
     close(loss, file["out.loss"])
     loss.backward()

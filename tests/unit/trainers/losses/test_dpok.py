@@ -15,7 +15,8 @@ F64 = torch.float64
 
 def tables(file):
     t = file["in.timesteps"][file["in.step_index"]]
-    bar, bar_next = file["in.alphas_cumprod"][t], file["in.alphas_cumprod"][(t - 20).clamp(0)]
+    bars = file["in.alphas_cumprod"]
+    bar, bar_next = bars[t], bars[(t - len(bars) // int(file.const("num_steps"))).clamp(0)]
     return bar, bar_next, ((1 - bar) / bar).sqrt(), ((1 - bar_next) / bar_next).sqrt()
 
 
@@ -48,7 +49,8 @@ def test_golden_once_the_max_and_the_step_weights_are_undone(golden, close, case
     # a log-prob clamped beforehand leaves nothing for the max to choose: the official one-sided objective
     weights = file.const("kl_weight"), file.const("reward_weight")
     out = dpok_loss(clamped, old, advantages, clip, official_kl, *weights)
-    loss = out.loss / file.const("gradient_accumulation_steps")
+    accumulation = file.const("gradient_accumulation_steps")
+    loss = out.loss / accumulation
     close(loss, file["out.loss"])
     loss.backward(retain_graph=True)
     close(cond.grad, file["grad.cond_output"], 1e-6)
@@ -58,7 +60,7 @@ def test_golden_once_the_max_and_the_step_weights_are_undone(golden, close, case
     dpok_loss(lp, old, advantages, clip, official_kl, *weights).loss.backward()
     wrong = ((lp - old).detach() * advantages < 0) & ((lp - old).detach().abs() > clip)
     assert wrong.any()
-    ours, theirs = (g.flatten(1).abs().sum(1) for g in (cond.grad / 12, file["grad.cond_output"]))
+    ours, theirs = (g.flatten(1).abs().sum(1) for g in (cond.grad / accumulation, file["grad.cond_output"]))
     assert (ours[wrong] > 2 * theirs[wrong]).all()
 
 

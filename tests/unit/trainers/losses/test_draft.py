@@ -29,6 +29,8 @@ def test_alignprop_hps_golden(golden, close):
     scores = (image * file["in.text_features"]).sum(1)
     close(scores, file["out.scores"])
     out = alignprop_loss(scores, 1.0, file.const("loss_coeff"))
+    each = torch.stack([alignprop_loss(s[None], 1.0, file.const("alignprop_grad_scale")).loss for s in scores])
+    close(each, file["out.per_sample_loss"])
     close(out.loss, file["out.loss"])
     out.loss.backward()
     close(image.grad, file["grad.image_features"])

@@ -25,6 +25,13 @@ def test_golden(golden, close, case):
                                        kl[i:i + 1], file["in.threshold"].item()).loss for i in range(lp.numel())])
     close(each.reshape(lp.shape), file["out.loss_per_elem"])
     close(kl.max(), file["out.metric_kl_new_old_max"])
+    # which are dropped: those whose loss is nothing, but for an advantage of nothing
+    advantages = file["in.advantages"].flatten()
+    gone = (each == 0) & (advantages != 0)
+    shares = {"kl_mask": kl >= file["in.threshold"], "unmasked": ~gone}
+    shares |= {"pos_rm": gone & (advantages > 0), "neg_rm": gone & (advantages < 0)}
+    for name, rows in shares.items():
+        assert rows.double().mean().item() == pytest.approx(file[f"out.metric_{name}_fraction"].item())
     for number in ("mean", "min", "max", "std"):
         close(getattr(out.ratio, number)(), file[f"out.metric_ratio_{number}"], 1e-6)
     out.loss.backward()

@@ -28,6 +28,9 @@ def test_golden(golden, close, float32_constant, precision, tolerance, case):
     velocity, reference = file["in.model_output"].to(dtype).requires_grad_(), file["in.ref_output"].to(dtype)
     offset = float32_constant if precision else 0.0
     most, total = file.const("adv_clip_max"), 0.0
+    for j, old, _ in steps(file, file["in.old_output"].to(dtype), dtype):
+        close(old.mean, file["in.old_mean"][:, j], tolerance)
+        close(sample(old, file["in.noise"][:, j].to(dtype)), file["in.next_sample"][:, j], tolerance)
     for (j, g, delta), (_, ref, _) in zip(steps(file, velocity, dtype), steps(file, reference, dtype)):
         lp = log_prob(file["in.next_sample"][:, j], g) + offset
         close(lp, file["out.log_prob"][j], tolerance)

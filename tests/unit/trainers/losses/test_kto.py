@@ -12,14 +12,19 @@ F64 = torch.float64
 @pytest.mark.parametrize("case", ["offset_none.sigmoid", "offset_none.sigmoid_worse", "offset_sigmoid.sigmoid",
                                   "offset_original.sigmoid"])
 def test_golden(golden, close, case):
-    """none: our reference point. The two other offsets: the same loss given theirs."""
+    """none: our reference point. The two other offsets: the same loss given theirs, which are gains by other means."""
     file = golden("04d").view(f"kto.{case}.")
     name = "in.model_pred_worse" if case.endswith("worse") else "in.model_pred"
     prediction = file[name].clone().requires_grad_()
     error, ref = (squared_error(p, file["in.noise"]) for p in (prediction, file["in.ref_pred"]))
+    labels = file["in.labels"].bool()
     point = reference_point(error, ref) if case.startswith("offset_none") else file["out.reference_point"]
     close(point, file["out.reference_point"])
-    labels = file["in.labels"].bool()
+    if case.startswith("offset_original"):  # images under the next image's prompt
+        rolled = (squared_error(file[f"in.{name}_pred_rolled_prompt"], file["in.noise"]) for name in ("model", "ref"))
+        close(reference_point(*rolled), point, 1e-6)
+    elif case.startswith("offset_sigmoid"):
+        close(((ref - error)[labels].mean() + (ref - error)[~labels].mean()) / 2, point, 1e-6)
     out = kto_loss(error, ref, labels, point, file.const("beta_dpo"), file.const("lambda_d_kto"),
                    file.const("lambda_u_kto"))
     close(out.loss, file["out.loss"])

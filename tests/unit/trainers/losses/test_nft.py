@@ -20,6 +20,7 @@ def test_golden(golden, close, case):
     beta, mode = case.split(".")
     clip = file.const("adv_clip_max")
     v, t = file["in.forward_prediction"].clone().requires_grad_(), file["in.t"]
+    close(FLOW.add_noise(file["in.x0"], file["in.noise"], t), file["in.xt"])
     x0, x0_old = (FLOW.x0(file["in.xt"], p, t) for p in (v, file["in.old_prediction"]))
     advantages = MODES[mode](file["in.advantages"].clamp(-clip, clip))
     close(optimality(advantages, clip), file["out.r"])
@@ -33,6 +34,10 @@ def test_golden(golden, close, case):
                 for i in range(len(v))]
         close(torch.stack([one.loss for one in each]), file["out.per_sample"] * clip)
         close(out.kl, file["out.kl_div_loss"])
+        for side, sign in (("positive", 1), ("negative", -1)):  # each error over its own size, the file's weight factor
+            mixed = x0_old + sign * file.const(beta) * (x0 - x0_old)
+            errors = squared_error(mixed, file["in.x0"]) / torch.stack([getattr(one, side) for one in each])
+            close(errors, file["out." + ("negative_" if sign < 0 else "") + "weight_factor"])
         close(out.positive, file["out.positive_loss"].mean())
         close(out.negative, file["out.negative_loss"].mean())
     out.loss.backward()

@@ -31,6 +31,20 @@ def velocity_step(transition, file, prefix, velocity):
     return g, sigma - sigma_next
 
 
+@pytest.mark.parametrize("name", ["01a", "05b", "05c", "05d", "05f"])
+def test_golden_levels_are_shifted_even_steps(golden, close, name):
+    """diffusers' table ends one shifted thousandth above 0, DanceGRPO's at 0."""
+    file = golden(name)
+    shift, steps = file.const("shift"), int(file.const("num_steps"))
+    least = 0.001 * shift / (1 + (shift - 1) * 0.001)
+    even = torch.linspace(1, 0, steps + 1, dtype=F64) if name == "05b" else torch.linspace(1, least, steps, dtype=F64)
+    sigmas = shift * even / (1 + (shift - 1) * even)
+    close(sigmas[:steps], file["in.sigmas"][:steps], 1e-6)
+    assert file["in.sigmas"][-1] == 0 and len(file["in.sigmas"]) == steps + 1
+    if name in ("01a", "05c"):
+        close(1000 * sigmas, file["in.timesteps"], 1e-6)
+
+
 @pytest.mark.parametrize("prefix, tolerance", [("f64.", 1e-7), ("", 2e-5)])
 def test_flow_sde_golden(golden, close, prefix, tolerance):
     file = golden("01a")
@@ -57,6 +71,8 @@ def test_dance_sde_golden(golden, close, prefix, tolerance):
     close(log_prob(out["out.next_sample"], g), out["out.log_prob"], tolerance)
     euler, _ = velocity_step(deterministic(), file, prefix, velocity)
     close(euler.mean, out["out.mean_ode"], tolerance)
+    x, sigma = (file[name].to(g.mean.dtype) for name in ("in.sample", "in.sigmas"))
+    close(FLOW.x0(x, velocity.to(x.dtype), sigma[file["in.step_index"]]), out["out.pred_x0"], tolerance)
 
 
 @pytest.mark.parametrize("prefix, tolerance", [("f64.", 1e-7), ("", 2e-5)])
@@ -84,7 +100,10 @@ def test_flow_cps_golden(golden, close, prefix, tolerance):
 def test_ddim_golden(golden, close, case):
     """DDPO's DDIM step is variance preserving; ours is the same step on x / sqrt(alpha-bar)."""
     file = golden("02a").view(case + ".")
-    bar, bar_next = file["in.alphas_cumprod"][file["in.t"]], file["in.alphas_cumprod"][file["out.prev_t"]]
+    bars, t = file["in.alphas_cumprod"], file["in.t"]
+    assert torch.equal((t - len(bars) // int(file.const("num_steps"))).clamp(0), file["out.prev_t"])
+    assert torch.isin(t, file["in.timesteps"]).all()
+    bar, bar_next = bars[t], bars[file["out.prev_t"]]
     sigma, sigma_next = ((1 - bar) / bar).sqrt(), ((1 - bar_next) / bar_next).sqrt()
     output = file["in.model_output"].clone().requires_grad_()
     x = file["in.sample"] / expand(bar.sqrt(), output)

@@ -80,6 +80,22 @@ def test_changed_settings_are_a_question(tmp_path):
     assert train(tmp_path, 9, settings={"Rate.rate": 0.2}).iteration == 9
 
 
+def test_a_setting_that_is_younger_than_the_run_stands_at_its_default(tmp_path):
+    """Of a node that the run knows; a node that is new is a change, whatever its settings are."""
+    train(tmp_path, 4, settings={"Rate.rate": 0.1})
+    younger, defaults = {"Rate.rate": 0.1, "Rate.decay": 0}, {"Rate.decay": 0, "New.y": 2}
+    with pytest.raises(SettingsChanged):
+        Run.open(tmp_path, "cats", younger)
+    for settings in (younger, {"Rate.rate": 0.1}):
+        run = Run.open(tmp_path, "cats", settings, defaults=defaults)
+        run.close()
+        assert run.config["changes"] == []
+    for changed, words in ((younger | {"Rate.decay": 5}, "Rate.decay: 0 -> 5"), (younger | {"New.y": 2}, r"New.y: \(not there\) -> 2")):
+        with pytest.raises(SettingsChanged, match=words) as asked:
+            Run.open(tmp_path, "cats", changed, defaults=defaults)
+        assert len(asked.value.changes) == 1
+
+
 def test_start_over_moves_the_old_run_aside_each_time(tmp_path):
     train(tmp_path, 4)
     for number in (1, 2):

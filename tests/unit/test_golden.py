@@ -1,0 +1,32 @@
+"""No golden number lies there for nothing: each is read by a test."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+import sys
+
+from posttrain.tests.unit.golden_files import FOLDER, places
+
+ROOT = FOLDER.parent.parent
+NOT_OURS = {
+    "04d in.latents": "the noised input, of which the loss sees the network's answers only",
+    "04d in.timesteps": "the noised input, of which the loss sees the network's answers only",
+    "07d picktrain.neg1.*": "the other images of the batch as further losers, which no reward of ours is trained with",
+}
+
+
+def test_every_golden_number_is_read_by_a_test(tmp_path):
+    """The tests that read them run once more, in a process that writes down what they read."""
+    readers = [str(path) for path in (ROOT / "tests" / "unit").rglob("test_*.py") if "golden(" in path.read_text("utf-8")]
+    told = tmp_path / "read"
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *readers)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"POSTTRAIN_GOLDEN_READS": str(told)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    unread = places() - set(told.read_text("utf-8").splitlines())
+    matched = {pattern: fnmatch.filter(unread, pattern) for pattern in NOT_OURS}
+    assert all(matched.values()), "a pattern of NOT_OURS that nothing needs is taken out"
+    assert unread == {place for found in matched.values() for place in found} and len(places()) > 800
