@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
 from .awm import AWM, FOLLOWER, train_awm
@@ -66,6 +67,7 @@ class Method:
     learns_from: type | None = Advantages
     needs: str = LATENTS
     keeps: tuple[str, ...] = ()
+    __repr__ = brief
 
 
 METHODS: dict[type, Method] = {
@@ -101,6 +103,7 @@ class Trainer:
     settings: object
     optimizer: Optimizer
     open: tuple[str, ...] = ()
+    __repr__ = brief
 
 
 def adopted(trainer: object) -> Trainer:
@@ -167,9 +170,13 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
+    if rollout.left_out:
+        numbers |= {"steps_left_out": rollout.left_out}
     if method.learns_from is None or teaches(feedback):
         if method.needs == TRAJECTORY:
             rollout.random_steps()
+        # images made once, before the loop or elsewhere, get new noise, levels and order in each step
+        rollout = replace(rollout, iteration=policy.iteration)
         new = method.step(policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:
         # scores that are merely equal are no fault; scores that all failed are, and are counted as one

@@ -1,8 +1,9 @@
 """Offline preferences: pairs and thumbs from folders and files, encoded once, dealt out to Train Step."""
 from __future__ import annotations
 
+from ..access import located, may_read, state_of
 from ..progress import node_progress
-from ..prompts import encode_prompts, located
+from ..prompts import encode_prompts
 from ..sockets import ENCODED_PAIRS, MENU, PAIRS, POLICY, PREFERENCES, ROLLOUT, SEED
 from ..widgets import left_open
 
@@ -27,17 +28,16 @@ class PTPairsFolder:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"folder": ("STRING", {"default": "my_pairs", "tooltip": "A folder in ComfyUI's input folder, or "
-                                        "a full path."}), **reading_inputs()}}
+                                        "a full path to one that you have opened (docs/security.md)."}), **reading_inputs()}}
 
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ...trainers.data.folders import fingerprint
-        # a wired folder is not known yet, so nobody can say that it has not changed
-        return fingerprint(located(folder)) if folder is not None else float("nan")
+        return state_of(folder, fingerprint)
 
     def run(self, folder, limit, prompt):
         from ...trainers.data.folders import read_folder
-        return shown(read_folder(located(folder), limit, prompt.strip()))
+        return shown(read_folder(located(folder, "folder"), limit, prompt.strip()))
 
 
 class PTPairsFile:
@@ -51,21 +51,19 @@ class PTPairsFile:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"file": ("STRING", {"default": "pairs.jsonl", "tooltip": "A file in ComfyUI's input folder, or a "
-                                      "full path. Images in a .parquet file stay in memory."}), **reading_inputs()},
+                                      "full path into a folder that you have opened (docs/security.md). Images in a .parquet "
+                                      "file stay in memory."}), **reading_inputs()},
             "optional": {"votes": (("thumbs", "pairs"), {"tooltip": "Only for a file of votes. thumbs: each image by its last "
                                    "vote, for KTO. pairs: every image voted up with every one of the same prompt voted down, "
                                    "for Diffusion-DPO."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, **_):
-        if file is None:  # wired, and not known yet
-            return float("nan")
-        path = located(file)
-        return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
+        return state_of(file)
 
     def run(self, file, limit, prompt, votes="thumbs"):
         from ...trainers.data.files import read_file
-        return shown(read_file(located(file), limit, prompt.strip(), votes))
+        return shown(read_file(located(file), limit, prompt.strip(), votes, may_read))
 
 
 def shown(data):

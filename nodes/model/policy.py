@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from ..sockets import MENU, POLICY, SEED, TRAINER
 from ..widgets import CHOICE, filled, left_open
+from .layer_pattern import checked_pattern
 
 AUTO = "auto"
 
@@ -41,6 +42,7 @@ class PTCreatePolicy:
         from ...trainers.methods import table_name
         from ...trainers.policy import Recipe, create_policy
         from ...trainers.recipes.settle import OPEN
+        checked_pattern(layer_pattern)
         given = {"rank": rank, "alpha": alpha}
         asked = tuple(name for name, value in given.items() if value == OPEN)
         given = {name: value for name, value in given.items() if name not in asked}

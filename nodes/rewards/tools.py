@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from ...rewards.base.reward import Prompt, as_reward, compares, score, with_rules
+from ..access import located, state_of
 from ..progress import node_progress
-from ..prompts import located
 from ..sockets import PAIRS, PROMPTS, REWARD, SCORES
 from .node import CATEGORY, RewardNode
 
@@ -24,7 +24,7 @@ class PTScoreFolder:
     def INPUT_TYPES(cls):
         return {"required": {
             "folder": ("STRING", {"default": "my_images", "tooltip":
-                    "A folder in ComfyUI's input folder, or a full path."}),
+                    "A folder in ComfyUI's input folder, or a full path to one that you have opened (docs/security.md)."}),
             "reward": (REWARD, {"tooltip": "What judges the images. Ensembles compare images of the same prompt: "
                                            "use the raw or calibrated scale for single images."}),
             "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "For images without a .txt file."}),
@@ -38,8 +38,7 @@ class PTScoreFolder:
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ...trainers.data.folders import fingerprint
-        # a wired folder is not known yet, so nobody can say that it has not changed
-        return fingerprint(located(folder)) if folder is not None else float("nan")
+        return state_of(folder, fingerprint)
 
     def run(self, folder, reward, prompt, limit, shown=8, prompts=None, unique_id=None):
         from itertools import islice
@@ -50,13 +49,14 @@ class PTScoreFolder:
             raise ValueError("reward: it compares the images of a prompt with each other, but a folder's images are scored one "
                              "by one. Use a single reward; or in Reward Member choose the scale 'raw' or 'calibrated', and "
                              "switch normalise_again off in Reward Ensemble.")
-        paths, texts = zip(*islice(captioned(located(folder), prompt.strip()), limit))
+        place = located(folder, "folder")
+        paths, texts = zip(*islice(captioned(place, prompt.strip()), limit))
         texts = with_rules(texts, prompts.prompts if prompts is not None else ())
         paths, texts, found, bad = scored_files(paths, texts, reward, node_progress(unique_id))
         if not found:
             raise ValueError(f"folder: none of the {len(bad)} images in {folder} can be read{left_out(bad)}")
         scores = joined(found)
-        names = [path.relative_to(located(folder)).as_posix() for path in paths]
+        names = [path.relative_to(place).as_posix() for path in paths]
         order = ranked(scores)
         known = [i for i in order if not scores.values[i].isnan()] or order
         best, worst = (contact_sheet(paths, names, scores, rows[:shown]) for rows in (known, known[::-1]))

@@ -19,7 +19,9 @@ OPTIONS = {
     "averaging": ("FLOAT", {"max": 0.9999, "step": 0.0001, "round": 1e-6, "tooltip": "Keeps a running mean of the LoRA, which is "
                   "what you export. 0: off; 0.9 is usual."}),
     "low_memory": ("BOOLEAN", {"tooltip": "Needs much less VRAM and about a third more time. Switch it on for large models or "
-                   "when memory runs out."}),
+                   "when memory runs out."})}
+# after all others, since it came last
+LAST = {
     "adam_epsilon": ("FLOAT", {"max": 1.0, "step": 1e-12, "round": 1e-20, "tooltip": "AdamW's epsilon, 1e-8 as a rule. Gradients "
                      "far smaller than it teach nothing: lower it where a run stands still. With a learning rate of your own "
                      "-1 is 1e-8."})}
@@ -36,13 +38,15 @@ def optimizer_kind() -> type:
 
 class TrainerNode:
     """A node of trainer settings. kind(): their class, which has the defaults, limits and menus; SETTINGS: the method's own
-    widgets; RENAMED: the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method starts with
-    where the table of recommended numbers does not know it."""
+    widgets; LATER: those that came later, which stand last, since a workflow keeps its widgets' values by their places; RENAMED:
+    the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method starts with where the table of
+    recommended numbers does not know it."""
 
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (TRAINER,), ("trainer",)
     OUTPUT_TOOLTIPS = ("For Train Step and Train. Connect another trainer to change the algorithm.",)
     SETTINGS: dict = {}
+    LATER: dict = {}
     RENAMED: dict = {}
     RATE, UPDATES = 3e-4, 1
 
@@ -56,7 +60,9 @@ class TrainerNode:
                  "updates_per_rollout": (UPDATES[0], {"default": cls.UPDATES, **UPDATES[1]})}
         return {"required": cls._opened({**filled(start, optimizer_kind(), OPTIMIZER_FIELDS),
                                          **filled(cls.SETTINGS, cls.kind(), cls.RENAMED)}),
-                "optional": cls._opened(filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS))}
+                "optional": cls._opened({**filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS),
+                                         **filled(cls.LATER, cls.kind(), cls.RENAMED),
+                                         **filled(LAST, optimizer_kind(), OPTIMIZER_FIELDS)})}
 
     @classmethod
     def _opened(cls, widgets: dict) -> dict:
@@ -70,7 +76,7 @@ class TrainerNode:
         from ...trainers.recipes.table import fields_of, methods
         if cls.kind().__name__ not in methods():
             return {}
-        own = {cls.RENAMED.get(name, name): name for name in cls.SETTINGS}
+        own = {cls.RENAMED.get(name, name): name for name in (*cls.SETTINGS, *cls.LATER)}
         known = {own[field]: f"method.{field}" for field in fields_of(cls.kind().__name__) if field in own}
         return known | {name: f"optimizer.{OPTIMIZER_FIELDS.get(name, name)}" for name in OPEN}
 
@@ -83,7 +89,7 @@ class TrainerNode:
         known = self._known()
         asked = [name for name, value in values.items() if name in known and value == ASKED]
         given = {name: value for name, value in values.items() if name not in asked}
-        own = {name: given.pop(name) for name in self.SETTINGS if name in given}
+        own = {name: given.pop(name) for name in (*self.SETTINGS, *self.LATER) if name in given}
         # what nothing is known for stays at what the method starts with
         start = {"learning_rate": self.RATE, "updates_per_rollout": self.UPDATES} | given
         optimizer = optimizer_kind()(**{OPTIMIZER_FIELDS.get(name, name): value for name, value in start.items()})
@@ -98,6 +104,9 @@ LEVELS = ("INT", {"max": 64, "tooltip": "Noise levels at which each image is use
           "steadier and costs in proportion."})
 KL_WEIGHT = ("FLOAT", {"max": 1000.0, "step": 1e-4, "round": 1e-7, "tooltip": "Holds the policy near your model. 0 is off and "
              "saves an evaluation; raise it when pictures lose quality while the reward rises."})
+EMPTY_PROMPTS = ("FLOAT", {"max": 0.9, "step": 0.05, "tooltip": "The share of images that are learned with the negative prompt "
+                 "instead of their own, which keeps guidance working. 0.1 to 0.2 for models that you sample with cfg above 1 "
+                 "(SD1.5, SDXL, SD3); 0 for models without it (Flux, Turbo)."})
 GUIDANCE = ("FLOAT", {"max": 30.0, "step": 0.1, "tooltip": "Guidance scale (cfg) of the teacher, "
             "which the student learns to do without: sample it with cfg 1. 0 takes the guidance that the rollout was sampled "
             "with; 1 is none. Choose what your model was post-trained with."})

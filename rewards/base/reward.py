@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .words import brief
+
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
 RANGE_SLACK = 0.5  # a VAE may overshoot [0, 1] a little; 0..255 or -1..1 images are a wiring mistake
 
@@ -30,6 +32,7 @@ class Prompt:
 
     text: str
     spec: dict | None = field(default=None, hash=False)
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Adopted:
 
     function: Callable[[Tensor, Sequence[Prompt]], Tensor]
     info: RewardInfo
+    __repr__ = brief
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return torch.as_tensor(self.function(images, prompts))
@@ -92,6 +96,7 @@ class Judgement:
     members: dict[str, Tensor] = field(default_factory=dict)
     normalised: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    __repr__ = brief
 
 
 @runtime_checkable
@@ -121,6 +126,7 @@ class Scores:
     stats: dict[str, float]
     normalised: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, float] | None = None
+    __repr__ = brief
 
     def part(self, rows: slice) -> Scores:
         """The scores of some images; what rewards counted stays that of all."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ...rewards.base.reward import Prompt
+from ...rewards.base.words import brief
 from ..feedback.labels import Labels
 from ..feedback.pairs import Preferences
 from ..noise.streams import Stream, generator
@@ -39,6 +40,7 @@ class EncodedData:
     good: torch.Tensor
     frame: Frame
     skipped: tuple[str, ...] = ()
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.rows)

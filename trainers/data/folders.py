@@ -23,7 +23,7 @@ def read_folder(folder: Path, limit: int, prompt: str = "") -> Dataset:
     beside either image or in the folder itself. ValueError names the folder and what is wrong with it.
     """
     if not folder.is_dir():
-        raise ValueError(f"folder: {folder} does not exist; put it into ComfyUI's input folder or give its full path")
+        raise ValueError(f"folder: {folder} does not exist; put it into ComfyUI's input folder")
     below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     for names, layout in [(n, _two_folders) for n in PAIR_FOLDERS] + [(n, _thumbs) for n in THUMB_FOLDERS]:
         missing = [name for name in names if name not in below]

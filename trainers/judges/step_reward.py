@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ...rewards.base.reward import Scores, summary
+from ...rewards.base.words import brief
 from ..engine.renoise import check_levels
 from ..feedback.pairs import Preferences
 from ..losses.bradley_terry import choice_loss
@@ -42,6 +43,7 @@ class States:
     index: torch.Tensor
     winner: torch.Tensor
     loser: torch.Tensor
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class StepReward:
     weights: Bank
     accuracy: dict[str, float]
     pairs: int
+    __repr__ = brief
 
     def scores(self, net: Network, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
         """[B] float32 on the CPU, higher = better; comparable for states of the same prompt and noise level only."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...rewards.base.words import brief
 from .bank import Recipe, largest_rank, new_bank, trainable_layers
 from .patches import check_model
 from .recommended import recommended, recommended_lora
@@ -42,6 +43,7 @@ class Policy:
     memory: dict = field(default_factory=dict)
     method: str = ""
     numbers: dict = field(default_factory=dict)
+    __repr__ = brief
 
     def state(self) -> tuple[Bank, dict]:
         """Everything that a resume needs: tensors, and a JSON-serialisable dictionary."""

@@ -60,13 +60,15 @@ def methods() -> tuple[str, ...]:
 
 
 def fields_of(method: str) -> frozenset[str]:
-    """The method's own settings that the table has a number for, on whatever family and in whatever variant of it."""
+    """The method's own settings that the table has a number for, on whatever family and in whatever variant of it; without
+    those whose default in the trainer's class amounts to the same ("left to the trainer")."""
     return frozenset(
         field
         for name, families in _file()["methods"].items()
         if _base(name) == method
         for family in families
         for field in row(name, family).numbers.get("method", {})
+        if f"{method}.{field}" not in _file()["left to the trainer"]
     )
 
 

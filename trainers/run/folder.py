@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ...rewards.base.files import read_bytes
+from ...rewards.base.words import shown, unwritable
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
 from .metrics import MetricsFile, read_metrics
@@ -24,8 +26,8 @@ CONFIG, LOCK, METRICS = "config.json", "lock", "metrics.jsonl"
 CALIBRATION = "calibration.json"  # measured on the base model: it holds for a run that starts over, too
 MOST_CHANGES = 12
 LONGEST_NAME = 80
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+RESERVED = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 
 # states that no disk would take, by run folder: a later training in this process goes on from them
 _unsaved: dict[Path, tuple[int, dict, dict]] = {}
@@ -51,13 +53,13 @@ def check_name(name: str, field: str = "run_name") -> str:
     """The name, where it can be a folder's on every system; else ValueError with what is wrong and what to do.
     field: the input that it was given to."""
     advice = "use letters, digits, spaces, '-' and '_'"
-    if not name or not name.strip():
+    if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{field}: it is empty; give the run a name, {advice}")
-    if FORBIDDEN.search(name) or name.strip(". ") != name:
-        raise ValueError(f"{field}: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
+    if FORBIDDEN.search(name) or unwritable(name) or name.strip(". ") != name:
+        raise ValueError(f"{field}: '{shown(name)}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
                          f"at the ends); {advice}")
     if RESERVED.fullmatch(name):
-        raise ValueError(f"{field}: Windows keeps the name '{name}' for itself; choose another")
+        raise ValueError(f"{field}: Windows keeps the name '{shown(name)}' for itself; choose another")
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
         raise ValueError(f"{field}: {len(name)} characters are too many; use {LONGEST_NAME} at most")
     return name
@@ -75,7 +77,7 @@ def run_state(root: Path, name: str) -> str:
 
 def read_config(folder: Path) -> dict | None:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(read_bytes(folder / CONFIG))
         return config if isinstance(config, dict) else None
     except (OSError, ValueError):
         return None

@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from ...rewards.base.files import read_bytes
+
 if os.name == "nt":
     import msvcrt
 else:
@@ -60,7 +62,7 @@ def _lock(file: int) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_text())
+        who = json.loads(read_bytes(path))
         place = "in this ComfyUI" if who["process"] == os.getpid() else f"by process {who['process']}"
         return f" ({place}, since {who['since']})"
     except (OSError, ValueError, KeyError, TypeError):

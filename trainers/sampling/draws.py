@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from .settings import Sampling
 
@@ -30,6 +31,7 @@ class Samples:
     index: torch.Tensor
     seeds: torch.Tensor
     starts: torch.Tensor | None
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.index)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base.reward import Scores, score
+from ...rewards.base.words import brief
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from .recommended import settled_sampling
@@ -23,6 +24,7 @@ class Evaluation:
     images: torch.Tensor
     base: Scores | None = None
     base_images: torch.Tensor | None = None
+    __repr__ = brief
 
     def summary(self) -> str:
         """One sentence with means, standard errors and, where the base was sampled too, the paired difference."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.latents import latent_shape, to_images
 from ..policy.levels import sigmas_of
@@ -35,6 +36,7 @@ class Trajectory:
     sigmas: torch.Tensor
     transition: str
     strength: float
+    __repr__ = brief
 
     @property
     def steps(self) -> int:
@@ -48,8 +50,9 @@ class Rollout:
     latents: [B, C, H, W] clean, in the model's own space; images: [B, H, W, 3] in [0, 1]; index: [B] the prompt of
     each sample in ``prompts``; seeds: [B]; guidance: the scale sampled with; sigmas: [steps + 1]; trajectory: None
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
-    same; iteration: of the run; evaluations: network calls on a sample; sampling: the settings, where it was sampled by them,
-    and recommended: the names of those that were left to the recommended numbers.
+    same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
+    random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
+    that were left to the recommended numbers.
     """
 
     latents: torch.Tensor
@@ -63,8 +66,10 @@ class Rollout:
     batch_size: int
     iteration: int = 0
     evaluations: int = 0
+    left_out: int = 0
     sampling: Sampling | None = None
     recommended: tuple[str, ...] = ()
+    __repr__ = brief
 
     def random_steps(self) -> Trajectory:
         """The trajectory; ValueError where no step of the rollout was random."""
@@ -102,8 +107,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, sampling=sampling,
-                   recommended=left_open)
+                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, left_out=plan.left_out,
+                   sampling=sampling, recommended=left_open)
 
 
 @torch.inference_mode(False)
@@ -137,6 +142,7 @@ class _Chunk:
     states: list[torch.Tensor]
     log_probs: list[torch.Tensor]
     means: list[torch.Tensor]
+    __repr__ = brief
 
 
 class _Sampler:

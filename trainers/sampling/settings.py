@@ -65,13 +65,17 @@ def resolved_transition(sampling: Sampling, path_name: str) -> tuple[str, float]
     return name, strength
 
 
-def noisy_range(sampling: Sampling, iteration: int) -> tuple[int, int]:
-    """(first, end) of the random steps; the last step, which ends without noise, is never one of them."""
-    last = sampling.steps - 1
+def noisy_range(sampling: Sampling, iteration: int, payable: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(first, end) of the random steps; the last step, which ends without noise, is never one of them.
+
+    payable: (first, end) of the steps that may be random, see ``plan.payable_steps``; None: all but the last.
+    """
+    begin, last = (0, sampling.steps - 1) if payable is None else payable
     if sampling.first_noisy_step >= last:
         raise ValueError(f"first noisy step: {sampling.first_noisy_step} leaves no step to train with {sampling.steps} "
-                         "steps (the last one has no noise); choose a smaller one or more steps")
-    first, count = sampling.first_noisy_step, sampling.noisy_steps or last
+                         f"steps of {sampling.scheduler!r}: step {last} and later ones end with next to no noise, or none; "
+                         "choose a smaller one, more steps or the scheduler 'simple'")
+    first, count = max(begin, sampling.first_noisy_step), sampling.noisy_steps or last
     until = sampling.steps // 2 if sampling.window == "random in the first half" else last
     room = max(0, until - first - count)
     if sampling.window.startswith("random"):

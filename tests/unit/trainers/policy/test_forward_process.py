@@ -10,7 +10,7 @@ from posttrain.rewards.rules.colour import ColourReward
 from posttrain.trainers.awm import AWM
 from posttrain.trainers.dgpo import DGPO
 from posttrain.trainers.draft import DRaFT
-from posttrain.trainers.engine.renoise import Renoised, noised
+from posttrain.trainers.engine.renoise import Renoised, noised, sampled_levels, without_pure_noise
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.flow_grpo import FlowGRPO
@@ -52,7 +52,7 @@ def test_a_step_makes_good_images_likelier_than_bad_ones(case, settings):
     """After a step the denoising error falls more on the better half than on the worse."""
     policy, run, feedback = case
     new = train_step(policy, run, feedback, Trainer(settings, Optimizer(learning_rate=3e-3)))
-    (micros,) = noised(run, feedback.used, 4, 1, 8)
+    (micros,) = noised(run, feedback.used, 4, 1, 8, grid=without_pure_noise(sampled_levels(run)))
     changes = torch.zeros(8)
     with open_policy(policy) as net:
         for micro in micros:

@@ -262,7 +262,7 @@ def test_kto_reports_how_far_it_is_from_the_reference():
     trainer = Trainer(KTO(levels=2), Optimizer(learning_rate=1e-3))
     first = train_step(policy, run, labels(scores), trainer)
     assert first.metrics["kl"] == 0, "the policy starts as its reference"
-    steps = noised(run, torch.ones(8, dtype=torch.bool), 2, 1, run.batch_size)
+    steps = noised(replace(run, iteration=first.iteration), torch.ones(8, dtype=torch.bool), 2, 1, run.batch_size)
     with open_policy(first) as net, torch.no_grad():
         bank, apart = net.to_device(first.bank), []
         for micro in steps[0]:

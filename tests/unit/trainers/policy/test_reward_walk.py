@@ -154,16 +154,20 @@ def vae_shape(kind: str) -> tuple[int, int, int]:
     return {"sd15": (4, 8, 8), "sd3": (16, 8, 8)}[kind]
 
 
-def test_saturated_pixels_keep_their_gradient():
-    """In the pixel-space VAE a latent is a pixel in [-1, 1]."""
+@pytest.mark.parametrize("brighter", [True, False])
+def test_saturated_pixels_find_back_and_are_not_pushed_out(brighter):
+    """In the pixel-space VAE a latent is a pixel in [-1, 1]; a loss pulls up what its gradient is below 0 for."""
     model, vae = load_model("flow"), load_vae()
     latents = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).expand(1, 3, 24, 5).clone().requires_grad_()
     images = to_images_with_gradient(model, vae, latents)
     assert torch.equal(images[0, 0, :, 0], torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
     torch.testing.assert_close(images, to_images(model, vae, latents.detach()))
-    BRIGHT(images, ()).sum().backward()
-    assert bool((latents.grad > 0).all())
-    torch.testing.assert_close(latents.grad[..., 0], latents.grad[..., 2])
+    (-BRIGHT(images, ()).sum() if brighter else BRIGHT(images, ()).sum()).backward()
+    pulled = (latents.grad < 0 if brighter else latents.grad > 0)[0, 0, 0]
+    assert pulled.tolist() == ([True, True, True, True, False] if brighter else [False, True, True, True, True])
+    assert bool((latents.grad[..., ~pulled] == 0).all())
+    back = 0 if brighter else 4
+    torch.testing.assert_close(latents.grad[..., back], latents.grad[..., 2])
 
 
 def test_a_latent_format_made_by_a_node_can_be_differentiated():

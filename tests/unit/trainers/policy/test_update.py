@@ -84,3 +84,20 @@ def test_a_gradient_that_is_not_a_number_is_skipped_and_the_next_update_is_made(
     for key in expected:
         torch.testing.assert_close(new.bank[key], expected[key], rtol=1e-5, atol=1e-6)
     assert new.metrics["skipped_updates"] == 2 and new.metrics["skipped_updates_in_a_row"] == 1
+
+
+def explodes(net, bank, micro):
+    """Finite loss and gradient, so large that the step ends in no number."""
+    return sum((weight * 3e19).square().sum() for weight in bank.values()) * 0 + sum(weight.sum() for weight in bank.values()) * 1e30, {}
+
+
+@pytest.mark.parametrize("settings", [Optimizer(learning_rate=1e38, max_grad_norm=0.0), Optimizer(learning_rate=1e38, average=0.9),
+                                      Optimizer(learning_rate=1e-3, max_grad_norm=0.0)], ids=["weights", "mean", "moments"])
+def test_weights_that_are_no_numbers_after_the_step_are_no_update(settings):
+    """The policy of before is kept whole, and the update counts as skipped, so that a run stops after three."""
+    policy = trained_policy("sd3")
+    new = update(policy, STEPS, explodes, settings)
+    assert new.step == policy.step and new.metrics["updates"] == 0
+    assert new.metrics["skipped_updates"] == new.metrics["skipped_updates_in_a_row"] == 3
+    assert all(torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank) and new.optimizer == policy.optimizer
+    assert update(new, STEPS, pull, Optimizer(learning_rate=0.01)).metrics["skipped_updates_in_a_row"] == 0
