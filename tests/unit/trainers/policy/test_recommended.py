@@ -281,6 +281,7 @@ def test_a_run_from_before_goes_on_whether_its_workflow_has_the_new_widgets_or_n
 
     assert known(policy={"start": "auto"}, trainer={"adam_epsilon": -1}) == known()
     assert known(policy={"start": "kaiming"}, trainer={"adam_epsilon": 1e-8}) == known()
+    assert known(trainer={"empty_prompts": 0.0, "reference_guidance": 1.0}) == known() != known(trainer={"scale": 0.5})
     assert known(policy={"start": "gaussian"}) != known() != known(trainer={"adam_epsilon": 1e-10})
 
 
