@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ...rewards.base.words import brief
+
 PARTS = ("lora", "optimizer", "sampling", "method", "pairs")
 PAIRS = "pairs"
 
@@ -40,6 +42,7 @@ class Row:
     family: str
     numbers: Mapping[str, Mapping[str, Number]]
     why_not: str = ""
+    __repr__ = brief
 
     def values(self, part: str) -> dict[str, float | int | str]:
         return {name: number.value for name, number in self.numbers.get(part, {}).items()}
