@@ -12,7 +12,8 @@ NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_m
 # a loop's own length and place; those of a loop before it say which policy it hands on
 OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
-LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8)}
+LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
+         "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,)}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:
@@ -30,7 +31,7 @@ def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, 
         for key, value in prompt[each]["inputs"].items():
             if each == node and key not in inputs or key in NEVER or each in (node, start) and key in OWN:
                 continue
-            if key in LATER and value in LATER[key]:
+            if value in LATER.get(key, LATER.get(f"{prompt[each]['class_type']}.{key}", ())):
                 continue
             settings[f"{names[each]}.{key}"] = (
                 f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else value)

@@ -41,8 +41,8 @@ class PTCreatePolicy:
     def run(self, model, rank, alpha, layers, seed, layer_pattern="", start=AUTO, trainer=None):
         from ...trainers.methods import table_name
         from ...trainers.policy import Recipe, create_policy
-        checked_pattern(layer_pattern)
         from ...trainers.recipes.settle import OPEN
+        checked_pattern(layer_pattern)
         given = {"rank": rank, "alpha": alpha}
         asked = tuple(name for name, value in given.items() if value == OPEN)
         given = {name: value for name, value in given.items() if name not in asked}

@@ -19,7 +19,9 @@ OPTIONS = {
     "averaging": ("FLOAT", {"max": 0.9999, "step": 0.0001, "round": 1e-6, "tooltip": "Keeps a running mean of the LoRA, which is "
                   "what you export. 0: off; 0.9 is usual."}),
     "low_memory": ("BOOLEAN", {"tooltip": "Needs much less VRAM and about a third more time. Switch it on for large models or "
-                   "when memory runs out."}),
+                   "when memory runs out."})}
+# after all others, since it came last
+LAST = {
     "adam_epsilon": ("FLOAT", {"max": 1.0, "step": 1e-12, "round": 1e-20, "tooltip": "AdamW's epsilon, 1e-8 as a rule. Gradients "
                      "far smaller than it teach nothing: lower it where a run stands still. With a learning rate of your own "
                      "-1 is 1e-8."})}
@@ -59,7 +61,8 @@ class TrainerNode:
         return {"required": cls._opened({**filled(start, optimizer_kind(), OPTIMIZER_FIELDS),
                                          **filled(cls.SETTINGS, cls.kind(), cls.RENAMED)}),
                 "optional": cls._opened({**filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS),
-                                         **filled(cls.LATER, cls.kind(), cls.RENAMED)})}
+                                         **filled(cls.LATER, cls.kind(), cls.RENAMED),
+                                         **filled(LAST, optimizer_kind(), OPTIMIZER_FIELDS)})}
 
     @classmethod
     def _opened(cls, widgets: dict) -> dict:

@@ -86,8 +86,8 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     made = Rollout(
         latents=x, images=to_images(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
         seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
-        batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, sampling=sampling,
-        recommended=left_open, left_out=plan.left_out)
+        batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, left_out=plan.left_out,
+        sampling=sampling, recommended=left_open)
     return made, _joined(kept, walk.final_scores(made, states), candidates)
 
 

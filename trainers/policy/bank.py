@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ...rewards.base.words import brief
 from .checkpoint import checkpointed
 from .frozen import casts, restore_forward, through_frozen
 from .layers import CONVOLUTION, LINEAR, kind_of, lora_shapes, weight_kinds
@@ -58,6 +59,7 @@ class Recipe:
     seed: int = 0
     start: str = "kaiming"
     open: tuple[str, ...] = ()
+    __repr__ = brief
 
     @property
     def scale(self) -> float:

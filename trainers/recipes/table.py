@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ...rewards.base.words import brief
+
 PARTS = ("lora", "optimizer", "sampling", "method", "pairs")
 PAIRS = "pairs"
 
@@ -40,6 +42,7 @@ class Row:
     family: str
     numbers: Mapping[str, Mapping[str, Number]]
     why_not: str = ""
+    __repr__ = brief
 
     def values(self, part: str) -> dict[str, float | int | str]:
         return {name: number.value for name, number in self.numbers.get(part, {}).items()}
@@ -60,13 +63,15 @@ def methods() -> tuple[str, ...]:
 
 
 def fields_of(method: str) -> frozenset[str]:
-    """The method's own settings that the table has a number for, on whatever family and in whatever variant of it."""
+    """The method's own settings that the table has a number for, on whatever family and in whatever variant of it; without
+    those whose default in the trainer's class amounts to the same ("left to the trainer")."""
     return frozenset(
         field
         for name, families in _file()["methods"].items()
         if _base(name) == method
         for family in families
         for field in row(name, family).numbers.get("method", {})
+        if f"{method}.{field}" not in _file()["left to the trainer"]
     )
 
 

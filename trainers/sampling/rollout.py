@@ -52,8 +52,8 @@ class Rollout:
     each sample in ``prompts``; seeds: [B]; guidance: the scale sampled with; sigmas: [steps + 1]; trajectory: None
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
     same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
-    random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of
-    those that were left to the recommended numbers.
+    random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
+    that were left to the recommended numbers.
     """
 
     latents: torch.Tensor
@@ -108,8 +108,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, sampling=sampling,
-                   recommended=left_open, left_out=plan.left_out)
+                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, left_out=plan.left_out,
+                   sampling=sampling, recommended=left_open)
 
 
 @torch.inference_mode(False)

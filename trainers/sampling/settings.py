@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS
 
@@ -45,6 +46,7 @@ class Sampling:
     batch_size: int = 4
     seed: int = 0
     open: tuple[str, ...] = ()
+    __repr__ = brief
 
     def __post_init__(self):
         least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,

@@ -60,7 +60,7 @@ NO_NAMES = [
 
 def policy():
     recipe, model = SimpleNamespace(rank=4, alpha=4.0, start="kaiming"), SimpleNamespace(model=object())
-    return SimpleNamespace(metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, numbers={})
+    return SimpleNamespace(metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, numbers={"words": "steps 8"})
 
 
 @pytest.mark.parametrize("text", PLACES)

@@ -123,7 +123,7 @@ def test_a_trust_region_has_its_own_numbers():
     policy = create_policy(model_of("sd3"), Recipe(rank=4))
     (asked,) = PTFlowGRPO().run(**defaults(PTFlowGRPO) | {"trust": "guard"})
     trainer = settled_trainer(policy, asked)
-    assert (trainer.settings.clip_range, trainer.optimizer.learning_rate) == (2e-6, 1e-4)
+    assert (trainer.settings.clip_range, trainer.optimizer.learning_rate) == (0, 1e-4)
     assert trainer.settings.trust == "guard"
 
 
@@ -259,7 +259,7 @@ def test_numbers_in_use_are_on_the_policy_in_its_state_and_in_the_loras_metadata
     assert (used["method"], used["family"]) == ("FlowGRPO", "SD3.5")
     assert used["numbers"]["optimizer.learning_rate"] == 1e-5 and used["numbers"]["lora.alpha"] == 64
     assert used["numbers"]["sampling.transition"] == "flow_cps" and used["numbers"]["sampling.steps"] == 4
-    assert {"lora.rank", "optimizer.updates", "sampling.guidance", "method.clip_range"} <= set(used["recommended"])
+    assert {"lora.rank", "optimizer.updates", "sampling.guidance", "method.beta"} <= set(used["recommended"])
     assert not {"optimizer.learning_rate", "sampling.steps"} & set(used["recommended"])
     assert "learning rate 1e-05," in used["words"] and "updates per rollout 2*," in used["words"]
     assert json.loads(card(new, None, None)["posttrain.numbers"]) == used
@@ -281,6 +281,7 @@ def test_a_run_from_before_goes_on_whether_its_workflow_has_the_new_widgets_or_n
 
     assert known(policy={"start": "auto"}, trainer={"adam_epsilon": -1}) == known()
     assert known(policy={"start": "kaiming"}, trainer={"adam_epsilon": 1e-8}) == known()
+    assert known(trainer={"empty_prompts": 0.0, "reference_guidance": 1.0}) == known() != known(trainer={"scale": 0.5})
     assert known(policy={"start": "gaussian"}) != known() != known(trainer={"adam_epsilon": 1e-10})
 
 

@@ -20,8 +20,9 @@ from posttrain.trainers.engine.limits import check_limits
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.labels import Labels
 from posttrain.trainers.feedback.pairs import Preferences
-from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.flow_grpo import FlowGRPO, usual_clip
 from posttrain.trainers.methods import METHODS
+from posttrain.trainers.noise.transitions import TRANSITIONS
 from posttrain.trainers.policy import Recipe
 from posttrain.trainers.recipes import table
 from posttrain.trainers.recipes.families import FAMILIES, OTHER_EPS, OTHER_FLOW
@@ -38,7 +39,7 @@ FILLED = [found for found in ROWS if found.numbers]
 ids = [f"{found.method} on {found.family}" for found in FILLED]
 # a class's default that is not the row of models of no family, and why
 EXPLAINED = {
-    "FlowGRPO.clip_range": "0 is the usual value of the trust region, which is the table's",
+    "FlowGRPO.clip_range": "0 is the paper's number for the trust region and the transition, which the next test holds",
     "LCM.teacher_steps": "16 suits models that are sampled with 16 steps, of which the demo is one; the sources' 50 is a teacher of "
                          "pictures of 512 pixels",
     "Optimizer": "the settings' class is for code, which names its own numbers; nodes begin with the recommended ones",
@@ -112,6 +113,14 @@ def test_defaults_of_a_method_are_the_row_of_models_of_no_family_or_explained():
     for kind, part in ((Optimizer, "optimizer"), (Recipe, "lora"), (Sampling, "sampling")):
         differ = [field for field, value in row("FlowGRPO", OTHER_FLOW).values(part).items() if getattr(kind(), field) != value]
         assert bool(differ) == (kind.__name__ in EXPLAINED), differ
+
+
+def test_flow_grpos_own_clip_ranges_are_those_of_the_table():
+    for found in FILLED:
+        method, _, trust = found.method.partition(", ")
+        if method == "FlowGRPO":
+            form = TRANSITIONS[found.numbers["sampling"]["transition"].value].form
+            assert usual_clip(trust or "clipped ratio", form) == found.numbers["method"]["clip_range"].value
 
 
 def written() -> str:
