@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from posttrain.tools.host import Host
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "trainers" / "policy"))  # small models
 
 LAB_PACK = Path(__file__).with_name("lab_pack")  # nodes that only the tests use
 PACKS = [LAB_PACK] if LAB_PACK.is_dir() else []

@@ -203,7 +203,8 @@ class Overlay:
             if self.active is None:
                 return y
             a, b = self.active[key_a].to(x.dtype), self.active[key_b].to(x.dtype)
-            return y + F.linear(F.linear(x, a), b) * self.scale
+            # of strided tokens torch multiplies otherwise where A wants a gradient: the first ratio would not be 1
+            return y + F.linear(F.linear(x.contiguous(), a), b) * self.scale
 
         def convolution(x, *args, **kwargs):
             y = base(x, *args, **kwargs)

@@ -7,7 +7,11 @@ autograd keeps a copy of whatever is overwritten.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch.autograd.graph import allow_mutation_on_saved_tensors
@@ -15,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .streams import offload_streams_wait
 
+PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)  # they hold no tensor
 _mutating_models: set[str] = set()
 _plain_models: set[str] = set()
 _guards_open = 0
@@ -123,22 +128,46 @@ def _power_of_two(gradients: list[torch.Tensor]) -> float:
 def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, **kwargs):
     """``function(weights, *args, **kwargs)`` whose activations are recomputed in the backward pass.
 
-    args, kwargs: tensors and anything that holds them in lists, tuples and dicts; gradients reach those that require
-    them, and ``weights``. Costs one extra forward; the memory is the inputs plus the activations of a single call.
+    args, kwargs, output: tensors and anything that holds them in lists, tuples, dicts and dataclasses; gradients reach those
+    that require them, and ``weights``. Costs one extra forward; the memory is the inputs plus the activations of a single
+    call. A function that answers something else, which may hide tensors, keeps its activations.
     """
-    flat, spec = tree_flatten((args, kwargs))
+    flat, rebuild = _flattened((args, kwargs))
     places = [i for i, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]
-    shape_of_output = []
+    shape_of_output: list = []  # what makes the output of its leaves, and those leaves that are no tensors
 
     def run(inputs, bank):
         filled = list(flat)
         for place, tensor in zip(places, inputs):
             filled[place] = tensor
-        inner_args, inner_kwargs = tree_unflatten(filled, spec)
-        output, output_spec = tree_flatten(function(list(bank), *inner_args, **inner_kwargs))
-        shape_of_output[:] = [output_spec, [None if isinstance(o, torch.Tensor) else (o,) for o in output]]
+        inner_args, inner_kwargs = rebuild(filled)
+        output, rebuild_output = _flattened(function(list(bank), *inner_args, **inner_kwargs))
+        shape_of_output[:] = [rebuild_output, [None if isinstance(o, torch.Tensor) else (o,) for o in output]]
         return tuple(o for o in output if isinstance(o, torch.Tensor))
 
     tensors = iter(_Recompute.apply(run, model, len(places), *(flat[i] for i in places), *weights))
-    output_spec, leaves = shape_of_output
-    return tree_unflatten([next(tensors) if leaf is None else leaf[0] for leaf in leaves], output_spec)
+    rebuild_output, leaves = shape_of_output
+    if any(leaf is not None and not isinstance(leaf[0], PLAIN) for leaf in leaves):
+        return function(weights, *args, **kwargs)
+    return rebuild_output([next(tensors) if leaf is None else leaf[0] for leaf in leaves])
+
+
+def _flattened(tree) -> tuple[list, Callable[[list], Any]]:
+    """torch's tree_flatten, which looks into dataclasses too: (leaves, what makes the tree of other leaves)."""
+    outer, spec = tree_flatten(tree)
+    inside = [_flattened({f.name: getattr(leaf, f.name) for f in fields(leaf)})
+              if is_dataclass(leaf) and not isinstance(leaf, type) else None for leaf in outer]
+
+    def rebuild(leaves: list):
+        rest = iter(leaves)
+        return tree_unflatten([next(rest) if part is None else _with_fields(leaf, part[1]([next(rest) for _ in part[0]]))
+                               for leaf, part in zip(outer, inside)], spec)
+
+    return [each for leaf, part in zip(outer, inside) for each in ([leaf] if part is None else part[0])], rebuild
+
+
+def _with_fields(instance, values):
+    changed = copy.copy(instance)
+    for name, value in values.items():
+        object.__setattr__(changed, name, value)
+    return changed

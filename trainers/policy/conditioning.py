@@ -16,6 +16,8 @@ UNSUPPORTED = {"control": "a ControlNet", "gligen": "GLIGEN boxes", "hooks": "ho
 PLACED = ("area", "mask", "strength", "default", "start_percent", "end_percent", "clip_start_percent",
           "timestep_start", "timestep_end")
 
+SEED = 0  # of the noise that a few models add to an image of their conditioning: the same in rollout and train step
+
 Conds = dict[str, list[dict]]  # "positive" and, where there is one, "negative": as comfy.samplers.process_conds gives them
 
 
@@ -103,7 +105,8 @@ class Conditionings:
         noise = torch.zeros((1, *self._shape), device=self._device)
         conds = {name: comfy.sampler_helpers.convert_cond(outside_inference(conditioning))
                  for name, conditioning in conditionings.items()}
-        conds = comfy.samplers.process_conds(self._model, noise, conds, self._device, latent_image=torch.zeros_like(noise))
+        conds = comfy.samplers.process_conds(self._model, noise, conds, self._device, latent_image=torch.zeros_like(noise),
+                                            seed=SEED)
         return {name: [{**cond, "model_conds": {key: value._copy_with(outside_inference(value.cond))
                                                 for key, value in cond["model_conds"].items()}} for cond in entries]
                 for name, entries in conds.items()}

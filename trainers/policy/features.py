@@ -1,6 +1,7 @@
 """What the user's own frozen network sees in noisy latents: outputs of its middle blocks."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -21,7 +22,7 @@ class _Enough(Exception):
 def feature_blocks(net: Network) -> tuple[str, ...]:
     """Names of one to three of the network's repeated blocks, from its middle third, where it understands most."""
     # numbered ones only: embedders of time or text repeat too, but see no picture
-    names = [name for name in repeated_blocks(net.diffusion_model) if any(part.isdigit() for part in name.split("."))]
+    names = [name for name in repeated_blocks(net.diffusion_model) if re.search(r"\d(\.|$)", name)]
     if not names:
         raise ValueError(f"model: {type(net.diffusion_model).__name__} has no repeated blocks to take features from; judge "
                          "decoded images with a reward instead")
@@ -68,7 +69,7 @@ def _answers(net: Network, wanted: dict[torch.nn.Module, str], see, x, sigma, pr
 
     def look(module, _inputs, output):
         # at once, since networks may overwrite in place what a block has answered
-        found[wanted[module]] = see(wanted[module], _parts(output))
+        found[wanted[module]] = see(wanted[module], _parts(output, len(x), wanted[module]))
         if len(found) == len(wanted):
             raise _Enough
 
@@ -80,14 +81,21 @@ def _answers(net: Network, wanted: dict[torch.nn.Module, str], see, x, sigma, pr
     finally:
         for hook in hooks:
             hook.remove()
+    if missing := [name for name in wanted.values() if name not in found]:
+        raise ValueError(f"model: its block {missing[0]!r} does not run with these prompts, so no features can be taken from "
+                         "it; judge decoded images with a reward instead")
     return torch.cat([found[name] for name in wanted.values()], 1)
 
 
-def _parts(output) -> list[torch.Tensor]:
-    """[B, T, F] each, of a block's output: tokens [B, T, F], maps [B, F, H, W], or several of them."""
+def _parts(output, batch: int, name: str) -> list[torch.Tensor]:
+    """[B, T, F] each, of a block's output: tokens [B, T, F], maps [B, F, H, W], a frame's tokens [B, 1, H, W, F], or more."""
     parts = output if isinstance(output, (tuple, list)) else (output,)
-    return [part.float() if part.ndim == 3 else part.float().flatten(2).transpose(1, 2)
-            for part in parts if isinstance(part, torch.Tensor) and part.ndim >= 3]
+    parts = [part.float() for part in parts if isinstance(part, torch.Tensor) and part.ndim >= 3]
+    if any(len(part) != batch for part in parts):
+        raise ValueError(f"model: its block {name!r} does not answer sample by sample, so no features can be taken from it; "
+                         "judge decoded images with a reward instead")
+    return [part if part.ndim == 3 else part.flatten(1, -2) if part.ndim == 5 and part.shape[1] == 1
+            else part.flatten(2).transpose(1, 2) for part in parts]
 
 
 def _pooled(parts: list[torch.Tensor]) -> torch.Tensor:

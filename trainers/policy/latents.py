@@ -12,11 +12,13 @@ from ...rewards.learned.holder import in_words, load_models
 from .attention import vae_attention
 from .checkpoint import checkpointed
 from .frozen import frozen_layers
+from .pictures import check_decodes_pictures, check_one_frame
 from .weights import freeze_for_autograd, outside_inference
 
 
 def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
     """[C, H, W] of a latent for this size in pixels ([C, 1, H, W] for models whose latents have a time axis)."""
+    check_decodes_pictures(vae)
     ratio = vae.spacial_compression_decode()
     form = model.model.latent_format
     if width < ratio or height < ratio:
@@ -27,13 +29,15 @@ def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
 
 
 def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
-    """Model-space latents [B, C, H, W] -> images [B, H, W, 3] in [0, 1], on the CPU; the host tiles if it must."""
+    """Model-space latents [B, C, H, W] or [B, C, 1, H, W] -> images [B, H, W, 3] in [0, 1], on the CPU; the host tiles if it
+    must."""
+    check_decodes_pictures(vae)
+    check_one_frame(latents)
     with in_words(), torch.inference_mode(), _of_this_model(latents):
         if hasattr(vae, "patcher"):  # the host would go on, in tiles, with a VAE that it could load only in part
             load_models([vae.patcher], memory_required=vae.memory_used_decode(latents.shape, vae.vae_dtype))
-        images = vae.decode(model.model.process_latent_out(latents))
-    images = outside_inference(images).float().cpu().clamp(0, 1)
-    return images.reshape(-1, *images.shape[-3:])[..., :3]
+        images = vae.decode(_for_decoder(vae, model.model.process_latent_out(latents)))
+    return _one_each(outside_inference(images).float().cpu().clamp(0, 1))
 
 
 def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: bool = False) -> torch.Tensor:
@@ -43,9 +47,11 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
     that draws them back: a saturated picture can still find its way. recompute: each image on its own, its activations
     made again in the backward pass; for large VAEs.
     """
+    check_decodes_pictures(vae)
+    check_one_frame(latents)
     decoder = vae.first_stage_model
     freeze_for_autograd(decoder)
-    latents = _outside_inference(model.model.latent_format).process_out(latents.to(vae.device))
+    latents = _for_decoder(vae, _outside_inference(model.model.latent_format).process_out(latents.to(vae.device)))
 
     def decode(_, part):
         with frozen_layers(decoder), vae_attention(decoder):
@@ -58,6 +64,19 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
             pixels = decode(None, latents)
     # the host's process_output maps [-1, 1] (or [0, 1]) to [0, 1] and cuts, without a gradient, what lies outside
     images = _InwardClamp.apply(vae.process_output(_InwardClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
+    return _one_each(images)
+
+
+def _for_decoder(vae, latents: torch.Tensor) -> torch.Tensor:
+    """[B, C, H, W] of [B, C, 1, H, W] where the VAE knows no time, which newer hosts do themselves."""
+    return latents[:, :, 0] if latents.ndim == 5 and getattr(vae, "latent_dim", 3) == 2 else latents
+
+
+def _one_each(images: torch.Tensor) -> torch.Tensor:
+    """[B, H, W, 3] of what a VAE of images or of videos decodes: [B, H, W, C] or [B, T, H, W, C]."""
+    if images.ndim == 5 and images.shape[1] != 1:
+        raise ValueError(f"vae: it makes {images.shape[1]} frames of one latent frame, and a reward looks at one picture; "
+                         "connect the VAE that belongs to the model")
     return images.reshape(-1, *images.shape[-3:])[..., :3]
 
 
@@ -112,11 +131,22 @@ def from_latent_socket(model, latent: dict, source: str = "latent", remedy: str 
 
     source, remedy: the input that they came from, and what to do about it, for the message."""
     samples = outside_inference(latent["samples"]).float().cpu()
-    channels = model.model.latent_format.latent_channels
+    channels = _channels_of_socket(model)
     if samples.ndim not in (4, 5):
         raise ValueError(f"{source}: its shape {tuple(samples.shape)} is not that of latent images, [batch, channels, height, "
                          "width]; connect a sampler's or VAE Encode's output")
     if samples.shape[1] != channels:
         raise ValueError(f"{source}: its latents have {samples.shape[1]} channels, but the policy's model has {channels}; "
                          f"{remedy}")
+    check_one_frame(samples, source)
+    with_time = getattr(model.model.latent_format, "latent_dimensions", 2) == 3
+    if with_time != (samples.ndim == 5):  # as the host does it with an empty latent
+        samples = samples.unsqueeze(2) if with_time else samples[:, :, 0]
     return model.model.process_latent_in(samples)
+
+
+def _channels_of_socket(model) -> int:
+    """Of a LATENT for this model, which few formats fold into more channels on the way in."""
+    form = model.model.latent_format
+    time = (1,) if getattr(form, "latent_dimensions", 2) == 3 else ()
+    return model.model.process_latent_out(torch.zeros(1, form.latent_channels, *time, 2, 2)).shape[1]

@@ -9,16 +9,26 @@ from ..noise.paths import EPS, FLOW, Path, V
 
 
 def path_of(model_sampling) -> Path:
-    """How the model mixes data and noise. ValueError for the few kinds that have no trainer yet."""
-    kinds = ((comfy.model_sampling.CONST, FLOW), (comfy.model_sampling.V_PREDICTION, V), (comfy.model_sampling.EPS, EPS))
-    other = (comfy.model_sampling.EDM, comfy.model_sampling.X0)
-    scale = getattr(model_sampling, "sigma_data", 1.0)
-    if not isinstance(model_sampling, other) and (scale == 1.0 or isinstance(model_sampling, comfy.model_sampling.CONST)):
+    """How the model mixes data and noise. ValueError for the few kinds that have no trainer yet.
+
+    What the network itself answers is the host's matter: EDM's and Cosmos' networks mix as v-prediction does and stand for
+    it, so that the trainers weigh their errors as those of v-prediction.
+    """
+    host = comfy.model_sampling
+    kinds = ((host.CONST, FLOW), (host.V_PREDICTION, V), (getattr(host, "COSMOS_RFLOW", ()), V), (host.EPS, EPS))
+    other = (host.X0, *(getattr(host, name) for name in ("IMG_TO_IMG_FLOW", "ModelSamplingAV") if hasattr(host, name)))
+    if not isinstance(model_sampling, other):
         for kind, path in kinds:
             if isinstance(model_sampling, kind):
                 return path
-    raise ValueError(f"model: its sampling type ({type(model_sampling).__mro__[:3][-1].__name__}) cannot be trained yet; "
+    raise ValueError(f"model: its sampling type ({_kind(model_sampling)}) cannot be trained yet; "
                      "use a model with noise, v or flow prediction")
+
+
+def _kind(model_sampling) -> str:
+    """The name of what mixes: the host joins it with the levels into a class of its own, whose name says nothing."""
+    names = [kind.__name__ for kind in type(model_sampling).__mro__]
+    return next((name for name in names if name.isupper()), names[0])
 
 
 def sigmas_of(model_sampling, scheduler: str, steps: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from comfy.patcher_extension import WrappersMP
 
 from .levels import path_of
+from .pictures import check_makes_pictures
 
 # wrappers around a single call of the network or of its guidance, which the policy runs as the host does
 RUN = {WrappersMP.PREDICT_NOISE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL}
@@ -13,6 +14,7 @@ REMEDY = "connect the model from before that node"
 
 def check_model(model) -> None:
     """ValueError where the MODEL carries what cannot be trained through; says what and what to do."""
+    check_makes_pictures(model)
     path_of(model.get_model_object("model_sampling"))
     for key, what in REFUSED_OPTIONS.items():
         if model.model_options.get(key):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-for name in ("small_models", "gaussian_model", "host_sampler", "host_nodes", "quantised_models", "fingerprint"):
+for name in ("small_models", "gaussian_model", "host_sampler", "host_nodes", "quantised_models", "fingerprint", "architectures"):
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("policy") / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)

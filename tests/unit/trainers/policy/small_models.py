@@ -51,6 +51,20 @@ def _lumina():
 
 BUILD = {"sd15": _sd15, "sd2_v": _sd2_v, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux, "lumina": _lumina}
 ARCHITECTURES = tuple(BUILD)
+OWN_TEXT: dict = {}  # kind -> (seed, tokens) -> CONDITIONING, of kinds that other files of the tests add
+
+
+def random_weights(network: torch.nn.Module, seed: int) -> None:
+    """Such that activations neither grow nor vanish."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 1
+            scale = fan ** -0.5 if parameter.ndim > 1 else 0.1
+            values = torch.randn(parameter.shape, generator=generator) * scale
+            if parameter.ndim == 1 and name.endswith("weight"):
+                values = values + 1
+            parameter.copy_(values.to(parameter.dtype))
 
 
 def small_model(kind: str, dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None, seed: int = 0):
@@ -62,20 +76,14 @@ def small_model(kind: str, dtype: torch.dtype = torch.float32, compute: torch.dt
     model = config.get_model({}, device=CPU)
     if model_type is not None:
         model = comfy.model_base.BaseModel(config, model_type=model_type, device=CPU)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.diffusion_model.named_parameters():
-            fan = parameter[0].numel() if parameter.ndim > 1 else 1
-            scale = fan ** -0.5 if parameter.ndim > 1 else 0.1
-            values = torch.randn(parameter.shape, generator=generator) * scale
-            if parameter.ndim == 1 and name.endswith("weight"):
-                values = values + 1
-            parameter.copy_(values.to(parameter.dtype))
+    random_weights(model.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
 def conditioning(kind: str, seed: int = 0, tokens: int = 6):
     """A CONDITIONING as the model's text encoder would give it."""
+    if kind in OWN_TEXT:
+        return OWN_TEXT[kind](seed, tokens)
     generator = torch.Generator().manual_seed(1000 + seed)
     pooled = {"sdxl": 1280}.get(kind, 64)
     extra = {"pooled_output": torch.randn(1, pooled, generator=generator)}
