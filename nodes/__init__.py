@@ -7,6 +7,7 @@ host_version.check()  # before the nodes, which need what older hosts lack
 
 from . import demo, prompts  # noqa: E402
 from .feedback import advantages, data, preferences  # noqa: E402
+from .guard import guarded  # noqa: E402
 from .loop import train, wired  # noqa: E402
 from .model import export, hooks, policy  # noqa: E402
 from .page import live  # noqa: E402, F401  adds the page's routes
@@ -39,5 +40,5 @@ MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,
            diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, train_step, wired, train)
 
-NODE_CLASS_MAPPINGS = {node_id: node for module in MODULES for node_id, node in module.NODES.items()}
+NODE_CLASS_MAPPINGS = {node_id: guarded(node) for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

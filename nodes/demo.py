@@ -82,7 +82,7 @@ class PTDemoPictures:
     @classmethod
     def IS_CHANGED(cls, layout, count):
         from ..trainers.data.folders import fingerprint
-        return "" if layout is None else fingerprint(demo_folder(layout))
+        return fingerprint(demo_folder(layout)) if isinstance(layout, str) and layout in LAYOUTS else ""
 
     def run(self, layout, count):
         from ..toy.pictures import write_pictures

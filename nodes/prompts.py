@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from ..rewards.base.reward import Prompt
+from ..rewards.base.words import lines_of
 from ..trainers.prompts import PromptSet
+from .access import located, state_of
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"
@@ -28,12 +29,13 @@ class PTPromptList:
                        "better than a handful."})}}
 
     def run(self, text):
-        return (prompt_set(text.splitlines(), "text"),)
+        return (prompt_set(lines_of(text), "text"),)
 
 
 class PTPromptFile:
-    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a full path), one on each line. A .jsonl file "
-                   "in the form of GenEval is read with its records, which rule rewards check.")
+    DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each "
+                   "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check. Tables "
+                   "(.csv, .tsv) need a column called prompt.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
@@ -42,17 +44,17 @@ class PTPromptFile:
     def INPUT_TYPES(cls):
         return {"required": {
             "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
-                                                                     "path. UTF-8 text."}),
+                                  "path into a folder that you have opened (docs/security.md). UTF-8 text."}),
             "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
                               "tooltip": "Read at most this many prompts, from the top. Encoded prompts stay in memory: 4 MB "
                                          "each for Flux, less for others."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, limit):
-        path = located(file)
-        return f"{path.stat().st_mtime_ns}:{limit}" if path.is_file() else "missing"
+        return f"{state_of(file)}:{limit}"
 
     def run(self, file, limit):
+        from ..trainers.data.prompt_files import read_prompts
         prompts, report = read_prompts(located(file), limit)
         return {"ui": {"text": [report]}, "result": (prompts,)}
 
@@ -85,49 +87,6 @@ def prompt_set(lines, name: str) -> PromptSet:
     if not texts:
         raise ValueError(f"{name}: there is no prompt in it; write at least one line")
     return PromptSet(tuple(Prompt(text) for text in texts))
-
-
-def located(file: str) -> Path:
-    """The file itself, or the one of that name in ComfyUI's input folder."""
-    import folder_paths
-    path = Path(file).expanduser()
-    return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
-
-
-def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
-    """The first ``limit`` prompts of a text or GenEval .jsonl file, and a word on them. ValueError names the file."""
-    if not path.is_file():
-        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
-    written = {number: line for number, line in enumerate(lines, 1) if line.strip()}
-    taken = dict(list(written.items())[:limit])
-    records = path.suffix.lower() == ".jsonl"
-    prompts = _records(taken, path.name) if records else prompt_set(taken.values(), f"file {path.name}")
-    return prompts, _report(len(written), limit)
-
-
-def _report(found: int, limit: int) -> str:
-    if found <= limit:
-        return f"{found:,} prompts"
-    return f"The first {limit:,} of {found:,} prompts; the others are left out. To read more, raise 'limit'."
-
-
-def _records(lines: dict[int, str], name: str) -> PromptSet:
-    import json
-    prompts = []
-    for number, line in lines.items():
-        try:
-            record = json.loads(line)
-            prompts.append(Prompt(str(record["prompt"]), record))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"file: line {number} of {name} is not a JSON object with a \"prompt\"; correct it or "
-                             "remove the line") from None
-    if not prompts:
-        raise ValueError(f"file: {name} holds no prompt")
-    return PromptSet(tuple(prompts))
 
 
 def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:

@@ -14,7 +14,11 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from .base.words import shown
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OTHER_SUFFIXES = (".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jxl", ".jfif", ".jp2", ".tga",
+                  ".psd", ".exr", ".ppm", ".ico")
 # what Pillow raises for a file that is cut or is no image at all
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, struct.error, zlib.error)
 DEEP = 65535  # white in 16 bits
@@ -24,8 +28,9 @@ class UnreadableImage(ValueError):
     """The file is no image, or is damaged; the message names it. reason: why, without the name."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"{name} cannot be read as an image ({reason}). Save it again as PNG or JPEG, or take it away.")
-        self.reason = reason
+        super().__init__(f"{shown(name, 300)} cannot be read as an image ({shown(reason, 300)}). Save it again as PNG or "
+                         "JPEG, or take it away.")
+        self.reason = shown(reason, 300)
 
 
 def check_image(source: Path | BinaryIO, name: str = "") -> None:

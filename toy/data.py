@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..rewards.base.words import brief
 from . import models, world
 
 EMPTY = 0.1  # share of empty captions, so that guidance has an unconditional branch
@@ -19,6 +20,7 @@ class Captions:
     texts: tuple[str, ...]
     tokens: torch.Tensor
     pooled: torch.Tensor
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Pictures:
 
     images: torch.Tensor
     caption: torch.Tensor
+    __repr__ = brief
 
 
 def encode(clip: object, texts: list[str]) -> Captions:

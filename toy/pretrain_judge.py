@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ..rewards.base.reward import Prompt
+from ..rewards.base.words import brief
 from ..rewards.learned.clip import load_tokenizer, tokenize
 from ..rewards.learned.holder import clip_tokenizer_folder
 from ..rewards.learned.hub import pooled, transformers_class
@@ -59,6 +60,7 @@ class Lesson:
 
     images: torch.Tensor
     answers: torch.Tensor
+    __repr__ = brief
 
 
 def captions() -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..rewards.base.reward import Prompt, RewardInfo
+from ..rewards.base.words import brief
 from .world import COLOURS, PALETTE
 
 MIN_CHROMA = 0.3  # max - min of a pixel's channels; the grey background has about 0, a ball 0.6 or more
@@ -28,6 +29,7 @@ class Found:
     balls: tuple[tuple[str, float, float], ...]
     malformed: int
     clean: bool
+    __repr__ = brief
 
 
 def _colour_masks(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..rewards.base.words import brief
+
 if TYPE_CHECKING:
     from ..rewards.base.reward import Prompt
 
@@ -20,6 +22,7 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     positive: tuple | None = None
     negative: list | None = None
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -41,6 +41,14 @@ export const sendVotes = (id, votes) => postJson(`${question(id)}/votes`, { vote
 /** Ends a question; how: "done", or "pause" to stop the training until the workflow is queued again. */
 export const endQuestion = (id, how) => postJson(`${question(id)}/end`, { how });
 
+/** The user's yes to sending pictures to another machine. */
+export const allowAddress = (address) => postJson("/posttrain/addresses", { address });
+
+/** Calls handle(address) when a workflow wants to send pictures to another machine. */
+export function listenForAddresses(handle) {
+  api.addEventListener("posttrain.address", (event) => handle(event.detail.address));
+}
+
 /** Calls handle() whenever a question comes or goes, and when the server is back. */
 export function listenForQuestions(handle) {
   api.addEventListener("posttrain.rating", handle);

@@ -1,5 +1,6 @@
 // The pack on the page: live curves on Loop End and Train, a side bar of all runs, messages as toasts.
 import { app } from "../../scripts/app.js";
+import { listenForForeignAddresses } from "./address.js";
 import { listen, listenForQuestions } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { loadQuestions } from "./rate.js";
@@ -56,6 +57,7 @@ app.registerExtension({
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
     listen(onEvent, loadAll);
     listenForQuestions(loadQuestions);
+    listenForForeignAddresses();
     // a slow clock: names that were edited, "3 min ago", a training that has gone silent
     setInterval(() => {
       askTheSilent();

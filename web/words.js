@@ -41,6 +41,10 @@ const EN = {
   back: "Back", next: "Next", skip: "Skip", finish: "Done", later: "Later", pause: "Pause the training",
   pauseHint: "Stops the training with everything saved. Queue again to go on with these images.",
   rateFailed: "This was not saved: {reason}",
+  askAddressTitle: "Send pictures to another machine?",
+  askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
+    "The answer is kept.",
+  addressAllowed: "{address} is allowed. Press Run again.",
   metrics: {
     reward_mean: "Reward", accuracy: "Accuracy",
     kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",
@@ -96,6 +100,9 @@ const ZH = {
   back: "上一组", next: "下一组", skip: "跳过", finish: "完成", later: "稍后", pause: "暂停训练",
   pauseHint: "停止训练并保存一切。再次运行即可继续为这些图像评分。",
   rateFailed: "未能保存：{reason}",
+  askAddressTitle: "要把图像发送到另一台机器吗？",
+  askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
+  addressAllowed: "已允许 {address}。请再次点击运行。",
   metrics: {
     reward_mean: "奖励", accuracy: "准确率",
     kl: "KL：与原模型的距离", clip_fraction: "被裁剪的步（比例）", grad_norm: "梯度范数", loss: "损失", pass_rate: "通过率",
@@ -109,6 +116,10 @@ const ZH = {
   rewardOf: "奖励：{name}",
   // the server writes them in English; its words for a look are the keys
   alarms: {
+    steps_left_out: "有 {value} 个随机步不加噪声：此调度器末尾的噪声水平过于接近 0，加上的噪声再也无法去除。一切正常；若也想训练这些步，" +
+      "请选择调度器“simple”。",
+    lora_shows: "若干次迭代之后，LoRA 仍然太小，其效果大部分显示不出来：模型计算的精度过低，画面几乎反映不出学到的东西。" +
+      "模型允许时请用 float16 权重代替 bfloat16，或提高学习率。",
     pictures: "与开始时相比，{word}（{number}：{first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子。请查看样图，" +
       "然后添加惩罚这种变化的奖励、增大 beta（KL 权重），或减少迭代次数。",
     fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",

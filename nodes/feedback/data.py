@@ -1,9 +1,11 @@
 """Offline preferences: pairs and thumbs from folders and files, encoded once, dealt out to Train Step."""
 from __future__ import annotations
 
+from ..access import located, may_read, state_of
 from ..progress import node_progress
-from ..prompts import encode_prompts, located
+from ..prompts import encode_prompts
 from ..sockets import ENCODED_PAIRS, MENU, PAIRS, POLICY, PREFERENCES, ROLLOUT, SEED
+from ..widgets import left_open
 
 CATEGORY = f"{MENU}/5 Feedback"
 
@@ -26,17 +28,16 @@ class PTPairsFolder:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"folder": ("STRING", {"default": "my_pairs", "tooltip": "A folder in ComfyUI's input folder, or "
-                                        "a full path."}), **reading_inputs()}}
+                                        "a full path to one that you have opened (docs/security.md)."}), **reading_inputs()}}
 
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ...trainers.data.folders import fingerprint
-        # a wired folder is not known yet, so nobody can say that it has not changed
-        return fingerprint(located(folder)) if folder is not None else float("nan")
+        return state_of(folder, fingerprint)
 
     def run(self, folder, limit, prompt):
         from ...trainers.data.folders import read_folder
-        return shown(read_folder(located(folder), limit, prompt.strip()))
+        return shown(read_folder(located(folder, "folder"), limit, prompt.strip()))
 
 
 class PTPairsFile:
@@ -50,21 +51,19 @@ class PTPairsFile:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {"file": ("STRING", {"default": "pairs.jsonl", "tooltip": "A file in ComfyUI's input folder, or a "
-                                      "full path. Images in a .parquet file stay in memory."}), **reading_inputs()},
+                                      "full path into a folder that you have opened (docs/security.md). Images in a .parquet "
+                                      "file stay in memory."}), **reading_inputs()},
             "optional": {"votes": (("thumbs", "pairs"), {"tooltip": "Only for a file of votes. thumbs: each image by its last "
                                    "vote, for KTO. pairs: every image voted up with every one of the same prompt voted down, "
                                    "for Diffusion-DPO."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, **_):
-        if file is None:  # wired, and not known yet
-            return float("nan")
-        path = located(file)
-        return str(path.stat().st_mtime_ns) if path.is_file() else "missing"
+        return state_of(file)
 
     def run(self, file, limit, prompt, votes="thumbs"):
         from ...trainers.data.files import read_file
-        return shown(read_file(located(file), limit, prompt.strip(), votes))
+        return shown(read_file(located(file), limit, prompt.strip(), votes, may_read))
 
 
 def shown(data):
@@ -128,16 +127,29 @@ class PTPairBatch:
             "policy": (POLICY, {"tooltip": "From Loop Start."}),
             "iteration": ("INT", {"default": 0, "min": 0, "max": 2**31, "forceInput": True, "tooltip": "From Loop Start: "
                           "decides which pairs this time."}),
-            "pairs_per_iteration": ("INT", {"default": 16, "min": 1, "max": 65536, "tooltip": "Pairs (or thumbs) for each train "
-                                    "step. More is steadier and slower."}),
+            "pairs_per_iteration": left_open(("INT", {"max": 65536, "tooltip": "Pairs (or thumbs) for each train step. More is "
+                                              "steadier and slower. Published trainings take 16 to 2,048 for each update."})),
             "batch_size": ("INT", {"default": 4, "min": 1, "max": 4096, "tooltip": "Images computed at once. Lower it when "
                            "memory runs out; the result stays the same."}),
             "seed": ("INT", {**SEED, "tooltip": "Decides the order of the pairs, and the noise."})}}
 
     def run(self, pairs, policy, iteration, pairs_per_iteration, batch_size, seed):
         from ...trainers.data.encoded import deal
+        from ...trainers.recipes.settle import OPEN
+        if pairs_per_iteration == OPEN:
+            pairs_per_iteration = recommended_pairs(policy, pairs)
         made, preferences = deal(pairs, policy, iteration, pairs_per_iteration, seed, batch_size)
         return (made, preferences, made.images)
+
+
+def recommended_pairs(policy, pairs) -> int:
+    """For the trainer that is wired to Create Policy, or else the usual one for such data: as many as its updates need."""
+    from ...trainers.policy.recommended import recommended
+    from ...trainers.recipes.table import PAIRS
+    usual = "DiffusionDPO" if pairs.places.shape[1] == 2 else "KTO"
+    found = recommended(policy.model, policy.method)
+    found = found if PAIRS in found.numbers else recommended(policy.model, usual)
+    return int(found.values(PAIRS)[PAIRS]) * int(found.values("optimizer")["updates"])
 
 
 NODES = {"PTPairsFolder": PTPairsFolder, "PTPairsFile": PTPairsFile, "PTEncodePairs": PTEncodePairs,

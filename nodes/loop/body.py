@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
+from ...rewards.base.words import brief
+
 START, END = "PTLoopStart", "PTLoopEnd"
 # what Loop Start hands to the body, by slot
 LOOP_SLOT, POLICY_SLOT, ITERATION_SLOT = range(3)
@@ -23,6 +25,7 @@ class Body:
     outside: tuple[Link, ...]
     results: dict[str, Link]
     shown: tuple[str, ...]
+    __repr__ = brief
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

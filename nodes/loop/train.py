@@ -1,6 +1,9 @@
 """Train: the whole loop in one node, over the same functions as the nodes of the wired one."""
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
@@ -44,6 +47,8 @@ class PTTrain:
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.run import RunPlan
+        if reward is not None:
+            check_prompts(reward, prompts.prompts)
         plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
@@ -65,9 +70,10 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     from ...rewards.base.reward import score_rollout
     from ...trainers.feedback.advantages import Advantages, advantages
     from ...trainers.feedback.fits import WORDS
-    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, train_step
+    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, table_name, train_step
     from ...trainers.sampling.rollout import rollout
     wanted = method_of(trainer).learns_from
+    policy = policy if policy.method else replace(policy, method=table_name(trainer))
     learns = goes_through_reward(trainer) or wanted is not None
     if wanted not in (None, Advantages):
         raise ValueError(f"trainer: {name_of(trainer)} learns from {WORDS[wanted][0]}, but Train makes "

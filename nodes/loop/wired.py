@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ...rewards.base.reward import RewardUnavailable
+from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
 from ..page.live import emit
 from ..page.run_reader import runs_root
@@ -27,6 +28,7 @@ class Loop:
 
     policy: Any
     plan: RunPlan
+    __repr__ = brief
 
     @property
     def run_name(self) -> str:

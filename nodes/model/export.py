@@ -5,7 +5,13 @@ import json
 import re
 from pathlib import Path
 
+from ...rewards.base.words import shown, unwritable
+from ...trainers.run.folder import RESERVED
+from ..privacy import for_others
 from ..sockets import MENU, POLICY
+
+
+LONGEST, DEEPEST = 120, 8
 
 
 class PTSaveLora:
@@ -24,6 +30,13 @@ class PTSaveLora:
                                                 "number of train steps. A file of that name is replaced."})},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file_name=None):
+        try:  # before the training, not after it; a wired name is not known yet
+            return file_name is None or bool(checked_name(file_name))
+        except ValueError as error:
+            return str(error)
+
     def run(self, policy, file_name, prompt=None, extra_pnginfo=None):
         from ...trainers.policy import save_lora
         name = checked_name(file_name.replace("{step}", str(policy.iteration)))
@@ -33,12 +46,20 @@ class PTSaveLora:
 
 def checked_name(name: str) -> str:
     """The name with forward slashes. ValueError where it would leave the folder or no file could be called so."""
+    if not isinstance(name, str):
+        raise ValueError(f"file name: a text is needed, but {type(name).__name__} came")
     clean = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    parts = clean.split("/")
-    if not clean or any(not part.strip(" .") or re.search(r'[<>:"|?*\x00-\x1f]', part) for part in parts):
-        raise ValueError(f"file name: {name!r} is not possible; use letters, digits, spaces, - and _, with / between "
-                         "folders")
+    parts = clean.replace("{step}", "0").split("/")
+    if not clean or any(wrong_part(part) for part in parts) or len(parts) > DEEPEST:
+        raise ValueError(f"file name: '{shown(name)}' is not possible; use letters, digits, spaces, - and _, with / between "
+                         f"folders, {LONGEST} characters at most in each, and no name that Windows keeps for itself (con, nul)")
     return clean
+
+
+def wrong_part(part: str) -> bool:
+    """Whether no file or folder can be called so on every system."""
+    return (not part.strip(" .") or part.strip() != part or part.endswith(".") or unwritable(part) or len(part.encode()) > LONGEST
+            or bool(re.search(r'[<>:"|?*]', part) or RESERVED.fullmatch(part)))
 
 
 def lora_folder() -> Path:
@@ -47,16 +68,25 @@ def lora_folder() -> Path:
 
 
 def card(policy, prompt, extra_pnginfo) -> dict[str, str]:
-    """What the LoRA was trained on and how, as safetensors metadata."""
+    """What the LoRA was trained on and how, as safetensors metadata: the workflow without this machine's paths and
+    without addresses, or not at all where ComfyUI shall write none."""
     metrics = {k: v for k, v in policy.metrics.items() if isinstance(v, (int, float))}
     facts = {"format": "pt", "posttrain.steps": policy.iteration, "posttrain.optimizer_steps": policy.step,
              "posttrain.rank": policy.recipe.rank, "posttrain.alpha": policy.recipe.alpha,
+             "posttrain.start": policy.recipe.start, "posttrain.numbers": json.dumps(policy.numbers),
              "posttrain.base_model": type(policy.model.model).__name__, "posttrain.metrics": json.dumps(metrics)}
-    if prompt is not None:
-        facts["prompt"] = json.dumps(prompt)
-    if extra_pnginfo and "workflow" in extra_pnginfo:
-        facts["workflow"] = json.dumps(extra_pnginfo["workflow"])
+    if not metadata_is_off():
+        if prompt is not None:
+            facts["prompt"] = json.dumps(for_others(prompt))
+        if extra_pnginfo and "workflow" in extra_pnginfo:
+            facts["workflow"] = json.dumps(for_others(extra_pnginfo["workflow"]))
     return {key: str(value) for key, value in facts.items()}
+
+
+def metadata_is_off() -> bool:
+    """Whether ComfyUI was told to write no workflow into files (--disable-metadata)."""
+    from comfy.cli_args import args
+    return bool(getattr(args, "disable_metadata", False))
 
 
 NODES = {"PTSaveLora": PTSaveLora}

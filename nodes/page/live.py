@@ -14,8 +14,10 @@ import threading
 from collections import deque
 from functools import partial
 
+from ..privacy import without_places
 from .server import add_routes, answering, page_server
 
+LONGEST = 4000  # characters of a sentence
 MESSAGES = 20  # sentences kept for a page that is opened later
 
 _lock = threading.Lock()
@@ -25,6 +27,8 @@ _live: dict[str, dict] = {}
 def emit(kind: str, run: str, node: str | None, **data) -> None:
     """Sends one event to every open page and remembers the run's state; any thread may call. No server: no event."""
     event = {"run": run, "node": node, **_plain(data)}
+    if isinstance(event.get("text"), str):  # whoever reaches the server can read it
+        event["text"] = without_places(event["text"])[:LONGEST]
     with _lock:
         _remember(kind, event)
     server = page_server()

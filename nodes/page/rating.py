@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...rewards.base.reward import RewardUnavailable
+from ...rewards.base.words import brief
 from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.vote_book import VoteBook, together
-from .server import add_routes, answering, page_server
+from .server import add_routes, answering, body_of, page_server
 
 DONE, PAUSE = "done", "pause"
 TICK = 0.1  # seconds between two looks at Cancel
@@ -40,6 +41,7 @@ class RatingRequest:
     votes: dict[int, int] = field(default_factory=dict)
     how: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
+    __repr__ = brief
 
     def __post_init__(self):
         self._lock = threading.Lock()
@@ -136,19 +138,13 @@ def register_routes(routes) -> None:
             raise LookupError(f"there is no image {row} in this question")
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "max-age=86400, immutable"})
 
-    async def field_of(request, name, kind):
-        body = await request.json()
-        if not isinstance(body, dict) or not isinstance(body.get(name), kind):
-            raise ValueError(f"{name}: it is missing")
-        return body[name]
-
     async def votes(question, request):
-        given = {int(row): vote for row, vote in (await field_of(request, "votes", dict)).items()}
+        given = {int(row): vote for row, vote in (await body_of(request, votes=dict))["votes"].items()}
         await asyncio.to_thread(question.vote, given)  # the disk may be slow: never in the event loop
         return question.plain()
 
     async def end(question, request):
-        question.end(await field_of(request, "how", str))
+        question.end((await body_of(request, how=str))["how"])
         return {}
 
     async def all_open(_request):

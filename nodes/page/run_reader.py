@@ -7,9 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ...rewards.base.files import read_bytes
+from ...rewards.base.words import shown, unwritable
+
 MOST_POINTS = 2000
 TAIL_BYTES = 8192
-SAMPLE = re.compile(r"iteration_(\d+)\.(?:webp|jpg|png)")
+LONGEST = 255  # characters of a folder's name
+SAMPLE = re.compile(r"iteration_([0-9]{1,9})\.(?:webp|jpg|png)")
 LiveState = Callable[[str], dict]
 
 
@@ -21,20 +25,26 @@ def runs_root() -> Path:
 def run_folder(run: str, root: Path | None = None) -> Path:
     """The folder of a run. ValueError where the name is none, LookupError where there is no such run."""
     root = runs_root() if root is None else root
-    if not run or run in (".", "..") or re.search(r'[/\\:\x00]', run):
-        raise ValueError(f"run: {run!r} is not the name of a run")
+    if not run or run in (".", "..") or len(run) > LONGEST or unwritable(run) or re.search(r"[/\\:]", run):
+        raise ValueError(f"run: {shown(run)} is not the name of a run")
     folder = root / run
     if not folder.is_dir() or folder.resolve().parent != root.resolve():
-        raise LookupError(f"there is no run '{run}' in {root}")
+        raise LookupError(f"there is no run '{run}'")
     return folder
+
+
+def _is_own(folder: Path, root: Path) -> bool:
+    """Whether it lies in the folder of runs, and has a name that can be written."""
+    return folder.resolve().parent == root.resolve() and not unwritable(folder.name)
 
 
 def sample_path(run: str, file: str, root: Path | None = None) -> Path:
     """The picture of that name. ValueError where no sample is called so, LookupError where it is missing."""
     if not SAMPLE.fullmatch(file):
-        raise ValueError(f"file: {file!r} is not the name of a sample")
-    path = run_folder(run, root) / "samples" / file
-    if not path.is_file():
+        raise ValueError(f"file: {shown(file)} is not the name of a sample")
+    folder = run_folder(run, root)
+    path = folder / "samples" / file
+    if not path.is_file() or path.resolve() != folder.resolve() / "samples" / file:  # a link could lead anywhere
         raise LookupError(f"the run '{run}' has no sample '{file}'")
     return path
 
@@ -44,7 +54,7 @@ def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
     root = runs_root() if root is None else root
     if not root.is_dir():
         return []
-    found = [_summary(folder, live) for folder in root.iterdir() if (folder / "config.json").is_file()]
+    found = [_summary(folder, live) for folder in root.iterdir() if (folder / "config.json").is_file() and _is_own(folder, root)]
     return sorted(found, key=lambda run: run["modified"], reverse=True)
 
 
@@ -54,17 +64,16 @@ def read_run(run: str, since: str | int, live: LiveState, root: Path | None = No
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """
     from ...trainers.run.metrics import read_metrics
-    try:
-        after = int(since)
-    except ValueError:
-        raise ValueError(f"since: {since!r} is not a number of iterations") from None
+    if not re.fullmatch(r"\d{1,9}", str(since), re.ASCII):
+        raise ValueError(f"since: {shown(str(since))} is not a number of iterations")
+    after = int(since)
     folder = run_folder(run, root)
     points = read_metrics(folder / "metrics.jsonl", after)
-    shown, factor = thin(points, MOST_POINTS)
+    drawn, factor = thin(points, MOST_POINTS)
     summary = _summary(folder, live)
     if points:
         summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
-    return {**summary, "points": shown, "thinned": factor, "samples": _samples(folder),
+    return {**summary, "points": drawn, "thinned": factor, "samples": _samples(folder),
             "messages": live(run).get("messages", [])}
 
 
@@ -109,7 +118,7 @@ def _summary(folder: Path, live: LiveState) -> dict:
     config, state, ending = _config(folder), live(folder.name), _last_points(folder / "metrics.jsonl")
     last = ending[-1] if ending else {}
     rewards = [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
-    files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.exists()]
+    files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.is_file()]
     modified = max((path.stat().st_mtime for path in files), default=0.0)
     return {"run": folder.name, "id": config.get("id"), "created": config.get("created"), "modified": modified,
             "status": _status(folder, config.get("status"), state), "node": state.get("node"),
@@ -131,7 +140,7 @@ def _held_elsewhere(lock: Path) -> bool:
     """Whether a process that is not this one says in the lock file that it trains, and is alive."""
     import psutil
     try:
-        process = int(json.loads(lock.read_text())["process"])
+        process = int(json.loads(read_bytes(lock))["process"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return process != os.getpid() and psutil.pid_exists(process)
@@ -139,7 +148,7 @@ def _held_elsewhere(lock: Path) -> bool:
 
 def _config(folder: Path) -> dict:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_bytes(folder / "config.json"))
         return config if isinstance(config, dict) else {}
     except (OSError, ValueError):
         return {}
@@ -147,10 +156,12 @@ def _config(folder: Path) -> dict:
 
 def _last_points(path: Path, count: int = 5) -> list[dict]:
     """The last whole lines, the newest last, without reading the rest; as many as the page's own mean is over."""
+    if not path.is_file():  # a pipe would be waited for
+        return []
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().splitlines()
+            lines = file.read().split(b"\n")
     except OSError:
         return []
     points = []

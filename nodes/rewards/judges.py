@@ -1,6 +1,7 @@
 """Vision-language models as judges: the model (in process or a server), and what it is asked."""
 from __future__ import annotations
 
+from ..page.address import check_and_ask
 from .node import ModelNode, RewardNode, model_input, precision_input
 
 VLM = "PT_VLM"
@@ -30,13 +31,14 @@ class PTVLMLocal(ModelNode):
 class PTVLMServer(RewardNode):
     RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = (VLM,), ("vlm",), (MODEL_TIP,)
     DESCRIPTION = ("A vision-language model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp, LM Studio, "
-                   "Ollama). Images and prompts are sent there. A key is taken from the environment variable "
-                   "POSTTRAIN_VLM_KEY, and only sent to the address in POSTTRAIN_VLM_URL.")
+                   "Ollama). Images and prompts are sent there: to another machine only after you have allowed it. A key "
+                   "is taken from the environment variable POSTTRAIN_VLM_KEY, and only sent to the address in POSTTRAIN_VLM_URL.")
 
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {
-            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1."}),
+            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1. You are "
+                    "asked once about one of another machine (docs/security.md)."}),
             "model": ("STRING", {"default": "", "tooltip": "The model's name as the server knows it."}),
             "timeout": ("FLOAT", {"default": 60.0, "min": 1.0, "max": 3600.0, "step": 1.0, "tooltip":
                                   "Seconds for one answer before it is asked for again."}),
@@ -52,6 +54,7 @@ class PTVLMServer(RewardNode):
 
     def run(self, url, model, timeout, tries, at_once, image_side, samples=4):
         from ...rewards.vlm.server import Server
+        check_and_ask(url.strip())
         return (Server(url.strip(), model.strip(), timeout, tries, at_once=at_once, side=image_side, samples=samples),)
 
 

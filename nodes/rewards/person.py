@@ -40,10 +40,9 @@ class PTRewardHuman(RewardNode):
 
 
 def votes_folder(name: str) -> Path:
-    import folder_paths
-
     from ...trainers.run import check_name
-    return Path(folder_paths.get_output_directory()) / "posttrain_votes" / check_name(name, "votes_name")
+    from ..access import votes_root
+    return votes_root() / check_name(name, "votes_name")
 
 
 def ask_for_votes(images, sheets, *, title: str, mode: str, folder: Path, seconds: float) -> dict[int, int]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from ...rewards.base.report import describe, headline, table
 from ...rewards.base.reward import Prompt, Reward, as_reward, score, score_rollout, with_rules
+from ...rewards.base.words import lines_of
 from .node import CATEGORY
 
 ONE_PROMPT, LINE_EACH = "one prompt for all images", "one line per image"
@@ -64,7 +65,7 @@ class PTScoreImages:
 
 def prompts_for(text: str, mode: str, count: int) -> list[Prompt]:
     """One Prompt per image from the text of the widget."""
-    lines = [text.strip()] * count if mode == ONE_PROMPT else [line.strip() for line in text.strip().splitlines()]
+    lines = [text.strip()] * count if mode == ONE_PROMPT else [line.strip() for line in lines_of(text.strip())]
     if len(lines) != count:
         raise ValueError(f"prompt: '{LINE_EACH}' needs {count} lines for {count} images, got {len(lines)}.")
     return [Prompt(line) for line in lines]

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from ...rewards.base.reward import Prompt, as_reward, compares, score, with_rules
+from ...rewards.base import words
+from ..access import located, state_of
 from ..progress import node_progress
-from ..prompts import located
 from ..sockets import PAIRS, PROMPTS, REWARD, SCORES
 from .node import CATEGORY, RewardNode
 
@@ -24,7 +25,7 @@ class PTScoreFolder:
     def INPUT_TYPES(cls):
         return {"required": {
             "folder": ("STRING", {"default": "my_images", "tooltip":
-                    "A folder in ComfyUI's input folder, or a full path."}),
+                    "A folder in ComfyUI's input folder, or a full path to one that you have opened (docs/security.md)."}),
             "reward": (REWARD, {"tooltip": "What judges the images. Ensembles compare images of the same prompt: "
                                            "use the raw or calibrated scale for single images."}),
             "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "For images without a .txt file."}),
@@ -38,25 +39,23 @@ class PTScoreFolder:
     @classmethod
     def IS_CHANGED(cls, folder, **_):
         from ...trainers.data.folders import fingerprint
-        # a wired folder is not known yet, so nobody can say that it has not changed
-        return fingerprint(located(folder)) if folder is not None else float("nan")
+        return state_of(folder, fingerprint)
 
     def run(self, folder, reward, prompt, limit, shown=8, prompts=None, unique_id=None):
-        from itertools import islice
-
         from ...rewards.base.report import describe, headline, joined, ranked, table
-        from ...rewards.folders import captioned
+        from ...rewards.folders import images_in, other_images
         if compares(reward):
             raise ValueError("reward: it compares the images of a prompt with each other, but a folder's images are scored one "
                              "by one. Use a single reward; or in Reward Member choose the scale 'raw' or 'calibrated', and "
                              "switch normalise_again off in Reward Ensemble.")
-        paths, texts = zip(*islice(captioned(located(folder), prompt.strip()), limit))
-        texts = with_rules(texts, prompts.prompts if prompts is not None else ())
-        paths, texts, found, bad = scored_files(paths, texts, reward, node_progress(unique_id))
+        place = located(folder, "folder")
+        rules = prompts.prompts if prompts is not None else ()
+        paths, texts, found, bad = scored_files(images_in(place)[:limit], prompt.strip(), rules, reward, node_progress(unique_id))
+        bad += other_images(place, deep=True)
         if not found:
-            raise ValueError(f"folder: none of the {len(bad)} images in {folder} can be read{left_out(bad)}")
+            raise ValueError(f"folder: none of the {len(bad)} images in {words.shown(folder)} can be read{left_out(bad)}")
         scores = joined(found)
-        names = [path.relative_to(located(folder)).as_posix() for path in paths]
+        names = [words.shown(path.relative_to(place).as_posix(), 300) for path in paths]
         order = ranked(scores)
         known = [i for i in order if not scores.values[i].isnan()] or order
         best, worst = (contact_sheet(paths, names, scores, rows[:shown]) for rows in (known, known[::-1]))
@@ -65,15 +64,21 @@ class PTScoreFolder:
                 "result": (scores, scores.stats["mean"], text, best, worst)}
 
 
-def scored_files(paths, prompts, reward, progress):
-    """(paths, prompts, their scores, why the others were left out): one file after the other, read when its turn comes."""
-    from ...rewards.images import UnreadableImage, read_image
+def scored_files(paths, fallback, known, reward, progress):
+    """(paths, prompts, their scores, why the others were left out): one file after the other, read when its turn comes.
+
+    fallback: the prompt of images without a caption; known: prompts whose rules serve captions of the same text.
+    """
+    from ...rewards.folders import caption
+    from ...rewards.images import read_image
     kept, bad = [], []
-    for i, (path, prompt) in enumerate(zip(paths, prompts)):
+    for i, path in enumerate(paths):
         try:
+            prompt, = with_rules([Prompt(caption(path, fallback))], known)
             image = read_image(path)
-        except UnreadableImage as error:
-            bad.append(str(error))
+        except (OSError, ValueError) as error:
+            named = str(error).startswith(words.shown(str(path), 300))
+            bad.append(str(error) if named else f"{words.shown(path.name)}: {words.shown(str(error), 300)}")
         else:
             kept.append((path, prompt, score(reward, image, [prompt], [len(kept)])))
         progress(i + 1, len(paths))

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .words import brief
+
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
 RANGE_SLACK = 0.5  # a VAE may overshoot [0, 1] a little; 0..255 or -1..1 images are a wiring mistake
 
@@ -30,6 +32,7 @@ class Prompt:
 
     text: str
     spec: dict | None = field(default=None, hash=False)
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Adopted:
 
     function: Callable[[Tensor, Sequence[Prompt]], Tensor]
     info: RewardInfo
+    __repr__ = brief
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return torch.as_tensor(self.function(images, prompts))
@@ -92,6 +96,7 @@ class Judgement:
     members: dict[str, Tensor] = field(default_factory=dict)
     normalised: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    __repr__ = brief
 
 
 @runtime_checkable
@@ -121,6 +126,7 @@ class Scores:
     stats: dict[str, float]
     normalised: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, float] | None = None
+    __repr__ = brief
 
     def part(self, rows: slice) -> Scores:
         """The scores of some images; what rewards counted stays that of all."""
@@ -159,6 +165,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
 def score_rollout(reward: Reward, rollout) -> Scores:
     """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image)."""
+    check_prompts(reward, rollout.prompts.prompts)
     index = rollout.index.tolist()
     return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.index)
 
@@ -179,6 +186,21 @@ def counts_of(reward: Reward) -> dict[str, float]:
 def compares(reward: Reward) -> bool:
     """Whether a score depends on the other images of the batch, so that an image alone has none worth looking at."""
     return getattr(reward, "compares", False)
+
+
+def check_prompts(reward: Any, prompts: Sequence[Prompt]) -> None:
+    """Whether a reward, or a member of it, can judge each of these prompts: ValueError now and not in the middle of a run."""
+    if hasattr(reward, "check_prompts"):
+        reward.check_prompts(prompts)
+    for part in parts_of(reward):
+        check_prompts(part, prompts)
+
+
+def parts_of(reward: Any) -> list:
+    """The rewards that a composite one is made of; [] for single ones."""
+    inner = getattr(reward, "reward", None)
+    members = [part for member in getattr(reward, "members", ()) for part in (member if isinstance(member, tuple) else (member,))]
+    return [part for part in [inner, *members] if callable(part) and hasattr(part, "info")]
 
 
 def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:

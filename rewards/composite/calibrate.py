@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..base.reward import Scores
+from ..base.words import brief
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FILE = "calibration.json"
@@ -29,6 +30,7 @@ class Statistics:
     std: float
     group_std: float
     quantiles: dict[str, float]
+    __repr__ = brief
 
 
 Calibration = Mapping[str, Statistics]  # reward name -> statistics

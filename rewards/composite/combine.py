@@ -22,6 +22,7 @@ from ..base.reward import (
     groups_of,
     networks_of,
 )
+from ..base.words import brief
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class WeightedSum:
     """sum_k weight_k * score_k. An image that a member with a weight could not score is NaN in the sum."""
 
     members: tuple[tuple[Reward, float], ...]
+    __repr__ = brief
 
     def __post_init__(self):
         if not self.members:

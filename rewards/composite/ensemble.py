@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, groups_of
+from ..base.words import brief
 from .calibrate import Calibration
 from .combine import all_networks, evaluate_members, merged_counts, unique_names
 from .normalise import batch_z, calibrated, group_masks, group_z, win_rate
@@ -38,6 +39,7 @@ class Member:
     scale: str = SCALES[0]
     threshold: float = 0.5
     softness: float = 0.1
+    __repr__ = brief
 
     def __post_init__(self):
         object.__setattr__(self, "reward", as_reward(self.reward))
@@ -75,6 +77,7 @@ class Ensemble:
     k: float = 1.0
     again: bool = True
     calibration: Calibration | None = None
+    __repr__ = brief
 
     def __post_init__(self):
         if self.combine not in COMBINE:

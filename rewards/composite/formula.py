@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.reward import Judgement, Prompt, Reward, RewardInfo, as_reward, compares, groups_of
+from ..base.words import brief
 from .combine import all_networks, evaluate_members, merged_counts
 
 Values = dict[str, Tensor]
@@ -35,6 +36,7 @@ class FormulaReward:
 
     text: str
     members: tuple[tuple[str, Reward], ...]
+    __repr__ = brief
 
     def __post_init__(self):
         object.__setattr__(self, "members", tuple((name, as_reward(reward)) for name, reward in self.members))

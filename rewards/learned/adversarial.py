@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base.reward import Prompt, RewardInfo, usable_images
+from ..base.words import brief
 from .preprocess import resized
 
 SIDE, WIDTH = 64, 16
@@ -30,6 +31,7 @@ class Adversary:
     weights: Weights = field(default_factory=lambda: start_weights(0))
     accuracy: float = 0.5
     images: int = 0
+    __repr__ = brief
 
     info = RewardInfo("looks like the base model", None, None, False, True,
                       "Log-odds that the image is the base model's, by a head trained along with the policy.")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..base.half import through_half
 from ..base.reward import Prompt, RewardInfo
+from ..base.words import brief
 from .checkpoints import folded_linear, load_weights
 from .files import Published
 from .holder import Holder, in_batches
@@ -31,6 +32,7 @@ class Version:
     mode: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    __repr__ = brief
 
 
 _VISION = ("clip_vision", "reward_models")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..base.half import through_half
 from ..base.reward import Prompt, RewardInfo
+from ..base.words import brief
 from .clip import load_tokenizer, tokenize
 from .files import Published
 from .holder import Holder, in_batches
@@ -35,6 +36,7 @@ class Kind:
     high: float
     description: str
     file: Published
+    __repr__ = brief
 
 
 _FOLDERS = ("reward_models", "clip", "text_encoders")

@@ -9,6 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..base.words import brief
+
 AUTO = "auto"
 SUFFIXES = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt", ".onnx")  # the first ones are preferred
 
@@ -29,6 +31,7 @@ class Published:
     licence: str
     folders: tuple[str, ...] = ("reward_models",)
     folder: bool = False
+    __repr__ = brief
 
 
 def candidates(root: Path, folder: bool) -> list[str]:

@@ -6,7 +6,7 @@ function of images and, for each image, the classes to look for; boxes come back
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.words import shown
 from ..learned.clip import load_tokenizer
 from ..learned.files import Published, read_json
 from ..learned.holder import Holder
@@ -30,7 +31,11 @@ OWLV2 = Published("Object detector (any word)", ("*owlv2*", "*owlvit*"), "owlv2-
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIGMOID_TYPES = ("rt_detr", "rt_detr_v2", "deformable_detr", "d_fine", "grounding-dino")
 OWL_TOKENS = 16
-ALIASES = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}  # GenEval -> COCO
+# names of one and the same class: GenEval's, COCO's, and those of models that keep the older ones of Pascal VOC
+SYNONYMS = (
+    ("computer mouse", "mouse"), ("tv remote", "remote", "remote control"), ("computer keyboard", "keyboard"), ("couch", "sofa"),
+    ("tv", "tvmonitor", "television"), ("airplane", "aeroplane"), ("motorcycle", "motorbike"), ("bicycle", "bike"),
+    ("dining table", "table"), ("cell phone", "mobile phone"), ("hair drier", "hair dryer"), ("donut", "doughnut"))
 LEAST = 0.05  # weaker detections are never looked at
 
 
@@ -46,18 +51,24 @@ class DetrDetector:
         config = read_json(folder / "config.json")
         self._labels = [str(v).lower() for _, v in sorted(config.get("id2label", {}).items(), key=lambda e: int(e[0]))]
         self._sigmoid = config.get("model_type") in SIGMOID_TYPES
+        self._names: dict[str, frozenset[str]] = {}
+
+    def check(self, classes: Iterable[str]) -> None:
+        """ValueError names every class that this detector does not know, by no name."""
+        known = {plain(label) for label in self._labels}
+        self._names |= {name: spellings(name) for name in classes if name not in self._names}
+        if unknown := sorted(name for name in classes if not self._names[name] & known):
+            raise ValueError(f"the detector does not know {shown(', '.join(repr(name) for name in unknown), 300)}. It knows: "
+                             f"{', '.join(self._labels[:12])}, ... Use an OWL detector, which looks for any word.")
 
     def __call__(self, images: Tensor, classes: Sequence[Sequence[str]]) -> list[dict[str, list[Detection]]]:
-        for name in {c for wanted in classes for c in wanted}:
-            if ALIASES.get(name, name).lower() not in self._labels:
-                raise ValueError(f"the detector does not know '{name}'. It knows: {', '.join(self._labels[:12])}, ... "
-                                 "Use an OWL detector, which looks for any word.")
+        self.check({c for wanted in classes for c in wanted})
         with torch.no_grad(), self._holder.use() as (network, device, dtype):
             pixels = detr_pixels(images.to(device), self._settings)
             found = network(pixel_values=pixels.to(dtype))
             scores, labels = best_class(found.logits.float(), self._sigmoid)
             boxes = corners(found.pred_boxes.float(), images.shape[2], images.shape[1])
-        return [{name: [d for i, d in one if self._labels[i] == ALIASES.get(name, name).lower()] for name in wanted}
+        return [{name: [d for i, d in one if plain(self._labels[i]) in self._names[name]] for name in wanted}
                 for one, wanted in zip(listed(scores, labels, boxes), classes)]
 
 
@@ -87,6 +98,18 @@ class OwlDetector:
             one, = listed(scores, labels, boxes)
             result.append({name: [d for i, d in one if i == index] for index, name in enumerate(wanted)})
         return result
+
+
+def plain(name: str) -> str:
+    """A class's name without what differs from one list to another: capitals, spaces, underscores, hyphens."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def spellings(name: str) -> frozenset[str]:
+    """The plain names by which a detector may know a class."""
+    own = plain(name)
+    same = next((group for group in SYNONYMS if own in map(plain, group)), (name,))
+    return frozenset({own, *map(plain, same)})
 
 
 def build_detr(folder: Path) -> Any:

@@ -38,6 +38,7 @@ class RuleReward:
             raise ValueError(f"rule must be one of {RULES}, got '{rule}'.")
         self._detector, self._rule, self._limits, self._colours = detector, rule, limits, colours
         self._spec, self._batch_size = spec, batch_size
+        self._checked: Sequence[Prompt] | None = None
         self.info = RewardInfo("objects" if spec else "GenEval rules", 0.0, 1.0, spec is None, False,
                                "Are the objects there, in the right number, colour and place?")
 
@@ -47,6 +48,20 @@ class RuleReward:
             raise ValueError("No prompt has a rule to check. Load the prompts from a GenEval file, or use the object "
                              "reward with a list of objects.")
         return in_batches(images, specs, self._batch_size, self._score)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """ValueError where a prompt's record cannot be read, or asks for what the detector does not know or for a colour that
+        nobody names: before the run, for all prompts, and not when one of them comes."""
+        if prompts is self._checked or self._spec is not None:
+            return
+        specs = [spec for spec in map(rule_of, prompts) if spec]
+        if hasattr(self._detector, "check"):
+            self._detector.check({name for spec in specs for name in classes_of(spec)})
+        for spec in specs if self._colours is None else ():
+            coloured = [part["class"] for kind in ("include", "exclude") for part in spec.get(kind, ()) if "color" in part]
+            if coloured:
+                raise _no_colours(coloured[0])
+        self._checked = prompts
 
     def _score(self, images: Tensor, specs: Sequence[dict | None]) -> Tensor:
         found = self._detector(images, [classes_of(s) for s in specs])
@@ -59,14 +74,17 @@ class RuleReward:
 
         def namer(name: str, detections: Sequence[Detection]) -> Sequence[str]:
             if self._colours is None:
-                raise ValueError(f"A prompt asks for the colour of '{name}': choose a CLIP model in the menu 'model' of "
-                                 "GenEval Reward.")
+                raise _no_colours(name)
             return self._colours(image, name, detections)
 
         if self._rule == RULES[2]:
             return float(official(spec, kept, namer, self._limits))
         parts = terms(spec, kept, namer, self._limits)
         return float(strict(parts)) if self._rule == RULES[1] else dense(parts)
+
+
+def _no_colours(name: str) -> ValueError:
+    return ValueError(f"A prompt asks for the colour of '{name}': choose a CLIP model in the menu 'model' of GenEval Reward.")
 
 
 class ClipColours:

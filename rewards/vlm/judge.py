@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.reward import Judgement, Prompt, RewardInfo, groups_of, networks_of
+from ..base.words import brief
 
 Probabilities = Mapping[str, float] | None  # of each allowed answer, absolute; None = the question failed
 
@@ -26,6 +27,7 @@ class Question:
     images: tuple[Tensor, ...]
     text: str
     answers: tuple[str, ...]
+    __repr__ = brief
 
 
 class Model(Protocol):

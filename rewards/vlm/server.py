@@ -26,12 +26,14 @@ from torch import Tensor
 
 from ..base.pixels import png_bytes
 from ..base.reward import RewardUnavailable
+from ..base.words import shown
 from ..learned.holder import cancel_point
+from .address import KEY_URL_VARIABLE, KEY_VARIABLE, is_here, origin_of
 from .judge import Probabilities, Question
 
 LARGEST = 8 << 20  # bytes of an answer; more is not an answer
-KEY_VARIABLE, KEY_URL_VARIABLE = "POSTTRAIN_VLM_KEY", "POSTTRAIN_VLM_URL"
 MOST_FAILED = 0.5
+SLACK = 0.01  # of a server's rounding, in log-probabilities
 logger = logging.getLogger(__name__)
 
 
@@ -57,8 +59,7 @@ class Server:
     differentiable = False
 
     def __post_init__(self):
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url must begin with http: or https:, got '{self.url}'. Example: http://127.0.0.1:8000/v1")
+        origin_of(self.url)
         if not self.model.strip():
             raise ValueError("model: type the name that the server knows the model by.")
 
@@ -92,8 +93,9 @@ class Server:
                 return self._ask(question, body)
             except Refused as error:
                 return str(error)
-            except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                problem = f"{type(error).__name__}: {error}"
+            except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError,
+                    ArithmeticError, RecursionError) as error:
+                problem = f"{type(error).__name__}: {shown(str(error), 300)}"
         return problem
 
     def _ask(self, question: Question, body: dict) -> dict[str, float]:
@@ -113,11 +115,26 @@ class Server:
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
         deadline = time.monotonic() + self.timeout
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with opener(self.url).open(request, timeout=self.timeout) as response:
                 return json.loads(read_before(response, deadline))["choices"][0]
         except urllib.error.HTTPError as error:
+            if 300 <= error.code < 400:
+                raise Refused(f"it sends requests on to {shown(error.headers.get('Location'))}; type that address, if you "
+                              "trust it") from error
             text = f"the server says {error.code}: {error.read(300).decode('utf-8', 'replace')}"
             raise (Refused if 400 <= error.code < 500 and error.code not in (408, 425, 429) else OSError)(text) from error
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A request carries pictures, prompts and maybe a key: it goes where the user has said, and nowhere else."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """Follows no redirect, and asks this machine without any proxy, which would be another one."""
+    return urllib.request.build_opener(NoRedirect, *([urllib.request.ProxyHandler({})] if is_here(url) else []))
 
 
 def read_before(response, deadline: float) -> bytes:
@@ -150,12 +167,20 @@ def data_url(image: Tensor, side: int) -> str:
 
 
 def read_logprobs(top: Sequence[dict], answers: Sequence[str]) -> dict[str, float]:
-    """The listed first tokens -> probability of each answer; capitals and spaces do not matter."""
-    found = {a: 0.0 for a in answers}
+    """The listed first tokens -> probability of each answer; capitals and spaces do not matter.
+
+    ValueError where the numbers are no log-probabilities: one is above 0 or is none, or all together are more than certain.
+    """
+    found, total = {a: 0.0 for a in answers}, 0.0
     for entry in top:
-        token = entry["token"].strip().lower()
+        token, logprob = entry["token"].strip().lower(), float(entry["logprob"])
+        if not logprob <= SLACK:
+            raise ValueError(f"the server gives {logprob:g} as a log-probability, which is above 0 or no number")
+        total += math.exp(logprob)
         if token in found:
-            found[token] += math.exp(entry["logprob"])
+            found[token] += math.exp(logprob)
+    if total > 1 + SLACK * len(top):
+        raise ValueError(f"the server's probabilities of one word add up to {total:.3g}, which is more than 1")
     return found
 
 

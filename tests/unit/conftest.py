@@ -66,3 +66,10 @@ def models(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", {
         "clip_vision": ([str(tmp_path / "clip_vision")], {".safetensors"}), "loras": ([str(tmp_path / "loras")], set())})
     return tmp_path
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """The test's own folder, which workflows may read: as if the user had opened it."""
+    monkeypatch.setenv("POSTTRAIN_FOLDERS", str(tmp_path))
+    return tmp_path

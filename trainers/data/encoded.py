@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ...rewards.base.reward import Prompt
+from ...rewards.base.words import brief
 from ..feedback.labels import Labels
 from ..feedback.pairs import Preferences
 from ..noise.streams import Stream, generator
 from ..policy.levels import sigmas_of
 from ..policy.value import Policy
-from ..policy.weights import outside_inference
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_prompts
 from ..sampling.rollout import Rollout
@@ -39,6 +39,7 @@ class EncodedData:
     good: torch.Tensor
     frame: Frame
     skipped: tuple[str, ...] = ()
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,7 +107,8 @@ def deal(data: EncodedData, policy: Policy, iteration: int, count: int, seed: in
     sides = data.places[picks].T  # winners, then losers; one row of thumbs
     random = generator(seed, iteration, Stream.DATA)
     rollout = Rollout(
-        latents=outside_inference(data.latents)[sides.flatten()].float(), images=_pictures(data, picks),
+        # the picked rows alone: a copy of all of them would be as large as the data
+        latents=data.latents[sides.flatten()].float(), images=_pictures(data, picks),
         prompts=data.prompts, index=data.prompt[picks].repeat(len(sides)), iteration=iteration,
         seeds=torch.randint(2**62, (sides.numel(),), generator=random), guidance=1.0, trajectory=None,
         sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", LEVELS), batch_size=batch_size)

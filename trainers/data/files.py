@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from ...rewards.base.words import shown
 from .images import checked_image
-from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record, collected
+from .rows import BadRow, Dataset, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, collected
 from .votes import USES, holds_votes, votes_found
 
 UP = (True, 1, "1", "up", "like", "good", "true", "yes")
@@ -15,56 +16,64 @@ COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
 
-def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0]) -> Dataset:
-    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them.
+def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0],
+              permitted: Callable[[Path], bool] = lambda path: False) -> Dataset:
+    """Pairs or thumbs of a file, in its order; prompt: for rows without one ("": left out); votes: what becomes of them;
+    permitted: whether an image outside of the file's folder may be read.
 
     .jsonl: {"prompt", "chosen", "rejected"}, {"prompt", "image", "label"} or {"prompt", "image", "vote"} (see votes.py)
     on each line, images as paths from the file's folder. .parquet: columns jpg_0, jpg_1 (bytes of images), label_0 (1: the
     first won, 0: the second) and caption. ValueError names the file and what is wrong with it.
     """
     if not path.is_file():
-        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder or give its full path")
+        raise ValueError(f"file: {path} does not exist; put it into ComfyUI's input folder")
     if votes not in USES:
         raise ValueError(f"votes: unknown {votes!r}; use one of {', '.join(USES)}")
     readers = {".jsonl": _records, ".parquet": _table_rows}
     if path.suffix.lower() not in readers:
         raise ValueError(f"file: {path.name} is neither .jsonl nor .parquet; see the node's help for their form")
-    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt, votes), limit)
+    place = Place(path.parent, permitted)
+    return collected(f"file {path.name}", readers[path.suffix.lower()](path, prompt, votes, place), limit)
 
 
-def _records(path: Path, prompt: str, votes: str) -> Found:
+def _records(path: Path, prompt: str, votes: str, place: Place) -> Found:
     if holds_votes(_lines(path)):
-        return votes_found(_lines(path), path.parent, prompt, votes)
-    return ((name, partial(_record, name, line, path.parent, prompt)) for name, line in _lines(path))
+        return votes_found(_lines(path), place, prompt, votes)
+    return ((name, partial(_record, name, line, place, prompt)) for name, line in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(its name, its text) of each line that is not empty."""
+    """(its name, its text) of each line that is not empty. Lines end with a line feed; what is no UTF-8 in one comes as
+    halves of characters, so that one bad line costs itself; a first one is a file that is not UTF-8 at all."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and not _is_utf8(line):
+                raise ValueError(f"file: {path.name} is not UTF-8 text (line 1); save it again as UTF-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+            if text.strip():
+                yield f"line {number}", text
+
+
+def _is_utf8(line: bytes) -> bool:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", line
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file: {path.name} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
+        return "\0" not in line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
-def _record(name: str, line: str, folder: Path, prompt: str) -> Pair | Thumb:
+def _record(name: str, line: str, place: Place, prompt: str) -> Pair | Thumb:
     record = checked_record(line)
     text = checked_prompt(record.get("prompt"), prompt)
     if "image" in record:
-        return Thumb(name, text, _named(record, "image", folder), _thumb_of(record.get("label")))
-    return checked_pair(name, text, _named(record, "chosen", folder), _named(record, "rejected", folder))
+        return Thumb(name, text, _named(record, "image", place), _thumb_of(record.get("label")))
+    return checked_pair(name, text, _named(record, "chosen", place), _named(record, "rejected", place))
 
 
-def _named(record: dict, key: str, folder: Path) -> Picture:
+def _named(record: dict, key: str, place: Place) -> Picture:
     value = record.get(key)
     if not isinstance(value, str) or not value:
         raise BadRow(f"it has no \"{key}\"")
-    path = folder / value
-    if not path.is_file():
-        raise BadRow(f"the image {value} does not exist")
-    return checked_image(Picture(value, path))
+    return checked_image(Picture(value, place.file(value)))
 
 
 def _thumb_of(label: object) -> bool:
@@ -74,7 +83,7 @@ def _thumb_of(label: object) -> bool:
     raise BadRow(f"its label {label!r} is neither 1 (up) nor 0 (down)")
 
 
-def _table_rows(path: Path, prompt: str, _votes: str) -> Found:
+def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -90,13 +99,38 @@ def _table_rows(path: Path, prompt: str, _votes: str) -> Found:
         raise ValueError(f"file: {path.name} has no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}, as in "
                          "Pick-a-Pic")
     number = 0
-    for batch in table.iter_batches(batch_size=64, columns=list(COLUMNS)):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+    for group in range(table.num_row_groups):  # one that is damaged costs itself
+        end = number + table.metadata.row_group(group).num_rows
+        try:
+            for batch in table.iter_batches(batch_size=64, row_groups=[group], columns=list(COLUMNS)):
+                for row in _rows_of(batch):
+                    number += 1
+                    yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            lost = BadRow(f"they are damaged ({shown(str(error), 200)})")
+            yield f"rows {number + 1} to {end}", partial(_bad, lost)
+            number = end
 
 
-def _table_row(name: str, row: dict, prompt: str) -> Pair:
+def _rows_of(batch) -> Iterator[dict | None]:
+    """The rows of a batch as dicts, None for one that cannot be read, such as a text that is no UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except (UnicodeDecodeError, ValueError):
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except (UnicodeDecodeError, ValueError):
+                yield None
+
+
+def _bad(error: BadRow) -> Pair:
+    raise error
+
+
+def _table_row(name: str, row: dict | None, prompt: str) -> Pair:
+    if row is None:
+        raise BadRow("it is damaged, or its text is not UTF-8")
     text = checked_prompt(row["caption"], prompt)
     pictures = [_held(row[column], f"{column} of {name}") for column in ("jpg_0", "jpg_1")]
     if row["label_0"] not in (0, 1):

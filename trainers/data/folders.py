@@ -4,9 +4,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from ...rewards.images import SUFFIXES
+from ...rewards.base.files import is_file
+from ...rewards.base.words import shown
+from ...rewards.folders import is_image, other_images, read_caption
 from .images import checked_image
 from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected
 
@@ -23,16 +26,17 @@ def read_folder(folder: Path, limit: int, prompt: str = "") -> Dataset:
     beside either image or in the folder itself. ValueError names the folder and what is wrong with it.
     """
     if not folder.is_dir():
-        raise ValueError(f"folder: {folder} does not exist; put it into ComfyUI's input folder or give its full path")
+        raise ValueError(f"folder: {shown(str(folder))} does not exist; put it into ComfyUI's input folder")
     below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     for names, layout in [(n, _two_folders) for n in PAIR_FOLDERS] + [(n, _thumbs) for n in THUMB_FOLDERS]:
         missing = [name for name in names if name not in below]
         if not missing:
-            return collected(f"folder {folder}", layout(folder, *(below[name] for name in names), prompt), limit)
+            sides = [below[name] for name in names]
+            return collected(f"folder {shown(str(folder))}", chain(_unread(*sides), layout(folder, *sides, prompt)), limit)
         if len(missing) == 1:
-            raise ValueError(f"folder: {folder} has no folder '{missing[0]}' beside "
+            raise ValueError(f"folder: {shown(str(folder))} has no folder '{missing[0]}' beside "
                              f"'{(set(names) - set(missing)).pop()}'; both are needed")
-    return collected(f"folder {folder}", _pair_files(folder, prompt), limit)
+    return collected(f"folder {shown(str(folder))}", chain(_unread(folder), _pair_files(folder, prompt)), limit)
 
 
 def fingerprint(folder: Path) -> str:
@@ -44,7 +48,29 @@ def fingerprint(folder: Path) -> str:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()}
+    return {path.stem: path for path in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Images, the later of two that are called alike last."""
+    return [path for path in sorted(folder.iterdir()) if is_image(path)]
+
+
+def _unread(*folders: Path) -> Found:
+    """Images that would otherwise be missing without a word: of kinds that are not read here, and called like another one."""
+    for folder in folders:
+        for text in other_images(folder):
+            name, why = text.split(": ", 1)
+            yield f"{folder.name}/{name}", partial(_bad, BadRow(why))
+        kept = _images(folder)
+        for path in _files(folder):
+            if path != kept[path.stem]:
+                why = f"{shown(kept[path.stem].name)} is used, which has the same name but for its kind"
+                yield f"{folder.name}/{shown(path.name)}", partial(_bad, BadRow(why))
+
+
+def _bad(error: BadRow) -> Pair | Thumb:
+    raise error
 
 
 def _two_folders(folder: Path, win: Path, lose: Path, prompt: str) -> Found:
@@ -77,19 +103,26 @@ def _pair(name: str, winner: Path | None, loser: Path | None, captions: list[Pat
         if path is None:
             raise BadRow(f"there is no image of that name for '{word}'")
     text = _caption(captions, prompt)
-    return checked_pair(name, text, *(checked_image(Picture(f"{p.parent.name}/{p.name}", p)) for p in (winner, loser)))
+    return checked_pair(name, text, *(checked_image(Picture(shown(f"{p.parent.name}/{p.name}"), p)) for p in (winner, loser)))
 
 
 def _thumb(name: str, path: Path, good: bool, captions: list[Path], prompt: str) -> Thumb:
     text = _caption(captions, prompt)
-    return Thumb(name, text, checked_image(Picture(f"{path.parent.name}/{path.name}", path)), good)
+    return Thumb(name, text, checked_image(Picture(shown(f"{path.parent.name}/{path.name}"), path)), good)
 
 
 def _caption(files: list[Path], fallback: str) -> str:
+    """The caption in one of these files. BadRow where it cannot be read, or where two of them say different things."""
+    told: dict[str, str] = {}
     for file in files:
-        if file.is_file():
+        if is_file(file):
             try:
-                return checked_prompt(file.read_text(encoding="utf-8-sig"), fallback)
-            except UnicodeDecodeError:
-                raise BadRow(f"its caption {file.name} is not UTF-8 text") from None
-    return checked_prompt(None, fallback)
+                text = read_caption(file)
+            except (OSError, ValueError) as error:
+                raise BadRow(shown(str(error), 300)) from None
+            if text:
+                told.setdefault(text, f"{file.parent.name}/{file.name}")
+    if len(told) > 1:
+        first, second, *_ = told.values()
+        raise BadRow(f"its captions {shown(first)} and {shown(second)} differ; keep one")
+    return checked_prompt(next(iter(told), None), fallback)

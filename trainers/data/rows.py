@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ...rewards.base.files import is_file, read_bytes
+from ...rewards.base.words import brief, shown, unwritable
 
 SHOWN = 20
 
@@ -14,18 +18,41 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
+class Place:
+    """The folder that a file of rows names its images from. permitted: whether one outside of it may be read."""
+
+    folder: Path
+    permitted: Callable[[Path], bool]
+
+    def path(self, name: str) -> Path:
+        return Path(os.path.abspath(self.folder / name))
+
+    def file(self, name: str) -> Path:
+        """The file of that name. BadRow where there is none, or where it lies elsewhere: nothing there is looked at."""
+        if unwritable(name):
+            raise BadRow(f"the image {shown(name)} cannot be a file's name")
+        path = self.path(name)
+        if not (path.is_relative_to(os.path.abspath(self.folder)) or self.permitted(path)):
+            raise BadRow(f"the image {shown(name)} lies outside of the folder of this file; put it there")
+        if not is_file(path):
+            raise BadRow(f"the image {shown(name)} does not exist")
+        return path
+
+
+@dataclass(frozen=True)
 class Picture:
     """An image that is not read yet: a file, or the bytes of one. name: for messages."""
 
     name: str
     path: Path | None = None
     data: bytes | None = None
+    __repr__ = brief
 
     def read(self) -> bytes:
         if self.data is not None:
             return self.data
         try:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         except OSError as error:
             raise BadRow(f"{self.name} cannot be read ({error.strerror or error})") from None
 
@@ -44,6 +71,7 @@ class Pair:
     prompt: str
     winner: Picture
     loser: Picture
+    __repr__ = brief
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -58,6 +86,7 @@ class Thumb:
     prompt: str
     image: Picture
     good: bool
+    __repr__ = brief
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -71,6 +100,7 @@ class Dataset:
     source: str
     rows: tuple[Pair, ...] | tuple[Thumb, ...]
     skipped: tuple[str, ...] = ()
+    __repr__ = brief
 
     @property
     def kind(self) -> str:
@@ -110,7 +140,7 @@ def collected(source: str, found: Iterable[tuple[str, Callable[[], Pair | Thumb]
                 raise BadRow("it is a thumb among pairs" if isinstance(row, Thumb) else "it is a pair among thumbs")
             rows.append(row)
         except BadRow as error:
-            skipped.append(f"{name}: {error}")
+            skipped.append(shown(f"{name}: {error}", 400))
     if not rows:
         raise ValueError(f"{source}: it holds no pair and no thumb that can be used"
                          + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known"))
@@ -128,14 +158,18 @@ def checked_prompt(text: object, fallback: str) -> str:
     prompt = text.strip() if isinstance(text, str) else ""
     if not prompt and not fallback:
         raise BadRow("it has no caption")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise BadRow("its caption holds half of a character, which no text encoder can read")
     return prompt or fallback
 
 
 def checked_record(line: str) -> dict:
     """The JSON object of a line."""
+    if any("\udc80" <= character <= "\udcff" for character in line):
+        raise BadRow("it is not UTF-8 text; save the file again as UTF-8")
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadRow("it is not JSON") from None
     if not isinstance(record, dict):
         raise BadRow("it is not a JSON object")

@@ -1,11 +1,15 @@
 """Writes votes: a folder with votes.jsonl, as votes.py reads it, and the images that were voted on."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from ...rewards.base.files import read_bytes
 
 VOTES, IMAGES = "votes.jsonl", "images"
 
@@ -37,22 +41,33 @@ class VoteBook:
             beside.replace(self.folder / name)
         record = {"image": name, "prompt": prompt, "vote": vote, "image_sha256": digest, "time": round(time.time(), 3)}
         line = json.dumps(record | ({"pair_id": pair} if pair else {}), ensure_ascii=False)
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(("\n" if self._torn else "") + line + "\n")
+        self._append((("\n" if self._torn else "") + line + "\n").encode("utf-8", "backslashreplace"))
         self._torn = False
         self._known[digest, prompt] = vote
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or nothing of it: half a line would swallow the next vote."""
+        with open(self.file, "ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
 
     def _read(self) -> dict[tuple[str, str], int]:
         known: dict[tuple[str, str], int] = {}
         if not self.file.is_file():
             return known
-        text = self.file.read_text(encoding="utf-8", errors="replace")
-        self._torn = bool(text) and not text.endswith("\n")
-        for line in text.splitlines():
+        content = read_bytes(self.file)
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for line in content.split(b"\n"):
             try:
                 record = json.loads(line)
                 known[record["image_sha256"], record["prompt"]] = int(record["vote"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that was cut short, or written by hand without a digest
         return known
 

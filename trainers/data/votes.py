@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 from .images import checked_image
-from .rows import BadRow, Pair, Picture, Thumb, checked_pair, checked_prompt, checked_record
+from .rows import BadRow, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record
 
 USES = ("thumbs", "pairs")
 
@@ -39,22 +38,22 @@ def holds_votes(lines: Iterable[tuple[str, str]]) -> bool:
     for _, line in lines:
         try:
             return "vote" in json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return False
 
 
-def votes_found(lines: Iterable[tuple[str, str]], folder: Path, prompt: str, use: str
+def votes_found(lines: Iterable[tuple[str, str]], place: Place, prompt: str, use: str
                 ) -> Iterator[tuple[str, Callable[[], Pair | Thumb]]]:
     """Thumbs, or pairs of an image voted up and one voted down of the same prompt.
 
-    lines: (name, text); folder: what images are named from; prompt: for lines without one; use: one of USES. Bad lines and
+    lines: (name, text); place: what images are named from; prompt: for lines without one; use: one of USES. Bad lines and
     votes that find no opposite come as rows that raise BadRow.
     """
     last: dict[str, Vote] = {}
     for name, line in lines:
         try:
-            vote = _vote(name, line, folder, prompt)
+            vote = _vote(name, line, place, prompt)
         except BadRow as error:
             yield name, partial(_bad, error)
         else:
@@ -63,7 +62,7 @@ def votes_found(lines: Iterable[tuple[str, str]], folder: Path, prompt: str, use
     counting = [vote for vote in last.values() if vote.vote]
     if use == "thumbs":
         for vote in counting:
-            yield vote.name, partial(_thumb, vote, folder)
+            yield vote.name, partial(_thumb, vote, place)
         return
     groups: dict[tuple[str, str], list[Vote]] = {}
     for vote in counting:
@@ -72,12 +71,12 @@ def votes_found(lines: Iterable[tuple[str, str]], folder: Path, prompt: str, use
         up, down = ([vote for vote in votes if vote.vote == side] for side in (1, -1))
         for winner, loser in product(up, down):
             name = f"{winner.name} and {loser.name}"
-            yield name, partial(_pair, name, winner, loser, folder)
+            yield name, partial(_pair, name, winner, loser, place)
         for alone in (up if not down else down if not up else []):
             yield alone.name, partial(_bad, BadRow(f"no image of its prompt was voted {'down' if up else 'up'}"))
 
 
-def _vote(name: str, line: str, folder: Path, prompt: str) -> Vote:
+def _vote(name: str, line: str, place: Place, prompt: str) -> Vote:
     record = checked_record(line)
     image, vote = record.get("image"), record.get("vote")
     if not isinstance(image, str) or not image:
@@ -85,25 +84,23 @@ def _vote(name: str, line: str, folder: Path, prompt: str) -> Vote:
     if isinstance(vote, bool) or vote not in (1, -1, 0):
         raise BadRow(f"its vote {vote!r} is neither 1 (up), -1 (down) nor 0 (withdrawn)")
     sha256 = str(record.get("image_sha256") or "").lower()
-    return Vote(name, sha256 or str((folder / image).resolve()), checked_prompt(record.get("prompt"), prompt), image, sha256,
+    return Vote(name, sha256 or str(place.path(image)), checked_prompt(record.get("prompt"), prompt), image, sha256,
                 str(record.get("pair_id") or ""), int(vote))
 
 
-def _picture(vote: Vote, folder: Path) -> Picture:
-    picture = Picture(vote.image, folder / vote.image)
-    if not picture.path.is_file():
-        raise BadRow(f"the image {vote.image} does not exist")
+def _picture(vote: Vote, place: Place) -> Picture:
+    picture = Picture(vote.image, place.file(vote.image))
     if vote.sha256 and hashlib.sha256(picture.read()).hexdigest() != vote.sha256:
         raise BadRow(f"the image {vote.image} is another one than was voted on")
     return checked_image(picture)
 
 
-def _thumb(vote: Vote, folder: Path) -> Thumb:
-    return Thumb(vote.name, vote.prompt, _picture(vote, folder), vote.vote == 1)
+def _thumb(vote: Vote, place: Place) -> Thumb:
+    return Thumb(vote.name, vote.prompt, _picture(vote, place), vote.vote == 1)
 
 
-def _pair(name: str, winner: Vote, loser: Vote, folder: Path) -> Pair:
-    return checked_pair(name, winner.prompt, _picture(winner, folder), _picture(loser, folder))
+def _pair(name: str, winner: Vote, loser: Vote, place: Place) -> Pair:
+    return checked_pair(name, winner.prompt, _picture(winner, place), _picture(loser, place))
 
 
 def _bad(error: BadRow) -> Pair | Thumb:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
+from ...rewards.base.words import brief
 from ..feedback.advantages import Advantages
 from ..feedback.labels import Labels
 from ..feedback.pairs import Preferences
@@ -39,6 +40,7 @@ class Foreign:
     name: str
     learns_from: type | None
     needs: str
+    __repr__ = brief
 
     def step(self, policy: Policy, rollout, feedback, settings, optimizer: Optimizer, progress: Callable | None) -> Policy:
         new = self.value.step(TOOLS, policy, rollout, feedback, optimizer, progress)

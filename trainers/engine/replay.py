@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...rewards.base.words import brief
 from ..feedback.advantages import Advantages
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, gaussian_kl, log_prob, transition_named
@@ -27,6 +28,7 @@ class Step:
     step: int
     used: torch.Tensor
     watched: bool = False
+    __repr__ = brief
 
     @property
     def size(self) -> int:
@@ -81,6 +83,7 @@ class Replayed:
     old_log_prob: torch.Tensor
     advantage: torch.Tensor
     kl: torch.Tensor | None
+    __repr__ = brief
 
 
 def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base.words import brief
 from ..feedback.pairs import Preferences
 from ..losses.d3po import StepPairLoss
 from ..noise.streams import Stream, generator
@@ -24,6 +25,7 @@ class PairSteps:
     rows: torch.Tensor
     step: torch.Tensor
     pairs: torch.Tensor
+    __repr__ = brief
 
     @property
     def size(self) -> int:

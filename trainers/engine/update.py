@@ -11,12 +11,15 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
-from .limits import BELOW_1, FROM_0, FROM_1
+from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
 
 SKIPPED = "skipped_updates_in_a_row"
+HALF = (torch.float16, torch.bfloat16)
+FIRST = 100  # optimizer steps in which it is measured whether the LoRA is large enough to show
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Optimizer:
     warmup: optimizer steps in which the rate rises from 0; decay: optimizer steps after which it has fallen, on a
     line, to a tenth (0: it stays); average: decay of the running mean of the weights, approached as
     min(average, (1 + n) / (10 + n)) (0: none is kept, an older one is dropped); updates: optimizer steps per rollout;
-    low_memory: drop activations and recompute them, one more forward per micro-batch.
+    low_memory: drop activations and recompute them, one more forward per micro-batch; epsilon: AdamW's, which gradients much
+    smaller than it do not get past.
     """
 
     LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
                               "warmup": FROM_0.of("warmup steps"), "decay": FROM_0.of("decay steps"),
-                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout")}
+                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout"),
+                              "epsilon": ABOVE_0.of("Adam epsilon")}
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
@@ -73,6 +78,7 @@ class Beside:
     name: str
     start: Callable[[Network], Bank]
     optimizer: Optimizer
+    __repr__ = brief
 
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
@@ -82,11 +88,13 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
 
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
-    finite is skipped and counted in the metrics. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
+    finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
+    before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
     beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
     """
     total, done = sum(len(micros) for micros in steps), 0
-    reports, skipped, in_a_row, norms = _Mean(), 0, int(policy.metrics.get(SKIPPED, 0)), []
+    before = int(policy.metrics.get(SKIPPED, 0))
+    reports, skipped, in_a_row, norms = _Mean(), 0, before, []
     with open_policy(policy, also_load=also_load) as net:
         net.recomputing_blocks(optimizer.low_memory)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
@@ -123,7 +131,12 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": net.evaluations}
+        if net.dtype in HALF and policy.step < FIRST:
+            metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
+        if not _finite(own.bank, own.moments(), average or {}, *kept.values()):
+            # a step that ends in no number is none: the policy of before it is kept, with its moments
+            return replace(policy, metrics=metrics | {"updates": 0, "skipped_updates": len(steps), SKIPPED: before + len(steps)})
         return replace(policy, bank=_to_ram(own.bank), ema=None if average is None else _to_ram(average),
                        anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
 
@@ -183,6 +196,10 @@ def _names(name: str) -> tuple[str, str]:
 def _weighted(answer: tuple[torch.Tensor, dict], share: float) -> tuple[torch.Tensor, dict]:
     loss, report = answer
     return loss * share, report
+
+
+def _finite(*banks: Bank) -> bool:
+    return all(bool(weight.isfinite().all()) for bank in banks for weight in bank.values())
 
 
 def _to_ram(bank: Bank) -> Bank:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...rewards.base.words import brief
+
 if TYPE_CHECKING:
     from ...rewards.base.reward import Scores
 
@@ -50,6 +52,7 @@ class Advantages:
     stats: dict[str, float]
     memory: dict[str, tuple[float, ...]] | None = None
     rewards: Tensor | None = None
+    __repr__ = brief
 
 
 class _Groups(NamedTuple):

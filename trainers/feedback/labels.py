@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...rewards.base.words import brief
 from .advantages import differ
 from .groups import check_threshold, checked, groups_of
 
@@ -25,6 +26,7 @@ class Labels:
     desirable: Tensor
     groups: Tensor
     stats: dict[str, float]
+    __repr__ = brief
 
 
 def labels(scores: Scores, rule: str = "group mean", *, threshold: float = 0.5) -> Labels:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...rewards.base.words import brief
 from .advantages import differ
 from .groups import check_threshold, checked, groups_of
 
@@ -30,6 +31,7 @@ class Preferences:
     margin: Tensor
     groups: Tensor
     stats: dict[str, float]
+    __repr__ = brief
 
 
 def preferences(

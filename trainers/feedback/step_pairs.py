@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base.words import brief
+
 
 @dataclass(frozen=True)
 class StepPreferences:
@@ -20,3 +22,4 @@ class StepPreferences:
     loser: torch.Tensor
     margin: torch.Tensor
     stats: dict[str, float]
+    __repr__ = brief

@@ -14,9 +14,8 @@ from ..noise.transitions import deterministic, sample, transition_named
 from ..policy.latents import to_images
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
-from ..policy.weights import outside_inference
 from ..sampling.draws import SampleNoise
-from ..sampling.rollout import Progress, Rollout
+from ..sampling.rollout import Progress, Rollout, for_autograd
 from .step_reward import States
 
 
@@ -34,7 +33,7 @@ def state_values(policy: Policy, rollout: Rollout, vae, reward: Reward, completi
     if rollout.trajectory is None:
         raise ValueError("rollout: no step was random, so it has no intermediate states; set the noise level above 0 in the "
                          "sampling settings")
-    rollout = outside_inference(rollout)
+    rollout = for_autograd(rollout)
     start = int((rollout.sigmas - rollout.random_steps().sigmas[0]).abs().argmin())
     columns = []
     for k in range(1, rollout.random_steps().steps + 1):

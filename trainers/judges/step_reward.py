@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ...rewards.base.reward import Scores, summary
+from ...rewards.base.words import brief
 from ..engine.renoise import check_levels
 from ..feedback.pairs import Preferences
 from ..losses.bradley_terry import choice_loss
@@ -21,7 +22,7 @@ from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
-from ..sampling.rollout import Rollout
+from ..sampling.rollout import Rollout, for_autograd
 from .head import TRAINED, head, head_inputs, new_head
 
 BATCH, RATE, DECAY = 256, 1e-3, 1.0
@@ -42,6 +43,7 @@ class States:
     index: torch.Tensor
     winner: torch.Tensor
     loser: torch.Tensor
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class StepReward:
     weights: Bank
     accuracy: dict[str, float]
     pairs: int
+    __repr__ = brief
 
     def scores(self, net: Network, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
         """[B] float32 on the CPU, higher = better; comparable for states of the same prompt and noise level only."""
@@ -113,7 +116,7 @@ def train_step_reward(policy: Policy, rollout: Rollout, states: Callable[[Path],
     """
     if rounds < 1:
         raise ValueError(f"rounds: {rounds} is not possible; choose 1 or more")
-    rollout = outside_inference(rollout)
+    rollout = for_autograd(rollout)
     with open_policy(policy) as net:
         given = outside_inference(states(net.path))
         check_some(given.winner)
@@ -172,7 +175,7 @@ def score_latents(policy: Policy, rollout: Rollout, reward: StepReward, levels: 
     Images of a prompt share noise and level, so that they can be compared; those of different prompts cannot.
     """
     check_levels(levels)
-    rollout = outside_inference(rollout)
+    rollout = for_autograd(rollout)
     total = torch.zeros(len(rollout.index), dtype=torch.float64)
     with open_policy(policy) as net:
         for level in range(levels):

@@ -7,6 +7,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 
+from ...rewards.base.words import brief
 from .weights import outside_inference
 
 UNSUPPORTED = {"gligen": "GLIGEN boxes", "hooks": "hooks", "additional_models": "further models"}
@@ -23,6 +24,7 @@ class _Prompt:
 
     conds: Conds
     plain: bool
+    __repr__ = brief
 
 
 class Conditionings:

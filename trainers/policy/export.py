@@ -1,7 +1,6 @@
 """The trained bank as an ordinary LoRA: for the stock LoraLoader, or as a MODEL in the same graph."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import comfy.hooks
@@ -9,6 +8,7 @@ import comfy.sd
 import safetensors.torch
 import torch
 
+from ...rewards.base.files import written_whole
 from .value import Policy
 
 KEYFRAMES = 20
@@ -33,7 +33,8 @@ def policy_as_model(policy: Policy, strength: float = 1.0, use_average: bool = T
 def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool = True):
     """The LoRA as ComfyUI's hooks, its strength going from ``start`` at the first sampling step to ``end`` at the last.
 
-    That is how AlignProp and DRaFT weaken an over-trained policy where it shows. The strength moves in KEYFRAMES stages.
+    From 0 to 1 it is near to the annealed guidance of DRaFT+ (NeMo-Aligner), which weighs the tuned model by the step's place
+    in the sampling; there the two predictions are mixed, here the weights. The strength moves in KEYFRAMES stages.
     """
     hooks = comfy.hooks.create_hook_lora(lora_state_dict(policy, use_average), 1.0, 0.0)
     keyframes = comfy.hooks.HookKeyframeGroup()
@@ -47,13 +48,10 @@ def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool 
 def save_lora(policy: Policy, path: str | Path, metadata: dict[str, str], use_average: bool = True) -> Path:
     """Writes the LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     try:
-        safetensors.torch.save_file(lora_state_dict(policy, use_average), part, {k: str(v) for k, v in metadata.items()})
-        os.replace(part, path)
+        with written_whole(path) as beside:
+            safetensors.torch.save_file(lora_state_dict(policy, use_average), beside, {k: str(v) for k, v in metadata.items()})
     except Exception as error:
-        part.unlink(missing_ok=True)
         raise OSError(f"the LoRA could not be written to {path}: {error}; free some space or choose another name. "
                       "The policy itself is not lost") from error
     return path

@@ -21,6 +21,7 @@ from .kernels import in_words_of_kernels, kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
+from .precision import share_shown
 from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd, lent
@@ -126,6 +127,10 @@ class Network:
         """Places in the batch whose samples go through the network in one call; x: [B, C, H, W], sigma: [B]."""
         places = [place for place, _ in self._groups(prompts, tuple(int(i) for i in index), tuple(x.shape[1:]), sigma)]
         return [torch.arange(len(index)) if place is None else place for place in places]
+
+    def share_shown(self, bank: Bank) -> float:
+        """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
+        return share_shown(self._overlay.layers, bank, self._overlay.scale, self.dtype)
 
     def recomputing_blocks(self, on: bool) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass."""

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...rewards.base.words import brief
+
 WINDOW = 5
 CERTAIN = 6.0
 LOST = 0.5   # of the reward's gain
@@ -29,6 +31,7 @@ class Alarm:
     kind: str
     text: str
     values: dict
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

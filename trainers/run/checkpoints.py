@@ -1,9 +1,8 @@
 """Checkpoints of a run: one safetensors file each, written whole or not at all."""
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-META = "posttrain"
+from ...rewards.base.files import sweep, written_whole
+from ...rewards.base.words import shown
+
+META, DIGEST = "posttrain", "sha256"
 KEEP_LAST = 2
 KEEP_EACH = 10  # of those that the cadence makes, each tenth stays for good
 NAME = re.compile(r"state_(\d+)\.safetensors")
@@ -34,19 +36,15 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save_checkpoint(folder: Path, iteration: int, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
-    """Writes beside, flushes to the disk, then renames. Raises SaveFailed with the reason in words."""
+    """Written whole or not at all, with a digest of all that is in it. Raises SaveFailed with the reason in words."""
     path = folder / f"state_{iteration:06d}.safetensors"
-    beside = path.with_suffix(".tmp")
-    text = {META: json.dumps({"iteration": iteration, "policy": meta})}
+    saved = {"iteration": iteration, "policy": json.loads(json.dumps(meta))}
+    separate = _separate(tensors)
+    text = {META: json.dumps(saved | {DIGEST: digest(separate, saved)})}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(_separate(tensors), beside, metadata=text)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with written_whole(path, own_folder=True) as beside:
+            safetensors.torch.save_file(separate, beside, metadata=text)
     except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         full = any(sign in str(error) for sign in ("No space left", "StorageFull", "code: 28", "Disk quota"))
         reason = "the disk is full; free some space" if full else f"{error}"
         raise SaveFailed(f"the state of iteration {iteration} could not be saved in {folder}: {reason}") from error
@@ -61,13 +59,36 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, torch.Tensor], dict]:
             saved = json.loads((file.metadata() or {})[META])
             # copies: what safe_open hands out is the mapped file, which Windows then could not replace
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
-            return int(saved["iteration"]), tensors, saved["policy"]
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BrokenCheckpoint(f"{path.name} cannot be read ({error})") from error
+        told = saved.pop(DIGEST, None)  # older checkpoints have none
+        if told is not None and told != digest(tensors, saved):
+            raise ValueError("what is in it is not what was written: the disk or a copy has changed it")
+        return int(saved["iteration"]), tensors, saved["policy"]
+    except (OSError, safetensors.SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError,
+            OverflowError) as error:
+        raise BrokenCheckpoint(f"{path.name} cannot be read ({shown(str(error), 300)})") from error
+
+
+def digest(tensors: dict[str, torch.Tensor], saved: dict) -> str:
+    """SHA-256 of everything that a resume reads: names, types, shapes and bytes of the tensors, and the facts beside them."""
+    found = hashlib.sha256(json.dumps(saved, sort_keys=True).encode())
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        found.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def sweep_old_saves(folder: Path) -> None:
+    """Takes away what saves that were killed have left; earlier versions left it under the library's own names, too."""
+    if folder.is_dir():
+        sweep(folder, 0.0)
+        for path in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:
+            path.unlink(missing_ok=True)
 
 
 def load_newest(folder: Path) -> tuple[tuple[int, dict, dict] | None, list[str]]:
     """The newest checkpoint that can be read, and a sentence on each newer one that could not: those are set aside."""
+    sweep_old_saves(folder)
     said = []
     for _, path in reversed(list_checkpoints(folder)):
         try:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ...rewards.base.files import read_bytes, written_whole
+from ...rewards.base.words import shown, unwritable
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
 from .metrics import MetricsFile, read_metrics
@@ -22,13 +24,18 @@ CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed sett
 WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
 CONFIG, LOCK, METRICS = "config.json", "lock", "metrics.jsonl"
 CALIBRATION = "calibration.json"  # measured on the base model: it holds for a run that starts over, too
+MOVING = "moving.json"  # there while an old run is moved aside: where to
 MOST_CHANGES = 12
 LONGEST_NAME = 80
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+RESERVED = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
+FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 
 # states that no disk would take, by run folder: a later training in this process goes on from them
 _unsaved: dict[Path, tuple[int, dict, dict]] = {}
+
+
+class FolderLost(RuntimeError):
+    """The run's folder is not there any more."""
 
 
 class SettingsChanged(ValueError):
@@ -51,13 +58,13 @@ def check_name(name: str, field: str = "run_name") -> str:
     """The name, where it can be a folder's on every system; else ValueError with what is wrong and what to do.
     field: the input that it was given to."""
     advice = "use letters, digits, spaces, '-' and '_'"
-    if not name or not name.strip():
+    if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{field}: it is empty; give the run a name, {advice}")
-    if FORBIDDEN.search(name) or name.strip(". ") != name:
-        raise ValueError(f"{field}: '{name}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
+    if FORBIDDEN.search(name) or unwritable(name) or name.strip(". ") != name:
+        raise ValueError(f"{field}: '{shown(name)}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
                          f"at the ends); {advice}")
     if RESERVED.fullmatch(name):
-        raise ValueError(f"{field}: Windows keeps the name '{name}' for itself; choose another")
+        raise ValueError(f"{field}: Windows keeps the name '{shown(name)}' for itself; choose another")
     if len(name) > LONGEST_NAME or len(name.encode()) > 2 * LONGEST_NAME:
         raise ValueError(f"{field}: {len(name)} characters are too many; use {LONGEST_NAME} at most")
     return name
@@ -75,7 +82,7 @@ def run_state(root: Path, name: str) -> str:
 
 def read_config(folder: Path) -> dict | None:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(read_bytes(folder / CONFIG))
         return config if isinstance(config, dict) else None
     except (OSError, ValueError):
         return None
@@ -131,6 +138,22 @@ class Run:
         self._metrics = MetricsFile(self.folder / METRICS, saved[0] if saved else 0)
         return saved
 
+    def check_there(self) -> None:
+        """Raises FolderLost where the folder was deleted, renamed or replaced since it was opened; the run then has one again,
+        under its name, with its settings, for the state that is saved next."""
+        if not self._lock.lost:
+            return
+        self._lock.release()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock, self.saved = RunLock(self.folder / LOCK, self.name), 0
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = MetricsFile(self.folder / METRICS, 1 << 60)
+        self.update()
+        raise FolderLost(f"The folder of the run '{self.name}' was deleted or renamed while it was being trained. The state so "
+                         "far is saved under the run's name again; the curve and the checkpoints before it are where the old "
+                         "folder is. Queue again to go on.")
+
     def points(self) -> list[dict]:
         """The recorded iterations since the settings were changed last."""
         changes = self.config.get("changes") or [{"iteration": 0}]
@@ -175,7 +198,10 @@ class Run:
 
 def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str], str]) -> tuple[dict, list[str]]:
     """-> the config to go on with, and what to tell the user."""
-    old, saved, notes = read_config(folder), list_checkpoints(folder / "checkpoints"), []
+    notes: list[str] = []
+    if name := _finish_moving(folder):
+        notes.append(f"The old run was kept as '{name}'; moving it had been cut short.")
+    old, saved = read_config(folder), list_checkpoints(folder / "checkpoints")
     if when_exists == START_OVER and (old is not None or saved):
         notes.append(f"The old run was kept as '{_move_aside(folder)}'.")
         old, saved = None, []
@@ -201,15 +227,33 @@ def _move_aside(folder: Path) -> str:
     number = 1
     while (backup := folder.with_name(f"{folder.name}_backup_{number}")).exists():
         number += 1
-    backup.mkdir()
+    # a process may be killed between two parts: the next one reads here where the others belong
+    with written_whole(folder / MOVING, own_folder=True) as beside:
+        beside.write_text(json.dumps({"to": backup.name}), encoding="utf-8")
+    _move(folder, backup)
+    return backup.name
+
+
+def _finish_moving(folder: Path) -> str:
+    """Ends a move that was cut short. -> the name of the backup, "" where there was none."""
+    try:
+        name = check_name(json.loads(read_bytes(folder / MOVING))["to"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    _move(folder, folder.with_name(name))
+    return name
+
+
+def _move(folder: Path, backup: Path) -> None:
+    backup.mkdir(exist_ok=True)
     # the lock stays: it is held, and Windows renames no open file
     for part in folder.iterdir():
-        if part.name != LOCK:
+        if part.name not in (LOCK, MOVING):
             part.rename(backup / part.name)
     if (backup / CALIBRATION).is_file():
         shutil.copy(backup / CALIBRATION, folder / CALIBRATION)
+    (folder / MOVING).unlink()
     _unsaved.pop(folder, None)
-    return backup.name
 
 
 def _changes(old: dict, new: dict) -> dict[str, tuple]:

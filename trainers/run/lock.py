@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from ...rewards.base.files import read_bytes
+
 if os.name == "nt":
     import msvcrt
 else:
@@ -27,6 +29,7 @@ class RunLock:
     """Held from construction until ``release``. Raises RunInUse where somebody else, here or elsewhere, holds it."""
 
     def __init__(self, path: Path, run_name: str):
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         try:
             _lock(self._file)
@@ -44,6 +47,14 @@ class RunLock:
             who = {"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             os.write(self._file, json.dumps(who).encode())
 
+    @property
+    def lost(self) -> bool:
+        """Whether the file is not there any more: the folder was deleted, renamed or replaced while it was locked."""
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except OSError:
+            return True
+
     def release(self) -> None:
         if self._file >= 0:
             os.close(self._file)  # drops the lock, too
@@ -60,7 +71,7 @@ def _lock(file: int) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_text())
+        who = json.loads(read_bytes(path))
         place = "in this ComfyUI" if who["process"] == os.getpid() else f"by process {who['process']}"
         return f" ({place}, since {who['since']})"
     except (OSError, ValueError, KeyError, TypeError):

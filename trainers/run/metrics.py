@@ -1,15 +1,18 @@
 """metrics.jsonl: one line per iteration, on the disk as soon as it is known."""
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
+
+from ...rewards.base.files import read_bytes
 
 
 def read_metrics(path: Path, since: int = 0) -> list[dict]:
     """The lines of the iterations after ``since``; a line that was cut short or damaged is left out."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path).split(b"\n")
     except OSError:
         return []
     points = (_parse(line) for line in lines)
@@ -24,17 +27,22 @@ class MetricsFile:
         # unbuffered, so that a full disk is seen here and half a line can be taken back
         self._file = open(path, "ab", buffering=0)
         self._file.truncate(self._end)
+        self._waiting: list[bytes] = []
 
     def append(self, point: dict) -> None:
-        """Raises OSError; the file then ends where it ended before."""
-        line = json.dumps({k: _plain(v) for k, v in point.items()}).encode() + b"\n"
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError("the disk is full")
-        except OSError:
-            self._file.truncate(self._end)
-            raise
-        self._end += len(line)
+        """Raises OSError where the disk does not take it; the file then ends with a whole line, and what is missing is written
+        as soon as there is room again."""
+        self._waiting.append(json.dumps({k: _plain(v) for k, v in point.items()}).encode() + b"\n")
+        while self._waiting:
+            line = self._waiting[0]
+            try:
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk is full")
+            except OSError:
+                self._file.truncate(self._end)
+                raise
+            self._end += len(line)
+            del self._waiting[0]
 
     def close(self) -> None:
         self._file.close()
@@ -45,9 +53,10 @@ def _end_of(path: Path, iteration: int) -> int:
     if not path.exists():
         return 0
     end = position = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        position += len(line)
-        point = _parse(line) if line.endswith(b"\n") else None
+    *whole, _cut = read_bytes(path).split(b"\n")
+    for line in whole:
+        position += len(line) + 1
+        point = _parse(line)
         if point is not None and point["iteration"] <= iteration:
             end = position
     return end

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from .settings import Sampling
 
@@ -13,11 +15,13 @@ def chosen_prompts(count: int, sampling: Sampling, iteration: int) -> torch.Tens
     """[P] indices: the prompts are dealt like cards, so all are used before one comes again."""
     wanted = min(sampling.prompts_per_iteration, count)
     first = iteration * wanted
-    picks = [int(_deck(count, sampling.seed, position // count)[position % count])
-             for position in range(first, first + wanted)]
-    return torch.tensor(picks)
+    # one deal, or the end of one and the start of the next
+    parts = [_deck(count, sampling.seed, deal)[max(first - deal * count, 0):first + wanted - deal * count]
+             for deal in range(first // count, (first + wanted - 1) // count + 1)]
+    return torch.cat(parts)
 
 
+@lru_cache(maxsize=4)  # a deck of a million cards is shuffled once, not in each iteration
 def _deck(count: int, seed: int, deal: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator(seed, deal, Stream.DECK))
 
@@ -30,6 +34,7 @@ class Samples:
     index: torch.Tensor
     seeds: torch.Tensor
     starts: torch.Tensor | None
+    __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.index)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base.reward import Scores, score
+from ...rewards.base.words import brief
 from ..policy.value import Policy
 from ..prompts import PromptSet
+from .recommended import settled_sampling
 from .rollout import Rollout, rollout
 from .settings import Sampling
 
@@ -22,6 +24,7 @@ class Evaluation:
     images: torch.Tensor
     base: Scores | None = None
     base_images: torch.Tensor | None = None
+    __repr__ = brief
 
     def summary(self) -> str:
         """One sentence with means, standard errors and, where the base was sampled too, the paired difference."""
@@ -43,7 +46,7 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
 
     Both are scored at once, so that a reward that compares images, or a person, sees them side by side and mixed.
     """
-    quiet = replace(sampling, transition="deterministic", prompts_per_iteration=len(prompts))
+    quiet = replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=len(prompts))
 
     def half(weights: str, part: int) -> Rollout:
         def report(done, total, x0):

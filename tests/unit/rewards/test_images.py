@@ -12,6 +12,8 @@ from posttrain.rewards.images import UnreadableImage, decoded, read_image
 from posttrain.trainers.data.images import Frame, checked_image, pixels
 from posttrain.trainers.data.rows import BadRow, Picture
 
+pytestmark = pytest.mark.usefixtures("opened")
+
 W, H = 8, 6
 WHITE, RED, PINK, GREY = (255, 255, 255), (255, 0, 0), (255, 127, 127), (128, 128, 128)
 

@@ -8,6 +8,8 @@ import torch
 from posttrain.nodes.rewards import composite, simple, tools
 from posttrain.rewards.base.reward import Prompt, RewardInfo
 
+pytestmark = pytest.mark.usefixtures("opened")
+
 
 class NeedsRule:
     info = RewardInfo("rule", 0, 1, True, False, "")

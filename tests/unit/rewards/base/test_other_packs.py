@@ -12,6 +12,8 @@ from posttrain.rewards.base.pixels import to_uint8
 from posttrain.rewards.base.reward import Prompt, Reward, RewardInfo, as_reward, score
 from posttrain.rewards.rules.colour import ColourReward
 
+pytestmark = pytest.mark.usefixtures("opened")
+
 IMAGES = torch.linspace(0, 1, 4)[:, None, None, None].expand(4, 8, 8, 3)
 PROMPTS = [Prompt("a")] * 4
 

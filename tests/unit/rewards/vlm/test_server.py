@@ -249,6 +249,52 @@ def test_the_key_goes_only_to_the_address_beside_it(start, monkeypatch):
     assert host.headers[0]["Authorization"] == "Bearer secret" and "Authorization" not in other.headers[0]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(start, monkeypatch, status):
+    """Neither pictures nor the key go where the server that the user knows sends them."""
+    other = start(logprob_answer)
+    host = start(lambda h, body: (200, b""))
+
+    def elsewhere(self):
+        self.send_response(status)
+        self.send_header("Location", f"{other.url}/chat/completions")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    host.RequestHandlerClass = type("Elsewhere", (Handler,), {"do_POST": elsewhere, "do_GET": elsewhere})
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
+    monkeypatch.setenv(KEY_URL_VARIABLE, host.url)
+    with pytest.raises(RewardUnavailable, match="it sends requests on to .*type that address"):
+        reward_of(host)(IMAGES[:1], PROMPTS[:1])
+    assert not other.requests and not other.headers
+
+
+def test_this_machine_is_asked_without_a_proxy(start, monkeypatch):
+    """Pictures for a judge on this machine do not leave it, whatever proxy the environment names."""
+    host, proxy = start(logprob_answer), start(logprob_answer)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    reward_of(host)(IMAGES[:1], PROMPTS[:1])
+    assert len(host.requests) == 1 and not proxy.requests
+
+
+@pytest.mark.parametrize("logprob", [1e6, 710.0, 0.5, float("nan"), float("inf"), "x", None, [], 10**400])
+def test_an_absurd_log_probability_is_no_answer(start, logprob):
+    """Neither believed nor an OverflowError: the judge is paused, and the run can go on later."""
+    top = [{"token": "yes", "logprob": logprob}, {"token": "no", "logprob": -1.0}]
+    answer = json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}, "message": {"content": "Yes"}}]}).encode()
+    with pytest.raises(RewardUnavailable, match="1 of 1 questions unanswered"):
+        reward_of(start(lambda host, body: (200, answer)))(IMAGES[:1], PROMPTS[:1])
+
+
+def test_probabilities_that_add_up_to_more_than_1_are_no_answer(start):
+    top = [{"token": token, "logprob": -0.1} for token in ("yes", "no", "maybe")]
+    answer = json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}).encode()
+    with pytest.raises(RewardUnavailable, match="more than 1"):
+        reward_of(start(lambda host, body: (200, answer)))(IMAGES[:1], PROMPTS[:1])
+
+
 @pytest.mark.parametrize("settings, message", [(("ftp://x", "m"), "url must begin"), (("http://localhost", " "), "model")])
 def test_settings(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -107,3 +107,45 @@ def test_a_prompt_for_all_serves_votes_without_one(tmp_path):
     folder(tmp_path)
     row, = read_file(written(tmp_path, {"image": "a.png", "vote": 1}), 9, "any ball").rows
     assert row.prompt == "any ball"
+
+
+SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r", "\n", "\r\n"]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_what_other_programs_take_for_the_end_of_a_line_loses_no_vote(tmp_path, separator):
+    from posttrain.trainers.data.vote_book import VoteBook
+    folder(tmp_path)
+    data = (tmp_path / "a.png").read_bytes()
+    prompt = f"a ball{separator}and a cube"
+    VoteBook(tmp_path / "votes").add(data, prompt, 1)
+    VoteBook(tmp_path / "votes").add(data, "another", -1)
+    assert [VoteBook(tmp_path / "votes").vote_on(data, each) for each in (prompt, "another")] == [1, -1]
+    read = read_file(tmp_path / "votes" / "votes.jsonl", 9)
+    assert not read.skipped and read.rows[0].prompt == "another"
+
+
+def test_a_full_disk_takes_a_vote_whole_or_not_at_all(tmp_path):
+    """Half a line would swallow the vote after it, which was acknowledged."""
+    import resource
+    import signal
+
+    from posttrain.trainers.data.vote_book import VoteBook
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    book, kept = VoteBook(tmp_path), []
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+        for number in range(12):
+            try:
+                book.add(b"image", f"prompt {number}", 1)
+                kept.append(f"prompt {number}")
+            except OSError:
+                assert (tmp_path / "votes.jsonl").read_bytes().endswith(b"\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert 0 < len(kept) < 12
+    book.add(b"image", "the last", -1)
+    again = VoteBook(tmp_path)
+    assert [again.vote_on(b"image", prompt) for prompt in [*kept, "the last"]] == [1] * len(kept) + [-1]
+    assert len((tmp_path / "votes.jsonl").read_bytes().splitlines()) == len(kept) + 1

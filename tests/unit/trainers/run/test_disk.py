@@ -1,16 +1,20 @@
 """Everything that can happen to a run on its way to the disk: killed, cut in half, full, held by somebody else."""
 from __future__ import annotations
 
+import json
 import os
+import random
+import re
 import signal
 import subprocess
 import textwrap
+import time
 
 import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard, child, files, train
 from posttrain.trainers.run import Run, RunInUse, RunPlan, Session
-from posttrain.trainers.run.checkpoints import SaveFailed, list_checkpoints, save_checkpoint
+from posttrain.trainers.run.checkpoints import BrokenCheckpoint, SaveFailed, list_checkpoints, load_checkpoint, save_checkpoint
 from posttrain.trainers.run.metrics import read_metrics
 
 
@@ -158,8 +162,68 @@ def test_full_disk_leaves_whole_lines_of_metrics(tmp_path):
         print(failed, [p["iteration"] for p in read_metrics(root / "m.jsonl")], lines)
     """)
     failed, rest = out.split(" ", 1)
-    whole = 29 - int(failed)
-    assert 0 < int(failed) and rest.strip() == f"{[*range(1, whole + 1), 30]} {whole + 1}", err
+    assert 0 < int(failed) < 29 and rest.strip() == f"{[*range(1, 31)]} 30", err  # what had no room was written later
+
+
+def test_a_kill_in_mid_save_leaves_nothing_behind(tmp_path):
+    """Wherever it falls: the next run goes on from a whole state, and nothing of the save that was cut is there any more."""
+    for number in range(4):
+        other = child(tmp_path, """
+            from posttrain.tests.unit.trainers.run.run_helpers import Counter
+            class Big(Counter):
+                def state(self): return {"value": self.value, "ballast": torch.rand(2_000_000)}, {"metrics": {}}
+                def stepped(self): return Big(3.7 * self.value * (1 - self.value))
+            with Session(root, RunPlan("cats", 10**6, save_every=1), Big(), {"a": 1}, lambda *a, **k: None) as s:
+                while True: s.advance(s.policy.stepped()); print(s.iteration, flush=True)
+        """)
+        assert int(other.stdout.readline())
+        time.sleep(0.01 + 0.007 * number)
+        other.send_signal(signal.SIGKILL)
+        other.communicate()
+    left = [path.name for path in (tmp_path / "cats" / "checkpoints").rglob("*") if not path.name.startswith("state_0")]
+    reached = files(tmp_path)[-1]
+    assert train(tmp_path, reached + 1).iteration == reached + 1
+    kept = [path.name for path in (tmp_path / "cats" / "checkpoints").rglob("*")]
+    assert kept == [name for name in kept if re.fullmatch(r"state_\d+\.safetensors", name)], left
+
+
+@pytest.mark.parametrize("name", ["state_000002.safetensors.77.posttrain-part/whole", "state_000002.tmp", ".tmpAb3dE", "x.1.posttrain-part/.tmp77"])
+def test_what_a_killed_save_left_is_taken_away_at_the_next_start(tmp_path, name):
+    train(tmp_path, 4)
+    left = tmp_path / "cats" / "checkpoints" / name
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(bytes(1000))
+    train(tmp_path, 5)
+    assert not left.exists() and files(tmp_path) == [4, 5]
+
+
+def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
+    """300 bits of a checkpoint, one at a time: none is used as something else than was saved."""
+    tensors = {"bank/a": torch.rand(4, 3), "bank/b": torch.rand(2).half(), "optimizer/n": torch.tensor(3)}
+    path = save_checkpoint(tmp_path, 7, tensors, {"step": 7, "memory": {"cat": [1.5]}})
+    content, choose, refused = path.read_bytes(), random.Random(0), 0
+    iteration, saved, meta = load_checkpoint(path)
+    assert iteration == 7 and all(torch.equal(saved[key], tensors[key]) for key in tensors)
+    for bit in choose.sample(range(8 * len(content)), 300):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            found = load_checkpoint(path)
+        except BrokenCheckpoint as error:
+            refused += 1
+            assert len(str(error)) < 600
+            continue
+        assert found[0] == 7 and found[2] == meta and found[1].keys() == tensors.keys()
+        assert all(torch.equal(found[1][key], tensors[key]) for key in tensors), bit
+    assert refused > 250
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digest_and_is_read(tmp_path):
+    import safetensors.torch
+    path = tmp_path / "state_000003.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(2)}, path, {"posttrain": json.dumps({"iteration": 3, "policy": {"step": 1}})})
+    assert load_checkpoint(path)[0] == 3
 
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
