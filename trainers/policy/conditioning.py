@@ -10,10 +10,9 @@ import torch
 from ...rewards.base.words import brief
 from .weights import outside_inference
 
-UNSUPPORTED = {"control": "a ControlNet", "gligen": "GLIGEN boxes", "hooks": "hooks",
-               "additional_models": "further models"}
+UNSUPPORTED = {"gligen": "GLIGEN boxes", "hooks": "hooks", "additional_models": "further models"}
 # what makes the host treat a conditioning otherwise than another: such a prompt goes through the network by itself
-PLACED = ("area", "mask", "strength", "default", "start_percent", "end_percent", "clip_start_percent",
+PLACED = ("control", "area", "mask", "strength", "default", "start_percent", "end_percent", "clip_start_percent",
           "timestep_start", "timestep_end")
 
 SEED = 0  # of the noise that a few models add to an image of their conditioning: the same in rollout and train step
@@ -43,12 +42,24 @@ class Conditionings:
         self._prompts: dict[int, _Prompt] = {}
         self._stacked: dict[tuple[int, ...], Conds] = {}
         self._negative: list[dict] | None = None
+        self._controls: dict[int, tuple] = {}  # the user's ControlNets by id, each with the copy that stands for it
         if negative is not None:
             _check(negative, "negative prompt")
             self._negative = self._processed({"negative": negative})["negative"]
 
     def has_negative(self) -> bool:
         return self._negative is not None
+
+    def further_models(self) -> list:
+        """ModelPatchers that the network's calls need beside it: those of ControlNets."""
+        entries = [{"control": extra["control"]} for conditioning in (*self._positive, self._raw_negative or [])
+                   for _, extra in conditioning if extra.get("control") is not None]
+        models, _ = comfy.sampler_helpers.get_additional_models({"all": entries}, self._model.get_dtype())
+        return list({id(model): model for model in models}.values())
+
+    def cleanup(self) -> None:
+        """Lets ControlNets forget what they have kept for this sampling, as the host does after it."""
+        comfy.sampler_helpers.cleanup_additional_models([copy for _, copy in self._controls.values()])
 
     def placed(self, index: tuple[int, ...]) -> bool:
         """Whether one of these prompts is bound to a place, a mask or a part of the sampling."""
@@ -101,10 +112,23 @@ class Conditionings:
             self._prompts[i] = _Prompt(conds, plain)
         return self._prompts[i]
 
+    def _own_control(self, control):
+        """A copy, since a ControlNet keeps the hint of its last call; one for each, so that branches that share it still do."""
+        if id(control) not in self._controls:
+            copy = control.copy()
+            copy.cond_hint_original = outside_inference(copy.cond_hint_original)
+            if control.previous_controlnet is not None:
+                copy.set_previous_controlnet(self._own_control(control.previous_controlnet))
+            self._controls[id(control)] = (control, copy)
+        return self._controls[id(control)][1]
+
     def _processed(self, conditionings: dict) -> Conds:
         noise = torch.zeros((1, *self._shape), device=self._device)
         conds = {name: comfy.sampler_helpers.convert_cond(outside_inference(conditioning))
                  for name, conditioning in conditionings.items()}
+        for cond in (cond for entries in conds.values() for cond in entries):
+            if cond.get("control") is not None:
+                cond["control"] = self._own_control(cond["control"])
         conds = comfy.samplers.process_conds(self._model, noise, conds, self._device, latent_image=torch.zeros_like(noise),
                                             seed=SEED)
         return {name: [{**cond, "model_conds": {key: value._copy_with(outside_inference(value.cond))
@@ -115,6 +139,8 @@ class Conditionings:
 def _check(conditioning, where: str) -> None:
     for _, extra in conditioning:
         found = [what for key, what in UNSUPPORTED.items() if extra.get(key) is not None]
+        if extra.get("control") is not None and extra["control"].get_extra_hooks():
+            found.append("a ControlNet with hooks")
         if found:
             raise ValueError(f"prompts: {where} carries {' and '.join(found)}, which cannot be trained through yet; "
                              "remove it from the conditioning")

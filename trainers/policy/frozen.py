@@ -40,12 +40,28 @@ def through_frozen(layer: torch.nn.Module, base: Callable) -> Callable:
     """``base``, the layer's forward, with a gradient that keeps no weight; where the weights are simply there, as it is."""
     # an affine map's gradient does not depend on where it is taken
     affine = kind_of(layer) is not None
+    base = _as_sampled(layer, base)
 
     def forward(x, *args, **kwargs):
         plain = type(x) is torch.Tensor and x.requires_grad and torch.is_grad_enabled()
         if not plain or is_simply_there(layer, x):
             return base(x, *args, **kwargs)
         return _Frozen.apply(x, layer, lambda x: base(x, *args, **kwargs), affine)
+
+    return forward
+
+
+def _as_sampled(layer: torch.nn.Module, base: Callable) -> Callable:
+    """``base`` in inference mode where the weight is a wrapped one and no gradient is wanted: PyTorch takes a linear layer
+    apart outside of it, and then the host's kernels round otherwise than in KSampler."""
+
+    def forward(x, *args, **kwargs):
+        wrapped = any(hasattr(p, "__tensor_flatten__") for p in layer._parameters.values())
+        if not wrapped or x.requires_grad and torch.is_grad_enabled():
+            return base(x, *args, **kwargs)
+        with torch.inference_mode():
+            out = base(x, *args, **kwargs)
+        return alias(out) if type(out) is torch.Tensor else out
 
     return forward
 

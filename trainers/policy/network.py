@@ -10,11 +10,12 @@ import comfy.model_management
 import torch
 
 from ...rewards.base.half import scaled
-from ...rewards.learned.holder import in_words
+from ...rewards.learned.holder import in_words, load_models
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation, remember_plain
 from .conditioning import Conditionings
+from .frozen import frozen_layers
 from .guider import Guider, host_guider
 from .kernels import in_words_of_kernels, kernels_with_gradient
 from .levels import path_of, sigmas_of
@@ -42,6 +43,7 @@ class Network:
         self._prompts: dict[int, PromptSet] = {}
         self._anchors: dict[int, tuple[Bank, Bank]] = {}
         self._guider: Guider  # open_policy gives it
+        self._until_closed: contextlib.ExitStack  # and this
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
@@ -210,8 +212,25 @@ class Network:
             if prompts.positive is None:
                 raise ValueError("prompts: they are not encoded yet; put an Encode Prompts node in between")
             self._prompts[id(prompts)] = prompts  # keeps the id from being used again
-            self._conditionings[key] = Conditionings(self._model, prompts.positive, prompts.negative, shape, self.device)
+            found = Conditionings(self._model, prompts.positive, prompts.negative, shape, self.device)
+            self._take_along(found.further_models())
+            self._until_closed.callback(found.cleanup)
+            self._conditionings[key] = found
         return self._conditionings[key]
+
+    def _take_along(self, patchers: list) -> None:
+        """Loads further models for as long as the policy is open; gradients pass through them."""
+        new = [patcher for patcher in patchers if not any(patcher is own for own in self._together)]
+        if not new:
+            return
+        with torch.inference_mode():  # as a sampler node loads
+            load_models([*self._together, *new])
+        for patcher in new:
+            self._until_closed.enter_context(lent(patcher.model))
+            freeze_for_autograd(patcher.model)
+            self._until_closed.enter_context(frozen_layers(patcher.model))
+        self._together += tuple(new)
+        self.check_loaded("the ControlNet")
 
     def _guided(self, x, sigma, prompts: PromptSet, index, ask: Callable):
         """ask(x, sigma, conds) of each group of samples that go through the network together, put in their order."""
@@ -269,7 +288,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
             net = Network(patcher, overlay, (*beside, *also_load), policy.model)
-            with host_guider(patcher, net._on_call) as net._guider:
+            with contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider:
                 overlay.inject()
                 try:
                     yield net

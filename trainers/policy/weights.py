@@ -66,7 +66,7 @@ def _give_back(module: torch.nn.Module) -> None:
                     part._buffers[name] = _marked_as(buffer, _view(buffer))
 
 
-def _marked_as(original: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+def _marked_as(original, stand_in):
     """With what the host has noted on the original (the type that it computes in)."""
     vars(stand_in).update({name: value for name, value in vars(original).items() if name != "posttrain_was"})
     return stand_in

@@ -68,7 +68,7 @@ def refused_sampling(model):
 def refused_prompt(model):
     (text, extra), = conditioning(KIND, 1)
     with open_policy(policy_of(model)) as net:
-        ask(net, prompts=PromptSet((Prompt("one"),), ([[text, {**extra, "control": object()}]],), None))
+        ask(net, prompts=PromptSet((Prompt("one"),), ([[text, {**extra, "gligen": object()}]],), None))
 
 
 def refused_chance(model):

@@ -223,8 +223,7 @@ def test_bad_recipes_say_what_to_do(recipe, message):
         create_policy(small_model("sd3"), recipe)
 
 
-@pytest.mark.parametrize("key, what", [("control", "a ControlNet"), ("gligen", "GLIGEN boxes"), ("hooks", "hooks"),
-                                       ("additional_models", "further models")])
+@pytest.mark.parametrize("key, what", [("gligen", "GLIGEN boxes"), ("hooks", "hooks"), ("additional_models", "further models")])
 def test_conditionings_that_cannot_be_trained_through_are_named(key, what):
     cond = conditioning("sd3", 1)
     cond[0][1][key] = object()
