@@ -10,7 +10,6 @@ from ...trainers.run.folder import RESERVED
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
 
-
 LONGEST, DEEPEST = 120, 8
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ...rewards.person.by_hand import BEST_AND_WORST, MODES
+from ..access import votes_root
 from ..page.rating import RatingRequest, ask
 from .node import RewardNode
 
