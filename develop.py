@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
-        ("mutate", mutate, "change one sign, order or number at a time; list what no test notices"),
+        ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
     ):
         # each command reads its own arguments, inside the environment
@@ -111,10 +111,6 @@ def from_repository(argument: str) -> str:
     here = Path(path).resolve()
     meant = os.path.exists(here) and (ROOT in (here, *here.parents) or not Path(ROOT, path).exists())
     return "::".join([str(here), *test]) if meant else argument
-
-
-def mutate(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
-    return call(env, "-P", str(ROOT / "tools" / "mutate.py"), *rest, extra={"CI": "1", "HF_HUB_OFFLINE": "1"})
 
 
 def wants(level: str, arguments: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+RECOMMENDED = " -1: the recommended number for your model."
 CHOICE = "choice"  # the kind of a menu, whose entries are the settings' CHOICES
 
 
@@ -15,6 +16,16 @@ def filled(widgets: Mapping[str, tuple], settings: type, renamed: Mapping[str, s
     """
     defaults = {field.name: field.default for field in fields(settings)}
     return {name: _filled(widget, settings, defaults, (renamed or {}).get(name, name)) for name, widget in widgets.items()}
+
+
+def left_open(widget: tuple) -> tuple:
+    """A number's widget that begins with -1, the recommended number; a menu's that begins with "recommended"."""
+    kind, options = widget
+    if kind in ("INT", "FLOAT"):
+        least = -1 if kind == "INT" else -1.0
+        return kind, {**options, "default": least, "min": least, "tooltip": options["tooltip"] + RECOMMENDED}
+    words = options["tooltip"] + " recommended: what suits your model."
+    return (*kind, "recommended"), {**options, "default": "recommended", "tooltip": words}
 
 
 def _filled(widget: tuple, settings: type, defaults: Mapping[str, object], field: str) -> tuple:

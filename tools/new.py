@@ -32,7 +32,7 @@ TRAINER = {
     "trainer.py": "trainers/$name.py",
     "trainer_node.py": "nodes/trainers/$name.py",
     "trainer_loss_test.py": "tests/unit/trainers/losses/test_$name.py",
-    "trainer_test.py": "tests/unit/trainers/policy/test_$name.py",
+    "trainer_test.py": "tests/unit/trainers/test_$name.py",
     "trainer_page.md": "web/docs/PT$Camel.md",
 }
 LEFT = {

@@ -3,6 +3,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# of every template that trains: its numbers are typed, and whose they are
+DEMO_NUMBERS = ("The numbers here are the demo's own, for its tiny model. For yours, type -1 in Create Policy, Sampling Settings and "
+                "the trainer, *recommended* in their menus, and wire *trainer* into **Create Policy**: it shows what your model is "
+                "recommended to be trained with.")
+
 
 @dataclass(frozen=True)
 class Group:

@@ -1,7 +1,7 @@
 """The shipped templates, in the order of the list; those of single trainers are in templates_training."""
 from __future__ import annotations
 
-from .template import Template
+from .template import DEMO_NUMBERS, Template
 from .templates_rewards import REWARDS
 from .templates_training import ONLINE, PICTURE, TRAINING
 
@@ -16,9 +16,8 @@ Here it learns from an exact checker, by **Flow-GRPO**: images of the same promp
 
 Press Run again with more **iterations** to train on. **Cancel** keeps what was learned so far.
 
-**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width, \
-height and steps in *Sampling Settings*.
-"""
+**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width \
+and height in *Sampling Settings*. """ + DEMO_NUMBERS + "\n"
 
 TEMPLATES = (
     Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, ONLINE, PICTURE),

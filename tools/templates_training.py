@@ -1,14 +1,14 @@
 """The shipped templates of single trainers: the same demo world and the same loop, learned from in another way."""
 from __future__ import annotations
 
-from .template import Group, Template
+from .template import DEMO_NUMBERS, Group, Template
 
-OWN_MODEL = """
-**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width, \
-height and steps in *Sampling Settings*.
+OWN_MODEL = f"""
+**Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width \
+and height in *Sampling Settings*. {DEMO_NUMBERS}
 """
-OWN_PICTURES = """
-**Your own model:** replace Demo World by your loaders, and set width and height in *Encode Pairs*.
+OWN_PICTURES = f"""
+**Your own model:** replace Demo World by your loaders, and set width and height in *Encode Pairs*. {DEMO_NUMBERS}
 """
 
 NFT = """## Learn to follow prompts, fast
@@ -125,8 +125,7 @@ The student's LoRA lies on top of the teacher's: load both.
 
 **Your own model:** if you have a post-trained LoRA already, delete the first loop and wire your LoRA loader into *The \
 student*. For another number of steps set *student_steps* in *LCM Distillation*, and the steps wherever you sample. \
-If your model needs guidance, set it in the teacher's Sampling Settings; the student does without: cfg 1.
-"""
+If your model needs guidance, set it in the teacher's Sampling Settings; the student does without: cfg 1. """ + DEMO_NUMBERS + "\n"
 
 NOTE = Group("Start here", [["note"]])
 MODEL = Group("1  Model, prompts and reward", [["1"], ["3", "2"]])

@@ -16,7 +16,7 @@ import torch
 
 from ..rewards.base.words import brief
 from .engine.limits import ABOVE_0, FROM_0, FROM_1, INSIDE_0_1
-from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable, with_fresh_noise
+from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable
 from .engine.update import Beside, Optimizer, numbers, update
 from .feedback.fits import Feedback
 from .judges.discriminator import Discriminator, new_heads
@@ -72,7 +72,7 @@ def train_add(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     teacher (2 with guidance); and of the network's first two thirds 1 with gradient for the student's answer and 1 for
     the real image. One evaluation more in the first step, which finds out the features' sizes.
     """
-    rollout, guidance = with_fresh_noise(rollout, policy), settings.guidance or rollout.guidance
+    guidance = settings.guidance or rollout.guidance
     beside = Beside(DISCRIMINATOR, partial(new_heads, rollout=rollout),
                     Optimizer(learning_rate=settings.discriminator_rate, max_grad_norm=0.0))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .engine.limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
-from .engine.renoise import ADVANTAGE_CLIP, Renoised, noised, with_anchor
+from .engine.renoise import ADVANTAGE_CLIP, Renoised, noised, sampled_levels, with_anchor, without_pure_noise
 from .engine.update import Optimizer, numbers, update
 from .feedback.advantages import Advantages
 from .losses.awm import WEIGHTINGS, awm_loss, matching_log_prob
@@ -34,8 +34,13 @@ class AWM:
 
 def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings: AWM, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
-    """An AWM step. The copy that ema_beta pulls to follows once per train step, after its updates."""
-    steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size)
+    """An AWM step. The copy that ema_beta pulls to follows once per train step, after its updates.
+
+    The sampler's first level takes no part, as in the official code: there every image looks alike, and the error, which
+    nothing can lower, would make more than a third of the gradient.
+    """
+    steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size,
+                   grid=without_pure_noise(sampled_levels(rollout)))
     before, follower = policy.bank, policy.anchors.get(FOLLOWER)
 
     def evaluate(net, bank, micro):

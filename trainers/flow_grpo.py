@@ -17,6 +17,7 @@ from .policy.value import Policy
 from .sampling.rollout import Rollout
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
+CPS_CLIP = 1e-5  # for the clipped ratio of flow_cps, whose likelihood is on another scale
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,23 @@ class FlowGRPO:
     """Settings of Flow-GRPO (arXiv:2505.05470) and its successors.
 
     trust: "clipped ratio"; "guard", GRPO-Guard's normalised ratio (arXiv:2510.22319); "exact KL", Flow-DPPO's mask
-    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS);
-    beta: weight of the KL to the reference, 0 is off; watch_kl: with beta 0, measure the KL on one micro-batch per
-    update, which costs one reference evaluation of it.
+    (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS and
+    CPS_CLIP); beta: weight of the KL to the reference, 0 is off (the official code leaves the step's length out of its KL:
+    its 0.04 is about 0.006 here at 10 steps of SD3); watch_kl: with beta 0, measure the KL on one micro-batch per update,
+    which costs one reference evaluation of it.
     """
 
     LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
     CHOICES: ClassVar[dict] = {"trust": tuple(TRUST_REGIONS)}
-    clip_range: float = 1e-4
+    clip_range: float = 0.0
     beta: float = 0.0
     watch_kl: bool = True
     trust: str = "clipped ratio"
+
+
+def usual_clip(trust: str, form: str) -> float:
+    """The clip range of the papers. form: of the likelihood, see transitions.py."""
+    return CPS_CLIP if (trust, form) == ("clipped ratio", "cps") else TRUST_REGIONS[trust]
 
 
 def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, settings: FlowGRPO,
@@ -46,7 +53,7 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     if settings.trust == "guard" and TRANSITIONS[name].form != "gaussian":
         raise ValueError(f"trust: 'guard' corrects the likelihood of a Gaussian step, but {name} has a measure of its own in "
                          "its place; set the transition in the sampling settings to flow_sde, or trust to 'clipped ratio'")
-    clip, beta = settings.clip_range or TRUST_REGIONS[settings.trust], settings.beta
+    clip, beta = settings.clip_range or usual_clip(settings.trust, TRANSITIONS[name].form), settings.beta
 
     def loss_of(now: Replayed):
         kl = now.kl if beta else None

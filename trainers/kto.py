@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from .engine.limits import FROM_0, FROM_1
-from .engine.renoise import Noised, Renoised, noised
+from .engine.limits import BELOW_1, FROM_0, FROM_1
+from .engine.renoise import Noised, Renoised, noised, with_empty_prompt
 from .engine.update import Optimizer, numbers, update
 from .feedback.labels import Labels
 from .losses.kto import kto_loss, reference_point
@@ -16,7 +16,7 @@ from .policy.network import Network
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
-USUAL_BETA = {"eps": 1000.0, "v": 1000.0, "flow": 20.0}
+USUAL_BETA = {"eps": 1000.0, "v": 20.0, "flow": 20.0}  # v as flow: see diffusion_dpo.py
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class KTO:
     """Diffusion-KTO (arXiv:2404.04465).
 
     beta: sharpness, without the 1/2 of Diffusion-DPO; 0: the usual value for the model, see USUAL_BETA. levels: noise
-    levels per image. balance: weigh the rarer thumb more, so that ups and downs count alike.
+    levels per image. balance: weigh the rarer thumb more, so that ups and downs count alike. empty_prompts: the share of
+    images that are learned without their prompt.
     """
 
-    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1}
+    LIMITS: ClassVar[dict] = {"beta": FROM_0, "levels": FROM_1, "empty_prompts": BELOW_1}
     beta: float = 0.0
     levels: int = 4
     balance: bool = True
+    empty_prompts: float = 0.0
 
 
 class ReferencePoints:
@@ -67,7 +69,9 @@ def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, o
     used, up = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
     used[labels.index], up[labels.index] = True, labels.desirable
     weights = _weights(labels.desirable, settings.balance)
-    steps = noised(rollout, used, settings.levels, optimizer.updates, rollout.batch_size)
+    rollout = with_empty_prompt(rollout) if settings.empty_prompts else rollout
+    steps = noised(rollout, used, settings.levels, optimizer.updates, rollout.batch_size,
+                   empty_prompts=settings.empty_prompts)
     points = ReferencePoints(rollout, steps)
 
     def evaluate(net, bank, micro):

@@ -14,7 +14,7 @@ import torch
 
 from ..rewards.base.words import brief
 from .engine.limits import ABOVE_0, FROM_0, FROM_1, FROM_2
-from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable, with_fresh_noise
+from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable
 from .engine.update import Optimizer, numbers, update
 from .feedback.fits import Feedback
 from .losses.lcm import consistency_loss
@@ -74,7 +74,6 @@ def train_lcm(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
     samplers do.
     """
     way, guidance = way_of(policy, settings), settings.guidance or rollout.guidance
-    rollout = with_fresh_noise(rollout, policy)
     steps = noised(rollout, usable(rollout), settings.levels, optimizer.updates, rollout.batch_size, grid=way.starts)
 
     def evaluate(net: Network, bank: Bank, micro: Noised):

@@ -21,6 +21,7 @@ from .diffusion_dpo import DiffusionDPO, train_dpo
 from .dpok import DPOK, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
+from .engine.in_use import numbers_in_use
 from .engine.limits import check_limits
 from .engine.other_packs import Foreign, foreign
 from .engine.renoise import finite_latents
@@ -36,9 +37,11 @@ from .kto import KTO, train_kto
 from .lcm import LCM, train_lcm
 from .mapo import MaPO, train_mapo
 from .nft import NFT, OLD, train_nft
+from .policy.recommended import recommended
 from .policy.value import Policy
 from .policy.weights import outside_inference
 from .prompts import PromptSet
+from .recipes.settle import settled, variant_of
 from .refl import ReFL, train_refl
 from .rwr import RWR, train_rwr
 from .sampling.rollout import Progress, Rollout
@@ -92,10 +95,14 @@ METHODS: dict[type, Method] = {
 
 @dataclass(frozen=True)
 class Trainer:
-    """A method with its settings (a key of METHODS by type) and the optimizer's."""
+    """A method with its settings (a key of METHODS by type) and the optimizer's.
+
+    open: "method.name" and "optimizer.name" of those that were left to the recommended numbers.
+    """
 
     settings: object
     optimizer: Optimizer
+    open: tuple[str, ...] = ()
     __repr__ = brief
 
 
@@ -119,6 +126,26 @@ def method_of(trainer: object) -> Method:
     return METHODS[type(settings)]
 
 
+def table_name(trainer: object) -> str:
+    """What the table of recommended numbers calls it."""
+    settings = adopted(trainer).settings
+    return settings.name if isinstance(settings, Foreign) else variant_of(settings)
+
+
+def settled_trainer(policy: Policy, trainer: Trainer) -> Trainer:
+    """The trainer with what it left open as it is recommended for the policy's model."""
+    if not trainer.open:
+        return trainer
+    found = recommended(policy.model, table_name(trainer))
+    names = [name.partition(".")[::2] for name in trainer.open]
+    wanted = {part: [name for kind, name in names if kind == part] for part in ("method", "optimizer")}
+    if "learning_rate" not in wanted["optimizer"]:
+        # a recommended epsilon belongs to the rate beside it
+        wanted["optimizer"] = [name for name in wanted["optimizer"] if name != "epsilon"]
+    return Trainer(settled(trainer.settings, wanted["method"], found.values("method")),
+                   settled(trainer.optimizer, wanted["optimizer"], found.values("optimizer")))
+
+
 def goes_through_reward(trainer: Trainer) -> bool:
     """Whether ``backprop_step`` serves this trainer, not ``train_step``."""
     return method_of(trainer).needs == OWN_IMAGES
@@ -135,16 +162,21 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     trainer that needs no feedback (distillation) only reports what it is given. ValueError where the trainer learns from
     another kind of feedback.
     """
-    trainer = adopted(trainer)
-    method = _checked(trainer, through_reward=False)
+    given = adopted(trainer)
+    method = _checked(given, through_reward=False)
+    trainer = settled_trainer(policy, given)
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = outside_inference(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
+    if rollout.left_out:
+        numbers |= {"steps_left_out": rollout.left_out}
     if method.learns_from is None or teaches(feedback):
         if method.needs == TRAJECTORY:
             rollout.random_steps()
+        # images made once, before the loop or elsewhere, get new noise, levels and order in each step
+        rollout = replace(rollout, iteration=policy.iteration)
         new = method.step(policy, rollout, feedback, trainer.settings, trainer.optimizer, progress)
     else:
         # scores that are merely equal are no fault; scores that all failed are, and are counted as one
@@ -153,8 +185,10 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
         new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
     remembered = getattr(feedback, "memory", None)
     memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
+    used = numbers_in_use(policy, table_name(trainer), trainer.settings, trainer.optimizer, rollout.sampling,
+                          (*given.open, *(f"sampling.{name}" for name in rollout.recommended)))
     return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
-                   iteration=policy.iteration + 1)
+                   iteration=policy.iteration + 1, numbers=used)
 
 
 @torch.inference_mode(False)
@@ -167,11 +201,16 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     vae: the user's; reward: a differentiable one; sampling, iteration, progress: as in ``rollout``; data: finished images
     for ReFL's pretraining term. The policy that came in is unchanged. ValueError names the input that does not fit.
     """
-    trainer = adopted(trainer)
-    method = _checked(trainer, through_reward=True)
-    course = Course(policy, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
+    given = adopted(trainer)
+    method = _checked(given, through_reward=True)
+    trainer = settled_trainer(policy, given)
+    asking = replace(policy, method=policy.method or table_name(trainer))
+    course = Course(asking, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
     new = method.step(policy, course, trainer.settings, trainer.optimizer)
-    new = replace(_without_strays(new, method), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1)
+    used = numbers_in_use(policy, table_name(trainer), trainer.settings, trainer.optimizer, course.sampling,
+                          (*given.open, *(f"sampling.{name}" for name in course.recommended)))
+    new = replace(_without_strays(new, method), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1,
+                  numbers=used)
     return new, course.images
 
 

@@ -116,6 +116,10 @@ const ZH = {
   rewardOf: "奖励：{name}",
   // the server writes them in English; its words for a look are the keys
   alarms: {
+    steps_left_out: "有 {value} 个随机步不加噪声：此调度器末尾的噪声水平过于接近 0，加上的噪声再也无法去除。一切正常；若也想训练这些步，" +
+      "请选择调度器“simple”。",
+    lora_shows: "若干次迭代之后，LoRA 仍然太小，其效果大部分显示不出来：模型计算的精度过低，画面几乎反映不出学到的东西。" +
+      "模型允许时请用 float16 权重代替 bfloat16，或提高学习率。",
     pictures: "与开始时相比，{word}（{number}：{first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子。请查看样图，" +
       "然后添加惩罚这种变化的奖励、增大 beta（KL 权重），或减少迭代次数。",
     fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",

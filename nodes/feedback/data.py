@@ -5,6 +5,7 @@ from ..access import located, may_read, state_of
 from ..progress import node_progress
 from ..prompts import encode_prompts
 from ..sockets import ENCODED_PAIRS, MENU, PAIRS, POLICY, PREFERENCES, ROLLOUT, SEED
+from ..widgets import left_open
 
 CATEGORY = f"{MENU}/5 Feedback"
 
@@ -126,16 +127,29 @@ class PTPairBatch:
             "policy": (POLICY, {"tooltip": "From Loop Start."}),
             "iteration": ("INT", {"default": 0, "min": 0, "max": 2**31, "forceInput": True, "tooltip": "From Loop Start: "
                           "decides which pairs this time."}),
-            "pairs_per_iteration": ("INT", {"default": 16, "min": 1, "max": 65536, "tooltip": "Pairs (or thumbs) for each train "
-                                    "step. More is steadier and slower."}),
+            "pairs_per_iteration": left_open(("INT", {"max": 65536, "tooltip": "Pairs (or thumbs) for each train step. More is "
+                                              "steadier and slower. Published trainings take 16 to 2,048 for each update."})),
             "batch_size": ("INT", {"default": 4, "min": 1, "max": 4096, "tooltip": "Images computed at once. Lower it when "
                            "memory runs out; the result stays the same."}),
             "seed": ("INT", {**SEED, "tooltip": "Decides the order of the pairs, and the noise."})}}
 
     def run(self, pairs, policy, iteration, pairs_per_iteration, batch_size, seed):
         from ...trainers.data.encoded import deal
+        from ...trainers.recipes.settle import OPEN
+        if pairs_per_iteration == OPEN:
+            pairs_per_iteration = recommended_pairs(policy, pairs)
         made, preferences = deal(pairs, policy, iteration, pairs_per_iteration, seed, batch_size)
         return (made, preferences, made.images)
+
+
+def recommended_pairs(policy, pairs) -> int:
+    """For the trainer that is wired to Create Policy, or else the usual one for such data: as many as its updates need."""
+    from ...trainers.policy.recommended import recommended
+    from ...trainers.recipes.table import PAIRS
+    usual = "DiffusionDPO" if pairs.places.shape[1] == 2 else "KTO"
+    found = recommended(policy.model, policy.method)
+    found = found if PAIRS in found.numbers else recommended(policy.model, usual)
+    return int(found.values(PAIRS)[PAIRS]) * int(found.values("optimizer")["updates"])
 
 
 NODES = {"PTPairsFolder": PTPairsFolder, "PTPairsFile": PTPairsFile, "PTEncodePairs": PTEncodePairs,

@@ -11,12 +11,14 @@ from .body import Graph, links_of
 NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes"}
 # a loop's own length and place; those of a loop before it say which policy it hands on
 OWN = {"run_name", "iterations"}
+# widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
+LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8)}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:
     """"Class.input" -> value, or the source of a wire, over ``node``'s given inputs and all that lies upstream.
 
-    Left out are NEVER, and OWN of ``node`` itself and of the Loop Start wired to it.
+    Left out are NEVER, what is as in LATER, and OWN of ``node`` itself and of the Loop Start wired to it.
     """
     links = links_of(prompt[node])
     start = links.get("loop", ("",))[0]
@@ -27,6 +29,8 @@ def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, 
         wires = links_of(prompt[each])
         for key, value in prompt[each]["inputs"].items():
             if each == node and key not in inputs or key in NEVER or each in (node, start) and key in OWN:
+                continue
+            if key in LATER and value in LATER[key]:
                 continue
             settings[f"{names[each]}.{key}"] = (
                 f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else value)

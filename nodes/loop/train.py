@@ -1,6 +1,8 @@
 """Train: the whole loop in one node, over the same functions as the nodes of the wired one."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
@@ -68,9 +70,10 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     from ...rewards.base.reward import score_rollout
     from ...trainers.feedback.advantages import Advantages, advantages
     from ...trainers.feedback.fits import WORDS
-    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, train_step
+    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, table_name, train_step
     from ...trainers.sampling.rollout import rollout
     wanted = method_of(trainer).learns_from
+    policy = policy if policy.method else replace(policy, method=table_name(trainer))
     learns = goes_through_reward(trainer) or wanted is not None
     if wanted not in (None, Advantages):
         raise ValueError(f"trainer: {name_of(trainer)} learns from {WORDS[wanted][0]}, but Train makes "

@@ -73,6 +73,7 @@ def card(policy, prompt, extra_pnginfo) -> dict[str, str]:
     metrics = {k: v for k, v in policy.metrics.items() if isinstance(v, (int, float))}
     facts = {"format": "pt", "posttrain.steps": policy.iteration, "posttrain.optimizer_steps": policy.step,
              "posttrain.rank": policy.recipe.rank, "posttrain.alpha": policy.recipe.alpha,
+             "posttrain.start": policy.recipe.start, "posttrain.numbers": json.dumps(policy.numbers),
              "posttrain.base_model": type(policy.model.model).__name__, "posttrain.metrics": json.dumps(metrics)}
     if not metadata_is_off():
         if prompt is not None:

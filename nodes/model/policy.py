@@ -1,14 +1,17 @@
 """Nodes that make a policy out of a MODEL, and a MODEL or a LoRA out of a policy."""
 from __future__ import annotations
 
-from ..sockets import MENU, POLICY, SEED
-from ..widgets import CHOICE, filled
+from ..sockets import MENU, POLICY, SEED, TRAINER
+from ..widgets import CHOICE, filled, left_open
 from .layer_pattern import checked_pattern
+
+AUTO = "auto"
 
 
 class PTCreatePolicy:
     DESCRIPTION = ("Makes your model trainable: a small LoRA is laid over it, and only that is trained. Your model "
-                   "itself is never changed, and switched off the LoRA is the reference to compare with.")
+                   "itself is never changed, and switched off the LoRA is the reference to compare with. Shows the numbers "
+                   "that are recommended for your model.")
     CATEGORY, FUNCTION = f"{MENU}/2 Policy", "run"
     RETURN_TYPES, RETURN_NAMES = (POLICY,), ("policy",)
     OUTPUT_TOOLTIPS = ("The policy before training; connect it to Loop Start or Train.",)
@@ -18,23 +21,48 @@ class PTCreatePolicy:
         from ...trainers.policy import Recipe
         return {"required": {
             "model": ("MODEL", {"tooltip": "Any model that ComfyUI loads, with your own LoRAs on it if you like."}),
+            "rank": left_open(("INT", {"max": 1024, "tooltip": "Size of the LoRA. 16 to 64 suits most; a larger one learns more "
+                                       "and weighs more."})),
+            "alpha": left_open(("FLOAT", {"max": 4096.0, "step": 0.01, "tooltip": "Strength of the LoRA is alpha / rank: 1 to 2 "
+                                          "as a rule."})),
             **filled({
-            "rank": ("INT", {"min": 1, "max": 1024,
-                             "tooltip": "Size of the LoRA. 16 to 32 suits most; a larger one learns more and weighs "
-                                        "more."}),
-            "alpha": ("FLOAT", {"min": 0.01, "max": 4096.0, "step": 0.01,
-                                "tooltip": "Strength of the LoRA is alpha / rank. Keep it near the rank."}),
             "layers": (CHOICE, {"tooltip": "Which layers get a LoRA. The default suits transformers; for SD1.5 and "
                                             "SDXL convolutions can help."}),
             "seed": ("INT", {**SEED, "tooltip": "Start of the LoRA's random weights."})}, Recipe, {"layers": "targets"})},
-            "optional": {"layer_pattern": ("STRING", {
-                "default": "", "tooltip": "For experts: a regular expression on layer names instead of the choice "
-                                          "above. Empty: not used."})}}
+            "optional": {
+                "layer_pattern": ("STRING", {"default": "", "tooltip": "For experts: a regular expression on layer names "
+                                             "instead of the choice above. Empty: not used."}),
+                "start": ((AUTO, *Recipe.CHOICES["start"]), {"tooltip": "How the LoRA's first matrix starts. gaussian: as "
+                          "official LoRAs do; kaiming: on large models the first steps are about six times smaller. auto: as "
+                          "recommended where alpha is -1, else kaiming, as in workflows from before this choice."}),
+                "trainer": (TRAINER, {"tooltip": "The trainer that the policy is for: what is recommended here and in Sampling "
+                                      "Settings is then what suits it. Unwired: DDPO or Flow-GRPO, as the model is."})}}
 
-    def run(self, model, rank, alpha, layers, seed, layer_pattern=""):
+    def run(self, model, rank, alpha, layers, seed, layer_pattern="", start=AUTO, trainer=None):
+        from ...trainers.methods import table_name
         from ...trainers.policy import Recipe, create_policy
         checked_pattern(layer_pattern)
-        return (create_policy(model, Recipe(rank=rank, alpha=alpha, targets=layers, pattern=layer_pattern, seed=seed)),)
+        from ...trainers.recipes.settle import OPEN
+        given = {"rank": rank, "alpha": alpha}
+        asked = tuple(name for name, value in given.items() if value == OPEN)
+        given = {name: value for name, value in given.items() if name not in asked}
+        if start != AUTO:
+            given["start"] = start
+        elif "alpha" in asked:
+            asked = (*asked, "start")
+        recipe = Recipe(**given, targets=layers, pattern=layer_pattern, seed=seed, open=asked)
+        policy = create_policy(model, recipe, "" if trainer is None else table_name(trainer))
+        return {"ui": {"text": shown(policy)}, "result": (policy,)}
+
+
+def shown(policy) -> list[str]:
+    """What the node says: the model's family, the LoRA, and the table of what is recommended."""
+    from ...trainers.policy.recommended import family, recommended
+    from ...trainers.recipes.words import as_table
+    found, lora = recommended(policy.model, policy.method), policy.recipe
+    words = (f"Your model: {family(policy.model).words}. The LoRA: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}. "
+             f"Recommended for {found.method}, where a node says -1 or recommended:")
+    return [*([f"{found.why_not}."] if found.why_not else []), words, as_table(found)]
 
 
 class PTApplyPolicy:

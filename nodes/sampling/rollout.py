@@ -3,9 +3,12 @@ from __future__ import annotations
 
 from ..progress import node_progress
 from ..sockets import MENU, POLICY, PROMPTS, ROLLOUT, SAMPLING, SEED
-from ..widgets import CHOICE, filled
+from ..widgets import CHOICE, filled, left_open
 
 CATEGORY = f"{MENU}/3 Rollout"
+# the settings that the table of recommended numbers has something to say on
+RECOMMENDED = ("steps", "guidance", "prompts_per_iteration", "images_per_prompt", "transition", "noise_level", "noisy_steps",
+               "window")
 
 
 def schedulers():
@@ -23,7 +26,7 @@ class PTSampling:
     def INPUT_TYPES(cls):
         from ...trainers.sampling.settings import Sampling
         whole = {"min": 1, "max": 4096}
-        return {"required": filled({
+        inputs = {"required": filled({
             "width": ("INT", {"min": 8, "max": 8192, "step": 8, "tooltip": "Image width in pixels. "
                               "Train at the size that you will use."}),
             "height": ("INT", {"min": 8, "max": 8192, "step": 8, "tooltip": "Image height in pixels."}),
@@ -56,10 +59,15 @@ class PTSampling:
             "same_start": ("BOOLEAN", {"tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
                            "cheaper: the steps before it are computed once for each prompt."})}, Sampling)}
+        return {kind: {name: left_open(widget) if name in RECOMMENDED else widget for name, widget in widgets.items()}
+                for kind, widgets in inputs.items()}
 
     def run(self, **settings):
+        from ...trainers.recipes import settle
         from ...trainers.sampling.settings import Sampling
-        return (Sampling(**settings),)
+        asked = tuple(name for name in RECOMMENDED if settings.get(name) in (settle.OPEN, settle.RECOMMENDED))
+        given = {name: value for name, value in settings.items() if name not in asked}
+        return (Sampling(**given, open=asked),)
 
 
 class PTRollout:

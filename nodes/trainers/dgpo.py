@@ -15,6 +15,12 @@ class PTDGPO(TrainerNode):
                        "that one rollout has already moved this far are left alone, so it acts from its second update on. 0 is "
                        "off."}),
         "kl_weight": KL_WEIGHT, "levels": LEVELS}
+    LATER = {
+        "noisiest": ("FLOAT", {"max": 1.0, "step": 0.05, "tooltip": "The share of the sampling steps, from the first on, at "
+                     "whose noise levels images are learned. 1 is all; 0.7 is the official code's."}),
+        "reference_guidance": ("FLOAT", {"max": 30.0, "step": 0.1, "tooltip": "Guidance scale (cfg) at which your model is "
+                               "asked for comparison. 1 is none; about 4.5 where you sample without guidance and the policy "
+                               "shall learn to do without."})}
 
     @classmethod
     def kind(cls):

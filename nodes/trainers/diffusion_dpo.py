@@ -1,7 +1,7 @@
 """The node of Diffusion-DPO."""
 from __future__ import annotations
 
-from .node import LEVELS, TrainerNode
+from .node import EMPTY_PROMPTS, LEVELS, TrainerNode
 from .preference_node import KEPT, SAFEGUARD, USUAL, beta_input, guarded
 
 
@@ -14,6 +14,7 @@ class PTDiffusionDPO(TrainerNode):
         "beta": beta_input("How far pairs may move the model: higher stays nearer to your model. "
                      + USUAL.format(eps=5000, flow=100)),
         "levels": LEVELS, "safeguard": SAFEGUARD, "winner_keeps": KEPT}
+    LATER = {"empty_prompts": EMPTY_PROMPTS}
 
     @classmethod
     def kind(cls):

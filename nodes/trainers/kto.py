@@ -1,7 +1,7 @@
 """The node of Diffusion-KTO."""
 from __future__ import annotations
 
-from .node import LEVELS, TrainerNode
+from .node import EMPTY_PROMPTS, LEVELS, TrainerNode
 from .preference_node import USUAL, beta_input
 
 
@@ -15,6 +15,7 @@ class PTKTO(TrainerNode):
         "levels": LEVELS,
         "balance": ("BOOLEAN", {"tooltip": "Thumbs of the rarer kind weigh more, so that both kinds count "
                                 "alike."})}
+    LATER = {"empty_prompts": EMPTY_PROMPTS}
 
     @classmethod
     def kind(cls):

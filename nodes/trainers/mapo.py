@@ -1,7 +1,7 @@
 """The node of MaPO."""
 from __future__ import annotations
 
-from .node import LEVELS, TrainerNode
+from .node import EMPTY_PROMPTS, LEVELS, TrainerNode
 from .preference_node import KEPT, SAFEGUARD, guarded
 
 
@@ -13,6 +13,13 @@ class PTMaPO(TrainerNode):
         "beta": ("FLOAT", {"min": 1e-6, "max": 1e4, "step": 0.01, "round": 1e-6, "tooltip": "Weight of the "
                  "margin between the two images against learning the better one."}),
         "levels": LEVELS, "safeguard": SAFEGUARD, "winner_keeps": KEPT}
+    LATER = {
+        "empty_prompts": EMPTY_PROMPTS,
+        "scale": ("FLOAT", {"min": 1e-6, "max": 1e3, "step": 0.1, "round": 1e-6, "tooltip": "How fast an image counts as "
+                  "less likely while its error rises. 0.5 is the official code's."}),
+        "temperature": ("FLOAT", {"min": 1e-3, "max": 1e6, "step": 10.0, "round": 1e-3, "tooltip": "How sharply better is told "
+                        "from worse. 1000 is the official code's; lower it where all pairs are told apart after a few "
+                        "steps."})}
 
     @classmethod
     def kind(cls):

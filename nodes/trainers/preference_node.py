@@ -13,7 +13,8 @@ def beta_input(text: str) -> tuple:
     return ("FLOAT", {"max": 1e6, "step": 0.1, "round": 1e-6, "tooltip": text})
 
 
-USUAL = "0 takes the usual value: {eps} for noise and v prediction (SD1.5, SDXL), {flow} for flow models (SD3, Flux)."
+USUAL = ("0 takes the usual value: {eps} for noise prediction (SD1.5, SDXL), {flow} for v prediction and flow models (SD3, "
+         "Flux).")
 
 
 def guarded(own: dict) -> dict:

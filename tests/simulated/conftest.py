@@ -40,6 +40,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem) -> bool | None:
     for report in workers[flags].run(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # what a test before it, run in this process, has left set up for others of its file
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 

@@ -25,6 +25,42 @@ KNOWN_SITES = {"arxiv.org", "docs.comfy.org", "github.com", "huggingface.co", "w
 A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\w""")
 
 
+# tests/unit mirrors the tree; these files are about more than one module, and say of what
+MORE_THAN_A_MODULE = {
+    "nodes/loop/test_names.py": "names at a workflow's end, before its training",
+    "nodes/page/test_routes.py": "every route",
+    "nodes/rewards/test_reward_nodes.py": "what every node of the room must do",
+    "nodes/test_menus.py": "every node's menus",
+    "nodes/test_plain_words.py": "every node's words",
+    "nodes/test_wrong_values.py": "every widget and socket",
+    "rewards/base/test_other_packs.py": "rewards that other packs bring, through the whole room",
+    "rewards/learned/test_code_in_folders.py": "every reader of a model folder",
+    "rewards/learned/test_damaged_folders.py": "every reader of a model folder",
+    "rewards/test_odd_images.py": "every reward",
+    "rewards/test_reward_gradients.py": "a reward's network at the end of a policy's gradient",
+    "rewards/rules/test_vocabularies.py": "GenEval's words beside every detector's",
+    "test_short_reprs.py": "every value on a socket",
+    "test_structure.py": "the tree itself",
+    "tools/test_contributing.py": "the recipes of CONTRIBUTING.md",
+    "trainers/data/test_hostile_files.py": "every reader of files",
+    "trainers/data/test_nothing_is_copied.py": "every way from data to a train step",
+    "trainers/engine/test_update_numbers.py": "update.py again, without a network's answer",
+    "trainers/losses/test_reported.py": "every loss",
+    "trainers/policy/test_cancel.py": "rollout and train step, cancelled",
+    "trainers/policy/test_host_nodes.py": "every node of the host that changes a model",
+    "trainers/policy/test_left_in_memory.py": "every pass that never reaches its backward",
+    "trainers/policy/test_lent_weights.py": "weights that the host lends, through all that uses them",
+    "trainers/policy/test_model_untouched.py": "every way in which a use of the policy can end",
+    "trainers/policy/test_quantised.py": "quantised weights from the bank to the export",
+    "trainers/policy/test_vae_and_clip_untouched.py": "every task that uses MODEL, VAE and CLIP",
+    "trainers/run/test_disk.py": "all that writes into a run folder",
+    "trainers/run/test_kills.py": "every line of the run's code",
+    "trainers/run/test_lost_folder.py": "all that happens to a run whose folder goes away",
+    "trainers/test_preference_methods.py": "what DPO, MaPO, KTO, D3PO and SPO have in common",
+    "trainers/test_renoising_methods.py": "what NFT, AWM, DGPO and RWR have in common",
+}
+
+
 files = cache(tree_files)
 
 
@@ -83,14 +119,14 @@ def test_imports_point_one_way():
 
 
 # each room may import those that stand before it, and itself; policy/ uses a reward's half-precision helper, nothing else of ours
-FLOORS = ("noise", "losses", "policy", "sampling", "feedback", "engine", "judges")
+FLOORS = ("recipes", "noise", "losses", "policy", "sampling", "feedback", "engine", "judges")
 REWARD_FLOORS = (("base",), ("learned", "composite"), ("rules", "vlm", "person"))
 
 
 def test_no_arrow_runs_back_up_in_the_trainers():
     """Between rooms; data/ and run/ stand beside them: data/ may use what lies below engine/, run/ nothing."""
     allowed = {room: {*FLOORS[:number], room} for number, room in enumerate(FLOORS)}
-    allowed |= {"losses": {"losses", "noise"}, "data": {"data", *FLOORS[:5]}, "run": {"run"}}
+    allowed |= {"losses": {"losses", "noise"}, "data": {"data", *FLOORS[:6]}, "run": {"run"}}
     faults = []
     for name in python_files():
         here = Path(name).parts
@@ -141,6 +177,17 @@ def test_only_the_adapters_know_the_host():
     faults = [f"{name}:{line} imports {module}" for name in python_files() if not name.startswith(KNOWS_HOST)
               for line, module in imports(name) if module.split(".")[0] in HOST_MODULES]
     assert not faults
+
+
+def test_a_test_file_has_the_name_of_the_module_or_the_room_that_it_tests():
+    tests = {Path(name).relative_to("tests/unit") for name in python_files(published=False)
+             if name.startswith("tests/unit/") and Path(name).name.startswith("test_")}
+    nameless = {path.as_posix() for path in tests if not answers_to_something(path.parent, path.stem.removeprefix("test_"))}
+    assert nameless == set(MORE_THAN_A_MODULE) and len(tests) > 100
+
+
+def answers_to_something(room: Path, name: str) -> bool:
+    return room.name == name or (ROOT / room / f"{name}.py").is_file() or (ROOT / room / name / "__init__.py").is_file()
 
 
 def test_losses_stand_alone():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...rewards.base.reward import Prompt
 from ...rewards.base.words import brief
 from ..feedback.pairs import Preferences
 from ..losses.error import squared_error
@@ -24,12 +25,14 @@ ADVANTAGE_CLIP = 5.0
 
 @dataclass(frozen=True)
 class Noised:
-    """Some samples, each at a noise level of its own. first: no optimizer step was made since the rollout."""
+    """Some samples, each at a noise level of its own. first: no optimizer step was made since the rollout; no_prompt: [n] bool,
+    those that are learned without their prompt."""
 
     rows: torch.Tensor
     sigma: torch.Tensor
     noise: torch.Tensor
     first: bool
+    no_prompt: torch.Tensor | None = None
     __repr__ = brief
 
     @property
@@ -50,12 +53,14 @@ class Renoised:
 
     def ask(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
         index = self.rollout.index[self.micro.rows]
+        if self.micro.no_prompt is not None:
+            index = index.where(~self.micro.no_prompt, len(self.rollout.prompts) - 1)  # see with_empty_prompt
         return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank,
                                 schedule=self.rollout.sigmas)
 
-    def ask_quietly(self, bank: Bank | None) -> torch.Tensor:
+    def ask_quietly(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
         with torch.no_grad():
-            return self.ask(bank)
+            return self.ask(bank, guidance)
 
     def prediction(self, x0: torch.Tensor) -> torch.Tensor:
         return self.net.path.prediction(self.x, x0, self.sigma)
@@ -74,20 +79,42 @@ class Renoised:
 
 
 def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batch_size: int, *,
-           by_group: bool = False, grid: torch.Tensor | None = None) -> list[list[Noised]]:
+           by_group: bool = False, grid: torch.Tensor | None = None, empty_prompts: float = 0.0) -> list[list[Noised]]:
     """Micro-batches of each update over the used rows, each sample at ``levels`` noise levels of a grid.
 
     The grid is cut into equal parts and one level drawn from each. grid: [N] noise levels; without it the sampler's, but
-    for the last step's level, where there is almost no noise. by_group: whole prompts in a micro-batch, sharing level
-    and noise (a micro-batch may then be larger than ``batch_size``).
+    for the last step's level, where there is almost no noise. by_group: whole prompts in a micro-batch (which may then be
+    larger than ``batch_size``); a prompt's images share their noise, and all prompts the levels. empty_prompts: the share of
+    images that are learned without their prompt; the rollout is then one of ``with_empty_prompt``.
     """
     check_levels(levels)
     key = (rollout.iteration, int(rollout.seeds[0]))
     bundles = _bundles(rollout, used, batch_size, by_group, generator(*key, Stream.RENOISE_ORDER))
     parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
     grid = sampled_levels(rollout) if grid is None else grid
-    return [[_noised(rollout, grid, rows, level, levels, by_group, first=number == 0)
+    return [[_without_prompt(_noised(rollout, grid, rows, level, levels, by_group, first=number == 0), rollout, empty_prompts,
+                             [(int(rollout.seeds[row]), level) for row in rows])
              for rows in part for level in range(levels)] for number, part in enumerate(parts)]
+
+
+def with_empty_prompt(rollout: Rollout) -> Rollout:
+    """The same with the negative prompt as one prompt more, the last of its set: classifier-free guidance (arXiv:2207.12598)
+    needs a network that knows images without their prompts, too. ValueError where none is encoded."""
+    known = rollout.prompts
+    if known.negative is None:
+        raise ValueError("empty prompts: a share of the images is learned with the negative prompt, but none is encoded; encode "
+                         "the prompts with a negative prompt (it may be empty), or set empty prompts to 0")
+    return replace(rollout, prompts=replace(known, prompts=(*known.prompts, Prompt("")),
+                                            positive=(*(known.positive or ()), known.negative)))
+
+
+def _without_prompt(micro: Noised, rollout: Rollout, share: float, keys: list[tuple]) -> Noised:
+    """keys: what each draw belongs to; twice as many rows are pairs, of which both images lose their prompt."""
+    if share <= 0:
+        return micro
+    drawn = [float(torch.rand((), generator=generator(rollout.iteration, *key, Stream.EMPTY_PROMPT))) for key in keys]
+    chosen = torch.tensor(drawn) < share
+    return replace(micro, no_prompt=chosen.repeat(len(micro.rows) // len(chosen)))
 
 
 def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) -> list[torch.Tensor]:
@@ -108,6 +135,9 @@ def _noised(rollout: Rollout, grid, rows, level: int, levels: int, by_group: boo
     for row in rows.tolist():
         sample = int(rollout.index[row]) if by_group else int(rollout.seeds[row])
         sigma, noise = drawn(rollout, grid, level, levels, generator(rollout.iteration, sample, level, Stream.RENOISE_DRAW))
+        if by_group:
+            key = (rollout.iteration, int(rollout.seeds[0]), level, Stream.SHARED_LEVEL)
+            sigma = level_of_part(grid, level, levels, generator(*key))
         sigmas.append(sigma)
         noises.append(noise)
     return Noised(rows, torch.stack(sigmas), torch.stack(noises), first)
@@ -118,11 +148,21 @@ def sampled_levels(rollout: Rollout) -> torch.Tensor:
     return rollout.sigmas[:-1] if len(rollout.sigmas) < 4 else rollout.sigmas[:-2]
 
 
+def without_pure_noise(levels: torch.Tensor) -> torch.Tensor:
+    """[N - 1]: the levels but for the first, at which nothing of the image is left; one level alone stays."""
+    return levels[1:] if len(levels) > 1 else levels
+
+
 def drawn(rollout: Rollout, grid: torch.Tensor, level: int, levels: int, random: torch.Generator
           ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sigma, noise [C, H, W]): a noise level out of part ``level`` of the grid cut into ``levels`` parts."""
+    """(sigma, noise [C, H, W]): a noise level as ``level_of_part`` has it, and noise of a latent's shape."""
+    return level_of_part(grid, level, levels, random), torch.randn(rollout.latents.shape[1:], generator=random)
+
+
+def level_of_part(grid: torch.Tensor, level: int, levels: int, random: torch.Generator) -> torch.Tensor:
+    """A noise level out of part ``level`` of the grid cut into ``levels`` parts."""
     place = (level + float(torch.rand((), generator=random))) / levels * len(grid)
-    return grid[min(int(place), len(grid) - 1)], torch.randn(rollout.latents.shape[1:], generator=random)
+    return grid[min(int(place), len(grid) - 1)]
 
 
 def with_anchor(policy: Policy, name: str, anchor: Bank, decay: float) -> Policy:
@@ -138,28 +178,31 @@ def check_levels(levels: int) -> None:
         raise ValueError(f"levels: {levels} is not possible; choose 1 or more")
 
 
-def paired(rollout: Rollout, preferences: Preferences, levels: int, updates: int) -> list[list[Noised]]:
+def paired(rollout: Rollout, preferences: Preferences, levels: int, updates: int, empty_prompts: float = 0.0
+           ) -> list[list[Noised]]:
     """Micro-batches of each update over the pairs in random order, each pair at ``levels`` noise levels.
 
-    The rows of a micro-batch are its winners and then, in the same order, its losers; a pair shares level and noise.
+    The rows of a micro-batch are its winners and then, in the same order, its losers; a pair shares level and noise, and
+    whether it is learned without its prompt. empty_prompts: see ``noised``.
     """
     check_levels(levels)
     random = generator(rollout.iteration, int(rollout.seeds[0]), Stream.PAIR_ORDER)
     order = torch.randperm(len(preferences.winner), generator=random)
     bundles = order.split(max(1, rollout.batch_size // 2))
     parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
-    return [[_noised_pairs(rollout, preferences, pairs, level, levels, first=number == 0)
+    return [[_noised_pairs(rollout, preferences, pairs, level, levels, empty_prompts, first=number == 0)
              for pairs in part for level in range(levels)] for number, part in enumerate(parts)]
 
 
 def _noised_pairs(rollout: Rollout, preferences: Preferences, pairs: torch.Tensor, level: int, levels: int,
-            first: bool) -> Noised:
+                  empty_prompts: float, first: bool) -> Noised:
     winner, loser = preferences.winner[pairs], preferences.loser[pairs]
     seeds, grid = rollout.seeds, sampled_levels(rollout)
-    keys = [(rollout.iteration, int(seeds[w]), int(seeds[l]), level, Stream.PAIR_DRAW) for w, l in zip(winner, loser)]
-    draws = [drawn(rollout, grid, level, levels, generator(*key)) for key in keys]
+    keys = [(int(seeds[w]), int(seeds[l]), level) for w, l in zip(winner, loser)]
+    draws = [drawn(rollout, grid, level, levels, generator(rollout.iteration, *key, Stream.PAIR_DRAW)) for key in keys]
     sigma, noise = (torch.stack(values) for values in zip(*draws))
-    return Noised(torch.cat([winner, loser]), torch.cat([sigma, sigma]), torch.cat([noise, noise]), first)
+    micro = Noised(torch.cat([winner, loser]), torch.cat([sigma, sigma]), torch.cat([noise, noise]), first)
+    return _without_prompt(micro, rollout, empty_prompts, keys)
 
 
 def pair_errors(renoised: Renoised, x0: torch.Tensor, safeguard: float | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,8 +228,3 @@ def usable(rollout: Rollout) -> torch.Tensor:
 def teacher_grid(policy: Policy, steps: int) -> torch.Tensor:
     """[steps + 1] noise levels of the teacher's sampler, evenly spaced in time, the last 0."""
     return sigmas_of(policy.model.get_model_object("model_sampling"), "simple", steps)
-
-
-def with_fresh_noise(rollout: Rollout, policy: Policy) -> Rollout:
-    """The rollout under the policy's iteration: images that were made once before the loop get new noise in each."""
-    return replace(rollout, iteration=policy.iteration)

@@ -18,6 +18,7 @@ from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples
 from ..sampling.plan import plan_of
+from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
 from ..sampling.settings import AUTO, Sampling
 from .update import SKIPPED, Evaluate, Optimizer, update
@@ -53,6 +54,7 @@ class Course:
                  data: Rollout | None = None, progress: Progress | None = None):
         reward = as_reward(reward)
         _check_differentiable(reward)
+        self.recommended, sampling = sampling.open, settled_sampling(policy, sampling)
         if sampling.transition == AUTO and not sampling.noise_level:
             sampling = replace(sampling, transition="deterministic")
         self.model, self.prompts, self.vae, self.reward = policy.model, prompts, vae, reward

@@ -14,10 +14,12 @@ import torch
 from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
-from .limits import BELOW_1, FROM_0, FROM_1
+from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
 
 SKIPPED = "skipped_updates_in_a_row"
+HALF = (torch.float16, torch.bfloat16)
+FIRST = 100  # optimizer steps in which it is measured whether the LoRA is large enough to show
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Optimizer:
     warmup: optimizer steps in which the rate rises from 0; decay: optimizer steps after which it has fallen, on a
     line, to a tenth (0: it stays); average: decay of the running mean of the weights, approached as
     min(average, (1 + n) / (10 + n)) (0: none is kept, an older one is dropped); updates: optimizer steps per rollout;
-    low_memory: drop activations and recompute them, one more forward per micro-batch.
+    low_memory: drop activations and recompute them, one more forward per micro-batch; epsilon: AdamW's, which gradients much
+    smaller than it do not get past.
     """
 
     LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
                               "warmup": FROM_0.of("warmup steps"), "decay": FROM_0.of("decay steps"),
-                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout")}
+                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout"),
+                              "epsilon": ABOVE_0.of("Adam epsilon")}
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
@@ -127,6 +131,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": net.evaluations}
+        if net.dtype in HALF and policy.step < FIRST:
+            metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
         if not _finite(own.bank, own.moments(), average or {}, *kept.values()):
             # a step that ends in no number is none: the policy of before it is kept, with its moments

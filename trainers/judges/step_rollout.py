@@ -20,6 +20,7 @@ from ..policy.value import Policy
 from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples
 from ..sampling.plan import SamplingPlan, plan_of
+from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, Trajectory
 from ..sampling.settings import Sampling
 from .step_reward import StepReward
@@ -53,6 +54,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     reward at their decoded clean estimates (one evaluation and one decoding each; the chosen one's serves the next
     step). Raises ValueError where no step is random.
     """
+    left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     with open_policy(policy) as net:
@@ -84,7 +86,8 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     made = Rollout(
         latents=x, images=to_images(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
         seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
-        batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations)
+        batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, sampling=sampling,
+        recommended=left_open, left_out=plan.left_out)
     return made, _joined(kept, walk.final_scores(made, states), candidates)
 
 

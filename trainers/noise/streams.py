@@ -37,6 +37,8 @@ class Stream(IntEnum):
     WALK_NOISE = 23  # fresh noise on such a walk
     PRETRAINING = 24  # images of ReFL's pretraining term
     STEP_PAIR_ORDER = 25  # pairs of candidates of one step
+    SHARED_LEVEL = 26  # level of all groups of a step
+    EMPTY_PROMPT = 27  # images that are learned without their prompt
 
 
 def generator(*key: int) -> torch.Generator:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ...rewards.base.words import brief
 from .checkpoint import checkpointed
 from .frozen import casts, restore_forward, through_frozen
 from .layers import CONVOLUTION, LINEAR, kind_of, lora_shapes, weight_kinds
@@ -27,20 +28,38 @@ TARGETS = {
 }
 
 
+def _kaiming(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(math.prod(shape[1:]))
+
+
+def _gaussian(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(shape, generator=generator) / shape[0]
+
+
+# how A starts, by PEFT's names: normal, of std 1 / rank, as in official LoRAs, whatever the layer's width; or uniform in
+# +-1 / sqrt(fan_in), which on a wide layer makes the first steps several times smaller
+STARTS = {"gaussian": _gaussian, "kaiming": _kaiming}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Which layers the bank covers and how large it is.
+    """Which layers the bank covers, how large it is and how it starts.
 
     rank: 1 or more; alpha: the bank's output is scaled by alpha / rank; targets: a key of TARGETS;
-    pattern: a regular expression on module names that replaces the choice of ``targets`` when it is not empty.
+    pattern: a regular expression on module names that replaces the choice of ``targets`` when it is not empty;
+    start: of A, a key of STARTS (what was saved without one started as "kaiming"); open: names of the fields that were left
+    to the recommended numbers.
     """
 
-    CHOICES: ClassVar[dict] = {"targets": tuple(TARGETS)}
+    CHOICES: ClassVar[dict] = {"targets": tuple(TARGETS), "start": tuple(STARTS)}
     rank: int = 16
     alpha: float = 16.0
     targets: str = "attention and feed-forward"
     pattern: str = ""
     seed: int = 0
+    start: str = "kaiming"
+    open: tuple[str, ...] = ()
+    __repr__ = brief
 
     @property
     def scale(self) -> float:
@@ -85,7 +104,9 @@ def _unsuited(layer: torch.nn.Module) -> bool:
 
 
 def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Fresh weights in float32 on the CPU: A uniform as in Kaiming's initialisation, B zero, so nothing changes yet."""
+    """Fresh weights in float32 on the CPU: A as ``recipe.start`` says, B zero, so nothing changes yet."""
+    if recipe.start not in STARTS:
+        raise ValueError(f"start: unknown {recipe.start!r}; use one of {', '.join(STARTS)}")
     generator = torch.Generator().manual_seed(recipe.seed)
     bank = {}
     for name, layer in layers.items():
@@ -95,9 +116,15 @@ def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, to
         if recipe.rank > smallest:
             raise ValueError(f"rank: {recipe.rank} is larger than layer {name!r} allows ({smallest}); "
                              f"choose a rank of {smallest} or less, or a pattern without this layer")
-        bank[f"{name}.lora_A"] = (torch.rand(a, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+        bank[f"{name}.lora_A"] = STARTS[recipe.start](a, generator)
         bank[f"{name}.lora_B"] = torch.zeros(b)
     return bank
+
+
+def largest_rank(layers: dict[str, torch.nn.Module]) -> int:
+    """The largest rank that ``new_bank`` takes for these layers."""
+    shapes = [lora_shapes(layer, 1) for layer in layers.values()]
+    return min(min(math.prod(a[1:]), b[0]) for a, b in shapes)
 
 
 def repeated_blocks(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from .streams import offload_streams_wait
 
 _mutating_models: set[str] = set()
+_plain_models: set[str] = set()
 _guards_open = 0
 
 
@@ -28,6 +29,11 @@ def remember_mutation(model: torch.nn.Module) -> None:
     _mutating_models.add(type(model).__qualname__)
 
 
+def remember_plain(model: torch.nn.Module) -> None:
+    """After a backward pass without complaint."""
+    _plain_models.add(type(model).__qualname__)
+
+
 def is_mutation_error(error: RuntimeError) -> bool:
     return "modified by an inplace operation" in str(error)
 
@@ -38,11 +44,15 @@ def mutation_guard(model: torch.nn.Module):
 
     Keeping copies costs a Python call per operation, so it is used only for networks that need it; plain autograd
     raises on those, it is never silently wrong. Autograd hands an open guard on to its own threads, where a
-    recomputation runs; torch refuses a second one there.
+    recomputation runs; torch refuses a second one there. A network of which neither is known yet is watched.
     """
     global _guards_open
-    if not mutates(model) or _guards_open:
+    if _guards_open:
         yield
+        return
+    if not mutates(model):
+        with contextlib.nullcontext() if type(model).__qualname__ in _plain_models else _watched():
+            yield
         return
     _guards_open += 1
     try:
@@ -50,6 +60,22 @@ def mutation_guard(model: torch.nn.Module):
             yield
     finally:
         _guards_open -= 1
+
+
+def _watched() -> torch.autograd.graph.saved_tensors_hooks:
+    """Autograd as it is, saving a second tensor of the same memory in each one's place.
+
+    What was saved itself and is then overwritten refers to the graph that refers to it, and a pass that never reaches its
+    backward (out of memory, a cancel, the error for overwritten tensors) would stay in memory for good.
+    """
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: (tensor.detach(), tensor._version), _unchanged)
+
+
+def _unchanged(saved: tuple[torch.Tensor, int]) -> torch.Tensor:
+    tensor, version = saved
+    if tensor._version != version:  # autograd does not look where there are hooks
+        raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation")
+    return tensor
 
 
 class _Recompute(torch.autograd.Function):

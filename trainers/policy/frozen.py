@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from .layers import kind_of
+from .layers import LINEAR, kind_of
 from .weights import alias, is_plain
+
+WITH_WEIGHTS = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "layer_norm", "group_norm",
+                "rms_norm"}
 
 
 def is_simply_there(layer: torch.nn.Module, x: torch.Tensor) -> bool:
@@ -82,7 +85,7 @@ class _Frozen(torch.autograd.Function):
         shape, dtype, device = ctx.like
         x = ctx.saved_tensors[0].detach() if ctx.saved_tensors else torch.ones(shape, dtype=dtype, device=device)
         x.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad(), _stand_ins(ctx.layer), _Differentiable():
+        with torch.inference_mode(False), torch.enable_grad(), _stand_ins(ctx.layer), _Differentiable(ctx.layer, x):
             y = ctx.base(x)
         if not y.requires_grad:  # the host has quantised the input on its way
             raise RuntimeError(f"A layer of the kind {type(ctx.layer).__qualname__} passes no gradient on in this host. Load "
@@ -127,17 +130,35 @@ def _rewrapped(tensor: torch.Tensor) -> torch.Tensor:
 class _Differentiable(TorchFunctionMode):
     """While the host's own code runs: autograd accepts what it computes with, and a linear layer computes only its gradient."""
 
+    def __init__(self, layer: torch.nn.Module, x: torch.Tensor):
+        """x: what comes into the layer."""
+        super().__init__()
+        self._x = x if kind_of(layer) == LINEAR else None
+        # a host with dynamic VRAM takes a weight's memory back as soon as the layer has answered
+        self._lent = hasattr(layer, "_v")
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if torch.is_grad_enabled():
             args, kwargs = tree_map(_accepted, (args, kwargs))
+            if self._lent and getattr(func, "__name__", "") in WITH_WEIGHTS:
+                args, kwargs = tree_map(_own, (args, kwargs))
             if func is F.linear:
-                return _OnlyBackward.apply(*_linear_arguments(*args, **kwargs))
+                return self._linear(*args, **kwargs)
+            if func is torch.clamp and self._x is not None:
+                kwargs = {name: value for name, value in kwargs.items() if name != "out"}  # autograd refuses to write into x
         return func(*args, **kwargs)
 
+    def _linear(self, input, weight, bias=None):
+        if self._x is not None and not input.requires_grad:  # rounded on its way (fp8 arithmetic), as if it were not
+            input = self._x.reshape(input.shape)
+        return _OnlyBackward.apply(input, plain_weight(weight).to(input.dtype))
 
-def _linear_arguments(input, weight, bias=None):
-    return input, plain_weight(weight).to(input.dtype)
+
+def _own(value):
+    """A copy of what needs no gradient: the weight and the bias."""
+    plain = type(value) in (torch.Tensor, torch.nn.Parameter)
+    return value.clone() if plain and not value.requires_grad else value
 
 
 def _accepted(value):

@@ -15,6 +15,7 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 
+from .attention import OVERRIDE, GradientAttention
 from .conditioning import Conds
 
 
@@ -28,6 +29,8 @@ class Guider:
         comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
         self._host = comfy.samplers.CFGGuider(patcher)
         self._host.inner_model, self._host.model_options, self._options = patcher.model, options, options
+        transformer = options["transformer_options"]
+        transformer[OVERRIDE] = GradientAttention(transformer.get(OVERRIDE))
 
         def counted(executor, x, *args, **kwargs):
             on_call(len(x))

@@ -9,6 +9,7 @@ import torch
 
 from ...rewards.base.half import through_half
 from ...rewards.learned.holder import in_words, load_models
+from .attention import vae_attention
 from .checkpoint import checkpointed
 from .frozen import frozen_layers
 from .weights import freeze_for_autograd, outside_inference
@@ -38,16 +39,16 @@ def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
 def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: bool = False) -> torch.Tensor:
     """The same as ``to_images``, differentiable, on the VAE's device and never in tiles.
 
-    The VAE must be loaded (open_policy's also_load). Pixels beyond white or black are cut, but keep their gradient:
-    a saturated picture can still find its way back. recompute: each image on its own, its activations made again in
-    the backward pass; for large VAEs.
+    The VAE must be loaded (open_policy's also_load). Pixels beyond white or black are cut, but keep the gradient of a loss
+    that draws them back: a saturated picture can still find its way. recompute: each image on its own, its activations
+    made again in the backward pass; for large VAEs.
     """
     decoder = vae.first_stage_model
     freeze_for_autograd(decoder)
     latents = _outside_inference(model.model.latent_format).process_out(latents.to(vae.device))
 
     def decode(_, part):
-        with frozen_layers(decoder):
+        with frozen_layers(decoder), vae_attention(decoder):
             return through_half(decoder.decode, part, vae.vae_dtype)
 
     with _of_this_model(latents):
@@ -56,7 +57,7 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
         else:
             pixels = decode(None, latents)
     # the host's process_output maps [-1, 1] (or [0, 1]) to [0, 1] and cuts, without a gradient, what lies outside
-    images = _StraightClamp.apply(vae.process_output(_StraightClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
+    images = _InwardClamp.apply(vae.process_output(_InwardClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
     return images.reshape(-1, *images.shape[-3:])[..., :3]
 
 
@@ -79,16 +80,25 @@ def _outside_inference(latent_format):
     return plain
 
 
-class _StraightClamp(torch.autograd.Function):
-    """Cuts to [low, 1]; the gradient passes as if nothing were cut."""
+class _InwardClamp(torch.autograd.Function):
+    """Cuts to [low, 1]. A value that was cut receives only gradient that draws it back inward.
+
+    Passing all of it, a reward of bright pictures pushes pixels that are white already further out, which nobody sees but
+    the latents; passing none, a pixel that is out by chance could never come back.
+    """
 
     @staticmethod
     def forward(ctx, x, low):
+        ctx.save_for_backward(x)
+        ctx.low = low
         return x.clamp(low, 1.0)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient, None
+        (x,) = ctx.saved_tensors
+        # descent moves against the gradient: above 1 a gradient above 0 draws back, below low one below 0
+        outward = ((x > 1.0) & (gradient < 0)) | ((x < ctx.low) & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0), None
 
 
 def to_latent_socket(model, latents: torch.Tensor) -> dict:

@@ -45,7 +45,8 @@ def too_large(patcher, others: Sequence, what: str) -> str:
 
 
 def _is_whole(patcher) -> bool:
-    return patcher.loaded_size() >= patcher.model_size()
+    """Or need not be: with dynamic VRAM the host brings each weight in when its layer asks, in a backward pass too."""
+    return getattr(patcher, "is_dynamic", bool)() or patcher.loaded_size() >= patcher.model_size()
 
 
 def _mb(size: float) -> int:

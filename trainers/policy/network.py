@@ -13,13 +13,14 @@ from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
-from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation
+from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation, remember_plain
 from .conditioning import Conditionings
 from .guider import Guider, host_guider
 from .kernels import in_words_of_kernels, kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
+from .precision import share_shown
 from .steady import check_steady
 from .value import Bank, Policy
 from .weights import freeze_for_autograd, lent
@@ -125,6 +126,10 @@ class Network:
         places = [place for place, _ in self._groups(prompts, tuple(int(i) for i in index), tuple(x.shape[1:]), sigma)]
         return [torch.arange(len(index)) if place is None else place for place in places]
 
+    def share_shown(self, bank: Bank) -> float:
+        """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
+        return share_shown(self._overlay.layers, bank, self._overlay.scale, self.dtype)
+
     def recomputing_blocks(self, on: bool) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass."""
         self._overlay.recompute = on
@@ -150,6 +155,7 @@ class Network:
             with torch.enable_grad(), self.backward_safe():
                 loss, report = loss_of()
                 loss.backward()
+            remember_plain(self._model.diffusion_model)
             return loss.detach(), report
 
         try:
@@ -250,7 +256,7 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
-    patcher = policy.model.clone(disable_dynamic=True) if _has_dynamic(policy.model) else policy.model.clone()
+    patcher = policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
@@ -269,8 +275,3 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
                     yield net
                 finally:
                     overlay.eject()
-
-
-def _has_dynamic(model) -> bool:
-    import inspect
-    return "disable_dynamic" in inspect.signature(model.clone).parameters

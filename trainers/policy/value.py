@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...rewards.base.words import brief
-from .bank import Recipe, new_bank, trainable_layers
+from .bank import Recipe, largest_rank, new_bank, trainable_layers
 from .patches import check_model
+from .recommended import recommended, recommended_lora
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -25,7 +27,8 @@ class Policy:
     ema: a running mean of the bank, if the trainer keeps one. anchors: other weights by name (the behaviour policy of
     some trainers, the value baseline of DPOK). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and
     ".exp_avg_sq". step: optimizer steps made. metrics: the report of the last train step. memory: whatever a feedback
-    rule carries between iterations (JSON-serialisable). iteration: train steps made.
+    rule carries between iterations (JSON-serialisable). iteration: train steps made. method: whose numbers are recommended,
+    by the table's name, empty: the usual ones of the model. numbers: those that the last train step used (JSON-serialisable).
     """
 
     model: ModelPatcher
@@ -38,6 +41,8 @@ class Policy:
     iteration: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
+    method: str = ""
+    numbers: dict = field(default_factory=dict)
     __repr__ = brief
 
     def state(self) -> tuple[Bank, dict]:
@@ -47,7 +52,7 @@ class Policy:
         for name, bank in {**self.anchors, **({"ema": self.ema} if self.ema is not None else {})}.items():
             tensors |= {f"copy/{name}/{k}": v for k, v in bank.items()}
         meta = {"step": self.step, "iteration": self.iteration, "metrics": self.metrics, "memory": self.memory,
-                "rank": self.recipe.rank, "alpha": self.recipe.alpha}
+                "rank": self.recipe.rank, "alpha": self.recipe.alpha, "start": self.recipe.start, "numbers": self.numbers}
         return tensors, meta
 
     def with_state(self, tensors: Bank, meta: dict) -> Policy:
@@ -67,7 +72,8 @@ class Policy:
                              "use the same model, layers and rank, or another run name")
         return replace(self, bank=parts["bank"], optimizer=parts["optimizer"], ema=copies.pop("ema", None),
                        anchors=copies, step=int(meta["step"]), iteration=int(meta["iteration"]),
-                       metrics=dict(meta["metrics"]), memory=json.loads(json.dumps(meta["memory"])))
+                       metrics=dict(meta["metrics"]), numbers=dict(meta.get("numbers", {})),
+                       memory=json.loads(json.dumps(meta["memory"])))
 
     def weights(self, use_average: bool = True) -> Bank:
         """The bank to generate with: the running mean where there is one."""
@@ -79,11 +85,18 @@ class Policy:
         return banks[weights]
 
 
-def create_policy(model: ModelPatcher, recipe: Recipe) -> Policy:
-    """A policy that equals the reference: B is zero. ValueError names what is wrong with model, rank or layers."""
+def create_policy(model: ModelPatcher, recipe: Recipe, method: str = "") -> Policy:
+    """A policy that equals the reference: B is zero. ValueError names what is wrong with model, rank or layers.
+
+    method: of the table of recommended numbers, for what the recipe leaves open; empty: the usual one of the model.
+    """
     if recipe.rank < 1:
         raise ValueError(f"rank: {recipe.rank} is not possible; choose 1 or more")
+    if not 0 < recipe.alpha < math.inf:
+        raise ValueError(f"alpha: {recipe.alpha} is not possible; choose a number above 0")
     check_model(model)
     with torch.inference_mode(False):
         layers = trainable_layers(model.model.diffusion_model, recipe)
-        return Policy(model=model, recipe=recipe, bank=new_bank(layers, recipe))
+        if recipe.open:
+            recipe = recommended_lora(recipe, recommended(model, method), largest_rank(layers))
+        return Policy(model=model, recipe=recipe, bank=new_bank(layers, recipe), method=method)

@@ -37,14 +37,14 @@ def freeze_for_autograd(module: torch.nn.Module) -> None:
             if parameter is None or not is_plain(parameter):
                 continue
             if parameter.is_inference():
-                part._parameters[name] = torch.nn.Parameter(alias(parameter), requires_grad=False)
+                part._parameters[name] = _marked_as(parameter, torch.nn.Parameter(alias(parameter), requires_grad=False))
                 part._parameters[name].posttrain_was = (True, parameter.requires_grad)
             elif parameter.requires_grad:
                 parameter.requires_grad_(False)
                 parameter.posttrain_was = (False, True)
         for name, buffer in part._buffers.items():
             if buffer is not None and is_plain(buffer) and buffer.is_inference():
-                part._buffers[name] = alias(buffer)
+                part._buffers[name] = _marked_as(buffer, alias(buffer))
                 part._buffers[name].posttrain_was = (True, False)
 
 
@@ -55,14 +55,21 @@ def _give_back(module: torch.nn.Module) -> None:
             inference, gradient = getattr(parameter, "posttrain_was", (False, None))
             if inference:
                 with torch.inference_mode():
-                    part._parameters[name] = torch.nn.Parameter(_view(parameter), requires_grad=gradient)
+                    back = torch.nn.Parameter(_view(parameter), requires_grad=gradient)
+                    part._parameters[name] = _marked_as(parameter, back)
             elif gradient is not None:
                 parameter.requires_grad_(gradient)
                 del parameter.posttrain_was
         for name, buffer in part._buffers.items():
             if hasattr(buffer, "posttrain_was"):
                 with torch.inference_mode():
-                    part._buffers[name] = _view(buffer)
+                    part._buffers[name] = _marked_as(buffer, _view(buffer))
+
+
+def _marked_as(original: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+    """With what the host has noted on the original (the type that it computes in)."""
+    vars(stand_in).update({name: value for name, value in vars(original).items() if name != "posttrain_was"})
+    return stand_in
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

@@ -15,6 +15,7 @@ import torch
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE, CONTINUE_CHANGED, FolderLost, Run
+from .notices import Notices
 from .pictures import picture_stats
 
 SKIPPED = "skipped_updates_in_a_row"
@@ -63,6 +64,7 @@ class Session:
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
         self.iteration, self.run, self.summary, self._ended = 0, None, "", False
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
+        self._notices = Notices()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
 
@@ -101,6 +103,7 @@ class Session:
         if self.run is None:
             return
         self._check_folder(self.run)
+        self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
             metrics |= picture_stats(images)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
@@ -110,7 +113,8 @@ class Session:
                    seconds=round(seconds, 4), seconds_left=round(self.seconds_left, 1))
         if images is not None and self._samples_due():
             self._attempt("samples", lambda: self._save_samples(images))
-        for alarm in self._alarms.look({"iteration": self.iteration, **metrics}):
+        point = {"iteration": self.iteration, **metrics}
+        for alarm in [*self._notices.look(point), *self._alarms.look(point)]:
             self.message(alarm.text, "warning", alarm=alarm.kind, values=alarm.values)
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
@@ -118,6 +122,18 @@ class Session:
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
                 f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
                 "again.")
+
+    def _note_numbers(self, numbers: dict) -> None:
+        """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
+        run: Any = self.run
+        known = run.config.get("numbers")
+        if self.iteration != self._before + 1 or not numbers or numbers == known:
+            return
+        self._attempt("numbers", lambda: run.update(numbers=numbers))
+        if known is None:
+            self.message(numbers["words"])
+        else:
+            self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
@@ -212,7 +228,9 @@ class Session:
             return (f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing "
                     "to do. To train on, raise 'iterations'.")
         if status == "done":
-            return f"{run}: trained to iteration {done} (from {self._before}). Saved in {self.run.folder}."
+            nothing = self._notices.nothing_learned()
+            return (f"{run}: trained to iteration {done} (from {self._before}). {nothing}{' ' if nothing else ''}Saved in "
+                    f"{self.run.folder}.")
         how = {"cancelled": "was cancelled", "paused": "is paused"}.get(status, "stopped with an error")
         if done == 0:
             return f"{run} {how} before its first iteration was done."

@@ -11,6 +11,7 @@ from ...rewards.base.reward import Scores, score
 from ...rewards.base.words import brief
 from ..policy.value import Policy
 from ..prompts import PromptSet
+from .recommended import settled_sampling
 from .rollout import Rollout, rollout
 from .settings import Sampling
 
@@ -45,7 +46,7 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
 
     Both are scored at once, so that a reward that compares images, or a person, sees them side by side and mixed.
     """
-    quiet = replace(sampling, transition="deterministic", prompts_per_iteration=len(prompts))
+    quiet = replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=len(prompts))
 
     def half(weights: str, part: int) -> Rollout:
         def report(done, total, x0):

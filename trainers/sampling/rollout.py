@@ -17,6 +17,7 @@ from ..policy.weights import outside_inference
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples
 from .plan import SamplingPlan, plan_of
+from .recommended import settled_sampling
 from .settings import Sampling
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
@@ -50,7 +51,9 @@ class Rollout:
     latents: [B, C, H, W] clean, in the model's own space; images: [B, H, W, 3] in [0, 1]; index: [B] the prompt of
     each sample in ``prompts``; seeds: [B]; guidance: the scale sampled with; sigmas: [steps + 1]; trajectory: None
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
-    same; iteration: of the run; evaluations: network calls on a sample.
+    same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
+    random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of
+    those that were left to the recommended numbers.
     """
 
     latents: torch.Tensor
@@ -64,6 +67,9 @@ class Rollout:
     batch_size: int
     iteration: int = 0
     evaluations: int = 0
+    left_out: int = 0
+    sampling: Sampling | None = None
+    recommended: tuple[str, ...] = ()
     __repr__ = brief
 
     def random_steps(self) -> Trajectory:
@@ -90,6 +96,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     see ``Policy.chosen``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
     Raises ValueError naming the setting that does not fit.
     """
+    left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     with open_policy(policy) as net:
@@ -101,7 +108,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations)
+                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, sampling=sampling,
+                   recommended=left_open, left_out=plan.left_out)
 
 
 @torch.inference_mode(False)

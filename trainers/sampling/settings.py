@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS
 
@@ -24,7 +25,8 @@ class Sampling:
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
     window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
     in each iteration or after HELD (as MixGRPO's); same_start: one starting noise for all images
-    of a prompt, which are one image until the first random step; batch_size: images evaluated at once.
+    of a prompt, which are one image until the first random step; batch_size: images evaluated at once; open: names of the
+    fields that were left to the recommended numbers.
     """
 
     CHOICES: ClassVar[dict] = {"transition": (AUTO, *TRANSITIONS), "window": WINDOWS}
@@ -43,6 +45,8 @@ class Sampling:
     same_start: bool = False
     batch_size: int = 4
     seed: int = 0
+    open: tuple[str, ...] = ()
+    __repr__ = brief
 
     def __post_init__(self):
         least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,
@@ -63,13 +67,17 @@ def resolved_transition(sampling: Sampling, path_name: str) -> tuple[str, float]
     return name, strength
 
 
-def noisy_range(sampling: Sampling, iteration: int) -> tuple[int, int]:
-    """(first, end) of the random steps; the last step, which ends without noise, is never one of them."""
-    last = sampling.steps - 1
+def noisy_range(sampling: Sampling, iteration: int, payable: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(first, end) of the random steps; the last step, which ends without noise, is never one of them.
+
+    payable: (first, end) of the steps that may be random, see ``plan.payable_steps``; None: all but the last.
+    """
+    begin, last = (0, sampling.steps - 1) if payable is None else payable
     if sampling.first_noisy_step >= last:
         raise ValueError(f"first noisy step: {sampling.first_noisy_step} leaves no step to train with {sampling.steps} "
-                         "steps (the last one has no noise); choose a smaller one or more steps")
-    first, count = sampling.first_noisy_step, sampling.noisy_steps or last
+                         f"steps of {sampling.scheduler!r}: step {last} and later ones end with next to no noise, or none; "
+                         "choose a smaller one, more steps or the scheduler 'simple'")
+    first, count = max(begin, sampling.first_noisy_step), sampling.noisy_steps or last
     until = sampling.steps // 2 if sampling.window == "random in the first half" else last
     room = max(0, until - first - count)
     if sampling.window.startswith("random"):

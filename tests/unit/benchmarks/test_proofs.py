@@ -7,6 +7,10 @@ import sys
 import pytest
 from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.tools.host import ROOT
+from posttrain.toy.models import load_model
+from posttrain.trainers.methods import settled_trainer
+from posttrain.trainers.policy import Recipe, create_policy
+from posttrain.trainers.policy.recommended import family
 
 sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
 from benchmarks.proofs import prove, report
@@ -182,3 +186,18 @@ def test_the_simulated_person_prefers_what_the_verifier_prefers():
     assert {tuple(sorted(votes.items())) for votes in chosen} == {
         ((best, 1), (worst, -1)) for best in (1, 2) for worst in (3, 4)}, "ties are broken at random"
     assert person({1: right, 2: right}, sheet) == {}
+
+
+@pytest.mark.parametrize("name", [name for name, proof in PROOFS.items() if proof.trainer is not None])
+def test_what_a_claim_leaves_to_its_widgets_is_what_it_was_before_they_had_recommended_numbers(name):
+    """The demo's models are of no family, and the numbers of those are the methods' own defaults."""
+    kind, typed = PROOFS[name].trainer["class_type"], PROOFS[name].trainer["inputs"]
+    open_widgets = {key: spec[1]["default"] for key, spec in NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()["required"].items()
+                    if "default" in spec[1]}
+    menus = {key: spec[0][0] for key, spec in NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()["required"].items()
+             if isinstance(spec[0], tuple)}
+    asked, = NODE_CLASS_MAPPINGS[kind]().run(**menus | open_widgets | typed)
+    assert not [each for each in asked.open if each.startswith("optimizer")]
+    for which in ("flow", "eps") if kind in ("PTDDPO", "PTDPOK") else ("flow",):
+        policy = create_policy(load_model(which), Recipe(rank=4, targets="all linear layers"))
+        assert family(policy.model).name == f"other {which}" and settled_trainer(policy, asked).settings == asked.settings

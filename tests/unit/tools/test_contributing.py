@@ -17,7 +17,7 @@ METHOD = re.compile(
     r"In `trainers/methods\.py`, import `(\w+)` and `train_(\w+)` from `\.(\w+)` and add the row\s"
     r"`\1: Method\(train_\2\)` to `METHODS`\."
 )
-SUITE = ("unit/test_structure.py", "unit/tools/test_make_docs.py", "unit/nodes", "unit/trainers/policy/test_limits.py")
+SUITE = ("unit/test_structure.py", "unit/tools/test_make_docs.py", "unit/nodes", "unit/trainers/engine/test_limits.py")
 
 
 def recipe(title: str) -> str:

@@ -16,7 +16,7 @@ SUITE = (
     "tests/unit/tools/test_make_docs.py",
     "tests/unit/nodes/test_plain_words.py",
     "tests/unit/nodes/test_menus.py",
-    "tests/unit/trainers/policy/test_limits.py",
+    "tests/unit/trainers/engine/test_limits.py",
 )
 
 

@@ -3,8 +3,18 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 for name in ("small_models", "gaussian_model", "host_sampler", "host_nodes", "quantised_models", "fingerprint"):
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("policy") / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
+
+
+@pytest.fixture(params=["sd15", "sd2_v", "sd3"])
+def case(request):
+    """(policy, rollout, advantages) of each way that a network predicts."""
+    from posttrain.tests.unit.trainers.scored_rollouts import scored_rollout
+
+    return scored_rollout(request.param)

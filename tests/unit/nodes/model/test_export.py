@@ -59,8 +59,8 @@ NO_NAMES = [
 
 
 def policy():
-    recipe, model = SimpleNamespace(rank=4, alpha=4.0), SimpleNamespace(model=object())
-    return SimpleNamespace(metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model)
+    recipe, model = SimpleNamespace(rank=4, alpha=4.0, start="kaiming"), SimpleNamespace(model=object())
+    return SimpleNamespace(metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, numbers={})
 
 
 @pytest.mark.parametrize("text", PLACES)

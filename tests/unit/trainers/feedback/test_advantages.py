@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
-from posttrain.trainers.feedback.advantages import GROUP_RULES, RULES, advantages
+from posttrain.trainers.feedback.advantages import GROUP_RULES, RULES, advantages, differ
 
 F64 = torch.float64
 
@@ -186,3 +186,38 @@ def test_what_rewards_count_comes_along_with_the_mean_of_each_member():
     stats = advantages(scored).stats
     assert stats["prompts_cut"] == 3 and stats["reward/a"] == 2 and stats["reward/monitor"] == 5.5
     assert not stats.keys() & {"mean", "std", "images"}
+
+
+def test_each_reward_in_its_group_by_hand():
+    """Group 0 differs in both rewards, group 1 in the second only, which counts half."""
+    s = scores([0.0] * 4, [0, 0, 1, 1], {"a": [0.0, 1.0, 2.0, 2.0], "b": [1.0, 0.0, 0.0, 4.0]})
+    out = advantages(s, "each reward in its group", weights={"a": 1.0, "b": 0.5})
+    one, two = 0.25 / 0.5001, 1 / 2.0001
+    whole = math.sqrt((one**2 + two**2) / 2) + 1e-4
+    expected = torch.tensor([-one / whole, one / whole, -two / whole, two / whole], dtype=F64)
+    torch.testing.assert_close(out.values, expected, rtol=1e-9, atol=0)
+
+
+def test_what_counts_as_rounding():
+    one, zero = torch.tensor(1.0, dtype=F64), torch.tensor(0.0, dtype=F64)
+    assert differ(one + 1.5e-6, one) and not differ(one + 0.5e-6, one)
+    assert not differ(zero, zero), "two scores of 0 are equal"
+    assert differ(zero, -one * 1e-9) and differ(one * 1e-9, zero)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_of_a_rewards_graph_comes_along(rule):
+    s = scores([0.1, 0.9, 0.4], [0, 0, 0])
+    values = s.values.requires_grad_()
+    for members, weights in (({"m": values}, None), ({"m": values}, {})):
+        out = advantages(replace(s, members=members, weights=weights), rule)
+        assert not out.values.requires_grad and not out.rewards.requires_grad
+
+
+def test_the_counts_and_the_spread_of_the_raw_scores():
+    stats = advantages(scores([1.0, 4.0, 7.0, 3.0, 3.0, math.nan], [0, 0, 1, 2, 2, 2])).stats
+    counts = {"groups": 3, "zero_spread_groups": 1, "single_groups": 1, "failed": 1, "used": 2}
+    assert counts.items() <= stats.items()
+    assert stats["reward_mean"] == pytest.approx(18 / 5) and stats["reward_std"] == pytest.approx(math.sqrt(84 / 5 - 3.6**2))
+    none = advantages(scores([math.nan] * 2, [0, 0])).stats
+    assert math.isnan(none["reward_mean"]) and none["reward_std"] == 0 and none["used"] == 0 and none["failed"] == 2

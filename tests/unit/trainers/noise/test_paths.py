@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from posttrain.trainers.noise.paths import EPS, FLOW, PATHS, V, expand
+from posttrain.trainers.noise.paths import EPS, FLOW, PATHS, V, expand, noise_share, sigma_at
 
 SIGMA = torch.tensor([0.02, 0.3, 0.7, 0.999], dtype=torch.float64)
 
@@ -47,3 +47,9 @@ def test_v_target_in_the_papers_variance_preserving_form():
     x0, noise = batch()
     bar = 1 / (1 + expand(SIGMA, x0) ** 2)
     torch.testing.assert_close(V.target(x0, noise, SIGMA), bar.sqrt() * noise - (1 - bar).sqrt() * x0)
+
+
+@pytest.mark.parametrize("path", PATHS.values())
+def test_the_share_of_noise_and_its_inverse(path):
+    share = torch.tensor([0.05, 0.3, 0.9])
+    torch.testing.assert_close(noise_share(path, sigma_at(path, share)), share)

@@ -264,3 +264,11 @@ def test_flow_sde_begins_with_finite_noise_at_every_shift():
             std = flow_sde(0.7)(FLOW, x, x, first, sigmas[1:2]).std
             exact = flow_sde(0.7)(FLOW, x, x, torch.ones(1), sigmas[1:2]).std
             torch.testing.assert_close(std, exact, rtol=1e-4, atol=0.0)
+
+
+def test_flow_sde_takes_the_next_level_within_rounding_of_one_only():
+    near, at, to = (torch.tensor([v], dtype=torch.float64) for v in (1 - 1.5e-5, 1 - 0.5e-5, 0.9))
+    x, x0 = torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    one, same = (flow_sde(1.0)(FLOW, x, x0, sigma, to).std.item() for sigma in (near, at))
+    assert one == pytest.approx(math.sqrt((1 - 1.5e-5) / 1.5e-5 * (0.1 - 1.5e-5)), rel=1e-6)
+    assert same == pytest.approx(math.sqrt((1 - 0.5e-5) / 0.1 * (0.1 - 0.5e-5)), rel=1e-6)

@@ -22,7 +22,7 @@ LAYOUTS = {"float8_e4m3fn": "TensorCoreFP8E4M3Layout", "int8_tensorwise": "Tenso
            "nvfp4": "TensorCoreNVFP4Layout", "mxfp8": "TensorCoreMXFP8Layout"}
 KNOWN = LAYOUTS if quant_ops and hasattr(comfy.ops, "QuantLinearFunc") else ()
 PER_LAYER = tuple(name for name in KNOWN if name in quant_ops.QUANT_ALGOS)
-FORMATS = ("fp8_scaled", *(["fp8_mixed"] if quant_ops else []), *PER_LAYER, "packed")
+FORMATS = ("fp8_scaled", "fp8_fast", *(["fp8_mixed"] if quant_ops else []), *PER_LAYER, "packed")
 GGUF = ("Q8_0", "Q4_0")
 
 
@@ -39,6 +39,8 @@ def quantised_model(format: str, folder: Path):
     """The MODEL as Load Diffusion Model gives it, made in inference mode."""
     if format == "packed":
         return packed_model()
+    if format == "fp8_fast":
+        return fast_model()
     path = folder / f"{format}.safetensors"
     tensors, metadata = {"fp8_scaled": _scaled, "fp8_mixed": _mixed}.get(format, lambda: _per_layer(format))()
     safetensors.torch.save_file(tensors, path, metadata)
@@ -120,6 +122,15 @@ class PackedOps(comfy.ops.manual_cast):
 def packed_model():
     with torch.inference_mode():
         return comfy.sd.load_diffusion_model_state_dict(dense_weights(), model_options={"custom_operations": PackedOps})
+
+
+def fast_model():
+    """Plain fp8 weights under --fast fp8_matrix_mult, where the host rounds what comes into a layer too."""
+    options = {"custom_operations": comfy.ops.fp8_ops, "dtype": torch.float8_e4m3fn}
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model_state_dict(dense_weights(), model_options=options)
+        model.set_model_compute_dtype(torch.bfloat16)
+    return model
 
 
 def gguf_pack() -> Path | None:

@@ -10,6 +10,7 @@ import torch
 from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard
 from posttrain.trainers.run import CONTINUE_CHANGED, RunPlan, Session
 from posttrain.trainers.run.alarms import LOOKS, Alarms
+from posttrain.trainers.run.notices import SENTENCES, Notices
 from posttrain.trainers.run.pictures import picture_stats
 
 NAMES = ["picture_brightness", "picture_contrast", "picture_colourfulness", "picture_detail", "picture_variety"]
@@ -169,4 +170,6 @@ def seen_alarms() -> list:
     rising = [point | {"reward/a": -0.1 * i + 0.01 * (i % 2)} for i, point in enumerate(points(60, 0, reward_mean=0.02))]
     for point in rising[50:]:
         point["reward_mean"] = 0.1
-    return [alarm for _, alarm in alarms_of(rising) + alarms_of(points(40, 0, picture_brightness=0.01))]
+    notices = Notices()
+    told = [notice for i in range(1, 11) for notice in notices.look({"iteration": i} | dict.fromkeys(SENTENCES, 0.2))]
+    return told + [alarm for _, alarm in alarms_of(rising) + alarms_of(points(40, 0, picture_brightness=0.01))]

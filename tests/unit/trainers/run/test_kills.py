@@ -90,7 +90,13 @@ def test_a_kill_at_any_line_loses_nothing(tmp_path, way):
         assert torch.equal(session.policy.value, whole), place
         points = [point["iteration"] for point in read_metrics(root / "cats" / "metrics.jsonl")]
         assert points == list(range(1, 7)), (place, points)
-        assert {path.name for path in (root / "cats").iterdir()} <= {"config.json", "lock", "metrics.jsonl", "checkpoints", "samples"}, place
+        assert {path.name for path in (root / "cats").iterdir()} <= {
+            "config.json",
+            "lock",
+            "metrics.jsonl",
+            "checkpoints",
+            "samples",
+        }, place
         assert all(path.name.startswith("state_0") for path in (root / "cats" / "checkpoints").iterdir()), place
         for backup in root.glob("cats_backup_*"):
             old = [point["iteration"] for point in read_metrics(backup / "metrics.jsonl")]

@@ -1,0 +1,32 @@
+"""Scores as a table."""
+
+from __future__ import annotations
+
+import torch
+from posttrain.rewards.base.report import headline, table
+from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.composite.combine import WeightedSum
+
+
+class Constant:
+    def __init__(self, value, low=0.0, high=1.0, prompt=False, grad=True, name="constant"):
+        self.value, self.info = value, RewardInfo(name, low, high, prompt, grad, "")
+
+    def __call__(self, images, prompts):
+        return torch.as_tensor(self.value).expand(images.shape[0]).clone()
+
+
+def test_table_has_a_line_per_image_and_marks_failures():
+    scores = score(
+        WeightedSum(((Constant([0.5, torch.nan]), 1.0), (Constant(1.0, name="b"), 1.0))),
+        torch.zeros(2, 2, 2, 3),
+        [Prompt("a\tcat"), Prompt("dog")],
+        [0, 1],
+    )
+    lines = [line.split("\t") for line in table(scores, [Prompt("a\tcat"), Prompt("dog")]).splitlines()]
+    assert lines == [
+        ["image", "score", "constant", "b", "prompt"],
+        ["1", "1.5", "0.5", "1", "a cat"],
+        ["2", "failed", "failed", "1", "dog"],
+    ]
+    assert "1 of 2 could not be scored" in headline(scores)

@@ -1,0 +1,172 @@
+"""The shared update against torch's own parts, put together by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from posttrain.tests.unit.trainers.rollouts import feedback, made
+from posttrain.trainers.ddpo import DDPO
+from posttrain.trainers.engine.replay import steps_of
+from posttrain.trainers.engine.update import SKIPPED, Optimizer, update
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
+from small_models import trained_policy
+
+
+@dataclass(frozen=True)
+class Micro:
+    size: int
+    target: float
+
+
+def pull(net, bank, micro):
+    """A loss without a network: every weight is drawn to the micro-batch's target."""
+    return sum((weight - micro.target).square().sum() for weight in bank.values()), {"target": micro.target}
+
+
+STEPS = [[Micro(3, 1.0), Micro(1, -2.0)], [Micro(2, 0.5)], [Micro(1, 3.0), Micro(1, 0.0)]]
+
+
+def by_hand(bank, settings: Optimizer, steps, start: int = 0):
+    leaves = {key: value.clone().requires_grad_(True) for key, value in bank.items()}
+    mean = {key: value.clone() for key, value in bank.items()}
+    adam = torch.optim.AdamW(
+        leaves.values(), lr=1.0, betas=settings.betas, eps=settings.epsilon, weight_decay=settings.weight_decay
+    )
+    for number, micros in enumerate(steps, start + 1):
+        size = sum(micro.size for micro in micros)
+        loss = sum(pull(None, leaves, micro)[0] * micro.size for micro in micros) / size
+        adam.zero_grad()
+        loss.backward()
+        if settings.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(leaves.values(), settings.max_grad_norm)
+        rise = min(1.0, number / settings.warmup) if settings.warmup else 1.0
+        adam.param_groups[0]["lr"] = settings.learning_rate * rise
+        adam.step()
+        decay = min(settings.average, (1 + number) / (10 + number))
+        for key in mean:
+            mean[key] = decay * mean[key] + (1 - decay) * leaves[key].detach()
+    return {key: leaf.detach() for key, leaf in leaves.items()}, mean
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Optimizer(learning_rate=0.01),
+        Optimizer(learning_rate=0.01, max_grad_norm=0.0, weight_decay=0.3),
+        Optimizer(learning_rate=0.01, max_grad_norm=0.01, warmup=4, average=0.3),
+    ],
+    ids=["plain", "decay", "clip, warm-up, mean"],
+)
+def test_it_is_accumulation_clipping_adamw_and_a_running_mean(settings):
+    policy = trained_policy("sd3")
+    expected, mean = by_hand(policy.bank, settings, STEPS)
+    new = update(policy, STEPS, pull, settings)
+    assert new.step == 3 and new.metrics["updates"] == 3
+    for key in expected:
+        torch.testing.assert_close(new.bank[key], expected[key], rtol=1e-5, atol=1e-6)
+        if settings.average:
+            torch.testing.assert_close(new.ema[key], mean[key], rtol=1e-5, atol=1e-6)
+    assert (new.ema is not None) == bool(settings.average)
+    weighted = sum(micro.size * micro.target for micros in STEPS for micro in micros) / 8
+    assert new.metrics["target"] == pytest.approx(weighted)
+
+
+def test_a_mean_that_is_switched_off_is_not_what_is_exported_for_ever():
+    first = update(trained_policy("sd3"), STEPS, pull, Optimizer(learning_rate=0.01, average=0.9))
+    second = update(first, STEPS, pull, Optimizer(learning_rate=0.01))
+    assert first.weights() is first.ema and second.weights() is second.bank
+    again = update(second, STEPS, pull, Optimizer(learning_rate=0.01, average=0.9))
+    assert again.ema is not None and any(not torch.equal(again.ema[k], first.ema[k]) for k in again.ema)
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_a_tenth():
+    rates = [Optimizer(learning_rate=1.0, warmup=4).rate(step) for step in range(6)]
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    falling = Optimizer(learning_rate=1.0, decay=10)
+    assert falling.rate(0) == 1.0 and falling.rate(5) == pytest.approx(0.55) and falling.rate(50) == pytest.approx(0.1)
+
+
+def test_a_gradient_that_is_not_a_number_is_skipped_and_the_next_update_is_made():
+    policy = trained_policy("sd3")
+    bad = [Micro(1, float("nan"))]
+    new = update(policy, [bad, *STEPS, bad], pull, Optimizer(learning_rate=0.01))
+    expected, _ = by_hand(policy.bank, Optimizer(learning_rate=0.01), STEPS)
+    for key in expected:
+        torch.testing.assert_close(new.bank[key], expected[key], rtol=1e-5, atol=1e-6)
+    assert new.metrics["skipped_updates"] == 2 and new.metrics["skipped_updates_in_a_row"] == 1
+
+
+def explodes(net, bank, micro):
+    """Finite loss and gradient, so large that the step ends in no number."""
+    return sum((weight * 3e19).square().sum() for weight in bank.values()) * 0 + sum(
+        weight.sum() for weight in bank.values()
+    ) * 1e30, {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Optimizer(learning_rate=1e38, max_grad_norm=0.0),
+        Optimizer(learning_rate=1e38, average=0.9),
+        Optimizer(learning_rate=1e-3, max_grad_norm=0.0),
+    ],
+    ids=["weights", "mean", "moments"],
+)
+def test_weights_that_are_no_numbers_after_the_step_are_no_update(settings):
+    """The policy of before is kept whole, and the update counts as skipped, so that a run stops after three."""
+    policy = trained_policy("sd3")
+    new = update(policy, STEPS, explodes, settings)
+    assert new.step == policy.step and new.metrics["updates"] == 0
+    assert new.metrics["skipped_updates"] == new.metrics["skipped_updates_in_a_row"] == 3
+    assert all(torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank) and new.optimizer == policy.optimizer
+    assert update(new, STEPS, pull, Optimizer(learning_rate=0.01)).metrics["skipped_updates_in_a_row"] == 0
+
+
+def test_a_train_step_returns_a_new_policy_and_keeps_the_old():
+    policy, run = made("sd3")
+    before = {k: v.clone() for k, v in policy.bank.items()}
+    trainer = Trainer(FlowGRPO(), Optimizer(learning_rate=1e-3, average=0.9, updates=2))
+    new, again = (train_step(policy, run, feedback(run), trainer) for _ in range(2))
+    assert all(torch.equal(before[k], policy.bank[k]) for k in before)
+    assert any(not torch.equal(new.bank[k], before[k]) for k in before)
+    assert all(torch.equal(new.bank[k], again.bank[k]) for k in before), "the same inputs give the same policy"
+    assert new.step == 2 and new.iteration == 1 and set(new.ema) == set(new.bank)
+
+
+def test_micro_batches_do_not_change_the_update():
+    policy = trained_policy("sd3")
+    run = made("sd3", policy, batch_size=8)[1]
+    feed = feedback(run)
+    results = []
+    for size in (8, 2):
+        cut = replace(run, batch_size=size)
+        results.append(train_step(policy, cut, feed, Trainer(FlowGRPO(clip_range=0.5), Optimizer(learning_rate=1e-3))))
+    assert results[0].metrics["grad_norm"] == pytest.approx(results[1].metrics["grad_norm"], rel=1e-3)
+
+
+def test_training_in_two_sittings_is_training_in_one():
+    policy, run = made("sd3")
+    trainer = Trainer(DDPO(), Optimizer(learning_rate=1e-3, average=0.5, warmup=3, updates=2))
+    straight = train_step(train_step(policy, run, feedback(run), trainer), run, feedback(run), trainer)
+    half = train_step(policy, run, feedback(run), trainer)
+    resumed = trained_policy("sd3").with_state(*half.state())
+    resumed = train_step(resumed, run, feedback(run), trainer)
+    for name in ("bank", "ema", "optimizer"):
+        ours, theirs = getattr(straight, name), getattr(resumed, name)
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours), name
+
+
+def test_a_loss_that_is_not_finite_skips_the_update_and_counts():
+    policy, run = made("sd3")
+    (steps,) = steps_of(run, feedback(run), 1)
+
+    def evaluate(net, bank, micro):
+        return next(iter(bank.values())).sum() * float("nan"), {}
+
+    new = update(policy, [steps], evaluate, Optimizer())
+    assert all(torch.equal(new.bank[k], policy.bank[k]) for k in policy.bank) and new.step == 0
+    assert new.metrics["skipped_updates"] == 1 and new.metrics[SKIPPED] == 1
+    assert update(new, [steps], evaluate, Optimizer()).metrics[SKIPPED] == 2

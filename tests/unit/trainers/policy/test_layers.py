@@ -1,0 +1,12 @@
+"""Which layers a bank is laid over."""
+
+from __future__ import annotations
+
+from posttrain.trainers.policy import Recipe, create_policy
+from small_models import small_model
+
+
+def test_layers_at_the_latent_are_left_out_of_the_convolutions():
+    policy = create_policy(small_model("sd15"), Recipe(rank=16, targets="all linear layers and convolutions"))
+    assert not any(key.startswith(("input_blocks.0.0", "out.2")) for key in policy.bank)
+    assert any("in_layers.2" in key for key in policy.bank)

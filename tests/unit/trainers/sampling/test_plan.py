@@ -1,0 +1,106 @@
+"""Which steps may be random: over all schedulers, shifts and step counts, a perfect network keeps the noise that is due."""
+
+from __future__ import annotations
+
+import comfy.model_sampling as host
+import comfy.samplers
+import pytest
+import torch
+from posttrain.trainers.noise.paths import EPS, FLOW
+from posttrain.trainers.noise.transitions import TRANSITIONS, flow_sde, sample, transition_named
+from posttrain.trainers.policy.levels import sigmas_of
+from posttrain.trainers.sampling.plan import TOO_NOISY, noise_after, payable_steps
+from posttrain.trainers.sampling.settings import Sampling, noisy_range
+
+SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
+SHIFTS = [1.0, 1.15, 2.36, 3.0, 6.0, 12.0]
+
+
+class Discrete(host.ModelSamplingDiscreteFlow, host.CONST):
+    """As SD3, Lumina 2 and Qwen-Image."""
+
+
+class Continuous(host.ModelSamplingFlux, host.CONST):
+    """As Flux."""
+
+
+class Eps(host.ModelSamplingDiscrete, host.EPS):
+    """As SD1.5."""
+
+
+def flow(kind, shift: float):
+    class Config:
+        sampling_settings = {"shift": shift, "multiplier": 1000}
+
+    return kind(Config())
+
+
+def levels(sampling, scheduler: str, steps: int) -> torch.Tensor | None:
+    try:
+        return sigmas_of(sampling, scheduler, steps)
+    except ValueError:  # refused by name: levels that do not decrease
+        return None
+
+
+def measured(transition, path, sigma, sigma_next) -> float:
+    """Noise in the next state, drawn in numbers, as a share of sigma_next."""
+    random = torch.Generator().manual_seed(0)
+    x0, noise, fresh = (torch.randn(1, 1, 200, 200, generator=random, dtype=torch.float64) for _ in range(3))
+    here, there = sigma.double()[None], sigma_next.double()[None]
+    taken = transition(path, path.add_noise(x0, noise, here), x0, here, there)
+    kept = sample(taken, fresh) - path.coefficients(there)[0] * x0
+    return float(kept.std() / there)
+
+
+def test_the_noise_after_a_step_is_what_a_perfect_network_leaves():
+    sigmas = sigmas_of(flow(Discrete, 3.0), "normal", 10)
+    for name in ("flow_sde", "dance_sde", "flow_cps", "ddim"):
+        step = transition_named(name, 0.7, FLOW)
+        said = noise_after(FLOW, step, sigmas[:-1], sigmas[1:])
+        for i in range(len(sigmas) - 2):
+            assert float(said[i]) == pytest.approx(measured(step, FLOW, sigmas[i], sigmas[i + 1]), rel=0.03), (name, i)
+
+
+@pytest.mark.parametrize("kind", [Discrete, Continuous])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_no_random_step_that_the_schedule_cannot_pay_for(scheduler, kind):
+    checked = 0
+    for shift in SHIFTS:
+        for steps in (2, 4, 6, 10, 20, 50):
+            sigmas = levels(flow(kind, shift), scheduler, steps)
+            if sigmas is None:
+                continue
+            step = flow_sde(0.7)
+            first, end = payable_steps(FLOW, step, sigmas)
+            assert 0 <= first <= end < len(sigmas)
+            left = noise_after(FLOW, step, sigmas[first:end], sigmas[first + 1 : end + 1])
+            assert bool((left <= TOO_NOISY).all()), (scheduler, shift, steps, left.tolist())
+            checked += end > first
+    assert checked or scheduler == "kl_optimal"
+
+
+@pytest.mark.parametrize("noise_level, steps", [(0.7, 10), (0.8, 10), (0.9, 6), (0.7, 40)])
+def test_the_papers_own_settings_lose_no_step(noise_level, steps):
+    for sampling in (flow(Discrete, 3.0), flow(Continuous, 1.15)):
+        for scheduler in ("simple", "sgm_uniform"):
+            sigmas = sigmas_of(sampling, scheduler, steps)
+            assert payable_steps(FLOW, flow_sde(noise_level), sigmas) == (0, steps - 1)
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSITIONS if name not in ("deterministic", "flow_sde", "dance_sde")])
+def test_steps_that_keep_the_total_noise_are_never_left_out(name):
+    path, sampling = (EPS, Eps()) if name == "ddim" else (FLOW, flow(Discrete, 3.0))
+    for scheduler in SCHEDULERS:
+        sigmas = levels(sampling, scheduler, 10)
+        if sigmas is not None:
+            assert payable_steps(path, transition_named(name, 0.7, path), sigmas) == (0, len(sigmas) - 2)
+
+
+def test_a_window_lies_among_the_payable_steps():
+    normal = Sampling(steps=10, scheduler="normal")
+    assert noisy_range(normal, 0) == (0, 9) and noisy_range(normal, 0, (0, 8)) == (0, 8)
+    for window in ("random each iteration", "moves along"):
+        moving = Sampling(steps=10, noisy_steps=3, window=window)
+        assert {noisy_range(moving, i, (1, 7)) for i in range(60)} == {(a, a + 3) for a in range(1, 5)}
+    with pytest.raises(ValueError, match="first noisy step: 8 leaves no step.*scheduler 'simple'"):
+        noisy_range(Sampling(steps=10, first_noisy_step=8), 0, (0, 8))

@@ -1,0 +1,167 @@
+"""The rollout on ComfyUI's real modules: what it draws, what it costs, what it keeps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from posttrain.tests.unit.trainers.rollouts import SMALL, feedback, made
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.policy import open_policy
+from posttrain.trainers.policy.latents import from_latent_socket
+from posttrain.trainers.sampling.draws import chosen_samples
+from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
+from posttrain.trainers.sampling.settings import Sampling
+from small_models import SIZE, PlainVAE, conditioning, prompts_for, trained_policy
+
+
+def test_a_batch_may_be_cut_anywhere():
+    policy = trained_policy("sd3")
+    whole, cut = (made("sd3", policy, batch_size=size)[1] for size in (8, 3))
+    torch.testing.assert_close(whole.latents, cut.latents, rtol=1e-4, atol=1e-4)
+    assert torch.equal(whole.trajectory.states[:, 0], cut.trajectory.states[:, 0]), "the starting noise is the same"
+
+
+def test_the_same_iteration_gives_the_same_rollout_and_another_does_not():
+    policy = trained_policy("sd3")
+    first, again = made("sd3", policy)[1], made("sd3", policy)[1]
+    assert torch.equal(first.latents, again.latents)
+    other = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 1)
+    assert not torch.equal(first.latents, other.latents)
+
+
+def test_same_start_shares_the_first_noise_of_a_prompt():
+    _, run = made("sd3", same_start=True)
+    start = run.trajectory.states[:, 0]
+    assert torch.equal(start[0], start[3]) and not torch.equal(start[0], start[4])
+    assert not torch.equal(run.latents[0], run.latents[3])
+
+
+def test_a_window_keeps_only_its_steps_and_costs_only_them():
+    policy, run = made("sd3", steps=6, first_noisy_step=1, noisy_steps=2)
+    assert run.trajectory.states.shape[1] == 3 and run.trajectory.steps == 2
+    assert torch.equal(run.trajectory.sigmas, run.sigmas[1:4])
+    assert run.evaluations == 8 * 6
+    new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(watch_kl=False), Optimizer()))
+    assert new.metrics["update_evaluations"] == 8 * 2, "a step outside the window is not evaluated again"
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+@pytest.mark.parametrize("batch_size", [8, 3])
+def test_with_one_start_the_steps_before_the_window_are_computed_once_for_a_prompt(kind, batch_size):
+    """Flow-GRPO-Fast: 2 prompts of 4 images, 6 steps, random from the third: 2 * 2 + 8 * 4 evaluations instead of 48."""
+    settings = dict(steps=6, first_noisy_step=2, noisy_steps=2, same_start=True, batch_size=batch_size)
+    policy, run = made(kind, **settings)
+    assert run.evaluations == 2 * 2 + 8 * 4
+    start = run.trajectory.states[:, 0]
+    assert torch.equal(start[0], start[3]) and torch.equal(start[4], start[7]) and not torch.equal(start[0], start[4])
+    assert len({float(image.sum()) for image in run.latents}) == 8
+    told = []
+    again = rollout(
+        policy, prompts_for(kind), PlainVAE(), replace(SMALL, **settings), 0, progress=lambda *a: told.append(a[:2])
+    )
+    assert [done for done, _ in told] == list(range(1, told[0][1] + 1)), "the bar ends where the work does"
+    assert torch.equal(again.latents, run.latents)
+    new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(watch_kl=False), Optimizer()))
+    assert new.metrics["update_evaluations"] == 8 * 2 and new.metrics["ratio_largest_change"] == 0
+
+
+def test_computed_once_or_for_each_image_the_head_of_a_window_is_the_same():
+    policy, run = made("sd3", steps=6, first_noisy_step=2, noisy_steps=2, same_start=True)
+    with open_policy(policy) as net:
+        bank, sigmas = net.to_device(policy.bank), net.sigmas("simple", 6)
+        samples = chosen_samples(2, replace(SMALL, same_start=True), 0)
+        x = net.start(samples.noise(slice(0, 8)).start((16, 8, 8)), float(sigmas[0]))
+        for i in range(2):
+            x0 = net.denoise(x, sigmas[i].expand(8), prompts_for("sd3"), samples.index, 1.0, bank)
+            x = x + (sigmas[i + 1] - sigmas[i]) * (x - x0) / sigmas[i]
+    torch.testing.assert_close(run.trajectory.states[:, 0], x, rtol=1e-4, atol=1e-4)
+
+
+def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
+    policy, run = made("sd3", transition="deterministic")
+    assert run.trajectory is None
+    with pytest.raises(ValueError, match="no step was random"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(), Optimizer()))
+
+
+@pytest.mark.parametrize(
+    "kind, transition, message",
+    [
+        ("sd15", "flow_sde", "is for flow models"),
+        ("sd2_v", "flow_sde", "is for flow models"),
+        ("sd3", "nonsense", "unknown name"),
+    ],
+)
+def test_a_transition_that_does_not_fit_is_named(kind, transition, message):
+    with pytest.raises(ValueError, match=message):
+        made(kind, transition=transition, noise_level=0.5)
+
+
+def test_one_step_leaves_nothing_to_train():
+    with pytest.raises(ValueError, match="leaves no step to train"):
+        made("sd3", steps=1)
+
+
+def test_an_eta_above_one_names_the_setting_as_the_node_does():
+    with pytest.raises(ValueError, match="^noise level .* outside 0..1"):
+        made("sd2_v", transition="ddim", noise_level=1.5)
+
+
+def test_a_rollout_from_latents_divides_them_among_the_prompts():
+    policy = trained_policy("sd3")
+    latents = torch.randn(4, 16, 8, 8)
+    run = rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0)
+    assert run.index.tolist() == [0, 0, 1, 1] and run.trajectory is None
+    with pytest.raises(ValueError, match="latent: the batch is empty"):
+        rollout_from_latents(policy, latents[:0], prompts_for("sd3"), PlainVAE(), 0)
+    for number in (3, -1):
+        with pytest.raises(ValueError, match=f"prompt number: {number}, but there are 2"):
+            rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), number)
+    with pytest.raises(ValueError, match="latent: its shape .*batch, channels"):
+        from_latent_socket(policy.model, {"samples": latents[0]})
+    with pytest.raises(ValueError, match="guidance"):
+        rollout_from_latents(policy, latents, prompts_for("sd3"), PlainVAE(), 0, math.nan)
+    with pytest.raises(ValueError, match="cannot be divided"):
+        rollout_from_latents(policy, latents[:3], prompts_for("sd3"), PlainVAE(), 0)
+
+
+def test_rollout_and_train_step_work_as_nodes_run_them():
+    """The host runs nodes in inference mode, and hands on what they made there."""
+    policy, _ = made("sd3")
+    with torch.inference_mode():
+        run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+        new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(), Optimizer(average=0.9)))
+        again = train_step(new, run, feedback(run), Trainer(FlowGRPO(), Optimizer(average=0.9)))
+    assert again.step == 2 and not any(t.is_inference() for t in again.bank.values())
+
+
+FEW = dict(width=64, height=64, prompts_per_iteration=1, images_per_prompt=2, batch_size=2)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3", "flux"])
+@pytest.mark.parametrize("scheduler", comfy.samplers.KSampler.SCHEDULERS)
+def test_without_noise_it_is_the_hosts_euler_sampler(kind, scheduler):
+    """Six steps: of ddim_uniform, the host makes seven."""
+    policy, sampling = trained_policy(kind), Sampling(steps=6, scheduler=scheduler, transition="deterministic", **FEW)
+    ours = rollout(policy, prompts_for(kind), PlainVAE(), sampling, 0, weights="reference")
+    samples = chosen_samples(2, sampling, 0)
+    noise = samples.noise(slice(None)).start(SIZE[kind])
+    positive = conditioning(kind, 1 + int(samples.index[0]))
+    theirs = comfy.sample.sample(
+        policy.model, noise, 6, 1.0, "euler", scheduler, positive, positive, torch.zeros_like(noise), seed=0, disable_pbar=True
+    )
+    torch.testing.assert_close(ours.latents, policy.model.model.process_latent_in(theirs), rtol=1e-3, atol=1e-3)
+
+
+def test_random_steps_of_a_longer_schedule_leave_no_noise():
+    policy = trained_policy("sd3")
+    made = rollout(policy, prompts_for("sd3"), PlainVAE(), Sampling(steps=6, scheduler="ddim_uniform", **FEW), 0)
+    assert len(made.sigmas) == 8 and made.sigmas[-1] == 0
+    assert made.trajectory.steps == 6 and made.evaluations == 2 * 7, "all steps but the last are random"

@@ -1,0 +1,76 @@
+"""Flow-GRPO on ComfyUI's real modules: its pulls, its trust regions, its relatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from posttrain.rewards.base.reward import Scores
+from posttrain.tests.unit.trainers.rollouts import feedback, made
+from posttrain.trainers.dpok import DPOK
+from posttrain.trainers.engine.update import SKIPPED, Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
+
+
+def test_kl_off_costs_no_reference_evaluation():
+    policy, run = made("sd3")
+    plain = train_step(policy, run, feedback(run), Trainer(FlowGRPO(beta=0.0, watch_kl=False), Optimizer()))
+    held = train_step(policy, run, feedback(run), Trainer(FlowGRPO(beta=0.1), Optimizer()))
+    assert plain.metrics["update_evaluations"] == 8 * 3 and "kl" not in plain.metrics
+    assert held.metrics["update_evaluations"] == 2 * 8 * 3 and held.metrics["kl"] > 0
+
+
+def test_failed_rewards_are_counted_and_equal_ones_are_not_a_fault():
+    policy, run = made("sd3")
+    trainer = Trainer(FlowGRPO(), Optimizer())
+    nothing = advantages(Scores(torch.full((8,), float("nan")), run.index, {}, {}))
+    assert train_step(policy, run, nothing, trainer).metrics[SKIPPED] == 1
+    equal = advantages(Scores(torch.ones(8), run.index, {}, {}))
+    new = train_step(policy, run, equal, trainer)
+    assert new.metrics[SKIPPED] == 0 and new.metrics["zero_spread_groups"] == 2 and new.step == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FlowGRPO(trust="guard", clip_range=0),
+        FlowGRPO(trust="exact KL", clip_range=0),
+        FlowGRPO(beta=0.05),
+        DPOK(reward_weight=1.0),
+    ],
+)
+def test_every_likelihood_trainer_starts_along_the_same_gradient(settings):
+    """Before the first optimizer step all of them are REINFORCE, up to a weight of each step."""
+    policy, run = made("sd3", noisy_steps=1)
+    plain = train_step(policy, run, feedback(run), Trainer(FlowGRPO(), Optimizer(max_grad_norm=0)))
+    other = train_step(policy, run, feedback(run), Trainer(settings, Optimizer(max_grad_norm=0)))
+    if getattr(settings, "beta", 0) or getattr(settings, "kl_weight", 0):
+        assert other.metrics["kl"] > 0
+        return
+    keys = [k for k in plain.optimizer if k.endswith("exp_avg")]
+    first, second = (torch.cat([p.optimizer[k].flatten() for k in keys]) for p in (plain, other))
+    assert torch.nn.functional.cosine_similarity(first, second, dim=0) > 0.9999
+
+
+def test_dancegrpo_cps_and_sliding_windows_are_settings_of_the_rollout():
+    for changes in (
+        {"transition": "dance_sde", "noise_level": 0.3, "same_start": True},
+        {"transition": "flow_cps", "noise_level": 0.8, "noisy_steps": 2, "window": "moves along"},
+    ):
+        policy, run = made("sd3", steps=5, **changes)
+        new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(clip_range=1e-5), Optimizer()))
+        assert new.metrics["updates"] == 1 and new.metrics["ratio_largest_change"] == 0
+
+
+def test_guard_and_coefficient_preserving_sampling_do_not_go_together():
+    """Its log-probability is not a Gaussian's: what guard adds would not make up for the ratio's bias but be one."""
+    policy, run = made("sd3", transition="flow_cps", noise_level=0.8)
+    with pytest.raises(ValueError, match="'guard' corrects.*flow_cps.*flow_sde"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="guard", clip_range=0), Optimizer()))
+
+
+def test_an_unknown_trust_region_is_named():
+    policy, run = made("sd3")
+    with pytest.raises(ValueError, match="trust region"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="none"), Optimizer()))

@@ -1,0 +1,58 @@
+"""DiffusionNFT on ComfyUI's real modules: its first gradient and the policies it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from posttrain.rewards.base.reward import Scores
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.tests.unit.trainers.scored_rollouts import SMALL
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import advantages
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, backprop_step, train_step
+from posttrain.trainers.nft import NFT
+from posttrain.trainers.sampling.rollout import rollout
+from small_models import PlainVAE, prompts_for, small_vae, trained_policy
+
+
+def test_nft_gradient_at_the_start_is_advantage_weighted_matching(case):
+    """The README of the loss says so; here through the network: NFT with half the advantage halves the gradient."""
+    policy, run, feedback = case
+    half = replace(feedback, values=feedback.values / 2)
+    settings = Trainer(NFT(levels=2, kl_weight=0), Optimizer())
+    norms = [train_step(policy, run, f, settings).metrics["grad_norm"] for f in (feedback, half)]
+    assert norms[1] == pytest.approx(norms[0] / 2, rel=1e-3)
+
+
+def test_nft_keeps_the_old_policy_that_samples(case):
+    policy, run, feedback = case
+    later = replace(policy, iteration=100)
+    new = train_step(later, run, feedback, Trainer(NFT(levels=1), Optimizer(learning_rate=1e-2)))
+    key = next(iter(new.bank))
+    expected = policy.bank[key].lerp(new.bank[key], 0.9)
+    torch.testing.assert_close(new.chosen("behaviour")[key], expected)
+    assert not torch.equal(new.chosen("behaviour")[key], new.bank[key])
+
+
+def test_the_policy_that_lags_behind_goes_with_its_trainer():
+    """Changing from NFT to another algorithm: from the next iteration on the trained policy samples, so ratios start at 1."""
+    policy = trained_policy("sd3")
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+    feedback = advantages(Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {}))
+    lagging = train_step(replace(policy, iteration=300), run, feedback, Trainer(NFT(levels=1), Optimizer(learning_rate=1e-2)))
+    assert "old" in lagging.anchors
+    random = replace(SMALL, transition="flow_sde", noise_level=0.7, noisy_steps=1)
+    found, new = [], lagging
+    for iteration in range(2):
+        run = rollout(new, prompts_for("sd3"), PlainVAE(), random, iteration)
+        feedback = advantages(Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {}))
+        new = train_step(new, run, feedback, Trainer(FlowGRPO(), Optimizer(learning_rate=1e-3)))
+        found.append(new.metrics["ratio_largest_change"])
+    assert found[0] > 0 and found[1] == 0 and "old" not in new.anchors
+    through = Trainer(DRaFT(), Optimizer())
+    new, _ = backprop_step(lagging, prompts_for("sd3"), small_vae("sd3"), ColourReward("brightness"), SMALL, through)
+    assert "old" not in new.anchors

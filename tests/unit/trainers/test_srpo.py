@@ -1,0 +1,133 @@
+"""SRPO: the known noise taken off, the relative reward, and that both of its looks push the same way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.tests.unit.trainers.through_reward import Wording
+from posttrain.trainers import srpo
+from posttrain.trainers.engine.reward_walk import Course, Look, Walk
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.losses.srpo import relative_reward
+from posttrain.trainers.methods import Trainer, backprop_step
+from posttrain.trainers.noise.paths import EPS, FLOW, V
+from posttrain.trainers.noise.streams import generator
+from posttrain.trainers.policy import open_policy
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.srpo import DENOISING, INVERSION, SRPO, aligned, extra_weight
+from small_models import prompts_for, small_vae, trained_policy
+
+SMALL = Sampling(steps=5, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2, batch_size=2)
+
+
+def draws(*shape: int, seed: int = 0):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path, levels", [(FLOW, (0.9, 0.8)), (FLOW, (0.99, 0.5)), (EPS, (9.0, 4.0)), (V, (3.0, 0.5))])
+@pytest.mark.parametrize("upwards", [False, True])
+def test_a_perfect_network_gives_the_image_back(path, levels, upwards):
+    x0, noise = draws(2, 3, 4, 4), draws(2, 3, 4, 4, seed=1)
+    sigma, sigma_next = (torch.full((2,), s, dtype=torch.float64) for s in (levels[::-1] if upwards else levels))
+    found = aligned(path, lambda x, sigma: path.x0(x, path.target(x0, noise, sigma), sigma), x0, noise, sigma, sigma_next)
+    torch.testing.assert_close(found, x0)
+
+
+def test_both_looks_push_the_prediction_the_same_way():
+    """A step up in noise works backwards; with the wordings swapped the gradient is right again."""
+    x0, noise, signs = draws(1, 3, 4, 4), draws(1, 3, 4, 4, seed=1), []
+    for levels, sign in (((0.8, 0.7), 1.0), ((0.7, 0.8), -1.0)):
+        error = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        sigma, sigma_next = (torch.tensor([s], dtype=torch.float64) for s in levels)
+        found = aligned(FLOW, lambda x, s: FLOW.x0(x, FLOW.target(x0, noise, s) + error, s), x0, noise, sigma, sigma_next)
+        (sign * found.mean()).backward()
+        signs.append(float(error.grad) < 0)
+    assert signs == [True, True]
+
+
+def test_scores_of_two_wordings_stand_for_features():
+    image, text, control = (torch.nn.functional.normalize(draws(4, 8, seed=s), dim=1) for s in range(3))
+    k = draws(4, seed=3)
+    by_scores = relative_reward(torch.ones(4, 1), (image * text).sum(1, True), (image * control).sum(1, True), k)
+    torch.testing.assert_close(by_scores, relative_reward(image, text, control, k))
+
+
+def test_the_wanted_wording_weighs_more_at_high_noise_and_the_unwanted_one_at_low():
+    """Official: discount_pos 0.1 to 0.25 and discount_inv 0.3 to 0.01, told off from the least noisy level of the range on."""
+    settings = SRPO(earliest=0.1, latest=0.5)
+    found = [[extra_weight(part, settings, place) for place in (0.5, 0.3, 0.1)] for part in (DENOISING, INVERSION)]
+    assert found[0] == pytest.approx([0.1, 0.175, 0.25]) and found[1] == pytest.approx([0.3, 0.155, 0.01])
+    assert extra_weight(DENOISING, SRPO(earliest=0.3, latest=0.3), 0.3) == pytest.approx(0.1), "a single level"
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_a_step_follows_the_wanted_wording(kind):
+    policy, prompts, vae = trained_policy(kind), prompts_for(kind), small_vae(kind)
+    changes = []
+    for wanted, unwanted in (("light", "dark"), ("dark", "light")):
+        trainer = Trainer(SRPO(wanted, unwanted, threshold=10.0), Optimizer(learning_rate=1e-3))
+        new, images = backprop_step(policy, prompts, vae, Wording(), SMALL, trainer)
+        again = backprop_step(new, prompts, vae, Wording(), SMALL, trainer)[1]
+        changes.append(float((again - images).mean()))
+        assert new.metrics["update_evaluations"] == 4 * (5 + 2) and new.metrics["saturated"] == 0
+    assert changes[0] > 0 > changes[1]
+
+
+def test_each_look_alone_follows_the_wanted_wording():
+    policy, settings = trained_policy("sd3"), SRPO("light", "dark", threshold=10.0)
+    course = Course(policy, prompts_for("sd3"), small_vae("sd3"), Wording(), SMALL, 0)
+    found = []
+    with open_policy(policy, also_load=[course.vae.patcher]) as net:
+        for part in (DENOISING, INVERSION):
+            bank = net.to_device(policy.bank, train=True)
+
+            def loss_of():
+                walk = Walk(course, net, bank, Look(slice(0, 2), part=part))
+                with torch.no_grad():
+                    walk.go_to(5)
+                high, low = (srpo._level(walk, p) for p in (0.4, 0.5))
+                levels = (high, low) if part == DENOISING else (low, high)
+                x0 = aligned(net.path, walk.denoised, walk.x, walk.noise, *levels)
+                return -srpo._relative(walk, settings, x0, 0.2).mean(), {}
+
+            net.gradients(loss_of, list(bank.values()))
+            found.append(torch.cat([v.grad.flatten() for v in bank.values()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.5
+
+
+def test_levels_stay_where_an_image_can_be_recovered():
+    policy = trained_policy("sd3")
+    course = Course(policy, prompts_for("sd3"), small_vae("sd3"), Wording(), SMALL, 0)
+    with open_policy(policy) as net:
+        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 2)))
+        levels = [float(srpo._level(walk, p)[0]) for p in (0.0, 0.1, 0.3, 0.5, 0.6, 0.99)]
+        steps = [float(s) for s in net.sigmas("simple", 5)]
+    assert levels[0] == pytest.approx(0.99) and levels == sorted(levels, reverse=True) and levels[-1] > 0
+    assert levels[4] == pytest.approx(steps[3], rel=1e-4), "0.6 of 5 steps is the fourth level"
+
+
+@pytest.mark.parametrize(
+    "settings, reward, words",
+    [
+        (SRPO(), ColourReward("brightness"), "looks at the image alone"),
+        (SRPO("same", " same "), Wording(), "are the same"),
+        (SRPO(latest=0.95), Wording(), "below 1"),
+        (SRPO(earliest=0.6), Wording(), "earliest"),
+        (SRPO(length=0.0), Wording(), "length"),
+    ],
+)
+def test_wrong_settings_are_named(settings, reward, words):
+    policy = trained_policy("sd3")
+    with pytest.raises(ValueError, match=words):
+        backprop_step(policy, prompts_for("sd3"), small_vae("sd3"), reward, SMALL, Trainer(settings, Optimizer()))
+
+
+def test_relative_rewards_beyond_the_threshold_give_no_gradient():
+    policy, settings = trained_policy("sd3"), SRPO("light", "dark", threshold=-10.0)
+    new, _ = backprop_step(
+        policy, prompts_for("sd3"), small_vae("sd3"), Wording(), replace(SMALL, steps=3), Trainer(settings, Optimizer())
+    )
+    assert new.metrics["saturated"] == 1 and new.metrics["grad_norm"] == 0
