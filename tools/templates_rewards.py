@@ -12,7 +12,7 @@ What does a reward like? Look at its favourites before you train on it: a traini
 3. **Score Folder** has a line for every picture, ready to be copied into a spreadsheet.
 
 **Your own pictures:** delete *Demo Pictures* and type your folder's name into *Score Folder*, a folder in ComfyUI's \
-input folder or a full path. The prompt of *cat.png* is the text in *cat.txt*.
+input folder. The prompt of *cat.png* is the text in *cat.txt*.
 
 **Another reward:** replace *Colour Reward*. PickScore, HPS, ImageReward and others are in the menu under *PostTrain / 4 \
 Rewards*; each says which file it needs.

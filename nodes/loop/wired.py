@@ -9,6 +9,7 @@ from typing import Any
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
+from ..model.export import SAVE_LORA, checked_name
 from ..page.live import emit
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
@@ -68,7 +69,9 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
     from comfy.model_management import InterruptProcessingException
 
     from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
-    settings = settings_of(whole_prompt(dynprompt), node, inputs)
+    prompt = whole_prompt(dynprompt)
+    check_names(prompt)
+    settings = settings_of(prompt, node, inputs)
     return Session(runs_root(), plan, policy, settings,
                    partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
                    cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
@@ -79,6 +82,15 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
 def whole_prompt(dynprompt) -> dict[str, dict]:
     """Every node of the workflow, those that other nodes have expanded to included."""
     return {node: dynprompt.get_node(node) for node in sorted(dynprompt.all_node_ids())}
+
+
+def check_names(prompt: dict[str, dict]) -> None:
+    """ValueError where a LoRA of the workflow could not be saved under its name. The host leaves a node that it finds wrong
+    out and runs the others: that would train, and save nothing."""
+    for node in prompt.values():
+        name = node["inputs"].get("file_name")
+        if node["class_type"] == SAVE_LORA and isinstance(name, str):
+            checked_name(name)
 
 
 class PTLoopStart:

@@ -10,6 +10,7 @@ from ...trainers.run.folder import RESERVED
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
 
+SAVE_LORA = "PTSaveLora"
 LONGEST, DEEPEST = 120, 8
 
 
@@ -88,5 +89,5 @@ def metadata_is_off() -> bool:
     return bool(getattr(args, "disable_metadata", False))
 
 
-NODES = {"PTSaveLora": PTSaveLora}
+NODES = {SAVE_LORA: PTSaveLora}
 NAMES = {"PTSaveLora": "Save LoRA (PostTrain)"}

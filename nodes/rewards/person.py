@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ...rewards.person.by_hand import BEST_AND_WORST, MODES
+from ..access import votes_root
 from ..page.rating import RatingRequest, ask
 from .node import RewardNode
 
@@ -41,7 +42,6 @@ class PTRewardHuman(RewardNode):
 
 def votes_folder(name: str) -> Path:
     from ...trainers.run import check_name
-    from ..access import votes_root
     return votes_root() / check_name(name, "votes_name")
 
 

@@ -1,8 +1,8 @@
 """Looking at rewards before training on them: score a folder, compare with a person's choices; the adversarial reward."""
 from __future__ import annotations
 
-from ...rewards.base.reward import Prompt, as_reward, compares, score, with_rules
 from ...rewards.base import words
+from ...rewards.base.reward import Prompt, as_reward, compares, score, with_rules
 from ..access import located, state_of
 from ..progress import node_progress
 from ..sockets import PAIRS, PROMPTS, REWARD, SCORES

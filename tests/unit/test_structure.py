@@ -27,7 +27,8 @@ A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\
 
 # tests/unit mirrors the tree; these files are about more than one module, and say of what
 MORE_THAN_A_MODULE = {
-    "nodes/page/test_routes.py": "every route of the page",
+    "nodes/loop/test_names.py": "names at a workflow's end, before its training",
+    "nodes/page/test_routes.py": "every route",
     "nodes/rewards/test_reward_nodes.py": "what every node of the room must do",
     "nodes/test_menus.py": "every node's menus",
     "nodes/test_older_workflows.py": "every node that a saved workflow may hold",
@@ -56,7 +57,8 @@ MORE_THAN_A_MODULE = {
     "trainers/policy/test_quantised.py": "quantised weights from the bank to the export",
     "trainers/policy/test_vae_and_clip_untouched.py": "every way in which a use of VAE and CLIP can end",
     "trainers/run/test_disk.py": "all that writes into a run folder",
-    "trainers/run/test_lost_folder.py": "all that writes into a run folder",
+    "trainers/run/test_kills.py": "every line of the run's code",
+    "trainers/run/test_lost_folder.py": "all that happens to a run whose folder goes away",
     "trainers/test_preference_methods.py": "what DPO, MaPO, KTO, D3PO and SPO have in common",
     "trainers/test_renoising_methods.py": "what NFT, AWM, DGPO and RWR have in common",
 }

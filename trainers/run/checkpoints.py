@@ -74,7 +74,7 @@ def digest(tensors: dict[str, torch.Tensor], saved: dict) -> str:
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
         found.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.flatten().view(torch.uint8).numpy())
+        found.update(tensor.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

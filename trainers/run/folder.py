@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ...rewards.base.files import read_bytes, written_whole
+from ...rewards.base.files import read_bytes, sweep, written_whole
 from ...rewards.base.words import shown, unwritable
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
@@ -201,6 +201,7 @@ def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str
             defaults: dict) -> tuple[dict, list[str]]:
     """-> the config to go on with, and what to tell the user."""
     notes: list[str] = []
+    sweep(folder, 0.0)
     if name := _finish_moving(folder):
         notes.append(f"The old run was kept as '{name}'; moving it had been cut short.")
     old, saved = read_config(folder), list_checkpoints(folder / "checkpoints")

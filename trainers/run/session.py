@@ -104,7 +104,7 @@ class Session:
         self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
-        self._check_folder()
+        self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
             metrics |= picture_stats(images)
@@ -175,15 +175,15 @@ class Session:
         logging.log(logging.WARNING if level == "warning" else logging.INFO, "PostTrain: %s: %s", self.run.name, text)
         self._tell("message", text=text, level=level, **for_the_page)
 
-    def _check_folder(self) -> None:
+    def _check_folder(self, run: Run) -> None:
         """Raises TrainingStopped where the run's folder was taken away; leaving the session then saves into a new one."""
         try:
-            self.run.check_there()
+            run.check_there()
         except FolderLost as error:
             self.message(str(error), "warning")
             raise TrainingStopped(str(error)) from None
         except OSError as error:
-            raise TrainingStopped(f"The folder of the run '{self.run.name}' is gone and cannot be made again "
+            raise TrainingStopped(f"The folder of the run '{run.name}' is gone and cannot be made again "
                                   f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
                                   "folder back and queue again.") from None
 

@@ -140,7 +140,7 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
 def for_autograd(rollout: Rollout) -> Rollout:
     """The same rollout with tensors that autograd accepts; prompts are as they are: what encodes them for the network takes
     care of those that it uses, and a copy of all would be as large as the prompt set."""
-    return replace(outside_inference(replace(rollout, prompts=None)), prompts=rollout.prompts)
+    return replace(outside_inference(replace(rollout, prompts=PromptSet(()))), prompts=rollout.prompts)
 
 
 @dataclass(frozen=True)

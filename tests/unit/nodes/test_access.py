@@ -201,3 +201,10 @@ def test_the_users_other_settings_are_kept(folders):
         "addresses": ["http://a-host:80", "http://b-host:80"],
         "other": 1,
     }
+
+
+def test_the_votes_of_rate_by_hand_are_read_where_it_says_they_are(folders):
+    from posttrain.nodes.rewards.person import PTRewardHuman
+
+    _, file = PTRewardHuman().run("thumbs", "my taste", 0.0)
+    assert may_read(located(file)) and file.endswith("votes.jsonl")

@@ -161,7 +161,7 @@ def test_one_bad_line_costs_itself(tmp_path):
 
 def test_one_bad_row_of_a_parquet_costs_itself(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
+    pytest.importorskip("pyarrow.parquet")
 
     images = [[GOOD_IMAGES["PNG"], saved("PNG", colour=(1, 2, 3))] for _ in range(4)] + [
         [content, GOOD_IMAGES["PNG"]] for content in (bomb(), b"", b"x")
