@@ -157,11 +157,14 @@ def _flattened(tree) -> tuple[list, Callable[[list], Any]]:
     outer, spec = tree_flatten(tree)
     inside = [_flattened({f.name: getattr(leaf, f.name) for f in fields(leaf)})
               if is_dataclass(leaf) and not isinstance(leaf, type) else None for leaf in outer]
+    # without the tensors themselves: an output that its own graph holds would never be freed
+    shells = [None if part is None else (_with_fields(leaf, {f.name: None for f in fields(leaf)}), len(part[0]), part[1])
+              for leaf, part in zip(outer, inside)]
 
     def rebuild(leaves: list):
         rest = iter(leaves)
-        return tree_unflatten([next(rest) if part is None else _with_fields(leaf, part[1]([next(rest) for _ in part[0]]))
-                               for leaf, part in zip(outer, inside)], spec)
+        return tree_unflatten([next(rest) if shell is None else
+                               _with_fields(shell[0], shell[2]([next(rest) for _ in range(shell[1])])) for shell in shells], spec)
 
     return [each for leaf, part in zip(outer, inside) for each in ([leaf] if part is None else part[0])], rebuild
 

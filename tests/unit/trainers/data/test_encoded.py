@@ -171,7 +171,7 @@ def test_the_vae_of_another_model_is_named_as_the_nodes_input(pairs):
             return torch.zeros(1, 4, 8, 8)
 
     with pytest.raises(ValueError, match="^vae: its latents have 4 channels, but the policy's model has 16; connect the VAE"):
-        PTEncodePairs().run(pairs, fresh_policy(), OtherVAE(), None, 64, 64, "crop to fill")
+        PTEncodePairs().run(pairs, fresh_policy(), OtherVAE(), object(), 64, 64, "crop to fill")
 
 
 def test_images_that_vanished_are_named(pairs):

@@ -1,4 +1,5 @@
 """What autograd keeps for the backward pass, counted in bytes."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

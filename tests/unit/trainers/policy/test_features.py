@@ -1,4 +1,5 @@
 """The network's features at its blocks, on ComfyUI's real modules."""
+
 from __future__ import annotations
 
 import pytest
