@@ -160,8 +160,8 @@ def test_order_level_and_noise_of_a_pair_stay_as_they_are(batch_size, at_once):
         for micro, (chosen, level) in zip(micros, wanted, strict=True):
             won, lost = winner[chosen].tolist(), loser[chosen].tolist()
             drawn = [
-                draws(3, 101 + w, 101 + l, level, Stream.PAIR_DRAW, level=level, levels=2, grid=run.sigmas[:9])
-                for w, l in zip(won, lost)
+                draws(3, 101 + better, 101 + worse, level, Stream.PAIR_DRAW, level=level, levels=2, grid=run.sigmas[:9])
+                for better, worse in zip(won, lost)
             ]
             check(micro, won + lost, drawn * 2, number == 0)
     assert number == 1
