@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.tests.unit.trainers.preference_cases import KINDS, ONE, errors, fresh_policy, made, trap
+from posttrain.tests.unit.trainers.seen_loss import loss_of, moved, same_loss
+from posttrain.trainers import diffusion_dpo
 from posttrain.trainers.diffusion_dpo import DiffusionDPO, train_dpo
-from posttrain.trainers.engine.renoise import paired
+from posttrain.trainers.engine.renoise import Renoised, paired
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.pairs import Preferences, preferences
 from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.policy import open_policy
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,3 +59,29 @@ def test_two_updates_use_every_pair_once():
     rows = torch.cat([micro.rows.chunk(2)[0] for micros in steps for micro in micros])
     assert sorted(rows.tolist()) == sorted(pairs.winner.tolist() * 2)
     assert train_dpo(policy, run, pairs, DiffusionDPO(), Optimizer(updates=2)).step == 2
+
+
+@pytest.mark.parametrize("kind, beta, usual", [("sd15", 0, 5000), ("sd2_v", 0, 100), ("sd3", 0, 100), ("sd3", 30, None)])
+def test_the_loss_and_what_it_reports(kind, beta, usual, monkeypatch):
+    """-log sigmoid(-beta / 2 ((e_w - r_w) - (e_l - r_l))), e the policy's errors and r the reference's."""
+    fresh = fresh_policy(kind)
+    policy, run, scores = made(kind, fresh)
+    evaluate, ((micro,),) = loss_of(
+        diffusion_dpo, DiffusionDPO(beta=beta, levels=1), policy, run, preferences(scores), monkeypatch
+    )
+    with open_policy(policy) as net:
+        question, seen = Renoised(net, run, micro), {}
+        far = question.ask_quietly(None)
+        r_w, r_l = question.error(far).chunk(2)
+
+        def by_hand(bank):
+            x0 = question.ask(bank)
+            e_w, e_l = question.error(x0).chunk(2)
+            inside = -(beta or usual) / 2 * ((e_w - r_w) - (e_l - r_l))
+            seen.update(accuracy=(inside > 0).float().mean(), winner_error=e_w.mean(), loser_error=e_l.mean())
+            seen.update(winner_change=(e_w - r_w).mean(), loser_change=(e_l - r_l).mean())
+            seen.update(kl=(question.prediction(x0) - question.prediction(far)).square().mean())
+            return torch.log(1 + torch.exp(-inside)).mean()
+
+        report = same_loss(net, moved(policy.bank, 1, 0.005), lambda bank: evaluate(net, bank, micro), by_hand)
+    assert report == pytest.approx({key: float(value.detach()) for key, value in seen.items()}, rel=1e-3)

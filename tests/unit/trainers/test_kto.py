@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.tests.unit.trainers.preference_cases import ONE, fresh_policy, made
+from posttrain.tests.unit.trainers.seen_loss import loss_of, moved, same_loss
+from posttrain.trainers import kto
 from posttrain.trainers.engine.renoise import Renoised, noised
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.labels import Labels, labels
@@ -85,3 +87,33 @@ def test_a_rarer_thumb_weighs_more():
     assert _weights(torch.ones(3, dtype=torch.bool), True) == (1, 1), "one kind only: nothing to balance"
     new = train_step(policy, run, thumbs, Trainer(KTO(levels=1), ONE))
     assert new.metrics["loss"] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind, beta, usual", [("sd15", 0, 1000), ("sd2_v", 0, 20), ("sd3", 0, 20), ("sd3", 5, None)])
+def test_the_loss_and_what_it_reports(kind, beta, usual, monkeypatch):
+    """weight (1 - sigmoid(+-beta (r - e - z))), e the policy's errors and r the reference's, z the mean of r - e above 0."""
+    policy, run, _ = made(kind, fresh_policy(kind))
+    rows, up = torch.tensor([1, 2, 4, 5, 7]), torch.tensor([True, False, False, True, False])
+    thumbs, good = Labels(rows, up, run.index[rows], {"failed": 0.0}), torch.zeros(8, dtype=torch.bool)
+    good[rows] = up
+    evaluate, ((micro, rest),) = loss_of(kto, KTO(beta=beta, levels=1), policy, run, thumbs, monkeypatch)
+    assert sorted(torch.cat([micro.rows, rest.rows]).tolist()) == rows.tolist() and micro.size == 4
+    good, seen = good[micro.rows], {}
+    with open_policy(policy) as net:
+        question, other = Renoised(net, run, micro), Renoised(net, run, rest)
+        far = question.ask_quietly(None)
+        r, r_other = question.error(far), other.error(other.ask_quietly(None))
+
+        def by_hand(bank):
+            x0 = question.ask(bank)
+            e = question.error(x0)
+            z = torch.cat([r - e, r_other - other.error(other.ask_quietly(bank))]).detach().mean().clamp_min(0)
+            side = torch.where(good, 1.0, -1.0) * (r - e - z)
+            seen.update(accuracy=(side > 0).float().mean(), reference_point=z)
+            seen.update(winner_error=e[good].mean(), loser_error=e[~good].mean())
+            seen.update(winner_change=(e - r)[good].mean(), loser_change=(e - r)[~good].mean())
+            seen.update(kl=(question.prediction(x0) - question.prediction(far)).square().mean())
+            return (torch.where(good, 5 / 4, 5 / 6) * (1 - torch.sigmoid((beta or usual) * side))).mean()
+
+        report = same_loss(net, moved(policy.bank, 1, 0.005), lambda bank: evaluate(net, bank, micro), by_hand)
+    assert report == pytest.approx({key: float(value.detach()) for key, value in seen.items()}, rel=1e-3, abs=1e-7)

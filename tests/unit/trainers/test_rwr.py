@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
+from posttrain.tests.unit.trainers.scored_rollouts import scored_rollout
+from posttrain.tests.unit.trainers.seen_loss import loss_of, same_loss
+from posttrain.trainers import rwr
 from posttrain.trainers.engine.renoise import Renoised, noised
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.losses.rwr import softmax_weights
@@ -32,3 +38,30 @@ def test_rwrs_loss_is_a_mean_over_all_images_whatever_it_leaves_out(case, among,
     new = train_step(policy, run, feedback, Trainer(RWR(among=among, sharpness=sharpness, levels=2), Optimizer()))
     assert new.metrics["update_evaluations"] == 2 * (1 if among == "best tenth only" else 8)
     assert new.metrics["loss"] == pytest.approx(new.metrics["denoising_error"], rel=1e-5)
+
+
+@pytest.mark.parametrize("among", ["each prompt", "all images", "best tenth only"])
+def test_the_loss_weighs_each_images_error_by_its_reward(among, monkeypatch):
+    """Weights of mean 1 over the images that have a reward; one has none, and those without weight are not evaluated."""
+    policy, run, feedback = scored_rollout("sd3")
+    rewards = torch.tensor([0.1, 0.5, torch.nan, 0.2, 0.4, 0.9, 0.9, 0.3], dtype=torch.float64)
+    feedback = replace(feedback, rewards=rewards)
+    share = torch.where(rewards.isfinite(), torch.exp(3 * rewards), 0.0)
+    share = {
+        "each prompt": torch.cat([3 * share[:4] / share[:4].sum(), 4 * share[4:] / share[4:].sum()]),
+        "all images": 7 * share / share.sum(),
+        "best tenth only": 3.5 * (rewards == 0.9),
+    }[among]
+    run = replace(run, batch_size=8)
+    evaluate, ((micro,),) = loss_of(rwr, RWR(sharpness=3.0, among=among, levels=1), policy, run, feedback, monkeypatch)
+    assert sorted(micro.rows.tolist()) == share.nonzero().flatten().tolist()
+    with open_policy(policy) as net:
+        question, seen = Renoised(net, run, micro), []
+
+        def by_hand(bank):
+            error = question.error(question.ask(bank))
+            seen.append(float(error.detach().mean()))
+            return (share[micro.rows].float() * error).sum() / 7
+
+        report = same_loss(net, policy.bank, lambda bank: evaluate(net, bank, micro), by_hand)
+    assert report == {"denoising_error": pytest.approx(seen[0], rel=1e-4)}

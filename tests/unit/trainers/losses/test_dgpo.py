@@ -53,3 +53,9 @@ def test_gate_stops_what_went_far_enough_and_keeps_the_value():
     assert out.loss == dgpo_loss(error, a, weights).loss and out.gated_fraction == 0.5
     out.loss.backward()
     assert (error.grad == 0).tolist() == gated.tolist()
+
+
+def test_an_advantage_of_nothing_is_gated_as_a_bad_one():
+    """Its error has no weight in the loss; the share that is reported counts it on the side of what is pushed away."""
+    error, old = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.6, 0.4], dtype=F64)
+    assert gate(error, old, torch.zeros(2, dtype=F64), 1e-2).tolist() == [False, True]

@@ -7,10 +7,12 @@ import comfy.samplers
 import pytest
 import torch
 from posttrain.trainers.noise.paths import EPS, FLOW
-from posttrain.trainers.noise.transitions import TRANSITIONS, flow_sde, sample, transition_named
+from posttrain.trainers.noise.transitions import TRANSITIONS, Gaussian, flow_sde, sample, transition_named
+from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.levels import sigmas_of
-from posttrain.trainers.sampling.plan import TOO_NOISY, noise_after, payable_steps
+from posttrain.trainers.sampling.plan import TOO_NOISY, noise_after, payable_steps, plan_of
 from posttrain.trainers.sampling.settings import Sampling, noisy_range
+from small_models import trained_policy
 
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 SHIFTS = [1.0, 1.15, 2.36, 3.0, 6.0, 12.0]
@@ -104,3 +106,64 @@ def test_a_window_lies_among_the_payable_steps():
         assert {noisy_range(moving, i, (1, 7)) for i in range(60)} == {(a, a + 3) for a in range(1, 5)}
     with pytest.raises(ValueError, match="first noisy step: 8 leaves no step.*scheduler 'simple'"):
         noisy_range(Sampling(steps=10, first_noisy_step=8), 0, (0, 8))
+
+
+def test_the_noise_after_a_step_is_what_it_keeps_and_what_it_adds():
+    """0.3 of the state's noise and 0.4 sigma of new noise are 0.5 sigma; a part of the clean image is no noise."""
+
+    def step(path, x, x0, sigma, sigma_next):
+        return Gaussian(0.3 * x + 100 * x0, 0.4 * sigma)
+
+    sigmas = torch.tensor([0.9, 0.6, 0.2], dtype=torch.float64)
+    expected = 0.5 * sigmas[:-1] / sigmas[1:]
+    torch.testing.assert_close(noise_after(FLOW, step, sigmas[:-1], sigmas[1:]), expected)
+
+
+@pytest.mark.parametrize(
+    "noise, expected",
+    [
+        ([1, 2, 1, 1, 2, 1], (2, 4)),
+        ([1, 1, 2, 1, 2, 1, 1], (0, 2)),
+        ([2, 1, 2, 1, 1], (1, 2)),
+        ([1.5, 1.5, 1.5, 1.5], (0, 3)),
+        ([2, 1, 1, 1], (1, 3)),
+        ([2, 2, 2, 1], (0, 0)),
+        ([1], (0, 0)),
+    ],
+)
+def test_the_longest_run_of_steps_is_taken_without_the_last_step(noise, expected):
+    """noise: after each step, as a share of what is due; of equally long runs the first."""
+
+    def step(path, x, x0, sigma, sigma_next):
+        return Gaussian(0 * x, torch.tensor(noise, dtype=torch.float64) * sigma_next)
+
+    sigmas = 2.0 ** -torch.arange(len(noise) + 1)
+    assert payable_steps(FLOW, step, sigmas) == expected
+
+
+@pytest.mark.parametrize(
+    "kind, settings, steps, noisy, left_out, transition",
+    [
+        ("sd3", dict(scheduler="simple"), 10, (0, 9), 0, ("flow_sde", 0.7)),
+        ("sd3", dict(scheduler="karras"), 10, (0, 8), 1, ("flow_sde", 0.7)),
+        ("sd3", dict(scheduler="karras", first_noisy_step=3, noisy_steps=2), 10, (3, 5), 0, ("flow_sde", 0.7)),
+        ("sd3", dict(scheduler="kl_optimal", steps=4), 4, (0, 1), 2, ("flow_sde", 0.7)),
+        ("sd3", dict(transition="flow_sde", noise_level=0.0), 10, (0, 0), 0, ("flow_sde", 0.0)),
+        ("sd3", dict(transition="deterministic", noise_level=0.7), 10, (0, 0), 0, ("deterministic", 0.7)),
+        ("sd15", dict(scheduler="ddim_uniform", steps=7), 8, (0, 7), 0, ("ddim", 1.0)),
+        ("sd15", dict(window="moves along", noisy_steps=2), 10, (3, 5), 0, ("ddim", 1.0)),
+    ],
+)
+def test_the_plan_of_a_rollout(kind, settings, steps, noisy, left_out, transition):
+    with open_policy(trained_policy(kind)) as net:
+        plan = plan_of(net, Sampling(**settings), 3)
+        assert torch.equal(plan.sigmas, net.sigmas(settings.get("scheduler", "simple"), settings.get("steps", 10)))
+        assert (plan.steps, plan.noisy, plan.left_out) == (steps, noisy, left_out)
+        assert (plan.transition, plan.strength) == transition
+        x, x0, levels = torch.randn(1, 2, 2), torch.randn(1, 2, 2), (plan.sigmas[2:3], plan.sigmas[3:4])
+        taken, wanted = (
+            plan.noisy_step(net.path, x, x0, *levels),
+            transition_named(*transition, net.path)(net.path, x, x0, *levels),
+        )
+        assert torch.equal(taken.mean, wanted.mean) and torch.equal(taken.std, wanted.std)
+        assert plan.quiet_step(net.path, x, x0, *levels).std == 0
