@@ -178,3 +178,29 @@ def test_a_network_without_blocks_is_named():
     )
     with pytest.raises(ValueError, match="no repeated blocks"):
         train_add(policy, made, None, ADD(), Optimizer())
+
+
+def test_these_draws_stay_as_they_are():
+    """A run that is taken up again goes on with the numbers that it would have drawn."""
+    policy = trained_policy("sd3")
+    made = replace(made_by(policy, "sd3"), iteration=3, seeds=torch.tensor([5, 6, 7, 8]))
+    duel = duels(policy, made, ADD(levels=2, judge_noise=0.7), 1)[0][1]
+    row = duel.student.rows.tolist().index(2)
+    found = [float(part[row]) for micro in (duel.teacher, duel.judge) for part in (micro.sigma, micro.noise[:, 0, 0, 0])]
+    assert found == pytest.approx([0.9897959232, 0.0778024942, 0.7331514359, -1.4640156031])
+
+
+def test_the_teacher_is_asked_at_any_of_a_hundred_levels_and_the_discriminator_between_two_shares():
+    policy = trained_policy("sd3")
+    made = replace(made_by(policy, "sd3"), batch_size=4)
+
+    def levels(**settings):
+        (micros,) = duels(policy, made, ADD(levels=60, **settings), 1)
+        return [torch.cat([getattr(duel, name).sigma for duel in micros]) for name in ("teacher", "judge")]
+
+    fine = sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 100)
+    teacher, low = levels(judge_noise=0.001)
+    assert set(teacher.tolist()) <= set(fine[:-1].tolist()) and len(teacher.unique()) > 80
+    assert low.unique().tolist() == pytest.approx([0.05])
+    _, high = levels(judge_noise=0.999)
+    assert high.unique().tolist() == pytest.approx([0.9])
