@@ -125,7 +125,7 @@ def test_an_open_number_of_the_sampling_is_the_policys_methods_or_else_the_train
     policy = replace(trained_policy("sd3"), method=method)
     sampling = Sampling(steps=2, width=32, height=32, prompts_per_iteration=1, images_per_prompt=1, open=("guidance",))
     trainer = Trainer(DRaFT(), Optimizer(), open=("optimizer.weight_decay",))
-    copies = {name: policy.bank for name in (OLD, "mine")}
+    copies = dict.fromkeys((OLD, "mine"), policy.bank)
     new, _ = backprop_step(
         replace(policy, anchors=copies), prompts_for("sd3"), small_vae("sd3"), ColourReward("brightness"), sampling, trainer
     )
