@@ -204,3 +204,34 @@ def test_the_teacher_is_asked_at_any_of_a_hundred_levels_and_the_discriminator_b
     assert low.unique().tolist() == pytest.approx([0.05])
     _, high = levels(judge_noise=0.999)
     assert high.unique().tolist() == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize("own, sampled, guidance", [(0.0, 3.0, 3.0), (2.0, 3.0, 2.0)])
+def test_the_loss_is_the_verdict_the_distance_from_the_teacher_and_the_heads_own(own, sampled, guidance):
+    """By hand for flow: the distance from the teacher's answer counts 1 - sigma."""
+    policy = trained_policy("sd3")
+    made, settings = made_by(policy, "sd3", sampled), ADD(levels=1, guidance=own, distill_weight=3.0)
+    found = train_step(policy, made, None, Trainer(settings, Optimizer())).metrics
+    ((duel,),) = duels(policy, made, settings, 1)
+    with torch.no_grad(), open_policy(policy) as net:
+        micro, index = duel.student, made.index[duel.student.rows]
+        shares = [part.sigma.reshape(-1, 1, 1, 1) for part in (micro, duel.teacher)]
+        x = (1 - shares[0]) * made.latents[micro.rows] + shares[0] * micro.noise
+        x0 = net.denoise(x, micro.sigma, made.prompts, index, 1.0, net.to_device(policy.bank))
+        x = (1 - shares[1]) * x0 + shares[1] * duel.teacher.noise
+        teacher = net.denoise(x, duel.teacher.sigma, made.prompts, index, guidance, None)
+    distance = float(((1 - shares[1]) * (x0 - teacher).square()).mean())
+    assert distance > 1e-3 and found["distill"] == pytest.approx(distance, rel=1e-3)
+    assert found["loss"] == pytest.approx(found["adversarial"] + 3 * found["distill"] + found["discriminator_loss"], rel=1e-5)
+
+
+def test_the_distance_from_the_teacher_moves_the_student_and_the_heads_gradients_are_not_cut():
+    policy = trained_policy("sd3")
+    made = made_by(policy, "sd3")
+    without, much = (
+        train_step(policy, made, None, Trainer(ADD(levels=1, distill_weight=weight, r1_weight=1e3), Optimizer()))
+        for weight in (0.0, 1e4)
+    )
+    assert much.metrics["grad_norm"] > 100 * without.metrics["grad_norm"] > 0
+    moments = [value for key, value in much.anchors[f"{DISCRIMINATOR} moments"].items() if key.endswith("exp_avg")]
+    assert 10 * float(torch.cat([value.flatten() for value in moments]).norm()) > 2
