@@ -178,3 +178,60 @@ def test_a_network_without_blocks_is_named():
     )
     with pytest.raises(ValueError, match="no repeated blocks"):
         train_add(policy, made, None, ADD(), Optimizer())
+
+
+def test_these_draws_stay_as_they_are():
+    """A run that is taken up again goes on with the numbers that it would have drawn."""
+    policy = trained_policy("sd3")
+    made = replace(made_by(policy, "sd3"), iteration=3, seeds=torch.tensor([5, 6, 7, 8]))
+    duel = duels(policy, made, ADD(levels=2, judge_noise=0.7), 1)[0][1]
+    row = duel.student.rows.tolist().index(2)
+    found = [float(part[row]) for micro in (duel.teacher, duel.judge) for part in (micro.sigma, micro.noise[:, 0, 0, 0])]
+    assert found == pytest.approx([0.9897959232, 0.0778024942, 0.7331514359, -1.4640156031])
+
+
+def test_the_teacher_is_asked_at_any_of_a_hundred_levels_and_the_discriminator_between_two_shares():
+    policy = trained_policy("sd3")
+    made = replace(made_by(policy, "sd3"), batch_size=4)
+
+    def levels(**settings):
+        (micros,) = duels(policy, made, ADD(levels=60, **settings), 1)
+        return [torch.cat([getattr(duel, name).sigma for duel in micros]) for name in ("teacher", "judge")]
+
+    fine = sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 100)
+    teacher, low = levels(judge_noise=0.001)
+    assert set(teacher.tolist()) <= set(fine[:-1].tolist()) and len(teacher.unique()) > 80
+    assert low.unique().tolist() == pytest.approx([0.05])
+    _, high = levels(judge_noise=0.999)
+    assert high.unique().tolist() == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize("own, sampled, guidance", [(0.0, 3.0, 3.0), (2.0, 3.0, 2.0)])
+def test_the_loss_is_the_verdict_the_distance_from_the_teacher_and_the_heads_own(own, sampled, guidance):
+    """By hand for flow: the distance from the teacher's answer counts 1 - sigma."""
+    policy = trained_policy("sd3")
+    made, settings = made_by(policy, "sd3", sampled), ADD(levels=1, guidance=own, distill_weight=3.0)
+    found = train_step(policy, made, None, Trainer(settings, Optimizer())).metrics
+    ((duel,),) = duels(policy, made, settings, 1)
+    with torch.no_grad(), open_policy(policy) as net:
+        micro, index = duel.student, made.index[duel.student.rows]
+        shares = [part.sigma.reshape(-1, 1, 1, 1) for part in (micro, duel.teacher)]
+        x = (1 - shares[0]) * made.latents[micro.rows] + shares[0] * micro.noise
+        x0 = net.denoise(x, micro.sigma, made.prompts, index, 1.0, net.to_device(policy.bank))
+        x = (1 - shares[1]) * x0 + shares[1] * duel.teacher.noise
+        teacher = net.denoise(x, duel.teacher.sigma, made.prompts, index, guidance, None)
+    distance = float(((1 - shares[1]) * (x0 - teacher).square()).mean())
+    assert distance > 1e-3 and found["distill"] == pytest.approx(distance, rel=1e-3)
+    assert found["loss"] == pytest.approx(found["adversarial"] + 3 * found["distill"] + found["discriminator_loss"], rel=1e-5)
+
+
+def test_the_distance_from_the_teacher_moves_the_student_and_the_heads_gradients_are_not_cut():
+    policy = trained_policy("sd3")
+    made = made_by(policy, "sd3")
+    without, much = (
+        train_step(policy, made, None, Trainer(ADD(levels=1, distill_weight=weight, r1_weight=1e3), Optimizer()))
+        for weight in (0.0, 1e4)
+    )
+    assert much.metrics["grad_norm"] > 100 * without.metrics["grad_norm"] > 0
+    moments = [value for key, value in much.anchors[f"{DISCRIMINATOR} moments"].items() if key.endswith("exp_avg")]
+    assert 10 * float(torch.cat([value.flatten() for value in moments]).norm()) > 2

@@ -102,3 +102,28 @@ def test_draft_1_raises_the_reward_of_the_demo_model(statistic, gain):
         rewards.append(policy.metrics["reward_mean"])
     assert rewards[-1] - rewards[0] > gain, rewards
     assert isinstance(prompts.prompts[0], Prompt) and images.shape == (8, 24, 24, 3)
+
+
+@pytest.mark.parametrize("kind, kept", [("sd15", 2), ("sd3", 1)])
+def test_the_drift_is_the_mean_over_the_steps_with_gradient(kind, kept):
+    """Both networks' predictions differ by (x0 - reference x0) / sigma."""
+    policy, weight = trained_policy(kind), 3.0
+    metrics = stepped(policy, kind, DRaFT(steps=kept, kl_weight=weight))[0].metrics
+    course, found = Course(policy, prompts_for(kind), small_vae(kind), Smooth(), SMALL, 0), []
+    with torch.no_grad(), open_policy(policy) as net:
+        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 2)))
+        while walk.at < STEPS:
+            x0, sigma = walk.denoised(), walk.sigma(walk.at)
+            reference = net.denoise(walk.x, sigma, course.prompts, walk.index, SMALL.guidance, None)
+            found.append(((x0 - reference) / sigma[:, None, None, None]).double().square().mean())
+            walk.move(x0)
+    drift = float(torch.stack(found[-kept:]).mean())
+    assert drift > 1e-4 and metrics["kl"] == pytest.approx(drift, rel=1e-4)
+    assert metrics["loss"] == pytest.approx(weight * drift - metrics["reward_mean"], rel=1e-5)
+
+
+def test_the_pictures_that_are_kept_are_those_without_extra_noises():
+    policy = trained_policy("sd3")
+    plain, looked_at_again = (stepped(policy, "sd3", DRaFT(extra_noises=n)) for n in (0, 1))
+    assert torch.equal(plain[1], looked_at_again[1])
+    assert plain[0].metrics["reward_mean"] == looked_at_again[0].metrics["reward_mean"]

@@ -57,3 +57,16 @@ def test_drtune_spreads_its_steps_evenly():
         steps = sorted(drtune.spaced(3, 9, generator(seed)))
         assert len(steps) == 3 and steps[1] - steps[0] == steps[2] - steps[1] == 3 and 0 <= steps[0] and steps[2] <= 9
     assert drtune.spaced(5, 2, generator(0)) == {0, 1, 2}
+    firsts = {last: {min(drtune.spaced(3, last, generator(i))) for i in range(60)} for last in (7, 8, 9)}
+    assert firsts == {7: {0, 1, 2, 3}, 8: {0, 1, 2}, 9: {0, 1, 2, 3}}, "as late as the last one allows"
+
+
+def test_these_draws_stay_as_they_are():
+    """A run that is taken up again goes on with the numbers that it would have drawn."""
+    assert [min(drtune.spaced(2, 9, generator(i))) for i in range(8)] == [3, 0, 2, 0, 2, 0, 3, 4]
+
+
+def test_any_number_of_the_last_steps_up_to_the_early_stop_is_left_out():
+    policy, sampling = trained_policy("sd3"), replace(SMALL, guidance=1.0, prompts_per_iteration=1, width=32, height=32)
+    steps = [stepped(policy, "sd3", DRTune(steps=1), sampling, iteration=i)[0] for i in range(6)]
+    assert {new.metrics["update_evaluations"] for new in steps} == {1, 2, 3}

@@ -11,7 +11,7 @@ from posttrain.trainers.add import ADD
 from posttrain.trainers.engine.renoise import Renoised, noised, teacher_grid
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import Advantages
-from posttrain.trainers.lcm import LCM, target, way_of, x0_between
+from posttrain.trainers.lcm import HUBER, LCM, target, way_of, x0_between
 from posttrain.trainers.losses.lcm import consistency_loss
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.nft import NFT
@@ -344,3 +344,23 @@ def test_other_trainers_still_ask_for_their_feedback():
         train_step(policy, made, None, Trainer(NFT(), Optimizer()))
     with pytest.raises(ValueError, match="3 values for 4 samples"):
         train_step(policy, made, advantages_for(3), Trainer(LCM(), Optimizer()))
+
+
+def test_the_teacher_is_guided_and_the_student_is_not():
+    """One step of the guided teacher down, and the student's own answer to its prompts from there."""
+    policy = trained_policy("sd15")
+    made, way = made_by(policy, "sd15"), way_of(policy, LCM(teacher_steps=4, student_steps=0))
+    ((*micros,),) = noised(made, EVERYTHING, 4, 1, 4, grid=way.starts)
+    with torch.no_grad(), open_policy(policy) as net:
+        bank, prompts = net.to_device(policy.bank), made.prompts
+        for place, sigma in enumerate(way.starts[:-1]):
+            (micro,) = [m for m in micros if bool((m.sigma == sigma).all())]
+            question, index = Renoised(net, made, micro), made.index[micro.rows]
+            x0, sigma_next = net.denoise(question.x, micro.sigma, prompts, index, 3.0, None), way.grid[place + 1].expand(4)
+            x = question.x + (sigma_next - sigma).reshape(-1, 1, 1, 1) * (question.x - x0) / sigma
+            wanted = net.denoise(x, sigma_next, prompts, index, 1.0, bank)
+            torch.testing.assert_close(target(question, bank, way, 3.0), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_official_constant_of_the_distance():
+    assert HUBER == 0.001

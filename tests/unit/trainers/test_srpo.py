@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 from posttrain.rewards.rules.colour import ColourReward
@@ -131,3 +132,48 @@ def test_relative_rewards_beyond_the_threshold_give_no_gradient():
         policy, prompts_for("sd3"), small_vae("sd3"), Wording(), replace(SMALL, steps=3), Trainer(settings, Optimizer())
     )
     assert new.metrics["saturated"] == 1 and new.metrics["grad_norm"] == 0
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_the_loss_is_that_of_two_steps_from_known_noise(kind):
+    """By hand: noise the image, take Euler's step down or up, take the noise off; the reward of a mean m is then (2 + k) m when
+    denoising and, with the wordings swapped, -(2 + k) m in the inversion."""
+    policy, threshold = trained_policy(kind), 10.0
+    settings, sampling = SRPO("light", "dark", earliest=0.2, latest=0.5, threshold=threshold), replace(SMALL, batch_size=4)
+    prompts, vae = prompts_for(kind), small_vae(kind)
+    new, images = backprop_step(policy, prompts, vae, Wording(), sampling, Trainer(settings, Optimizer()), 2)
+    course = Course(policy, prompts, vae, Wording(), sampling, 2)
+    with torch.no_grad(), open_policy(policy, also_load=[vae.patcher]) as net:
+        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 4)))
+        walk.go_to(5)
+        finished, flow = walk.x, net.path.name == "flow"
+        torch.testing.assert_close(walk.images(finished), images)
+        sigmas, place = walk.plan.sigmas.tolist(), srpo._place(settings, course.draw(walk.look))
+        high, low = (float(numpy.interp(5 * p, range(6), sigmas)) for p in (place, place + 0.1))
+        rewards = []
+        for sigma, sigma_next, sign, k in (
+            (high, low, 1, 0.1 + 0.15 * (0.5 - place) / 0.3),
+            (low, high, -1, 0.3 - 0.29 * (0.5 - place) / 0.3),
+        ):
+            x = (1 - sigma if flow else 1) * finished + sigma * walk.noise
+            x0 = walk.denoised(x, torch.full((4,), sigma))
+            x = x + (sigma_next - sigma) * (x - x0) / sigma
+            clean = (x - sigma_next * walk.noise) / (1 - sigma_next if flow else 1)
+            rewards.append(sign * (2 + k) * walk.images(clean).mean((1, 2, 3)))
+    assert new.metrics["relative_reward"] == pytest.approx(float(rewards[0].mean()), rel=1e-4)
+    assert new.metrics["loss"] == pytest.approx(threshold - float(torch.cat(rewards).mean()), rel=1e-4)
+
+
+def test_a_place_is_anywhere_between_the_earliest_and_the_latest():
+    places = [srpo._place(SRPO(earliest=0.1, latest=0.5), generator(i)) for i in range(300)]
+    assert 0.1 <= min(places) < 0.12 and 0.48 < max(places) <= 0.5
+    assert sum(place < 0.3 for place in places) == pytest.approx(150, abs=30)
+
+
+def test_the_end_of_the_way_is_the_samplers_last_level():
+    policy = trained_policy("sd15")
+    course = Course(policy, prompts_for("sd15"), small_vae("sd15"), Wording(), SMALL, 0)
+    with open_policy(policy) as net:
+        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 3)))
+        assert srpo._level(walk, 1.0).tolist() == pytest.approx([0.0] * 3, abs=1e-5)
+        assert srpo._level(walk, 0.0).tolist() == [float(walk.plan.sigmas[0])] * 3, "flow models alone start below 1"

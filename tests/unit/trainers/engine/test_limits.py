@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from typing import ClassVar
 
 import pytest
 from posttrain.nodes import NODE_CLASS_MAPPINGS
-from posttrain.trainers.engine.limits import LARGEST, check_limits
+from posttrain.trainers.engine.limits import (
+    ABOVE_0,
+    ANY,
+    BELOW_1,
+    FROM_0,
+    FROM_0_TO_1,
+    FROM_1,
+    FROM_2,
+    INSIDE_0_1,
+    LARGEST,
+    check_limits,
+)
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, backprop_step, train_step
@@ -73,3 +85,35 @@ def test_a_policy_is_as_it_was_after_a_refusal():
     with pytest.raises(ValueError, match="learning rate"):
         train_step(policy, None, None, Trainer(FlowGRPO(), replace(Optimizer(), learning_rate=math.nan)))
     assert all(bool((before[key] == policy.bank[key]).all()) for key in before)
+
+
+NEXT = math.nextafter(1.0, 0.0)  # the number just below 1
+
+
+@pytest.mark.parametrize(
+    "limits, inside, outside, ends",
+    [
+        (ANY, (-1e308, 0, 1e308), (math.inf, -math.inf, math.nan), {}),
+        (FROM_0, (0, 0.5, 1e308), (-1e-300, math.inf), {"min": 0}),
+        (ABOVE_0, (1e-300, 1e308), (0, -1e-300, math.inf), {"min": 1e-9}),
+        (FROM_1, (1, 1e308), (NEXT, math.inf), {"min": 1}),
+        (FROM_2, (2, 3), (1.999, math.inf), {"min": 2}),
+        (FROM_0_TO_1, (0, 0.5, 1), (-1e-300, 1.0001), {"min": 0, "max": 1}),
+        (BELOW_1, (0, 0.999999), (-1e-300, 1), {"min": 0, "max": BELOW_1.most}),
+        (INSIDE_0_1, (1e-300, 0.999999), (0, 1), {"min": 1e-9, "max": BELOW_1.most}),
+    ],
+)
+def test_limits_allow_what_they_say_and_give_a_widget_its_ends(limits, inside, outside, ends):
+    class Settings:
+        LIMITS: ClassVar[dict] = {"share": limits}
+        share = 0.5
+
+    for value in (*inside, None, *outside):
+        settings = Settings()
+        settings.share = value
+        if value in outside:
+            with pytest.raises(ValueError, match=f"^share: .* it must be {limits.words} .0.5 is usual"):
+                check_limits(settings)
+        else:
+            check_limits(settings)
+    assert limits.ends() == ends and 1 - 1e-12 < BELOW_1.most < 1

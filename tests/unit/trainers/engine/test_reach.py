@@ -11,6 +11,7 @@ from posttrain.rewards.base.reward import score_rollout
 from posttrain.rewards.rules.colour import ColourReward
 from posttrain.trainers.diffusion_dpo import DiffusionDPO
 from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.engine.reach import check_reach
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.feedback.pairs import preferences
@@ -61,3 +62,66 @@ def test_a_layer_that_never_reaches_the_picture_is_no_fault(settings):
     new = stepped(model, "sd3", settings, Recipe(rank=2, targets="all linear layers"))
     assert new.metrics["updates"] == 1
     assert not new.bank["never_used.lora_B"].any() and any(w.any() for k, w in new.bank.items() if k.endswith("lora_B"))
+
+
+class Layers:
+    """Layers without a gradient beside one that has it. moved: what the loss is away from ``base`` while a layer's weights are
+    not zero; drift: what it moves by itself from the first call to the later ones."""
+
+    def __init__(self, base: float, moved: dict[str, float], drift: float = 0.0):
+        self.base, self.moved, self.drift, self.calls, self.tried = base, moved, drift, 0, []
+        self.bank = {f"{name}.lora_B": torch.zeros(40, 50, requires_grad=True) for name in ("learns", *moved)}
+        for name, weight in self.bank.items():
+            weight.grad = torch.ones_like(weight) if name.startswith("learns") else torch.zeros_like(weight)
+        self.bank["learns.lora_A"] = torch.ones(3, 4, requires_grad=True)
+
+    def loss(self) -> torch.Tensor:
+        self.calls += 1
+        value = self.base + (self.drift if self.calls > 1 else 0.0)
+        for name, moved in self.moved.items():
+            if bool((weight := self.bank[f"{name}.lora_B"]).any()):
+                value += moved
+                self.tried.append(float(weight.std()))
+        return torch.tensor(value, dtype=torch.float64)
+
+    def cut(self) -> str:
+        """The names in what is raised, "" where nothing is; the weights are as they were."""
+        before = {name: weight.clone() for name, weight in self.bank.items()}
+        try:
+            check_reach(self.bank, self.loss)
+            return ""
+        except RuntimeError as error:
+            return str(error).split("(")[1].split(")")[0]
+        finally:
+            assert all(torch.equal(weight, self.bank[name]) for name, weight in before.items())
+
+
+@pytest.mark.parametrize(
+    "base, drift, still, moves",
+    [
+        (0.0, 0.0, 1e-6, 1.5e-6),
+        (-0.5, 0.0, 0.9e-6, -1.5e-6),
+        (-1000.0, 0.0, 0.9e-3, -1.5e-3),
+        (1.0, 0.001, 0.008, 0.012),
+        (1.0, -0.001, -0.008, -0.012),
+    ],
+)
+def test_a_layer_counts_where_it_moves_the_loss_by_more_than_rounding_and_chance(base, drift, still, moves):
+    assert Layers(base, {"one": still}, drift).cut() == ""
+    assert Layers(base, {"one": still, "two": moves}, drift).cut() == "two"
+    assert Layers(base, {"one": float("nan")}, drift).cut() == "one"
+
+
+def test_the_first_three_are_named_and_small_weights_are_tried_one_layer_at_a_time():
+    layers = Layers(1.0, dict.fromkeys("abcd", 0.1))
+    assert layers.cut() == "a, b, c ..." and Layers(1.0, dict.fromkeys("abc", 0.1)).cut() == "a, b, c"
+    assert layers.tried == pytest.approx([0.05] * 4, rel=0.1) and layers.calls == 2 + 4
+
+
+def test_nothing_is_tried_where_every_layer_has_a_gradient_or_none_has():
+    every, none = Layers(1.0, {}), Layers(1.0, {"one": 1.0, "two": 1.0})
+    none.bank["learns.lora_B"].grad = None
+    assert every.cut() == none.cut() == "" and every.calls == none.calls == 0
+    none.bank["learns.lora_B"].grad = torch.ones(40, 50)
+    none.bank["one.lora_B"].grad = None
+    assert none.cut() == "one, two", "no gradient at all, or one that is zero"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import comfy.latent_formats
@@ -18,10 +19,11 @@ from posttrain.tests.unit.trainers.through_reward import TOY, demo_world
 from posttrain.trainers.alignprop import AlignProp
 from posttrain.trainers.draft import DRaFT
 from posttrain.trainers.drtune import DRTune
+from posttrain.trainers.engine.reward_walk import Course, Look, Walk
 from posttrain.trainers.engine.update import SKIPPED, Optimizer
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import Trainer, backprop_step, goes_through_reward, train_step
-from posttrain.trainers.policy import Recipe, create_policy
+from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.latents import to_images
 from posttrain.trainers.refl import ReFL
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
@@ -134,7 +136,7 @@ class Odd:
         if self.fault == "unloads":
             comfy.model_management.unload_all_models()
             return values
-        failed = torch.arange(len(values)) < (1 if self.fault == "one failed" else len(values))
+        failed = torch.arange(len(values)) < {"one failed": 1, "none": 0}.get(self.fault, len(values))
         return values.masked_fill(failed, torch.nan)
 
 
@@ -210,3 +212,78 @@ def test_evaluations_are_counted(settings, calls):
     new, _ = through_reward.stepped(trained_policy("sd3"), "sd3", settings, reward=through_reward.Wording())
     assert new.metrics["update_evaluations"] == calls * 2 * 2
     assert {"reward_mean", "reward_std", "failed", "grad_norm", "loss", "updates", "learning_rate"} <= new.metrics.keys()
+
+
+PAIRS = replace(SMALL, batch_size=2)
+
+
+def test_a_noise_level_makes_the_usual_transition_random_and_without_one_it_is_not():
+    policy, one_each = trained_policy("sd3"), replace(SMALL, images_per_prompt=1, steps=3)
+    usual, named, none = (
+        stepped(policy, "sd3", sampling=replace(one_each, transition=transition, noise_level=level))[1]
+        for transition, level in (("auto", 0.5), ("flow_sde", 0.5), ("deterministic", 0.0))
+    )
+    torch.testing.assert_close(usual, named)
+    assert float((usual - none).abs().max()) > 1e-3
+
+
+def test_the_pictures_are_as_wide_and_high_as_the_settings_say():
+    _, images = stepped(trained_policy("sd3"), "sd3", sampling=replace(SMALL, width=64, height=32, images_per_prompt=1))
+    assert images.shape == (2, 32, 64, 3) and not images.requires_grad
+
+
+def course_of(policy, sampling, iteration: int = 0, reward=BRIGHT, **options) -> Course:
+    return Course(policy, prompts_for("sd3"), small_vae("sd3"), reward, sampling, iteration, **options)
+
+
+def test_every_sample_belongs_to_one_update_and_is_looked_at_in_every_part():
+    course = course_of(trained_policy("sd3"), replace(SMALL, images_per_prompt=3, batch_size=4))
+    first, second = slice(0, 4), slice(4, 6)
+    assert course.looks(1) == [[Look(first), Look(second)]]
+    assert course.looks(5) == [[Look(first)], [Look(second, update=1)]], "no update is empty"
+    assert course.looks(2, parts=2) == [[Look(first), Look(first, 0, 1)], [Look(second, 1, 0), Look(second, 1, 1)]]
+    assert [look.size for look in course.looks(1)[0]] == [4, 2]
+
+
+def test_these_draws_stay_as_they_are():
+    """A run that is taken up again goes on with the numbers that it would have drawn."""
+    course = course_of(trained_policy("sd3"), replace(SMALL, seed=5), iteration=2)
+    assert course.draw(Look(slice(0, 2), update=1, part=3)).initial_seed() == 5805477445997086487
+    noise = course.fresh_noise(Look(slice(1, 3), update=1, part=3))
+    assert noise.shape == (2, 16, 8, 8) and noise[:, 0, 0, 0].tolist() == pytest.approx([0.12632190, -0.38482454])
+
+
+def test_the_numbers_of_a_step_are_those_of_its_rewards():
+    policy = trained_policy("sd3")
+    for fault, failed in (("none", 0), ("one failed", 1)):
+        new, images = stepped(policy, "sd3", reward=Odd(fault))
+        metrics, rewards = new.metrics, images.double().mean((1, 2, 3))[failed:]
+        assert metrics["failed"] == failed and not [key for key in metrics if key.startswith("reward/")]
+        assert metrics["reward_mean"] == pytest.approx(float(rewards.mean()), rel=1e-5)
+        spread = float((rewards - rewards.mean()).square().mean().sqrt())
+        assert metrics["reward_std"] == pytest.approx(spread, rel=1e-3)
+        assert metrics["loss"] == pytest.approx(-metrics["reward_mean"], rel=1e-5)
+    metrics = stepped(policy, "sd3", reward=Odd("all failed"))[0].metrics
+    assert metrics["reward_std"] == 0 and math.isnan(metrics["reward_mean"])
+
+
+def test_what_is_kept_for_the_report_holds_no_activations():
+    policy = trained_policy("sd3")
+    course = course_of(policy, PAIRS)
+    with open_policy(policy, also_load=[course.vae.patcher]) as net, torch.enable_grad():
+        walk = Walk(course, net, net.to_device(policy.bank, train=True), Look(slice(0, 2)))
+        walk.go_to(4)
+        assert walk.rewards(walk.x).requires_grad
+    kept = [*course._images.values(), *course._rewards[0].values()]
+    assert len(kept) == 2 and not any(tensor.requires_grad for tensor in kept)
+
+
+def test_progress_counts_the_policys_steps_and_shows_the_estimate():
+    seen = []
+
+    def progress(done, total, x0):
+        seen.append((done, total, tuple(x0.shape), x0.requires_grad))
+
+    policy = replace(trained_policy("sd3"), step=1)  # the first step of all looks again where a layer has no gradient
+    stepped(policy, "sd3", DRaFT(kl_weight=1.0), sampling=PAIRS, progress=progress)
+    assert seen == [(done, 16, (1, 16, 8, 8), False) for done in range(2, 17, 2)]

@@ -44,3 +44,10 @@ def test_draft_maximises_and_drift_holds_back():
     assert rewards.grad.tolist() == [-0.5, -0.5] and drift.grad.tolist() == pytest.approx([0.05, 0.05])
     with pytest.raises(ValueError, match="drift"):
         draft_loss(rewards, kl_weight=0.1)
+
+
+@pytest.mark.parametrize("target", [None, 1.0])
+def test_alignprops_report_counts_what_has_reached_the_target_and_holds_no_graph(target):
+    out = alignprop_loss(torch.tensor([0.5, 1.0, 3.0], dtype=F64, requires_grad=True), target)
+    assert out.loss.requires_grad and not out.reward.requires_grad and not out.saturated.requires_grad
+    assert out.reward == 1.5 and out.saturated == pytest.approx(0.0 if target is None else 2 / 3)
