@@ -108,3 +108,9 @@ def agrees(new, expected: tuple[float, torch.Tensor]) -> None:
     assert abs(new.metrics["loss"] - loss) <= 1e-4 * max(abs(loss), 1e-3), (new.metrics["loss"], loss)
     size = float(found.abs().max())
     torch.testing.assert_close(gradient(new), found, rtol=2e-3, atol=2e-4 * size)
+
+
+def clipped_gain(now: torch.Tensor, reference: torch.Tensor, clip: float) -> torch.Tensor:
+    """log-ratio of a step to the reference, between log(1 - clip) and log(1 + clip)."""
+    low, high = torch.tensor([1 - clip, 1 + clip]).log()
+    return (now - reference).clamp(float(low), float(high))
