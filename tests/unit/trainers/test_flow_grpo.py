@@ -6,11 +6,13 @@ import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
 from posttrain.tests.unit.trainers.rollouts import feedback, made
+from posttrain.tests.unit.trainers.steps_by_hand import PLAIN, agrees, by_hand, clipped, distance
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.engine.update import SKIPPED, Optimizer
 from posttrain.trainers.feedback.advantages import advantages
-from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.flow_grpo import TRUST_REGIONS, FlowGRPO, usual_clip
 from posttrain.trainers.methods import Trainer, train_step
+from small_models import trained_policy
 
 
 def test_kl_off_costs_no_reference_evaluation():
@@ -74,3 +76,54 @@ def test_an_unknown_trust_region_is_named():
     policy, run = made("sd3")
     with pytest.raises(ValueError, match="trust region"):
         train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust="none"), Optimizer()))
+
+
+@pytest.fixture(scope="module")
+def later():
+    """(policy, rollout, advantages): the policy has moved since it sampled."""
+    _, run = made("sd3")
+    return trained_policy("sd3", scale=0.1), run, feedback(run)
+
+
+def by_ratio(now, clip, beta):
+    return clipped((now.log_prob - now.old_log_prob).exp(), now.advantage, clip) + beta * now.kl
+
+
+def by_guard(now, clip, beta):
+    away = distance(now.mean, now.old_mean, now.std)
+    ratio = (now.std * (now.log_prob - now.old_log_prob + away)).exp()
+    return clipped(ratio, now.advantage, clip) / now.delta + beta * now.kl
+
+
+def by_exact_kl(now, threshold, beta):
+    ratio = (now.log_prob - now.old_log_prob).exp()
+    far = distance(now.mean, now.old_mean, now.std) >= threshold
+    dropped = far & ((ratio - 1) * now.advantage > 0)
+    return torch.where(dropped, 0.0, -now.advantage * ratio) + beta * now.kl
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.7])
+@pytest.mark.parametrize(
+    "trust, formula, clip",
+    [("clipped ratio", by_ratio, 0.01), ("guard", by_guard, 0.004), ("exact KL", by_exact_kl, 0.02)],
+)
+def test_a_policy_that_has_moved_is_pulled_as_the_formula_says(later, trust, formula, clip, beta):
+    """Loss and gradient of the whole train step, with some rows inside and some outside of the trust region."""
+    policy, run, feed = later
+    settings = FlowGRPO(clip_range=clip, beta=beta, trust=trust, watch_kl=False)
+    new = train_step(policy, run, feed, Trainer(settings, PLAIN))
+    agrees(new, by_hand(policy, run, feed.values, lambda now: formula(now, clip, beta)))
+    assert 0 < new.metrics["clip_fraction"] < 1
+
+
+def test_without_a_clip_range_each_trust_region_takes_its_papers(later):
+    usual = {("clipped ratio", "gaussian"): 1e-4, ("clipped ratio", "cps"): 1e-5, ("guard", "gaussian"): 2e-6,
+             ("exact KL", "gaussian"): 1e-5, ("exact KL", "cps"): 1e-5}  # fmt: skip
+    assert {key: usual_clip(*key) for key in usual} == usual and {trust for trust, _ in usual} == set(TRUST_REGIONS)
+    policy, run, feed = later
+    for trust in TRUST_REGIONS:
+        left_out, said = (
+            train_step(policy, run, feed, Trainer(FlowGRPO(clip_range=clip, trust=trust, watch_kl=False), PLAIN))
+            for clip in (0.0, usual_clip(trust, "gaussian"))
+        )
+        assert left_out.metrics["loss"] == said.metrics["loss"]

@@ -170,3 +170,38 @@ def test_a_loss_that_is_not_finite_skips_the_update_and_counts():
     assert all(torch.equal(new.bank[k], policy.bank[k]) for k in policy.bank) and new.step == 0
     assert new.metrics["skipped_updates"] == 1 and new.metrics[SKIPPED] == 1
     assert update(new, [steps], evaluate, Optimizer()).metrics[SKIPPED] == 2
+
+
+def no_number(net, bank, micro):
+    """The loss, not its gradient."""
+    loss, report = pull(net, bank, micro)
+    return loss + (float("nan") if micro.target == 9 else 0.0), report
+
+
+def no_gradient(net, bank, micro):
+    """The gradient, not the loss."""
+    loss, report = pull(net, bank, micro)
+    return loss + (sum((weight * 0).sqrt().sum() for weight in bank.values()) if micro.target == 9 else 0.0), report
+
+
+@pytest.mark.parametrize("evaluate", [no_number, no_gradient])
+def test_loss_and_gradient_of_every_micro_batch_must_be_finite(evaluate):
+    """One that is not spoils its update, even where the next micro-batch is well."""
+    policy = trained_policy("sd3")
+    new = update(policy, [[Micro(1, 9), Micro(1, 1.0)]], evaluate, Optimizer(learning_rate=0.01))
+    assert new.metrics["skipped_updates"] == 1 and new.step == 0
+    assert all(torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank)
+
+
+def test_a_weight_that_an_update_does_not_reach_stays():
+    """Neither its momentum nor its decay moves it; what is kept carries no gradient."""
+    policy = trained_policy("sd3")
+    left_out = next(iter(policy.bank))
+
+    def evaluate(net, bank, micro):
+        return pull(net, {key: w for key, w in bank.items() if key != left_out or micro.target == 1.0}, micro)
+
+    settings = Optimizer(learning_rate=0.01, weight_decay=0.1)
+    one, two = (update(policy, [[Micro(1, 1.0)], [Micro(1, 2.0)]][:count], evaluate, settings) for count in (1, 2))
+    assert torch.equal(one.bank[left_out], two.bank[left_out]) and not torch.equal(one.bank[left_out], policy.bank[left_out])
+    assert not any(weight.requires_grad for weight in two.bank.values())
