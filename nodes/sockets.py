@@ -16,6 +16,7 @@ ENCODED_PAIRS = "PT_ENCODED_PAIRS"
 STEP_REWARD = "PT_STEP_REWARD"
 TRAINER = "PT_TRAINER"
 LOOP = "PT_LOOP"
+STOP = "PT_STOP"
 
 MENU = "PostTrain"
 SEED = {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": False}

@@ -81,7 +81,7 @@ def _weight(sigma: torch.Tensor) -> torch.Tensor:
 LOSSES = {"flow": flow_loss, "eps": eps_loss}
 
 
-class Optimizer:
+class Descent:
     """Muon on the weight matrices inside the network, AdamW on the rest; one learning-rate schedule for both."""
 
     def __init__(self, network: torch.nn.Module, plan: Plan) -> None:
@@ -123,7 +123,7 @@ def train(plan: Plan, start: Path | None, out: Path, report_every: float, minute
     captions = data.encode(clip, [world.caption(s) for s in world.split(held_out=False)])
     pictures = data.make_pictures(plan.pictures, plan.wrong_share, plan.seed + 2)
     stream = data.batches(pictures, captions, plan.batch, generator)
-    optimizer = Optimizer(network.diffusion_model, plan)
+    optimizer = Descent(network.diffusion_model, plan)
     average = {k: v.detach().clone() for k, v in network.diffusion_model.state_dict().items()}
     began, spoke, spent, losses = time.monotonic(), 0.0, 0.0, []
     while (done := max(len(losses) / plan.steps, spent / minutes)) < 1:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from .body import Graph, links_of
 
-# what no result depends on: how often things are saved or shown, where votes are kept and how long a person is waited for
-NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes"}
+# what no result depends on: when it ends, how often things are saved or shown, where votes are kept, how long a person is
+# waited for
+NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes", "stop"}
 # a loop's own length and place; those of a loop before it say which policy it hands on
 OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
@@ -23,7 +24,7 @@ def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, 
     """
     links = links_of(prompt[node])
     start = links.get("loop", ("",))[0]
-    order = [node, *_ancestry(prompt, [links[key][0] for key in inputs if key in links])]
+    order = [node, *_ancestry(prompt, [links[key][0] for key in inputs if key in links and key not in NEVER])]
     names = _names(prompt, order)
     settings: dict[str, object] = {}
     for each in order:
@@ -74,7 +75,7 @@ def _ancestry(prompt: Graph, roots: list[str]) -> list[str]:
             continue
         order[node] = None
         links = links_of(prompt[node])
-        waiting.extend(links[key][0] for key in sorted(links, reverse=True))
+        waiting.extend(links[key][0] for key in sorted(links, reverse=True) if key not in NEVER)
     return list(order)
 
 

@@ -13,7 +13,7 @@ from ..model.export import SAVE_LORA, checked_name
 from ..page.live import emit
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
-from ..sockets import LOOP, MENU, POLICY
+from ..sockets import LOOP, MENU, POLICY, STOP
 from .body import Body, find_body, has_end
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
 from .settings import defaults_of, plain, settings_of
@@ -49,6 +49,10 @@ def run_inputs() -> dict:
                             "a backup."}),
         "save_every": ("INT", {"default": 20, "min": 1, "max": 100_000, "tooltip": "Iterations between checkpoints. "
                        "One is also saved at the end, on Cancel and on an error."})}
+
+
+def stop_input() -> dict:
+    return {"stop": (STOP, {"tooltip": "Stop rules, from Stop When: the training ends as soon as one of them applies."})}
 
 
 def samples_input() -> tuple:
@@ -105,6 +109,7 @@ class PTLoopStart:
     def INPUT_TYPES(cls):
         return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
                              **run_inputs()},
+                "optional": stop_input(),
                 "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -115,12 +120,12 @@ class PTLoopStart:
     def IS_CHANGED(cls, run_name=None, when_run_exists=CONTINUE, **_):
         return cache_key(run_name, when_run_exists)
 
-    def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id):
+    def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id, stop=()):
         from comfy_execution.graph_utils import ExecutionBlocker
         check_name(run_name)
         if not has_end(whole_prompt(dynprompt), unique_id):
             raise ValueError("loop: no Loop End is wired to it, so nothing would run; add Loop End and connect 'loop'")
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every)
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop))
         # outside of the loop's own runs the body has to stay still, also where a preview hangs on it
         return (Loop(policy, plan), ExecutionBlocker(None), ExecutionBlocker(None))
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ...rewards.base.words import shown, unwritable
+from ...trainers.run import STOPPED_BY
 from ...trainers.run.folder import RESERVED
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
@@ -70,7 +71,7 @@ def lora_folder() -> Path:
 def card(policy, prompt, extra_pnginfo) -> dict[str, str]:
     """What the LoRA was trained on and how, as safetensors metadata: the workflow without this machine's paths and
     without addresses, or not at all where ComfyUI shall write none."""
-    metrics = {k: v for k, v in policy.metrics.items() if isinstance(v, (int, float))}
+    metrics = {k: v for k, v in policy.metrics.items() if isinstance(v, (int, float)) or k == STOPPED_BY}
     facts = {"format": "pt", "posttrain.steps": policy.iteration, "posttrain.optimizer_steps": policy.step,
              "posttrain.rank": policy.recipe.rank, "posttrain.alpha": policy.recipe.alpha,
              "posttrain.start": policy.recipe.start, "posttrain.numbers": json.dumps(for_others(policy.numbers)),

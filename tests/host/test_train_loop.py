@@ -106,3 +106,21 @@ def test_train_answers_as_the_loop_does(host):
 def test_a_trainer_of_preferences_is_sent_to_the_wired_loop(host, trainer, words):
     result = host.run(in_one_node("preferences in one node", 1) | {"5": trainer})
     assert result.event == "error" and all(word in result.text for word in words), result.text
+
+
+@pytest.mark.parametrize("graph", [wired, in_one_node])
+def test_a_stop_rule_ends_either_and_may_change_without_a_question(host, graph):
+    def stopped(images: float) -> dict:
+        name = f"stopped {graph.__name__}"
+        rules = {"20": node("PTStopWhen", when="minutes have passed", value=600.0, patience=1),
+                 "21": node("PTStopWhen", when="images are made", value=images, patience=1, others=["20", 0])}
+        drawing = graph(name, 9) | rules
+        drawing["6"]["inputs"]["stop"] = ["21", 0]
+        return drawing
+
+    result = host.run(stopped(20.0))
+    assert result.event == "success" and "after iteration 3 of 9: it has made 24 images" in summary(result), result.text
+    kept = json.loads((folder_of(host, f"stopped {graph.__name__}") / "config.json").read_text())
+    assert kept["stopped"] == "it has made 24 images"
+    longer = host.run(stopped(40.0))
+    assert longer.event == "success" and "after iteration 5 of 9: it has made 40 images" in summary(longer), longer.text

@@ -6,19 +6,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...rewards.base.words import brief
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE, CONTINUE_CHANGED, FolderLost, Run
 from .notices import Notices
 from .pictures import picture_stats
+from .stopping import Stopping, StopRule
 
 SKIPPED = "skipped_updates_in_a_row"
+STOPPED_BY = "stopped_by"  # the sentence of a stop rule
 STOPPED = "early_stopped"  # a trainer's word that what it was to reach is reached
 MOST_SKIPPED = 3
 RECENT = 20        # iterations that the time left is guessed from
@@ -35,13 +38,15 @@ class TrainingStopped(RuntimeError):
 @dataclass(frozen=True)
 class RunPlan:
     """iterations: how many the run shall have in all. save_every: iterations between checkpoints. samples_every:
-    iterations between sample grids, 0 for none. when_exists: one of folder.WHEN_EXISTS."""
+    iterations between sample grids, 0 for none. when_exists: one of folder.WHEN_EXISTS. stop: any of these rules ends it."""
 
     run_name: str
     iterations: int
     when_exists: str = CONTINUE
     save_every: int = 20
     samples_every: int = 10
+    stop: tuple[StopRule, ...] = ()
+    __repr__ = brief
 
 
 class Session:
@@ -65,7 +70,7 @@ class Session:
         self.iteration, self.run, self.summary, self._ended = 0, None, "", False
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._defaults = defaults
-        self._notices = Notices()
+        self._notices, self._stopping = Notices(), Stopping(())
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
 
@@ -107,7 +112,11 @@ class Session:
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
-            metrics |= picture_stats(images)
+            metrics |= picture_stats(images) | {"images": len(images)}
+        point = {"iteration": self.iteration, "seconds": seconds, **metrics}
+        alarms = self._alarms.look(point)
+        if ended := self._stopping.look(point, [alarm.text for alarm in alarms]):
+            self._stop(self.run, ended)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
             self._attempt("state", self._save)
@@ -115,15 +124,25 @@ class Session:
                    seconds=round(seconds, 4), seconds_left=round(self.seconds_left, 1))
         if images is not None and self._samples_due():
             self._attempt("samples", lambda: self._save_samples(images))
-        point = {"iteration": self.iteration, **metrics}
-        for alarm in [*self._notices.look(point), *self._alarms.look(point)]:
+        for alarm in [*self._notices.look(point), *alarms]:
             self.message(alarm.text, "warning", alarm=alarm.kind, values=alarm.values)
+        if missing := self._stopping.missing():
+            self.message(missing, "warning")
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
                 f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
                 "again.")
+
+    def _stop(self, run: Run, why: str) -> None:
+        """Ends the training after this iteration, and says so on the page, in the run's folder and on the policy."""
+        self._ended = True
+        self._attempt("end", lambda: run.update(stopped=why))
+        self.message(f"The training ends after iteration {self.iteration} of {self.plan.iterations}: {why}.")
+        policy: Any = self.policy
+        if hasattr(policy, "__dataclass_fields__"):
+            self.policy = replace(policy, metrics={**policy.metrics, STOPPED_BY: why})
 
     def _note_numbers(self, numbers: dict) -> None:
         """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
@@ -164,7 +183,10 @@ class Session:
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
-        self._before, self._alarms = self.iteration, Alarms(self.run.points())
+        points = self.run.points()
+        self._before, self._alarms = self.iteration, Alarms(points)
+        self._stopping = Stopping(self.plan.stop, points)
+        self._ended = self._ended or bool(self._stopping.ended)
         self.run.update(status="running", iteration=self.iteration, iterations=self.plan.iterations)
         self._tell("start", iteration=self.iteration, iterations=self.plan.iterations)
         for note in self.run.notes:
@@ -224,8 +246,8 @@ class Session:
         if failed is not None:
             return f"{run}: {failed}."
         if status == "done" and self._ended:
-            return (f"{run} ended early, after iteration {done} of {wanted}: the reward that it was to reach is reached. "
-                    f"Saved in {self.run.folder}.")
+            why = self._stopping.ended or "the reward that it was to reach is reached"
+            return f"{run} ended early, after iteration {done} of {wanted}: {why}. Saved in {self.run.folder}."
         if status == "done" and done == self._before:
             return (f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing "
                     "to do. To train on, raise 'iterations'.")

@@ -1,0 +1,97 @@
+"""Stop rules: each ends a run, says why in every place, and is still there after a resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
+from posttrain.trainers.run import STOPPED_BY, RunPlan, Session, StopRule
+from posttrain.trainers.run.stopping import ALARM, IMAGES, KL, MINUTES, PLATEAU, REACHED, RULES, Stopping
+
+
+def points(count: int, **numbers):
+    """numbers: a value for all, or a function of the iteration."""
+    return [{"iteration": i, "seconds": 30.0} | {name: value(i) if callable(value) else value for name, value in numbers.items()}
+            for i in range(1, count + 1)]  # fmt: skip
+
+
+def ended_at(rules, series, alarms_at: int = 0) -> tuple[int, str]:
+    stopping = Stopping(rules)
+    for point in series:
+        said = stopping.look(point, ["the pictures changed"] if point["iteration"] == alarms_at else [])
+        if said:
+            return point["iteration"], said
+    return 0, stopping.missing()
+
+
+@pytest.mark.parametrize(
+    "rule, series, iteration, words",
+    [
+        (StopRule(KL, 0.1), points(40, kl=lambda i: 0.01 * i), 13, "KL to your model is 0.11, above the 0.1"),
+        (StopRule(REACHED, 0.8), points(40, reward_mean=lambda i: 0.05 * i), 18, "reward has reached 0.8"),
+        (StopRule(PLATEAU, 0.0, 10), points(40, reward_mean=lambda i: min(i, 12)), 26, "not risen above 12 for 10 iterations"),
+        (StopRule(PLATEAU, 0.5, 10), points(60, reward_mean=lambda i: 0.01 * i), 15, "not risen above"),
+        (StopRule(MINUTES, 3), points(40), 6, "trained for 3 minutes"),
+        (StopRule(IMAGES, 100), points(40, images=24), 5, "made 120 images"),
+    ],
+)
+def test_each_ends_the_run_where_it_should(rule, series, iteration, words):
+    assert ended_at([rule], series) == (iteration, ended_at([rule], series)[1]) and words in ended_at([rule], series)[1]
+    other = StopRule(MINUTES, 1e6)
+    assert ended_at([other, rule], series)[0] == iteration, "any of several"
+    assert ended_at([other], series)[0] == 0
+
+
+def test_an_alarm_ends_it_where_asked():
+    assert ended_at([StopRule(ALARM)], points(20), alarms_at=7) == (7, "an alarm was raised: the pictures changed")
+    assert ended_at([StopRule(KL, 1.0)], points(20, kl=0.0), alarms_at=7)[0] == 0
+
+
+def test_a_reward_that_goes_on_rising_is_no_plateau():
+    assert ended_at([StopRule(PLATEAU, 0.0, 3)], points(200, reward_mean=lambda i: 0.001 * i))[0] == 0
+
+
+@pytest.mark.parametrize("when, name", [(KL, "KL"), (REACHED, "a reward"), (PLATEAU, "a reward"), (IMAGES, "how many images")])
+def test_a_rule_that_can_never_act_is_said_once(when, name):
+    stopping, said = Stopping([StopRule(when, 1.0)]), []
+    for point in points(10):
+        stopping.look(point)
+        said += [stopping.missing()] if stopping.missing() else []
+    assert len(said) == 1 and f"'{when}' can never act" in said[0] and name in said[0]
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"when": "never"}, "when: unknown 'never'"), ({"when": KL, "value": 0.0}, "'KL is above' 0 would stop at once"),
+    ({"value": float("nan")}, "value: nan is no number"), ({"patience": 0}, "patience: 0")])  # fmt: skip
+def test_a_rule_that_makes_no_sense_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        StopRule(**settings)
+
+
+def test_all_rules_are_tried_here():
+    assert set(RULES) == {KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM}
+
+
+def run_of(tmp_path, plan, heard):
+    session = Session(tmp_path, plan, Counter(), {"a": 1}, heard)
+    with session:
+        while not session.done:
+            session.advance(replace(session.policy.stepped(), metrics={"reward_mean": 0.1 * (session.iteration + 1)}))
+    return session
+
+
+def test_it_is_said_on_the_page_in_the_folder_and_on_the_policy_and_stays_so(tmp_path):
+    plan, heard = RunPlan("cats", 50, stop=(StopRule(REACHED, 1.0),)), Heard()
+    session = run_of(tmp_path, plan, heard)
+    why = "its reward has reached 1"
+    assert session.iteration == 12 and session.policy.metrics[STOPPED_BY] == why
+    assert any(f"ends after iteration 12 of 50: {why}" in message["text"] for message in heard.of("message"))
+    assert f"ended early, after iteration 12 of 50: {why}" in session.summary == heard.of("end")[0]["text"]
+    assert json.loads((tmp_path / "cats" / "config.json").read_text())["stopped"] == why
+    again = run_of(tmp_path, plan, Heard())
+    assert again.iteration == 12 and why in again.summary, "queued again it has still reached its end"
+    longer = run_of(tmp_path, replace(plan, stop=(StopRule(REACHED, 2.0),)), Heard())
+    assert longer.iteration == 22 and longer.policy.metrics[STOPPED_BY] == "its reward has reached 2"
+    assert run_of(tmp_path, replace(plan, stop=(), iterations=25), Heard()).iteration == 25, "without rules it goes on"

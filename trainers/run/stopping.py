@@ -1,0 +1,102 @@
+"""When a training ends before its iterations are done: rules that the user puts together."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
+MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
+RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM)
+WINDOW = 5  # iterations in a mean: one lucky or unlucky iteration ends nothing
+NEEDS = {KL: ("kl", "the KL to your model"), REACHED: ("reward_mean", "a reward"), PLATEAU: ("reward_mean", "a reward"),
+         IMAGES: ("images", "how many images it makes")}  # fmt: skip
+LOOKED = 3  # iterations after which a number that never came is missed
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """when: one of RULES. value: what it is about (KL; reward; least gain of the best mean; minutes; images; unused by an
+    alarm). patience: iterations without a new best mean, for "reward no longer rises"."""
+
+    CHOICES: ClassVar[dict] = {"when": RULES}
+    when: str = PLATEAU
+    value: float = 0.0
+    patience: int = 30
+
+    def __post_init__(self):
+        if self.when not in RULES:
+            raise ValueError(f"when: unknown {self.when!r}; use one of {', '.join(RULES)}")
+        if not math.isfinite(self.value):
+            raise ValueError(f"value: {self.value} is no number to stop at")
+        if self.when in (KL, MINUTES, IMAGES) and self.value <= 0:
+            raise ValueError(f"value: '{self.when}' {self.value:g} would stop at once; give a number above 0")
+        if self.patience < 1:
+            raise ValueError(f"patience: {self.patience} is not possible; choose 1 or more")
+
+
+class Stopping:
+    """``look(point, alarms)`` after every iteration gives the sentence with which a rule ends the run, or "".
+
+    points: those of the iterations that are done already, in a run that goes on. ``missing`` names a rule whose number the
+    run does not have, so that it could never stop anything.
+    """
+
+    def __init__(self, rules: Sequence[StopRule], points: Iterable[dict] = ()):
+        self.rules, self.ended, self._looked = tuple(rules), "", 0
+        self._recent: dict[str, deque[float]] = {}
+        self._best, self._best_at, self._seconds, self._images = -math.inf, 0, 0.0, 0.0
+        for point in points:
+            self.look(point)
+
+    def look(self, point: dict, alarms: Sequence[str] = ()) -> str:
+        """point: "iteration", "seconds" and numbers by name, as in a line of metrics.jsonl; alarms: the sentences of new ones."""
+        self._looked += 1
+        self._seconds += point.get("seconds", 0.0)
+        self._images += point.get("images", 0.0)
+        for name in ("kl", "reward_mean"):
+            if math.isfinite(point.get(name, math.nan)):
+                self._recent.setdefault(name, deque(maxlen=WINDOW)).append(point[name])
+        self._note_best(point["iteration"])
+        self.ended = next((said for rule in self.rules if (said := self._applies(rule, point["iteration"], alarms))), "")
+        return self.ended
+
+    def missing(self) -> str:
+        """The sentence on a rule that waits for a number which does not come; "" where there is none."""
+        for rule in self.rules:
+            name, words = NEEDS.get(rule.when, ("", ""))
+            known = self._images > 0 if name == "images" else name in self._recent
+            if name and not known and self._looked == LOOKED:
+                return (
+                    f"The stop rule '{rule.when}' can never act: this training does not measure {words}. Switch it on (watch_kl "
+                    "or beta in the trainer; wire the images to Loop End), or choose another rule."
+                )
+        return ""
+
+    def _mean(self, name: str) -> float:
+        values = self._recent.get(name, ())
+        return sum(values) / len(values) if len(values) == WINDOW else math.nan
+
+    def _note_best(self, iteration: int) -> None:
+        mean = self._mean("reward_mean")
+        gains = [rule.value for rule in self.rules if rule.when == PLATEAU]
+        if mean > self._best + max(gains, default=0.0):
+            self._best, self._best_at = mean, iteration
+
+    def _applies(self, rule: StopRule, iteration: int, alarms: Sequence[str]) -> str:
+        if rule.when == KL and self._mean("kl") > rule.value:
+            return f"its KL to your model is {self._mean('kl'):.3g}, above the {rule.value:g} that was allowed"
+        if rule.when == REACHED and self._mean("reward_mean") >= rule.value:
+            return f"its reward has reached {rule.value:g}"
+        if rule.when == PLATEAU and self._best_at and iteration - self._best_at >= rule.patience:
+            return f"its reward has not risen above {self._best:.4g} for {rule.patience} iterations"
+        if rule.when == MINUTES and self._seconds >= 60 * rule.value:
+            return f"it has trained for {self._seconds / 60:.3g} minutes"
+        if rule.when == IMAGES and self._images >= rule.value:
+            return f"it has made {self._images:.0f} images"
+        if rule.when == ALARM and alarms:
+            return f"an alarm was raised: {alarms[0]}"
+        return ""
