@@ -17,8 +17,10 @@ from posttrain.trainers.policy import open_policy
 def test_the_loss_and_what_it_reports(kind, monkeypatch):
     """e_w - 0.2 log sigmoid(9 (phi(e_w) - phi(e_l))) with phi(e) = 0.7 e / (exp(0.7 e) - 1); no reference is asked."""
     policy, run, scores = made(kind)
-    settings = MaPO(beta=0.2, scale=0.7, temperature=9.0, levels=1)
-    evaluate, ((micro,),) = loss_of(mapo, settings, policy, run, preferences(scores), monkeypatch)
+    settings = MaPO(beta=0.2, scale=0.7, temperature=9.0, levels=3)
+    evaluate, (micros,) = loss_of(mapo, settings, policy, run, preferences(scores), monkeypatch)
+    assert len(micros) == 3 and {micro.size for micro in micros} == {4}
+    micro = micros[1]
     with open_policy(policy) as net:
         question, seen = Renoised(net, run, micro), {}
 

@@ -30,13 +30,13 @@ def test_prompts_are_dealt_from_one_shuffled_deck_after_another(count, wanted):
 @pytest.mark.parametrize("same_start", [False, True])
 def test_seeds_and_shared_starts_stay_as_they_are(same_start):
     settings = replace(SMALL, prompts_per_iteration=2, images_per_prompt=3, seed=9, same_start=same_start)
-    samples = chosen_samples(5, settings, 4)
-    assert samples.index.tolist() == [int(i) for i in chosen_prompts(5, settings, 4) for _ in range(3)] and len(samples) == 6
-    assert torch.equal(samples.seeds, torch.randint(2**62, (6,), generator=generator(9, 4, Stream.SEEDS)))
+    samples = chosen_samples(5, settings, 6)
+    assert samples.index.tolist() == [int(i) for i in chosen_prompts(5, settings, 6) for _ in range(3)] and len(samples) == 6
+    assert torch.equal(samples.seeds, torch.randint(2**62, (6,), generator=generator(9, 6, Stream.SEEDS)))
     if not same_start:
         assert samples.starts is None
         return
-    shared = torch.randint(2**62, (2,), generator=generator(9, 4, Stream.STARTS)).tolist()
+    shared = torch.randint(2**62, (2,), generator=generator(9, 6, Stream.STARTS)).tolist()
     assert samples.starts.tolist() == [start for start in shared for _ in range(3)]
 
 
