@@ -18,7 +18,17 @@ from posttrain.trainers.feedback.advantages import Advantages, advantages
 from posttrain.trainers.feedback.labels import Labels, labels
 from posttrain.trainers.feedback.pairs import Preferences, preferences
 from posttrain.trainers.feedback.step_pairs import StepPreferences
-from posttrain.trainers.methods import LATENTS, METHODS, OWN_IMAGES, TRAJECTORY, Trainer, backprop_step, train_step
+from posttrain.trainers.methods import (
+    LATENTS,
+    METHODS,
+    OWN_IMAGES,
+    TRAJECTORY,
+    Trainer,
+    backprop_step,
+    goes_through_reward,
+    method_of,
+    train_step,
+)
 from posttrain.trainers.nft import NFT, OLD
 from posttrain.trainers.policy.value import Policy
 from posttrain.trainers.rwr import RWR
@@ -146,7 +156,10 @@ def test_the_numbers_in_use_are_the_steps_own(case):
 
 
 def test_a_row_of_the_table_holds_a_train_step_a_kind_of_feedback_and_a_need():
-    for method in METHODS.values():
+    for kind in METHODS:
+        trainer = Trainer(kind(), Optimizer())
+        method = method_of(trainer)
+        assert goes_through_reward(trainer) == (method.needs == OWN_IMAGES)
         assert inspect.isfunction(method.step) and method.step.__name__.startswith("train_")
         assert method.learns_from in {*FEEDBACK, StepPreferences} and method.needs in (TRAJECTORY, LATENTS, OWN_IMAGES)
         assert method.learns_from is None or method.needs != OWN_IMAGES
