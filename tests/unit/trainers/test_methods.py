@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 
@@ -16,7 +17,18 @@ from posttrain.trainers.engine.update import SKIPPED, Optimizer
 from posttrain.trainers.feedback.advantages import Advantages, advantages
 from posttrain.trainers.feedback.labels import Labels, labels
 from posttrain.trainers.feedback.pairs import Preferences, preferences
-from posttrain.trainers.methods import LATENTS, METHODS, Trainer, backprop_step, train_step
+from posttrain.trainers.feedback.step_pairs import StepPreferences
+from posttrain.trainers.methods import (
+    LATENTS,
+    METHODS,
+    OWN_IMAGES,
+    TRAJECTORY,
+    Trainer,
+    backprop_step,
+    goes_through_reward,
+    method_of,
+    train_step,
+)
 from posttrain.trainers.nft import NFT, OLD
 from posttrain.trainers.policy.value import Policy
 from posttrain.trainers.rwr import RWR
@@ -141,3 +153,13 @@ def test_the_numbers_in_use_are_the_steps_own(case):
     used = new.numbers["numbers"]
     assert (used["sampling.guidance"], used["sampling.steps"], used["optimizer.learning_rate"]) == (3.0, 7, 0.125)
     assert new.numbers["recommended"] == ["method.levels", "sampling.guidance"] and new.metrics["steps_left_out"] == 2
+
+
+def test_a_row_of_the_table_holds_a_train_step_a_kind_of_feedback_and_a_need():
+    for kind in METHODS:
+        trainer = Trainer(kind(), Optimizer())
+        method = method_of(trainer)
+        assert goes_through_reward(trainer) == (method.needs == OWN_IMAGES)
+        assert inspect.isfunction(method.step) and method.step.__name__.startswith("train_")
+        assert method.learns_from in {*FEEDBACK, StepPreferences} and method.needs in (TRAJECTORY, LATENTS, OWN_IMAGES)
+        assert method.learns_from is None or method.needs != OWN_IMAGES

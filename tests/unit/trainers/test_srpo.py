@@ -139,12 +139,12 @@ def test_the_loss_is_that_of_two_steps_from_known_noise(kind):
     """By hand: noise the image, take Euler's step down or up, take the noise off; the reward of a mean m is then (2 + k) m when
     denoising and, with the wordings swapped, -(2 + k) m in the inversion."""
     policy, threshold = trained_policy(kind), 10.0
-    settings, sampling = SRPO("light", "dark", earliest=0.2, latest=0.5, threshold=threshold), replace(SMALL, batch_size=4)
+    settings, sampling = SRPO("light", "dark", earliest=0.2, latest=0.5, threshold=threshold), replace(SMALL, images_per_prompt=1)
     prompts, vae = prompts_for(kind), small_vae(kind)
     new, images = backprop_step(policy, prompts, vae, Wording(), sampling, Trainer(settings, Optimizer()), 2)
     course = Course(policy, prompts, vae, Wording(), sampling, 2)
     with torch.no_grad(), open_policy(policy, also_load=[vae.patcher]) as net:
-        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 4)))
+        walk = Walk(course, net, net.to_device(policy.bank), Look(slice(0, 2)))
         walk.go_to(5)
         finished, flow = walk.x, net.path.name == "flow"
         torch.testing.assert_close(walk.images(finished), images)
@@ -156,7 +156,7 @@ def test_the_loss_is_that_of_two_steps_from_known_noise(kind):
             (low, high, -1, 0.3 - 0.29 * (0.5 - place) / 0.3),
         ):
             x = (1 - sigma if flow else 1) * finished + sigma * walk.noise
-            x0 = walk.denoised(x, torch.full((4,), sigma))
+            x0 = walk.denoised(x, torch.full((2,), sigma))
             x = x + (sigma_next - sigma) * (x - x0) / sigma
             clean = (x - sigma_next * walk.noise) / (1 - sigma_next if flow else 1)
             rewards.append(sign * (2 + k) * walk.images(clean).mean((1, 2, 3)))
