@@ -73,12 +73,17 @@ def _watched() -> torch.autograd.graph.saved_tensors_hooks:
     What was saved itself and is then overwritten refers to the graph that refers to it, and a pass that never reaches its
     backward (out of memory, a cancel, the error for overwritten tensors) would stay in memory for good.
     """
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: (tensor.detach(), tensor._version), _unchanged)
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: (tensor.detach(), _version(tensor)), _unchanged)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often it was overwritten; an inference tensor, as quantised weights hold them, is not counted by autograd either."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _unchanged(saved: tuple[torch.Tensor, int]) -> torch.Tensor:
     tensor, version = saved
-    if tensor._version != version:  # autograd does not look where there are hooks
+    if _version(tensor) != version:  # autograd does not look where there are hooks
         raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation")
     return tensor
 

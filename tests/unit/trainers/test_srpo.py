@@ -139,7 +139,10 @@ def test_the_loss_is_that_of_two_steps_from_known_noise(kind):
     """By hand: noise the image, take Euler's step down or up, take the noise off; the reward of a mean m is then (2 + k) m when
     denoising and, with the wordings swapped, -(2 + k) m in the inversion."""
     policy, threshold = trained_policy(kind), 10.0
-    settings, sampling = SRPO("light", "dark", earliest=0.2, latest=0.5, threshold=threshold), replace(SMALL, images_per_prompt=1)
+    settings, sampling = (
+        SRPO("light", "dark", earliest=0.2, latest=0.5, threshold=threshold),
+        replace(SMALL, images_per_prompt=1),
+    )
     prompts, vae = prompts_for(kind), small_vae(kind)
     new, images = backprop_step(policy, prompts, vae, Wording(), sampling, Trainer(settings, Optimizer()), 2)
     course = Course(policy, prompts, vae, Wording(), sampling, 2)

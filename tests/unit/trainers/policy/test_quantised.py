@@ -13,7 +13,7 @@ from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import Trainer, backprop_step, train_step
 from posttrain.trainers.nft import NFT
-from posttrain.trainers.policy import TARGETS, Recipe, create_policy, open_policy, save_lora
+from posttrain.trainers.policy import TARGETS, Recipe, checkpoint, create_policy, open_policy, save_lora
 from posttrain.trainers.policy.bank import trainable_layers
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
@@ -24,6 +24,12 @@ SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_p
 
 
 ROUNDED = 0.1  # of kernels that round what comes into a layer, too
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known_of_any_network(monkeypatch):
+    """A network that was not seen to keep its activations is watched, and holds inference tensors here."""
+    monkeypatch.setattr(checkpoint, "_plain_models", set())
 
 
 @pytest.fixture(scope="module", params=[*FORMATS, *(f"gguf {name}" for name in GGUF)])
