@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import comfy.ops
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
@@ -59,7 +60,8 @@ def _as_sampled(layer: torch.nn.Module, base: Callable) -> Callable:
         wrapped = any(hasattr(p, "__tensor_flatten__") for p in layer._parameters.values())
         if not wrapped or x.requires_grad and torch.is_grad_enabled():
             return base(x, *args, **kwargs)
-        with torch.inference_mode():
+        # nothing is saved for a backward here, and what keeps copies of overwritten tensors knows no inference tensors
+        with torch.inference_mode(), _disable_current_modes():
             out = base(x, *args, **kwargs)
         return alias(out) if type(out) is torch.Tensor else out
 

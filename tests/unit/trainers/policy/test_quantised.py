@@ -26,10 +26,11 @@ SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_p
 ROUNDED = 0.1  # of kernels that round what comes into a layer, too
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_known_of_any_network(monkeypatch):
-    """A network that was not seen to keep its activations is watched, and holds inference tensors here."""
+@pytest.fixture(autouse=True, params=[False, True], ids=["watched", "overwriting"])
+def what_is_known_of_a_network(request, monkeypatch):
+    """One that was not seen to keep its activations is watched; of one that overwrites them copies are kept."""
     monkeypatch.setattr(checkpoint, "_plain_models", set())
+    monkeypatch.setattr(checkpoint, "mutates", lambda model: request.param)
 
 
 @pytest.fixture(scope="module", params=[*FORMATS, *(f"gguf {name}" for name in GGUF)])
