@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import comfy.ops
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 
 from .layers import LINEAR, kind_of
