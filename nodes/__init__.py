@@ -13,7 +13,7 @@ from .model import export, hooks, policy  # noqa: E402
 from .page import live  # noqa: E402, F401  adds the page's routes
 from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
 from .sampling import evaluate, rollout, step_rollout  # noqa: E402
-from .trainers import (  # noqa: E402  # noqa: E402
+from .trainers import (  # noqa: E402
            add,
            alignprop,
            awm,

@@ -45,12 +45,13 @@ def opened(what: str) -> list[str]:
 
 def allow_address(address: str) -> None:
     """Writes an address into the settings file, beside what is there. For the user's own answer only."""
+    from ..rewards.base.files import written_whole
+
     file, known = settings_file(), opened(ADDRESSES)
     settings = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
     if address not in known:
-        beside = file.with_suffix(".tmp")
-        beside.write_text(json.dumps(settings | {ADDRESSES: [*settings.get(ADDRESSES, []), address]}, indent=1), "utf-8")
-        os.replace(beside, file)
+        with written_whole(file) as beside:
+            beside.write_text(json.dumps(settings | {ADDRESSES: [*settings.get(ADDRESSES, []), address]}, indent=1), "utf-8")
 
 
 def located(name: str, field: str = "file") -> Path:

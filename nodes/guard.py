@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 
-from ..rewards.base.words import shown
+from ..rewards.base.words import holds_half_characters, shown
 
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
-SURROGATES = ("\ud800", "\udfff")
 LONGEST = 1_000_000  # characters of a text
 HOSTS = {"MODEL": "a model", "CLIP": "a text encoder", "VAE": "a VAE", "IMAGE": "images", "LATENT": "latents"}
 
@@ -83,7 +82,7 @@ def _check_text(name: str, value) -> None:
         raise ValueError(f"{name}: a text is needed, but {shown(type(value).__name__)} came")
     if len(value) > LONGEST:
         raise ValueError(f"{name}: {len(value):,} characters are too many; {LONGEST:,} are the most")
-    if any(SURROGATES[0] <= character <= SURROGATES[1] for character in value):
+    if holds_half_characters(value):
         raise ValueError(f"{name}: '{shown(value)}' holds half of a character, which no file and no log can hold; type it anew")
 
 

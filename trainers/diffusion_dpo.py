@@ -38,7 +38,7 @@ class DiffusionDPO:
 def train_dpo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: DiffusionDPO, optimizer: Optimizer,
               progress: Callable | None = None) -> Policy:
     """A Diffusion-DPO step. Evaluations per pair and level: 2 with gradient and 2 of the reference."""
-    rollout = with_empty_prompt(rollout) if settings.empty_prompts else rollout
+    rollout = with_empty_prompt(rollout, settings.empty_prompts)
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)

@@ -69,7 +69,7 @@ def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, o
     used, up = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
     used[labels.index], up[labels.index] = True, labels.desirable
     weights = _weights(labels.desirable, settings.balance)
-    rollout = with_empty_prompt(rollout) if settings.empty_prompts else rollout
+    rollout = with_empty_prompt(rollout, settings.empty_prompts)
     steps = noised(rollout, used, settings.levels, optimizer.updates, rollout.batch_size,
                    empty_prompts=settings.empty_prompts)
     points = ReferencePoints(rollout, steps)

@@ -34,7 +34,7 @@ class MaPO:
 def train_mapo(policy: Policy, rollout: Rollout, preferences: Preferences, settings: MaPO, optimizer: Optimizer,
                progress: Callable | None = None) -> Policy:
     """A MaPO step. Evaluations per pair and level: 2, both with gradient."""
-    rollout = with_empty_prompt(rollout) if settings.empty_prompts else rollout
+    rollout = with_empty_prompt(rollout, settings.empty_prompts)
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)

@@ -44,7 +44,7 @@ from .prompts import PromptSet
 from .recipes.settle import settled, variant_of
 from .refl import ReFL, train_refl
 from .rwr import RWR, train_rwr
-from .sampling.rollout import Progress, Rollout
+from .sampling.rollout import Progress, Rollout, for_autograd
 from .sampling.settings import Sampling
 from .spo import SPO, train_spo
 from .srpo import SRPO, train_srpo
@@ -166,7 +166,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     method = _checked(given, through_reward=False)
     trainer = settled_trainer(policy, given)
     # what the host's nodes made along the way may be inference tensors
-    rollout, feedback = outside_inference(rollout), outside_inference(feedback)
+    rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
@@ -185,8 +185,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
         new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
     remembered = getattr(feedback, "memory", None)
     memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
-    used = numbers_in_use(policy, table_name(trainer), trainer.settings, trainer.optimizer, rollout.sampling,
-                          (*given.open, *(f"sampling.{name}" for name in rollout.recommended)))
+    used = _used(policy, given, trainer, rollout.sampling, rollout.recommended)
     return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
                    iteration=policy.iteration + 1, numbers=used)
 
@@ -205,13 +204,20 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     method = _checked(given, through_reward=True)
     trainer = settled_trainer(policy, given)
     asking = replace(policy, method=policy.method or table_name(trainer))
-    course = Course(asking, prompts, vae, reward, sampling, iteration, data=outside_inference(data), progress=progress)
+    course = Course(asking, prompts, vae, reward, sampling, iteration, data=None if data is None else for_autograd(data),
+                    progress=progress)
     new = method.step(policy, course, trainer.settings, trainer.optimizer)
-    used = numbers_in_use(policy, table_name(trainer), trainer.settings, trainer.optimizer, course.sampling,
-                          (*given.open, *(f"sampling.{name}" for name in course.recommended)))
+    used = _used(policy, given, trainer, course.sampling, course.recommended)
     new = replace(_without_strays(new, method), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1,
                   numbers=used)
     return new, course.images
+
+
+def _used(policy: Policy, given: Trainer, settled: Trainer, sampling: Sampling | None, left_open: tuple[str, ...]) -> dict:
+    """The numbers of a step. given: the trainer as it came, settled: with its open numbers filled in; sampling, left_open: how
+    its images were sampled, and which of those settings were left to the recommendation."""
+    return numbers_in_use(policy, table_name(settled), settled.settings, settled.optimizer, sampling,
+                          (*given.open, *(f"sampling.{name}" for name in left_open)))
 
 
 def _without_strays(policy: Policy, method: Method) -> Policy:

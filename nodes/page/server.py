@@ -10,6 +10,7 @@ from ..privacy import without_places
 
 LONGEST = 1000  # characters of an error
 
+
 def page_server():
     """ComfyUI's server, or None where there is none (unit tests, headless use)."""
     # a server that runs is imported already; importing it here would start half of ComfyUI in a headless process

@@ -10,12 +10,18 @@ LONGEST = 120  # characters of a value in a sentence
 MOST_REPR = 300
 # control characters, which end lines and steer terminals, and halves of characters, which no file can hold
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+HALVES = re.compile(r"[\ud800-\udfff]")
 NEW_LINE = re.compile(r"\r\n|\n|\r")
 
 
 def unwritable(text: str) -> bool:
     """Whether a text holds what no name may hold."""
     return bool(UNWRITABLE.search(text))
+
+
+def holds_half_characters(text: str) -> bool:
+    """Whether a text holds halves of characters (surrogates), which no encoder, file or log takes."""
+    return bool(HALVES.search(text))
 
 
 def shown(value: object, most: int = LONGEST) -> str:

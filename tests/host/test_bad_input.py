@@ -189,7 +189,7 @@ def test_a_reward_that_never_scores_ends_the_run_in_words_and_leaves_the_policy(
     lines = metrics(host, run)
     assert [line["failed"] for line in lines] == [8, 8, 8] and not sum(line["updates"] for line in lines)
     kept = host.run(with_reward(run, judges_by, 3))
-    assert kept.event == "success" and unchanged(host, run)
+    assert kept.event == "success" and unchanged(host, run), kept.text
     sound = with_reward(run, "light or dark", 4)
     sound["6"]["inputs"]["when_run_exists"] = "continue with changed settings"
     assert host.run(sound).event == "success"

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from ...rewards.base.words import shown
 from .images import checked_image
-from .rows import BadRow, Dataset, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, collected
+from .rows import (
+    BadRow,
+    Dataset,
+    Pair,
+    Picture,
+    Place,
+    Thumb,
+    checked_pair,
+    checked_prompt,
+    checked_record,
+    collected,
+    raised,
+)
 from .votes import USES, holds_votes, votes_found
 
 UP = (True, 1, "1", "up", "like", "good", "true", "yes")
@@ -108,7 +120,7 @@ def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
                     yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             lost = BadRow(f"they are damaged ({shown(str(error), 200)})")
-            yield f"rows {number + 1} to {end}", partial(_bad, lost)
+            yield f"rows {number + 1} to {end}", partial(raised, lost)
             number = end
 
 
@@ -123,9 +135,6 @@ def _rows_of(batch) -> Iterator[dict | None]:
             except (UnicodeDecodeError, ValueError):
                 yield None
 
-
-def _bad(error: BadRow) -> Pair:
-    raise error
 
 
 def _table_row(name: str, row: dict | None, prompt: str) -> Pair:

@@ -11,7 +11,7 @@ from ...rewards.base.files import is_file
 from ...rewards.base.words import shown
 from ...rewards.folders import is_image, other_images, read_caption
 from .images import checked_image
-from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected
+from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected, raised
 
 PAIR_FOLDERS = (("win", "lose"), ("chosen", "rejected"))
 THUMB_FOLDERS = (("like", "dislike"), ("up", "down"))
@@ -61,16 +61,13 @@ def _unread(*folders: Path) -> Found:
     for folder in folders:
         for text in other_images(folder):
             name, why = text.split(": ", 1)
-            yield f"{folder.name}/{name}", partial(_bad, BadRow(why))
+            yield f"{folder.name}/{name}", partial(raised, BadRow(why))
         kept = _images(folder)
         for path in _files(folder):
             if path != kept[path.stem]:
                 why = f"{shown(kept[path.stem].name)} is used, which has the same name but for its kind"
-                yield f"{folder.name}/{shown(path.name)}", partial(_bad, BadRow(why))
+                yield f"{folder.name}/{shown(path.name)}", partial(raised, BadRow(why))
 
-
-def _bad(error: BadRow) -> Pair | Thumb:
-    raise error
 
 
 def _two_folders(folder: Path, win: Path, lose: Path, prompt: str) -> Found:

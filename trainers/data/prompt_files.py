@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...rewards.base.files import is_file
 from ...rewards.base.reward import Prompt
-from ...rewards.base.words import shown
+from ...rewards.base.words import holds_half_characters, shown
 from ..prompts import PromptSet
 
 TEXTS = ("", ".txt", ".text", ".prompt", ".prompts", ".list", ".lst", ".md")
@@ -89,7 +89,7 @@ def _record(line: str, where: str) -> Prompt:
 
 def _prompt_of(record: dict) -> Prompt:
     text = record["prompt"]
-    if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
+    if not isinstance(text, str) or holds_half_characters(text):
         raise TypeError("the prompt is no text")
     return Prompt(text, record)
 

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...rewards.base.files import is_file, read_bytes
-from ...rewards.base.words import brief, shown, unwritable
+from ...rewards.base.words import brief, holds_half_characters, shown, unwritable
 
 SHOWN = 20
 
 
 class BadRow(ValueError):
     """This row cannot be used; the message says why, in words."""
+
+
+def raised(error: BadRow) -> Pair | Thumb:
+    """For a row that is known to be bad before its turn comes."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def checked_prompt(text: object, fallback: str) -> str:
     prompt = text.strip() if isinstance(text, str) else ""
     if not prompt and not fallback:
         raise BadRow("it has no caption")
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
+    if holds_half_characters(prompt):
         raise BadRow("its caption holds half of a character, which no text encoder can read")
     return prompt or fallback
 

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import product
 
 from .images import checked_image
-from .rows import BadRow, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record
+from .rows import BadRow, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, raised
 
 USES = ("thumbs", "pairs")
 
@@ -55,7 +55,7 @@ def votes_found(lines: Iterable[tuple[str, str]], place: Place, prompt: str, use
         try:
             vote = _vote(name, line, place, prompt)
         except BadRow as error:
-            yield name, partial(_bad, error)
+            yield name, partial(raised, error)
         else:
             last.pop(vote.key, None)
             last[vote.key] = vote
@@ -73,7 +73,7 @@ def votes_found(lines: Iterable[tuple[str, str]], place: Place, prompt: str, use
             name = f"{winner.name} and {loser.name}"
             yield name, partial(_pair, name, winner, loser, place)
         for alone in (up if not down else down if not up else []):
-            yield alone.name, partial(_bad, BadRow(f"no image of its prompt was voted {'down' if up else 'up'}"))
+            yield alone.name, partial(raised, BadRow(f"no image of its prompt was voted {'down' if up else 'up'}"))
 
 
 def _vote(name: str, line: str, place: Place, prompt: str) -> Vote:
@@ -102,6 +102,3 @@ def _thumb(vote: Vote, place: Place) -> Thumb:
 def _pair(name: str, winner: Vote, loser: Vote, place: Place) -> Pair:
     return checked_pair(name, winner.prompt, _picture(winner, place), _picture(loser, place))
 
-
-def _bad(error: BadRow) -> Pair | Thumb:
-    raise error

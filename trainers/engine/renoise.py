@@ -97,9 +97,12 @@ def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batc
              for rows in part for level in range(levels)] for number, part in enumerate(parts)]
 
 
-def with_empty_prompt(rollout: Rollout) -> Rollout:
+def with_empty_prompt(rollout: Rollout, share: float) -> Rollout:
     """The same with the negative prompt as one prompt more, the last of its set: classifier-free guidance (arXiv:2207.12598)
-    needs a network that knows images without their prompts, too. ValueError where none is encoded."""
+    needs a network that knows images without their prompts, too. ValueError where none is encoded. share: of the images that
+    are learned so; with 0 nothing is added."""
+    if not share:
+        return rollout
     known = rollout.prompts
     if known.negative is None:
         raise ValueError("empty prompts: a share of the images is learned with the negative prompt, but none is encoded; encode "
@@ -132,13 +135,12 @@ def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) ->
 
 def _noised(rollout: Rollout, grid, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
     sigmas, noises = [], []
+    key = (rollout.iteration, int(rollout.seeds[0]), level, Stream.SHARED_LEVEL)
+    shared = level_of_part(grid, level, levels, generator(*key)) if by_group else None
     for row in rows.tolist():
         sample = int(rollout.index[row]) if by_group else int(rollout.seeds[row])
         sigma, noise = drawn(rollout, grid, level, levels, generator(rollout.iteration, sample, level, Stream.RENOISE_DRAW))
-        if by_group:
-            key = (rollout.iteration, int(rollout.seeds[0]), level, Stream.SHARED_LEVEL)
-            sigma = level_of_part(grid, level, levels, generator(*key))
-        sigmas.append(sigma)
+        sigmas.append(sigma if shared is None else shared)
         noises.append(noise)
     return Noised(rows, torch.stack(sigmas), torch.stack(noises), first)
 

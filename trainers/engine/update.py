@@ -134,11 +134,12 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
-        if not _finite(own.bank, own.moments(), average or {}, *kept.values()):
+        bank, moments, ema = _to_ram(own.bank), own.moments(), None if average is None else _to_ram(average)
+        if not _finite(bank, moments, ema or {}, *kept.values()):
             # a step that ends in no number is none: the policy of before it is kept, with its moments
             return replace(policy, metrics=metrics | {"updates": 0, "skipped_updates": len(steps), SKIPPED: before + len(steps)})
-        return replace(policy, bank=_to_ram(own.bank), ema=None if average is None else _to_ram(average),
-                       anchors={**policy.anchors, **kept}, optimizer=own.moments(), step=own.step, metrics=metrics)
+        return replace(policy, bank=bank, ema=ema, anchors={**policy.anchors, **kept}, optimizer=moments, step=own.step,
+                       metrics=metrics)
 
 
 class _Learner:

@@ -156,9 +156,10 @@ class Run:
                          "folder is. Queue again to go on.")
 
     def points(self) -> list[dict]:
-        """The recorded iterations since the settings were changed last."""
+        """The recorded iterations since the settings were changed last; a number that JSON does not know is left out."""
         changes = self.config.get("changes") or [{"iteration": 0}]
-        return read_metrics(self.folder / METRICS, changes[-1]["iteration"])
+        points = read_metrics(self.folder / METRICS, changes[-1]["iteration"])
+        return [{name: value for name, value in point.items() if value is not None} for point in points]
 
     def record(self, iteration: int, seconds: float, metrics: dict[str, float]) -> None:
         """One line of metrics.jsonl. Raises OSError, with the file as it was."""

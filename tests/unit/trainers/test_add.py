@@ -49,6 +49,22 @@ def test_the_discriminator_learns_to_tell_and_the_student_to_fool():
     assert fooled.metrics["fake_logit"] > told.metrics["fake_logit"] + 0.5
 
 
+def of_latents(policy, latents: torch.Tensor) -> Rollout:
+    """A rollout of these latents [B, 4, 8, 8], all of the first prompt."""
+    count = len(latents)
+    return Rollout(
+        latents=latents,
+        images=torch.zeros(count, 8, 8, 3),
+        prompts=prompts_for("sd15"),
+        index=torch.zeros(count, dtype=torch.int64),
+        seeds=torch.arange(count),
+        guidance=1.0,
+        sigmas=student_grid(policy, 4),
+        trajectory=None,
+        batch_size=count,
+    )
+
+
 @pytest.mark.parametrize("path", ["flow", "eps", "v"])
 def test_the_teachers_answer_is_the_posterior_mean_of_a_noised_answer(path):
     """On Gaussian data it is known: mean + share (x - a mean)."""
@@ -57,17 +73,7 @@ def test_the_teachers_answer_is_the_posterior_mean_of_a_noised_answer(path):
     )
     x0 = MEAN + torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     sigma, noise = student_grid(policy, 4)[[1, 3]], torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(4))
-    made = Rollout(
-        latents=x0,
-        images=torch.zeros(2, 8, 8, 3),
-        prompts=prompts_for("sd15"),
-        index=torch.zeros(2, dtype=torch.int64),
-        seeds=torch.arange(2),
-        guidance=1.0,
-        sigmas=student_grid(policy, 4),
-        trajectory=None,
-        batch_size=2,
-    )
+    made = of_latents(policy, x0)
     with open_policy(policy) as net:
         answer = teacher_answer(net, made, Noised(torch.arange(2), sigma, noise, True), x0, 1.0)
     a, s = (part.reshape(-1, 1, 1, 1) for part in PATHS[path].coefficients(sigma))
@@ -165,17 +171,7 @@ def test_a_network_without_blocks_is_named():
         gaussian_model("flow", lambda sampling: sigmas_of(sampling, "simple", 4)[:-1]),
         Recipe(rank=1, alpha=1.0, pattern="gain"),
     )
-    made = Rollout(
-        latents=torch.zeros(1, 4, 8, 8),
-        images=torch.zeros(1, 8, 8, 3),
-        prompts=prompts_for("sd15"),
-        index=torch.zeros(1, dtype=torch.int64),
-        seeds=torch.arange(1),
-        guidance=1.0,
-        sigmas=student_grid(policy, 4),
-        trajectory=None,
-        batch_size=1,
-    )
+    made = of_latents(policy, torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match="no repeated blocks"):
         train_add(policy, made, None, ADD(), Optimizer())
 

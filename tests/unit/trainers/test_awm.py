@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
-from posttrain.tests.unit.trainers.scored_rollouts import SMALL
+from posttrain.tests.unit.trainers.scored_rollouts import SMALL, ranked_rollout
 from posttrain.tests.unit.trainers.seen_loss import loss_of, moved, same_loss
 from posttrain.tests.unit.trainers.seen_micros import micros_of
 from posttrain.trainers import awm
@@ -19,18 +19,12 @@ from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.sampling.rollout import rollout
-from posttrain.trainers.sampling.settings import Sampling
 from small_models import PlainVAE, prompts_for, trained_policy
-
-SAMPLING = Sampling(
-    steps=10, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=8, transition="deterministic"
-)
 
 
 @pytest.fixture
 def made():
-    run = rollout(trained_policy("sd3"), prompts_for("sd3"), PlainVAE(), SAMPLING, 0)
-    return run, advantages(Scores(torch.arange(8.0).double(), run.index, {}, {}))
+    return ranked_rollout()
 
 
 def test_awm_leaves_pure_noise_out(made, monkeypatch):

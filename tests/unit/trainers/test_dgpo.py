@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
+from posttrain.tests.unit.trainers.scored_rollouts import WHOLE_GROUPS, ranked_rollout
 from posttrain.tests.unit.trainers.seen_loss import loss_of, moved, same_loss
 from posttrain.tests.unit.trainers.seen_micros import micros_of
 from posttrain.trainers import dgpo
@@ -17,18 +18,12 @@ from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.sampling.rollout import rollout
-from posttrain.trainers.sampling.settings import Sampling
 from small_models import PlainVAE, prompts_for, small_model, trained_policy
-
-SAMPLING = Sampling(
-    steps=10, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=8, transition="deterministic"
-)
 
 
 @pytest.fixture
 def made():
-    run = rollout(trained_policy("sd3"), prompts_for("sd3"), PlainVAE(), SAMPLING, 0)
-    return run, advantages(Scores(torch.arange(8.0).double(), run.index, {}, {}))
+    return ranked_rollout()
 
 
 def test_the_noisiest_seven_of_ten_levels_and_the_same_for_all_groups(made, monkeypatch):
@@ -72,7 +67,7 @@ def test_the_reference_is_asked_with_its_guidance(made, guidance):
 
 @pytest.mark.parametrize("steps, noisiest, count", [(10, 0.7, 7), (10, 0.01, 1), (4, 0.5, 2)])
 def test_the_share_of_levels_is_rounded_and_at_least_one(steps, noisiest, count, monkeypatch):
-    run = rollout(trained_policy("sd3"), prompts_for("sd3"), PlainVAE(), replace(SAMPLING, steps=steps), 0)
+    run = rollout(trained_policy("sd3"), prompts_for("sd3"), PlainVAE(), replace(WHOLE_GROUPS, steps=steps), 0)
     feedback = advantages(Scores(torch.arange(8.0).double(), run.index, {}, {}))
     _, (micros,) = loss_of(dgpo, DGPO(levels=count, noisiest=noisiest), trained_policy("sd3"), run, feedback, monkeypatch)
     assert [float(micro.sigma[0]) for micro in micros] == run.sigmas[:count].tolist()

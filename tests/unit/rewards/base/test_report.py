@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import torch
 from posttrain.rewards.base.report import headline, table
-from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.base.reward import Prompt, score
 from posttrain.rewards.composite.combine import WeightedSum
 
-
-class Constant:
-    def __init__(self, value, low=0.0, high=1.0, prompt=False, grad=True, name="constant"):
-        self.value, self.info = value, RewardInfo(name, low, high, prompt, grad, "")
-
-    def __call__(self, images, prompts):
-        return torch.as_tensor(self.value).expand(images.shape[0]).clone()
+from ..constant import Constant
 
 
 def test_table_has_a_line_per_image_and_marks_failures():

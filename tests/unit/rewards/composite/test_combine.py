@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from posttrain.rewards.base.reward import Prompt, RewardInfo, score
+from posttrain.rewards.base.reward import Prompt, score
 from posttrain.rewards.composite.combine import WeightedSum
 from posttrain.rewards.rules.colour import ColourReward
 
+from ..constant import Constant
+
 NONE = [Prompt("")] * 5
-
-
-class Constant:
-    def __init__(self, value, low=0.0, high=1.0, prompt=False, grad=True, name="constant"):
-        self.value, self.info = value, RewardInfo(name, low, high, prompt, grad, "")
-
-    def __call__(self, images, prompts):
-        return torch.as_tensor(self.value).expand(images.shape[0]).clone()
 
 
 def test_weighted_sum_adds_shows_members_and_knows_its_range():

@@ -186,7 +186,7 @@ def test_which_images_lose_their_prompt_stays_as_it_is():
 
 def test_an_image_without_prompt_is_asked_with_the_negative_one():
     policy, prompts = trained_policy("sd3"), prompts_for("sd3")
-    known = with_empty_prompt(finished([0, 1, 1], prompts=prompts, latents=torch.randn(3, 16, 8, 8)))
+    known = with_empty_prompt(finished([0, 1, 1], prompts=prompts, latents=torch.randn(3, 16, 8, 8)), 0.5)
     assert known.prompts.positive == (*prompts.positive, prompts.negative) and len(known.prompts) == 3
     assert known.prompts.prompts[2].text == ""
     noise = torch.randn(3, 16, 8, 8)

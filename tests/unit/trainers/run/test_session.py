@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard, 
 from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped
 from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
+from posttrain.trainers.run.stopping import RULES, StopRule
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
@@ -169,6 +171,18 @@ def test_metrics_hold_no_number_that_json_lacks(tmp_path):
     text = (tmp_path / "m.jsonl").read_text()
     assert json.loads(text) == {"iteration": 1, "loss": None, "kl": None, "reward": 2.0, "note": "x"}
     assert "NaN" not in text and "Infinity" not in text
+
+
+@pytest.mark.parametrize("name", ["reward_mean", "kl", "accuracy", "updates"])
+def test_a_run_whose_numbers_were_none_goes_on(tmp_path, name):
+    lost = Session(tmp_path, RunPlan("cats", 1), Counter(), {}, Heard())
+    with lost:
+        lost.advance(lost.policy.stepped(**{name: math.nan}))
+    rules = tuple(StopRule(when, 100.0) for when in RULES)
+    session = Session(tmp_path, RunPlan("cats", 2, stop=rules), Counter(), {}, Heard())
+    with session:
+        session.advance(session.policy.stepped(**{name: 0.5}))
+    assert [line[name] for line in read_metrics(tmp_path / "cats" / "metrics.jsonl")] == [None, 0.5]
 
 
 def test_damaged_line_in_the_middle_costs_only_itself(tmp_path):
