@@ -1,8 +1,8 @@
 """The LoRA bank: the only trainable weights, laid over the user's frozen model.
 
 For a linear layer y = W x the policy computes y + (alpha / rank) * B A x (arXiv:2106.09685); a convolution gets a
-convolution of the same geometry as A and a 1x1 convolution as B. With no bank chosen, the layer's own forward runs
-alone, which is the reference policy, bit for bit.
+convolution of the same geometry as A and a 1x1 convolution as B; other kinds are in kinds.py. With no bank chosen, the layer's
+own forward runs alone, which is the reference policy, bit for bit.
 """
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from ...rewards.base.words import brief
 from .checkpoint import checkpointed
 from .frozen import casts, restore_forward, through_frozen
+from .kinds import HOSTS, KINDS, LORA, RS_LORA, Member, first_weights, laid_over, member_of
 from .layers import CONVOLUTION, LINEAR, kind_of, lora_shapes, weight_kinds
 
 TARGETS = {
@@ -39,6 +39,7 @@ def _gaussian(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tenso
 # how A starts, by PEFT's names: normal, of std 1 / rank, as in official LoRAs, whatever the layer's width; or uniform in
 # +-1 / sqrt(fan_in), which on a wide layer makes the first steps several times smaller
 STARTS = {"gaussian": _gaussian, "kaiming": _kaiming}
+FROM_LORA = "a LoRA"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class Recipe:
 
     rank: 1 or more; alpha: the bank's output is scaled by alpha / rank; targets: a key of TARGETS;
     pattern: a regular expression on module names that replaces the choice of ``targets`` when it is not empty;
-    start: of A, a key of STARTS (what was saved without one started as "kaiming"); open: names of the fields that were left
-    to the recommended numbers.
+    start: of A, a key of STARTS (what was saved without one started as "kaiming"), or FROM_LORA; open: names of the fields that
+    were left to the recommended numbers; kind: one of KINDS; members: of a policy that begins from a LoRA, its layers, which then
+    replace all other choices.
     """
 
-    CHOICES: ClassVar[dict] = {"targets": tuple(TARGETS), "start": tuple(STARTS)}
+    CHOICES: ClassVar[dict] = {"targets": tuple(TARGETS), "start": tuple(STARTS), "kind": KINDS}
     rank: int = 16
     alpha: float = 16.0
     targets: str = "attention and feed-forward"
@@ -59,15 +61,19 @@ class Recipe:
     seed: int = 0
     start: str = "kaiming"
     open: tuple[str, ...] = ()
+    kind: str = LORA
+    members: dict[str, Member] | None = None
     __repr__ = brief
 
     @property
     def scale(self) -> float:
-        return self.alpha / self.rank
+        return self.alpha / (math.sqrt(self.rank) if self.kind == RS_LORA else self.rank)
 
 
 def trainable_layers(diffusion_model: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Module]:
     """The layers that the recipe names, in the model's own order. ValueError when there are none."""
+    if recipe.members is not None:
+        return {name: diffusion_model.get_submodule(name) for name in recipe.members}
     with_convolutions = recipe.pattern or recipe.targets == "all linear layers and convolutions"
     kinds = (LINEAR, CONVOLUTION) if with_convolutions else (LINEAR,)
     try:
@@ -103,21 +109,39 @@ def _unsuited(layer: torch.nn.Module) -> bool:
     return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8
 
 
+def members_of(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, Member]:
+    """How each of the layers is adapted; those in which the recipe's kind can do nothing are left out."""
+    if recipe.members is not None:
+        return recipe.members
+    found = {name: member_of(layer, recipe.kind, recipe.rank, recipe.alpha) for name, layer in layers.items()}
+    members = {name: member for name, member in found.items() if member is not None}
+    if not members:
+        raise ValueError(f"rank: {recipe.rank} leaves {recipe.kind} nothing to turn in these layers; choose 4 or more, a power of "
+                         "two as a rule")
+    return members
+
+
 def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Fresh weights in float32 on the CPU: A as ``recipe.start`` says, B zero, so nothing changes yet."""
+    """Fresh weights in float32 on the CPU, with which nothing changes yet: A as ``recipe.start`` says and B zero, or as the host
+    starts the recipe's kind."""
     if recipe.start not in STARTS:
         raise ValueError(f"start: unknown {recipe.start!r}; use one of {', '.join(STARTS)}")
+    if recipe.kind not in KINDS:
+        raise ValueError(f"kind: unknown {recipe.kind!r}; use one of {', '.join(KINDS)}")
     generator = torch.Generator().manual_seed(recipe.seed)
     bank = {}
-    for name, layer in layers.items():
-        a, b = lora_shapes(layer, recipe.rank)
+    for name, member in members_of(layers, recipe).items():
+        a, b = lora_shapes(layers[name], recipe.rank)
         fan_in = math.prod(a[1:])
         smallest = min(fan_in, b[0])
         if recipe.rank > smallest:
             raise ValueError(f"rank: {recipe.rank} is larger than layer {name!r} allows ({smallest}); "
                              f"choose a rank of {smallest} or less, or a pattern without this layer")
-        bank[f"{name}.lora_A"] = STARTS[recipe.start](a, generator)
-        bank[f"{name}.lora_B"] = torch.zeros(b)
+        if recipe.kind in HOSTS:
+            bank |= {f"{name}.{part}": weight for part, weight in first_weights(layers[name], member, generator).items()}
+        else:
+            bank[f"{name}.lora_A"] = STARTS[recipe.start](a, generator)
+            bank[f"{name}.lora_B"] = torch.zeros(b)
     return bank
 
 
@@ -143,13 +167,16 @@ def repeated_blocks(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 class Overlay:
     """Replaces the forward of each covered layer while it is in place, and says which bank is on.
 
-    ``active`` is None (the reference) or a bank whose tensors are already on the layers' device;
+    ``active`` is None (the reference) or a bank whose tensors are already on the layers' device; ``reference``: the bank that is
+    on where none is chosen, None where that is the model alone;
     ``recompute`` makes each of the network's repeated blocks forget its activations until the backward pass.
     """
 
-    def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], scale: float):
-        self.model, self.layers, self.scale = model, layers, scale
+    def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], members: dict[str, Member]):
+        self.model, self.members = model, members
+        self.layers = {name: layers[name] for name in members}
         self.active: dict[str, torch.Tensor] | None = None
+        self.reference: dict[str, torch.Tensor] | None = None
         self.recompute = False
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
@@ -174,8 +201,7 @@ class Overlay:
         module.forward = forward
 
     def _block_forward(self, name: str, base):
-        keys = [f"{layer}.{part}" for layer in self.layers if layer.startswith(f"{name}.")
-                for part in ("lora_A", "lora_B")]
+        keys = [key for layer in self.members if layer.startswith(f"{name}.") for key in self._keys(layer)]
 
         def block(*args, **kwargs):
             if not (self.recompute and torch.is_grad_enabled()):
@@ -196,22 +222,13 @@ class Overlay:
         return block
 
     def _layer_forward(self, name: str, layer: torch.nn.Module, base):
-        key_a, key_b = f"{name}.lora_A", f"{name}.lora_B"
+        keys, over = self._keys(name), laid_over(layer, self.members[name], base)
 
-        def linear(x, *args, **kwargs):
-            y = base(x, *args, **kwargs)
-            if self.active is None:
-                return y
-            a, b = self.active[key_a].to(x.dtype), self.active[key_b].to(x.dtype)
-            # of strided tokens torch multiplies otherwise where A wants a gradient: the first ratio would not be 1
-            return y + F.linear(F.linear(x.contiguous(), a), b) * self.scale
+        def adapted(x, *args, **kwargs):
+            y, bank = base(x, *args, **kwargs), self.active or self.reference
+            return y if bank is None else over(x, y, *(bank[key] for key in keys))
 
-        def convolution(x, *args, **kwargs):
-            y = base(x, *args, **kwargs)
-            if self.active is None:
-                return y
-            a, b = self.active[key_a].to(x.dtype), self.active[key_b].to(x.dtype)
-            low = F.conv2d(x, a, None, layer.stride, layer.padding, layer.dilation)
-            return y + F.conv2d(low, b) * self.scale
+        return adapted
 
-        return linear if kind_of(layer) == LINEAR else convolution
+    def _keys(self, name: str) -> list[str]:
+        return [f"{name}.{part}" for part in self.members[name].parts]

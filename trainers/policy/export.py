@@ -9,18 +9,23 @@ import safetensors.torch
 import torch
 
 from ...rewards.base.files import written_whole
+from .kinds import BIAS, PAIR, WEIGHT
 from .value import Policy
 
 KEYFRAMES = 20
 
 
 def lora_state_dict(policy: Policy, use_average: bool = True) -> dict[str, torch.Tensor]:
-    """Keys "diffusion_model.<layer>.lora_A.weight", "lora_B.weight" and ".alpha", which any ComfyUI loader knows."""
-    tensors = {}
-    for key, value in policy.weights(use_average).items():
-        layer, part = key.rsplit(".", 1)
-        tensors[f"diffusion_model.{layer}.{part}.weight"] = value.detach().clone().contiguous()
-        tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(float(policy.recipe.alpha))
+    """Keys that any ComfyUI loader knows: "diffusion_model.<layer>.lora_A.weight", "lora_B.weight" and ".alpha"; of other kinds
+    those that the host's Train LoRA writes; ".diff" and ".diff_b" for a norm's weight and for biases."""
+    tensors, weights = {}, policy.weights(use_average)
+    for layer, member in policy.members().items():
+        name = f"diffusion_model.{layer}"
+        for part in member.parts:
+            tensors[f"{name}.{part}.weight" if part in PAIR else f"{name}.{part}"] = (
+                weights[f"{layer}.{part}"].detach().clone().contiguous())
+        if set(member.parts) - {WEIGHT, BIAS}:
+            tensors[f"{name}.alpha"] = torch.tensor(float(member.alpha))
     return tensors
 
 

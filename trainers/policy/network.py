@@ -12,7 +12,7 @@ import torch
 from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words, load_models
 from ..prompts import PromptSet
-from .bank import Overlay, trainable_layers
+from .bank import Overlay, members_of, trainable_layers
 from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
@@ -23,7 +23,7 @@ from .loading import is_loaded, load_together, too_large
 from .patches import check_model
 from .precision import share_shown
 from .steady import check_steady
-from .value import Bank, Policy
+from .value import REFERENCE, Bank, Policy
 from .weights import freeze_for_autograd, lent
 
 
@@ -130,7 +130,7 @@ class Network:
 
     def share_shown(self, bank: Bank) -> float:
         """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
-        return share_shown(self._overlay.layers, bank, self._overlay.scale, self.dtype)
+        return share_shown(self._overlay.layers, bank, self._overlay.members, self.dtype)
 
     def recomputing_blocks(self, on: bool) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass."""
@@ -278,7 +278,8 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
     patcher = policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
-    overlay = Overlay(diffusion_model, trainable_layers(diffusion_model, policy.recipe), policy.recipe.scale)
+    layers = trainable_layers(diffusion_model, policy.recipe)
+    overlay = Overlay(diffusion_model, layers, members_of(layers, policy.recipe))
     with in_words():
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
@@ -288,6 +289,8 @@ def open_policy(policy: Policy, *, also_load=()) -> Iterator[Network]:
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
             net = Network(patcher, overlay, (*beside, *also_load), policy.model)
+            if REFERENCE in policy.anchors:
+                overlay.reference = net.to_device(policy.anchors[REFERENCE])
             with contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider:
                 overlay.inject()
                 try:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...rewards.base.words import brief
-from .bank import Recipe, largest_rank, new_bank, trainable_layers
+from .bank import FROM_LORA, Recipe, largest_rank, members_of, new_bank, trainable_layers
+from .kinds import Member
 from .patches import check_model
 from .recommended import recommended, recommended_lora
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
+    from .from_lora import ReadLora
+
 Bank = dict[str, torch.Tensor]
+REFERENCE = "reference"  # its place among the policy's anchors, where it is not the model alone
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Policy:
 
     model: the user's own MODEL; never modified. bank: "<layer>.lora_A" and ".lora_B", float32 on the CPU.
     ema: a running mean of the bank, if the trainer keeps one. anchors: other weights by name (the behaviour policy of
-    some trainers, the value baseline of DPOK). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and
+    some trainers, the value baseline of DPOK, the LoRA that is the reference). optimizer: AdamW's moments, keyed "<bank key>.exp_avg" and
     ".exp_avg_sq". step: optimizer steps made. metrics: the report of the last train step. memory: whatever a feedback
     rule carries between iterations (JSON-serialisable). iteration: train steps made. method: whose numbers are recommended,
     by the table's name, empty: the usual ones of the model. numbers: those that the last train step used (JSON-serialisable).
@@ -70,6 +74,9 @@ class Policy:
         if shapes != {k: v.shape for k, v in parts["bank"].items()}:
             raise ValueError("policy: the saved state was trained with other layers or another rank than this policy; "
                              "use the same model, layers and rank, or another run name")
+        copies = {name: bank for name, bank in copies.items() if name != REFERENCE or REFERENCE in self.anchors}
+        if REFERENCE in self.anchors:  # as it was when the run began
+            copies.setdefault(REFERENCE, self.anchors[REFERENCE])
         return replace(self, bank=parts["bank"], optimizer=parts["optimizer"], ema=copies.pop("ema", None),
                        anchors=copies, step=int(meta["step"]), iteration=int(meta["iteration"]),
                        metrics=dict(meta["metrics"]), numbers=dict(meta.get("numbers", {})),
@@ -78,6 +85,10 @@ class Policy:
     def weights(self, use_average: bool = True) -> Bank:
         """The bank to generate with: the running mean where there is one."""
         return self.ema if use_average and self.ema is not None else self.bank
+
+    def members(self) -> dict[str, Member]:
+        """How each layer of the bank is adapted."""
+        return members_of(trainable_layers(self.model.model.diffusion_model, self.recipe), self.recipe)
 
     def chosen(self, weights: str) -> Bank | None:
         """The bank called "behaviour" (what samples while training), "trained" (what is exported) or "reference"."""
@@ -100,3 +111,11 @@ def create_policy(model: ModelPatcher, recipe: Recipe, method: str = "") -> Poli
         if recipe.open:
             recipe = recommended_lora(recipe, recommended(model, method), largest_rank(layers))
         return Policy(model=model, recipe=recipe, bank=new_bank(layers, recipe), method=method)
+
+
+def policy_from_lora(model: ModelPatcher, lora: ReadLora, anchored: bool, method: str = "") -> Policy:
+    """A policy that begins as this LoRA on this model. anchored: the reference is the LoRA as it came, else the model without."""
+    check_model(model)
+    largest = max(lora.members.values(), key=lambda member: member.rank)
+    recipe = Recipe(rank=largest.rank, alpha=largest.alpha, start=FROM_LORA, members=lora.members)
+    return Policy(model=model, recipe=recipe, bank=lora.bank, anchors={REFERENCE: lora.bank} if anchored else {}, method=method)

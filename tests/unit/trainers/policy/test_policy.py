@@ -1,36 +1,15 @@
 """What a policy promises: the reference for free, the user's model untouched, any weights, any conditioning."""
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import comfy.model_management
-import comfy.sampler_helpers
-import comfy.samplers
 import pytest
 import torch
 from posttrain.rewards.base.reward import Prompt
-from posttrain.trainers.engine.update import Optimizer, update
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy, policy_as_model, save_lora
 from posttrain.trainers.policy.value import Policy
 from posttrain.trainers.prompts import PromptSet
-from small_models import ARCHITECTURES, SIZE, conditioning, prompts_for, small_model, trained_policy
-
-
-def inputs(kind: str, batch: int = 2):
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(batch, *SIZE[kind], generator=generator), torch.linspace(0.9, 0.3, batch)
-
-
-def host_answer(model, kind: str, x, sigma, guidance: float, which: int = 1):
-    """The denoised latents by the host's own sampling function, one prompt for the whole batch."""
-    comfy.model_management.load_models_gpu([model])
-    conds = {"positive": comfy.sampler_helpers.convert_cond(conditioning(kind, which)),
-             "negative": comfy.sampler_helpers.convert_cond(conditioning(kind, 3))}
-    conds = comfy.samplers.process_conds(model.model, x, conds, x.device, latent_image=torch.zeros_like(x))
-    model.pre_run()
-    with torch.no_grad():
-        return comfy.samplers.sampling_function(model.model, x, sigma, conds["negative"], conds["positive"], guidance,
-                                                model_options=model.model_options)
+from one_answer import host_answer, inputs, train_a_little
+from small_models import ARCHITECTURES, conditioning, prompts_for, small_model, trained_policy
 
 
 def weights_of(model):
@@ -159,15 +138,6 @@ def test_weights_that_the_host_streams_in_give_the_same_gradient(kind):
         module.comfy_cast_weights = True
     assert len(streamed) > 10
     torch.testing.assert_close(bank_gradient(policy, kind), expected, rtol=1e-5, atol=1e-8)
-
-
-def train_a_little(policy, kind: str):
-    x, sigma = inputs(kind)
-
-    def evaluate(net, bank, micro):
-        return net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, bank).square().mean(), {}
-
-    return update(policy, [[SimpleNamespace(size=2)]], evaluate, Optimizer(learning_rate=1e-2))
 
 
 def test_a_users_own_lora_stays_active():

@@ -1,0 +1,247 @@
+"""A LoRA that exists, as the beginning of a bank: whatever the host's own loader reads, and the layers are this model's."""
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.weight_adapter
+import torch
+
+from ...rewards.base.words import brief, shown
+from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
+from .layers import CONVOLUTION, kind_of, lora_shapes
+from .lora_origin import made_for
+from .recommended import family
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+SHOWN = 3
+OTHER_SIZE, NO_LAYER = "has another size", "is no layer of this model"
+# what the host's loader looks for behind a layer's name
+ENDINGS = re.compile(r"(\.lora_(up|down|mid)\.weight|_lora\.(up|down)\.weight|\.lora\.(up|down)\.weight|\.lora_[AB](\.default)?\.weight"
+                     r"|\.lora_[AB]|\.lora_linear_layer\.(up|down)\.weight|\.reshape_weight|\.alpha|\.dora_scale|\.hada_\w+|\.lokr_\w+"
+                     r"|\.oft_blocks|\.rescale|\.[ab][12]\.weight|\.[wb]_norm|\.diff|\.diff_b|\.set_weight)$")
+TEXT = re.compile(r"(lora_te|lora_prior_te|lycoris_te|text_encoder|te\d?\.|clip_|t5xxl|conditioner\.)")
+KIND_NAMES = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "glora": "GLoRA", "oft": "OFT", "boft": "BOFT"}
+
+
+@dataclass(frozen=True)
+class ReadLora:
+    """members, bank: of the layers that were read, float32 on the CPU; found, layers: how many of how many layers of the file;
+    text: how many more are for the text encoder, which a policy does not train."""
+
+    members: dict[str, Member]
+    bank: dict[str, torch.Tensor]
+    found: int
+    layers: int
+    text: int = 0
+    __repr__ = brief
+
+    @property
+    def words(self) -> str:
+        ranks = sorted({member.rank for member in self.members.values() if set(member.parts) & set(PAIR)})
+        size = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no matrices"
+        part = "" if self.found == self.layers else f" of {self.layers}"
+        text = f" {self.text} more are for the text encoder and are not trained: load them with LoraLoader." if self.text else ""
+        return (f"Begins from your LoRA: {self.found}{part} layers, {size}, in {len(self.members)} layers of the model; rank, alpha, "
+                f"layers, layer_pattern, start and kind are the LoRA's, and those set here are not used.{text}")
+
+
+class _Piece(NamedTuple):
+    """A pair of matrices for a layer or, by offset (dimension, start, length), for a slice of it. up: [out, r]; down: [r, in]."""
+
+    up: torch.Tensor
+    down: torch.Tensor
+    scale: float
+    offset: tuple[int, int, int] | None
+
+
+class _Unfit(Exception):
+    """Why an entry of the file cannot be trained in its layer, in words that follow the layer's name."""
+
+
+def read_lora(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool = False,
+              metadata: Mapping[str, str] | None = None) -> ReadLora:
+    """tensors: of a LoRA file or a LORA_MODEL; partly: go on with the layers that fit; metadata: the file's.
+
+    ValueError says that it is no LoRA, one of another architecture, one that fits in part, or of what kind that cannot be trained.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        tensors = {key: value.detach().cpu().clone() for key, value in _checked(tensors).items()}
+        tensors = comfy.lora_convert.convert_lora(tensors)
+        names: dict[str, object] = comfy.lora.model_lora_keys_unet(model.model, {})
+        patches = comfy.lora.load_lora(tensors, names, log_missing=False)
+        layers, text = _layers_of(tensors)
+        if not layers:
+            raise ValueError("lora: it holds no LoRA, only other tensors"
+                             + (f", and {text} layers for a text encoder, which a policy does not train" if text else "")
+                             + "; choose a LoRA for the model")
+        origin = {target: name for name in layers for target in _targets(names.get(name)) if target in patches}
+        pieces, others, unfit = _sorted(model.model.diffusion_model, patches, origin)
+        strangers = [name for name in layers if name not in origin.values()]
+        lost = len({*strangers, *(name for at in unfit.values() for name in at)})
+        if lost and not (partly and lost < len(layers)):
+            raise ValueError(_refused(model, tensors, metadata or {}, layers, strangers, unfit))
+        members, bank = _bank_of(model.model.diffusion_model, pieces, others)
+        return ReadLora(members, bank, len(layers) - lost, len(layers), text)
+
+
+def _checked(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError("lora: a LoRA's weights are needed, by name; connect the LORA_MODEL of Train LoRA, or choose a file")
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(value.float().isfinite().all()):
+            raise ValueError(f"lora: {shown(key)} holds NaN or infinite numbers, so the LoRA is broken; take an earlier one of its "
+                             "training")
+    return tensors
+
+
+def _layers_of(tensors: Mapping[str, torch.Tensor]) -> tuple[list[str], int]:
+    """The names of the file's layers without those of text encoders, and how many those are. A tensor that no loader of the host
+    reads counts as a layer of its own, where there is a LoRA at all."""
+    found = {key: ENDINGS.sub("", key) for key in tensors}
+    if not any(key != name and not key.endswith(".alpha") for key, name in found.items()):
+        return [], 0
+    names = list(dict.fromkeys(found.values()))
+    return [name for name in names if not TEXT.match(name)], sum(bool(TEXT.match(name)) for name in names)
+
+
+def _targets(target) -> tuple:
+    """Where the host puts what it finds under a layer's name: the weight or a slice of it, and the bias."""
+    return (target, f"{target.removesuffix('.weight')}.bias") if isinstance(target, str) else (target,)
+
+
+def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
+    """Pieces of LoRAs by layer, differences of weights and biases by layer, and what cannot be trained: why -> the layers of the
+    file (origin: of each patch)."""
+    pieces: dict[str, list[_Piece]] = defaultdict(list)
+    others: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+    unfit: dict[str, list[str]] = defaultdict(list)
+    for target, patch in patches.items():
+        key, offset, function = (target, None, None) if isinstance(target, str) else (*target, None)[:3]
+        name, _, parameter = key.removeprefix("diffusion_model.").rpartition(".")
+        try:
+            layer = _layer(network, name, parameter, key)
+            if isinstance(patch, comfy.weight_adapter.WeightAdapterBase):
+                pieces[name].append(_piece(layer, patch, offset, function))
+            else:
+                others[name] |= _difference(layer, parameter, patch, offset)
+        except _Unfit as error:
+            unfit[str(error)].append(origin.get(target, key))
+    return {k: v for k, v in pieces.items() if v}, {k: v for k, v in others.items() if v}, unfit
+
+
+def _layer(network: torch.nn.Module, name: str, parameter: str, key: str) -> torch.nn.Module:
+    if not key.startswith("diffusion_model.") or parameter not in ("weight", "bias"):
+        raise _Unfit("is no layer's weight or bias")
+    try:
+        layer = network.get_submodule(name)
+    except AttributeError:
+        raise _Unfit(NO_LAYER) from None
+    if kind_of(layer) is None and not isinstance(layer, NORMS) or getattr(layer, "groups", 1) != 1:
+        raise _Unfit(f"belongs to a layer of the kind {type(layer).__name__}, which is not trained")
+    return layer
+
+
+def _difference(layer: torch.nn.Module, parameter: str, patch: tuple, offset) -> dict[str, torch.Tensor]:
+    kind, value = patch[0], patch[1][0]
+    if kind != "diff" or offset is not None:
+        raise _Unfit(f"is replaced ({kind}), not adapted")
+    if parameter == "weight" and not isinstance(layer, NORMS):
+        raise _Unfit("is a full difference of its weights, no matrices of low rank")
+    weight = getattr(layer, parameter, None)
+    if weight is None or weight.shape != value.shape:
+        raise _Unfit(OTHER_SIZE)
+    return {WEIGHT if parameter == "weight" else BIAS: value.float()}
+
+
+def _piece(layer: torch.nn.Module, adapter, offset, function: Callable | None) -> _Piece:
+    if adapter.name != "lora":
+        raise _Unfit(f"is a {KIND_NAMES.get(adapter.name, adapter.name)}; a training begins from a LoRA")
+    up, down, alpha, middle, dora, reshaped = adapter.weights
+    if dora is not None or reshaped is not None:
+        raise _Unfit("is a DoRA; a training begins from a LoRA" if dora is not None else "changes the size of its layer")
+    if kind_of(layer) is None:
+        raise _Unfit("has matrices for a norm")
+    up, down = up.float().flatten(1), down.float()
+    if middle is not None:  # of a convolution in three parts
+        down = torch.einsum("mn...,ni->mi...", middle.float(), down.flatten(1))
+    down, rank = down.flatten(1), len(down)
+    if not (alpha is None or alpha != 0 and abs(alpha) < float("inf")):
+        raise _Unfit(f"has alpha {alpha:g}")
+    a, b = lora_shapes(layer, 1)
+    sizes = [b[0], a[1]]
+    if offset is not None:
+        dim, start, length = offset
+        if start + length > sizes[dim]:
+            raise _Unfit(OTHER_SIZE)
+        sizes[dim] = length
+    if up.shape != (sizes[0], rank) or down.shape[1] != sizes[1] * (down.new_empty(a[2:]).numel() if a[2:] else 1):
+        raise _Unfit(OTHER_SIZE)
+    if function is not None:
+        up = _of_rows(function, up)
+    return _Piece(up, down, 1.0 if alpha is None else float(alpha) / rank, offset)
+
+
+def _of_rows(function: Callable, up: torch.Tensor) -> torch.Tensor:
+    """What the host does to up @ down, done to up."""
+    probe = torch.eye(up.shape[1], device=up.device)[:, :1].expand(-1, 2)
+    if not torch.allclose(function(up @ probe), function(up) @ probe):
+        raise _Unfit("is changed by the host in a way that a LoRA cannot follow")
+    return function(up)
+
+
+def _bank_of(network: torch.nn.Module, pieces, others) -> tuple[dict[str, Member], dict[str, torch.Tensor]]:
+    """In the model's own order."""
+    members, bank = {}, {}
+    for name, layer in network.named_modules():
+        if name not in pieces and name not in others:
+            continue
+        rank, alpha, weights = 1, 1.0, {}
+        if name in pieces:
+            a, b, alpha = _joined(layer, pieces[name])
+            rank, weights = len(a), dict(zip(PAIR, (a, b)))
+        weights |= {part: others[name][part] for part in (WEIGHT, BIAS) if part in others.get(name, {})}
+        members[name] = Member(LORA, rank, alpha, tuple(weights))
+        bank |= {f"{name}.{part}": weight.contiguous() for part, weight in weights.items()}
+    return members, bank
+
+
+def _joined(layer: torch.nn.Module, pieces: list[_Piece]) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A, B and alpha of one LoRA that is the sum of the pieces: their ranks added, each slice in its place."""
+    rank, scale = sum(len(piece.down) for piece in pieces), pieces[0].scale
+    a, b = (torch.zeros(shape) for shape in lora_shapes(layer, rank))
+    first = 0
+    for piece in pieces:
+        rows = slice(first, first + len(piece.down))
+        into, out = a[rows], b[:, rows]
+        if piece.offset is not None:
+            dim, start, length = piece.offset
+            into, out = (into, out.narrow(0, start, length)) if dim == 0 else (into.narrow(1, start, length), out)
+        into.copy_(piece.down.reshape(into.shape))
+        out.copy_((piece.up if piece.scale == scale else piece.up * (piece.scale / scale)).reshape(out.shape))
+        first = rows.stop
+    return a, b, scale * rank
+
+
+def _refused(model: ModelPatcher, tensors, metadata, layers: list[str], strangers: list[str], unfit: dict[str, list[str]]) -> str:
+    missing, sizes = strangers + unfit.get(NO_LAYER, []), unfit.get(OTHER_SIZE, [])
+    kinds = {why: at for why, at in unfit.items() if why not in (NO_LAYER, OTHER_SIZE)}
+    fit = len(layers) - len({*strangers, *(name for at in unfit.values() for name in at)})
+    if not fit and 2 * len({*missing, *sizes}) > len(layers):
+        return (f"lora: it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
+                "model, or the model of this LoRA")
+    said = [f"{_some(at)} {why}" for why, at in kinds.items()]
+    said += [f"{len(at)} {why}: {_some(at)}" for why, at in (("not in this model", missing), ("of another size", sizes)) if at]
+    remedy = "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
+    return f"lora: {fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(shown(name) for name in names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
