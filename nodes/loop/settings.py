@@ -5,6 +5,7 @@ long, where to and how often something is shown is left out.
 """
 from __future__ import annotations
 
+from ..model.lora_file import digest_of
 from .body import Graph, links_of
 
 # what no result depends on: when it ends, how often things are saved or shown, where votes are kept, how long a person is
@@ -14,7 +15,10 @@ NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_m
 OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
 LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
-         "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,)}
+         "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,), "PTCreatePolicy.lora": ("none",),
+         "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,), "PTCreatePolicy.kind": ("LoRA",)}
+# names of files, in whose place the file's digest is remembered
+FILES = {"PTCreatePolicy.lora": digest_of}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:
@@ -34,8 +38,9 @@ def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, 
                 continue
             if value in LATER.get(key, LATER.get(f"{prompt[each]['class_type']}.{key}", ())):
                 continue
+            known_by = FILES.get(f"{prompt[each]['class_type']}.{key}", lambda value: value)
             settings[f"{names[each]}.{key}"] = (
-                f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else value)
+                f"from {names[wires[key][0]]} [{wires[key][1]}]" if key in wires else known_by(value))
     return settings
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 from ..sockets import MENU, POLICY, SEED, TRAINER
 from ..widgets import CHOICE, filled, left_open
 from .layer_pattern import checked_pattern
+from .lora_file import NONE, digest_of, located_lora, lora_menu, read_lora_file
 
 AUTO = "auto"
+WITHOUT, AS_IT_CAME = "the model without it", "the LoRA as it came"
 
 
 class PTCreatePolicy:
@@ -36,12 +38,37 @@ class PTCreatePolicy:
                           "official LoRAs do; kaiming: on large models the first steps are about six times smaller. auto: as "
                           "recommended where alpha is -1, else kaiming, as in workflows from before this choice."}),
                 "trainer": (TRAINER, {"tooltip": "The trainer that the policy is for: what is recommended here and in Sampling "
-                                      "Settings is then what suits it. Unwired: DDPO or Flow-GRPO, as the model is."})}}
+                                      "Settings is then what suits it. Unwired: DDPO or Flow-GRPO, as the model is."}),
+                "lora": (lora_menu(), {"default": NONE, "tooltip": "Go on from a LoRA that you have, of any program, as .safetensors "
+                                       "in models/loras. Its rank, alpha and layers are then taken, and not those above."}),
+                "lora_model": ("LORA_MODEL", {"tooltip": "The same, from Train LoRA in this workflow."}),
+                "reference": ((WITHOUT, AS_IT_CAME), {"default": WITHOUT, "tooltip": "Only with a LoRA to go on from: what the "
+                              "training is held near to and compared with. As it came: nothing of it is taken back."}),
+                "partly": ("BOOLEAN", {"default": False, "tooltip": "Only with a LoRA to go on from: if some of its layers do not fit "
+                                       "this model, go on with the others. Off: that is an error."}),
+                **filled({"kind": (CHOICE, {"tooltip": "LoRA suits most. rsLoRA: strength alpha / root of rank. LoHa, LoKr, OFT: its "
+                                            "relatives, as in ComfyUI's Train LoRA; slower. Not used with a LoRA to go on from."})},
+                         Recipe)}}
 
-    def run(self, model, rank, alpha, layers, seed, layer_pattern="", start=AUTO, trainer=None):
+    @classmethod
+    def IS_CHANGED(cls, lora=NONE, **_):
+        return NONE if lora == NONE else digest_of(lora)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, lora=None):
+        try:  # before the training; a wired name is not known yet
+            return lora in (None, NONE) or bool(located_lora(lora))
+        except ValueError as error:
+            return str(error)
+
+    def run(self, model, rank, alpha, layers, seed, layer_pattern="", start=AUTO, trainer=None, lora=NONE, lora_model=None,
+            reference=WITHOUT, partly=False, kind="LoRA"):
         from ...trainers.methods import table_name
         from ...trainers.policy import Recipe, create_policy
         from ...trainers.recipes.settle import OPEN
+        method = "" if trainer is None else table_name(trainer)
+        if lora != NONE or lora_model is not None:
+            return begun(model, lora, lora_model, reference, partly, method)
         checked_pattern(layer_pattern)
         given = {"rank": rank, "alpha": alpha}
         asked = tuple(name for name, value in given.items() if value == OPEN)
@@ -50,9 +77,22 @@ class PTCreatePolicy:
             given["start"] = start
         elif "alpha" in asked:
             asked = (*asked, "start")
-        recipe = Recipe(**given, targets=layers, pattern=layer_pattern, seed=seed, open=asked)
-        policy = create_policy(model, recipe, "" if trainer is None else table_name(trainer))
+        recipe = Recipe(**given, targets=layers, pattern=layer_pattern, seed=seed, open=asked, kind=kind)
+        policy = create_policy(model, recipe, method)
         return {"ui": {"text": shown(policy)}, "result": (policy,)}
+
+
+def begun(model, lora: str, lora_model, reference: str, partly: bool, method: str) -> dict:
+    """From a LoRA: a file's name or a LORA_MODEL, not both."""
+    from ...trainers.policy.from_lora import read_lora
+    from ...trainers.policy.value import policy_from_lora
+    if lora != NONE and lora_model is not None:
+        raise ValueError(f"lora: a file is chosen and a LORA_MODEL is wired; a policy begins from one. Set it to {NONE}, or take the "
+                         "wire off lora_model")
+    tensors, metadata = read_lora_file(lora) if lora_model is None else (lora_model, {})
+    found = read_lora(model, tensors, partly, metadata, "lora" if lora_model is None else "lora_model")
+    policy = policy_from_lora(model, found, reference == AS_IT_CAME, method)
+    return {"ui": {"text": [f"{found.words} The reference: {reference}.", *shown(policy)]}, "result": (policy,)}
 
 
 def shown(policy) -> list[str]:
@@ -60,7 +100,8 @@ def shown(policy) -> list[str]:
     from ...trainers.policy.recommended import family, recommended
     from ...trainers.recipes.words import as_table
     found, lora = recommended(policy.model, policy.method), policy.recipe
-    words = (f"Your model: {family(policy.model).words}. The LoRA: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}. "
+    kind = "LoRA" if lora.kind == "LoRA" else f"LoRA, as {lora.kind}"
+    words = (f"Your model: {family(policy.model).words}. The {kind}: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}. "
              f"Recommended for {found.method}, where a node says -1 or recommended:")
     return [*([f"{found.why_not}."] if found.why_not else []), words, as_table(found)]
 

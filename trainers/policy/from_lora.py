@@ -62,16 +62,28 @@ class _Piece(NamedTuple):
     offset: tuple[int, int, int] | None
 
 
+class _Refused(Exception):
+    """Why the LoRA cannot be begun from, in words."""
+
+
 class _Unfit(Exception):
     """Why an entry of the file cannot be trained in its layer, in words that follow the layer's name."""
 
 
 def read_lora(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool = False,
-              metadata: Mapping[str, str] | None = None) -> ReadLora:
+              metadata: Mapping[str, str] | None = None, field: str = "lora") -> ReadLora:
     """tensors: of a LoRA file or a LORA_MODEL; partly: go on with the layers that fit; metadata: the file's.
 
-    ValueError says that it is no LoRA, one of another architecture, one that fits in part, or of what kind that cannot be trained.
+    ValueError names ``field`` and says that it is no LoRA, one of another architecture, one that fits in part, or of what kind that
+    cannot be trained.
     """
+    try:
+        return _read(model, tensors, partly, metadata or {})
+    except _Refused as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
+def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool, metadata: Mapping[str, str]) -> ReadLora:
     with torch.inference_mode(False), torch.no_grad():
         tensors = {key: value.detach().cpu().clone() for key, value in _checked(tensors).items()}
         tensors = comfy.lora_convert.convert_lora(tensors)
@@ -79,7 +91,7 @@ def read_lora(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: 
         patches = comfy.lora.load_lora(tensors, names, log_missing=False)
         layers, text = _layers_of(tensors)
         if not layers:
-            raise ValueError("lora: it holds no LoRA, only other tensors"
+            raise _Refused("it holds no LoRA, only other tensors"
                              + (f", and {text} layers for a text encoder, which a policy does not train" if text else "")
                              + "; choose a LoRA for the model")
         origin = {target: name for name in layers for target in _targets(names.get(name)) if target in patches}
@@ -87,17 +99,17 @@ def read_lora(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: 
         strangers = [name for name in layers if name not in origin.values()]
         lost = len({*strangers, *(name for at in unfit.values() for name in at)})
         if lost and not (partly and lost < len(layers)):
-            raise ValueError(_refused(model, tensors, metadata or {}, layers, strangers, unfit))
+            raise _Refused(_refused(model, tensors, metadata, layers, strangers, unfit))
         members, bank = _bank_of(model.model.diffusion_model, pieces, others)
         return ReadLora(members, bank, len(layers) - lost, len(layers), text)
 
 
 def _checked(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ValueError("lora: a LoRA's weights are needed, by name; connect the LORA_MODEL of Train LoRA, or choose a file")
+        raise _Refused("a LoRA's weights are needed, by name; connect the LORA_MODEL of Train LoRA, or choose a file")
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(value.float().isfinite().all()):
-            raise ValueError(f"lora: {shown(key)} holds NaN or infinite numbers, so the LoRA is broken; take an earlier one of its "
+            raise _Refused(f"{shown(key)} holds NaN or infinite numbers, so the LoRA is broken; take an earlier one of its "
                              "training")
     return tensors
 
@@ -235,12 +247,12 @@ def _refused(model: ModelPatcher, tensors, metadata, layers: list[str], stranger
     kinds = {why: at for why, at in unfit.items() if why not in (NO_LAYER, OTHER_SIZE)}
     fit = len(layers) - len({*strangers, *(name for at in unfit.values() for name in at)})
     if not fit and 2 * len({*missing, *sizes}) > len(layers):
-        return (f"lora: it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
+        return (f"it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
                 "model, or the model of this LoRA")
     said = [f"{_some(at)} {why}" for why, at in kinds.items()]
     said += [f"{len(at)} {why}: {_some(at)}" for why, at in (("not in this model", missing), ("of another size", sizes)) if at]
     remedy = "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
-    return f"lora: {fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
+    return f"{fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
 
 
 def _some(names: list[str]) -> str:

@@ -114,7 +114,7 @@ def _turned(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
         last = y if kind_of(layer) == LINEAR else y.movedim(1, -1)
         bias = _answer_to_zero(layer, base, x).to(torch.float32) if layer.bias is not None else 0.0
         plain = (last.to(torch.float32) - bias).reshape(-1, last.shape[-1])
-        out = functional_call(adapter, {member.parts[0]: blocks}, (plain.T,)).T.reshape(last.shape) + bias
+        out = functional_call(adapter, {member.parts[0]: blocks.to(torch.float32)}, (plain.T,)).T.reshape(last.shape) + bias
         return (out if kind_of(layer) == LINEAR else out.movedim(-1, 1)).to(y.dtype)
 
     return turned

@@ -15,12 +15,12 @@ KNOWN = Path(__file__).with_name("menus.json")
 
 
 def menus() -> dict[str, list[str]]:
-    """node.input -> its choices. Left out: menus of the host, and lists of this machine's files, which hold "auto"."""
+    """node.input -> its choices. Left out: menus of the host, and lists of this machine's files, which hold "auto" or "none"."""
     found = {}
     for name, node in NODE_CLASS_MAPPINGS.items():
         for inputs in (node.INPUT_TYPES().get(kind, {}) for kind in ("required", "optional")):
             for key, (choices, *_) in inputs.items():
-                files = isinstance(choices, list) and "auto" in choices
+                files = isinstance(choices, list) and {"auto", "none"} & set(choices)
                 if isinstance(choices, (list, tuple)) and key not in ("scheduler", "sampler") and not files:
                     found[f"{name}.{key}"] = [str(choice) for choice in choices]
     return found
