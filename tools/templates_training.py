@@ -127,6 +127,22 @@ The student's LoRA lies on top of the teacher's: load both.
 student*. For another number of steps set *student_steps* in *LCM Distillation*, and the steps wherever you sample. \
 If your model needs guidance, set it in the teacher's Sampling Settings; the student does without: cfg 1. """ + DEMO_NUMBERS + "\n"
 
+HAVE = """## Improve a LoRA that you have
+
+Post-training does not have to begin from nothing. **Create Policy** goes on from a LoRA: here one that ComfyUI's own *Train \
+LoRA* makes in this workflow, on pictures of two green balls; then **DiffusionNFT** teaches it to follow prompts.
+
+1. Press **Run**. On two CPU cores it takes about five minutes.
+2. Read **Create Policy**: how many layers your LoRA has, and of what rank. They are taken as they are.
+3. Compare **Before** and **After**: your LoRA as it came, and what became of it.
+
+*reference* is *the LoRA as it came*: training is held near to it, so that what it can do stays. *the model without it* holds \
+near to the model instead. What is saved is the whole LoRA, to be loaded in the place of the old one.
+
+**Your own LoRA:** delete the group *The LoRA that you have*, and choose your file in Create Policy's *lora*: a .safetensors of \
+any program that ComfyUI reads. For *Before*, load it with LoraLoaderModelOnly.
+""" + OWN_MODEL
+
 NOTE = Group("Start here", [["note"]])
 MODEL = Group("1  Model, prompts and reward", [["1"], ["3", "2"]])
 SETTINGS = Group("2  How to sample and train", [["4"], ["5"]])
@@ -163,4 +179,9 @@ TRAINING = (
                                                        ["21", "22"]])],
     ], [["36"], ["21", "22"]]),
     Template("preferences_without_a_reference_mapo", "Preferences without a reference (MaPO)", MAPO, ONLINE, PICTURE),
+    Template("improve_a_lora", "Improve a LoRA that you have", HAVE, [
+        [NOTE, Group("1  Model, prompts and reward", [["1"], ["2"]]),
+         Group("The LoRA that you have", [["30", "25"], ["26"], ["27", "29"], ["28"]])],
+        [Group("2  Go on from it", [["3"], ["4"], ["5"]]), Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), KEEP],
+        [COMPARE]], PICTURE),
 )

@@ -26,6 +26,17 @@ def small(name: str) -> dict:
     return load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
 
 
+def with_its_own_widgets(host, graph: dict) -> dict:
+    """What a newer host asks of its own nodes besides, at its defaults, as the page fills it in."""
+    known = host.object_info()
+    for content in graph.values():
+        for key, (kind, *options) in known[content["class_type"]]["input"].get("required", {}).items():
+            default = (options or [{}])[0].get("default")
+            if key not in content["inputs"] and default is not None:
+                content["inputs"][key] = default
+    return graph
+
+
 def pixels(file: Path) -> numpy.ndarray:
     return numpy.asarray(Image.open(file).convert("RGB"), dtype=float)
 
@@ -49,7 +60,9 @@ def look_right(host, graph: dict, result) -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_it_trains_and_exports(host, name):
-    graph = small(name)
+    graph = with_its_own_widgets(host, small(name))
+    if name == "improve_a_lora" and host.get("/system_stats").json()["system"]["comfyui_version"] == "0.3.52":
+        pytest.skip("Train LoRA of that ComfyUI takes one batch of pictures, and of later ones a list of them")
     with Rater(host, brightest):  # for the one that asks a person
         result = host.run(graph)
     assert result.event == "success", result.text
