@@ -16,8 +16,14 @@ from ..rewards.base.words import holds_half_characters, shown
 
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 LONGEST = 1_000_000  # characters of a text
-HOSTS = {"MODEL": "a model", "CLIP": "a text encoder", "VAE": "a VAE", "IMAGE": "images", "LATENT": "latents",
-         "LORA_MODEL": "a LoRA, as Train LoRA gives it"}
+HOSTS = {
+    "MODEL": "a model",
+    "CLIP": "a text encoder",
+    "VAE": "a VAE",
+    "IMAGE": "images",
+    "LATENT": "latents",
+    "LORA_MODEL": "a LoRA, as Train LoRA gives it",
+}
 
 
 def guarded(node: type) -> type:

@@ -16,7 +16,8 @@ OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
 LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
          "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,), "PTCreatePolicy.lora": ("none",),
-         "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,), "PTCreatePolicy.kind": ("LoRA",)}
+         "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,),
+         "PTCreatePolicy.kind": ("LoRA",)}
 # names of files, in whose place the file's digest is remembered
 FILES = {"PTCreatePolicy.lora": digest_of}
 

@@ -39,15 +39,17 @@ class PTCreatePolicy:
                           "recommended where alpha is -1, else kaiming, as in workflows from before this choice."}),
                 "trainer": (TRAINER, {"tooltip": "The trainer that the policy is for: what is recommended here and in Sampling "
                                       "Settings is then what suits it. Unwired: DDPO or Flow-GRPO, as the model is."}),
-                "lora": (lora_menu(), {"default": NONE, "tooltip": "Go on from a LoRA that you have, of any program, as .safetensors "
-                                       "in models/loras. Its rank, alpha and layers are then taken, and not those above."}),
+                "lora": (lora_menu(), {"default": NONE, "tooltip": "Go on from a LoRA that you have, of any program, as "
+                                       ".safetensors in models/loras. Its rank, alpha and layers are then taken, "
+                                       "and not those above."}),
                 "lora_model": ("LORA_MODEL", {"tooltip": "The same, from Train LoRA in this workflow."}),
                 "reference": ((WITHOUT, AS_IT_CAME), {"default": WITHOUT, "tooltip": "Only with a LoRA to go on from: what the "
                               "training is held near to and compared with. As it came: nothing of it is taken back."}),
-                "partly": ("BOOLEAN", {"default": False, "tooltip": "Only with a LoRA to go on from: if some of its layers do not fit "
-                                       "this model, go on with the others. Off: that is an error."}),
-                **filled({"kind": (CHOICE, {"tooltip": "LoRA suits most. rsLoRA: strength alpha / root of rank. LoHa, LoKr, OFT: its "
-                                            "relatives, as in ComfyUI's Train LoRA; slower. Not used with a LoRA to go on from."})},
+                "partly": ("BOOLEAN", {"default": False, "tooltip": "Only with a LoRA to go on from: if some of its layers do "
+                                       "not fit this model, go on with the others. Off: that is an error."}),
+                **filled({"kind": (CHOICE, {"tooltip": "LoRA suits most. rsLoRA: strength alpha / root of rank. LoHa, LoKr, OFT: "
+                                            "its relatives, as in ComfyUI's Train LoRA; slower. Not used with a LoRA to go on "
+                                            "from."})},
                          Recipe)}}
 
     @classmethod
@@ -87,8 +89,8 @@ def begun(model, lora: str, lora_model, reference: str, partly: bool, method: st
     from ...trainers.policy.from_lora import read_lora
     from ...trainers.policy.value import policy_from_lora
     if lora != NONE and lora_model is not None:
-        raise ValueError(f"lora: a file is chosen and a LORA_MODEL is wired; a policy begins from one. Set it to {NONE}, or take the "
-                         "wire off lora_model")
+        raise ValueError(f"lora: a file is chosen and a LORA_MODEL is wired; a policy begins from one. Set it to {NONE}, or take "
+                         "the wire off lora_model")
     tensors, metadata = read_lora_file(lora) if lora_model is None else (lora_model, {})
     found = read_lora(model, tensors, partly, metadata, "lora" if lora_model is None else "lora_model")
     policy = policy_from_lora(model, found, reference == AS_IT_CAME, method)

@@ -30,7 +30,7 @@ def with_its_own_widgets(host, graph: dict) -> dict:
     """What a newer host asks of its own nodes besides, at its defaults, as the page fills it in."""
     known = host.object_info()
     for content in graph.values():
-        for key, (kind, *options) in known[content["class_type"]]["input"].get("required", {}).items():
+        for key, (_, *options) in known[content["class_type"]]["input"].get("required", {}).items():
             default = (options or [{}])[0].get("default")
             if key not in content["inputs"] and default is not None:
                 content["inputs"][key] = default

@@ -50,6 +50,7 @@ MORE_THAN_A_MODULE = {
     "trainers/losses/test_reported.py": "every loss",
     "trainers/policy/test_cancel.py": "rollout and train step, cancelled",
     "trainers/policy/test_controlnet.py": "ControlNets from the conditioning to the gradient",
+    "trainers/policy/test_diffusers_layout.py": "models as the host's loaders read them from diffusers' layout",
     "trainers/policy/test_host_nodes.py": "every node of the host that changes a model",
     "trainers/policy/test_left_in_memory.py": "every pass that never reaches its backward",
     "trainers/policy/test_lent_weights.py": "weights that the host lends, from the layer to the bank",

@@ -116,8 +116,8 @@ def members_of(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, 
     found = {name: member_of(layer, recipe.kind, recipe.rank, recipe.alpha) for name, layer in layers.items()}
     members = {name: member for name, member in found.items() if member is not None}
     if not members:
-        raise ValueError(f"rank: {recipe.rank} leaves {recipe.kind} nothing to turn in these layers; choose 4 or more, a power of "
-                         "two as a rule")
+        raise ValueError(f"rank: {recipe.rank} leaves {recipe.kind} nothing to turn in these layers; choose 4 or more, a power "
+                         "of two as a rule")
     return members
 
 
@@ -129,7 +129,7 @@ def new_bank(layers: dict[str, torch.nn.Module], recipe: Recipe) -> dict[str, to
     if recipe.kind not in KINDS:
         raise ValueError(f"kind: unknown {recipe.kind!r}; use one of {', '.join(KINDS)}")
     generator = torch.Generator().manual_seed(recipe.seed)
-    bank = {}
+    bank: dict[str, torch.Tensor] = {}
     for name, member in members_of(layers, recipe).items():
         a, b = lora_shapes(layers[name], recipe.rank)
         fan_in = math.prod(a[1:])

@@ -1,4 +1,5 @@
 """A LoRA that exists, as the beginning of a bank: whatever the host's own loader reads, and the layers are this model's."""
+
 from __future__ import annotations
 
 import re
@@ -14,7 +15,7 @@ import torch
 
 from ...rewards.base.words import brief, shown
 from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
-from .layers import CONVOLUTION, kind_of, lora_shapes
+from .layers import kind_of, lora_shapes
 from .lora_origin import made_for
 from .recommended import family
 
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 SHOWN = 3
 OTHER_SIZE, NO_LAYER = "has another size", "is no layer of this model"
 # what the host's loader looks for behind a layer's name
-ENDINGS = re.compile(r"(\.lora_(up|down|mid)\.weight|_lora\.(up|down)\.weight|\.lora\.(up|down)\.weight|\.lora_[AB](\.default)?\.weight"
-                     r"|\.lora_[AB]|\.lora_linear_layer\.(up|down)\.weight|\.reshape_weight|\.alpha|\.dora_scale|\.hada_\w+|\.lokr_\w+"
-                     r"|\.oft_blocks|\.rescale|\.[ab][12]\.weight|\.[wb]_norm|\.diff|\.diff_b|\.set_weight)$")
+ENDINGS = re.compile(
+    r"(\.lora_(up|down|mid)\.weight|_lora\.(up|down)\.weight|\.lora\.(up|down)\.weight"
+    r"|\.lora_[AB](\.default)?\.weight|\.lora_[AB]|\.lora_linear_layer\.(up|down)\.weight|\.reshape_weight"
+    r"|\.alpha|\.dora_scale|\.hada_\w+|\.lokr_\w+|\.oft_blocks|\.rescale|\.[ab][12]\.weight|\.[wb]_norm"
+    r"|\.diff|\.diff_b|\.set_weight)$"
+)
 TEXT = re.compile(r"(lora_te|lora_prior_te|lycoris_te|text_encoder|te\d?\.|clip_|t5xxl|conditioner\.)")
 KIND_NAMES = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "glora": "GLoRA", "oft": "OFT", "boft": "BOFT"}
 
@@ -48,9 +52,13 @@ class ReadLora:
         ranks = sorted({member.rank for member in self.members.values() if set(member.parts) & set(PAIR)})
         size = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no matrices"
         part = "" if self.found == self.layers else f" of {self.layers}"
-        text = f" {self.text} more are for the text encoder and are not trained: load them with LoraLoader." if self.text else ""
-        return (f"Begins from your LoRA: {self.found}{part} layers, {size}, in {len(self.members)} layers of the model; rank, alpha, "
-                f"layers, layer_pattern, start and kind are the LoRA's, and those set here are not used.{text}")
+        text = (
+            f" {self.text} more are for the text encoder and are not trained: load them with LoraLoader." if self.text else ""
+        )
+        return (
+            f"Begins from your LoRA: {self.found}{part} layers, {size}, in {len(self.members)} layers of the model; rank, "
+            f"alpha, layers, layer_pattern, start and kind are the LoRA's, and those set here are not used.{text}"
+        )
 
 
 class _Piece(NamedTuple):
@@ -70,12 +78,17 @@ class _Unfit(Exception):
     """Why an entry of the file cannot be trained in its layer, in words that follow the layer's name."""
 
 
-def read_lora(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool = False,
-              metadata: Mapping[str, str] | None = None, field: str = "lora") -> ReadLora:
+def read_lora(
+    model: ModelPatcher,
+    tensors: Mapping[str, torch.Tensor],
+    partly: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    field: str = "lora",
+) -> ReadLora:
     """tensors: of a LoRA file or a LORA_MODEL; partly: go on with the layers that fit; metadata: the file's.
 
-    ValueError names ``field`` and says that it is no LoRA, one of another architecture, one that fits in part, or of what kind that
-    cannot be trained.
+    ValueError names ``field`` and says that it is no LoRA, one of another architecture, one that fits in part, or of what kind
+    that cannot be trained.
     """
     try:
         return _read(model, tensors, partly, metadata or {})
@@ -91,9 +104,11 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
         patches = comfy.lora.load_lora(tensors, names, log_missing=False)
         layers, text = _layers_of(tensors)
         if not layers:
-            raise _Refused("it holds no LoRA, only other tensors"
-                             + (f", and {text} layers for a text encoder, which a policy does not train" if text else "")
-                             + "; choose a LoRA for the model")
+            raise _Refused(
+                "it holds no LoRA, only other tensors"
+                + (f", and {text} layers for a text encoder, which a policy does not train" if text else "")
+                + "; choose a LoRA for the model"
+            )
         origin = {target: name for name in layers for target in _targets(names.get(name)) if target in patches}
         pieces, others, unfit = _sorted(model.model.diffusion_model, patches, origin)
         strangers = [name for name in layers if name not in origin.values()]
@@ -109,8 +124,9 @@ def _checked(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         raise _Refused("a LoRA's weights are needed, by name; connect the LORA_MODEL of Train LoRA, or choose a file")
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(value.float().isfinite().all()):
-            raise _Refused(f"{shown(key)} holds NaN or infinite numbers, so the LoRA is broken; take an earlier one of its "
-                             "training")
+            raise _Refused(
+                f"{shown(key)} holds NaN or infinite numbers, so the LoRA is broken; take an earlier one of its training"
+            )
     return tensors
 
 
@@ -211,7 +227,8 @@ def _of_rows(function: Callable, up: torch.Tensor) -> torch.Tensor:
 
 def _bank_of(network: torch.nn.Module, pieces, others) -> tuple[dict[str, Member], dict[str, torch.Tensor]]:
     """In the model's own order."""
-    members, bank = {}, {}
+    members: dict[str, Member] = {}
+    bank: dict[str, torch.Tensor] = {}
     for name, layer in network.named_modules():
         if name not in pieces and name not in others:
             continue
@@ -242,16 +259,22 @@ def _joined(layer: torch.nn.Module, pieces: list[_Piece]) -> tuple[torch.Tensor,
     return a, b, scale * rank
 
 
-def _refused(model: ModelPatcher, tensors, metadata, layers: list[str], strangers: list[str], unfit: dict[str, list[str]]) -> str:
+def _refused(
+    model: ModelPatcher, tensors, metadata, layers: list[str], strangers: list[str], unfit: dict[str, list[str]]
+) -> str:
     missing, sizes = strangers + unfit.get(NO_LAYER, []), unfit.get(OTHER_SIZE, [])
     kinds = {why: at for why, at in unfit.items() if why not in (NO_LAYER, OTHER_SIZE)}
     fit = len(layers) - len({*strangers, *(name for at in unfit.values() for name in at)})
     if not fit and 2 * len({*missing, *sizes}) > len(layers):
-        return (f"it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
-                "model, or the model of this LoRA")
+        return (
+            f"it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
+            "model, or the model of this LoRA"
+        )
     said = [f"{_some(at)} {why}" for why, at in kinds.items()]
     said += [f"{len(at)} {why}: {_some(at)}" for why, at in (("not in this model", missing), ("of another size", sizes)) if at]
-    remedy = "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
+    remedy = (
+        "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
+    )
     return f"{fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
 
 

@@ -4,11 +4,13 @@ LoRA (arXiv:2106.09685): W + (alpha / rank) B A. rsLoRA (arXiv:2312.03732) is th
 (arXiv:2309.14859) add a Hadamard and a Kronecker product to W; OFT (arXiv:2306.07280) turns W's outputs by an orthogonal matrix.
 None of them looks at W: what is added is computed beside it, and a turned output is made of the layer's own.
 """
+
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.weight_adapter
 import torch
@@ -24,6 +26,7 @@ NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.RMSNorm)
 # a layer's own weights, of which a difference is trained: a norm's weight, any bias
 WEIGHT, BIAS = "diff", "diff_b"
 
+Layer = Any  # a linear layer, a convolution or a norm, of whatever class: told by what it says of itself
 Over = Callable[..., torch.Tensor]  # (x, y, *weights) -> the adapted layer's answer; y: the layer's own
 
 
@@ -78,7 +81,7 @@ def laid_over(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
     return over
 
 
-def _lora(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
+def _lora(layer: Layer, member: Member, base: Callable) -> Over:
     scale = member.scale
 
     def linear(x, y, a, b):
@@ -92,7 +95,7 @@ def _lora(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
     return linear if kind_of(layer) == LINEAR else convolution
 
 
-def _dense(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
+def _dense(layer: Layer, member: Member, base: Callable) -> Over:
     """What is added to W is made as a whole, for the time of one multiplication, and once more in the backward."""
     adapter, shape = _adapter(layer, member.kind, member.rank, member.alpha), _weight_shape(layer)
 
@@ -106,7 +109,7 @@ def _dense(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
     return lambda x, y, *weights: y + _MadeAgain.apply(added, x, *weights)
 
 
-def _turned(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
+def _turned(layer: Layer, member: Member, base: Callable) -> Over:
     """(R W) x + b = R (y - b) + b, by the host's formula for R W with the outputs as W. The bias is the answer to zero."""
     adapter = _adapter(layer, member.kind, member.rank, member.alpha)
 
@@ -121,20 +124,20 @@ def _turned(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
 
 
 @torch.no_grad()
-def _answer_to_zero(layer: torch.nn.Module, base: Callable, x: torch.Tensor) -> torch.Tensor:
+def _answer_to_zero(layer: Layer, base: Callable, x: torch.Tensor) -> torch.Tensor:
     if kind_of(layer) == LINEAR:
         return base(x.new_zeros(1, layer.in_features)).flatten()
     sizes = [(size - 1) * step + 1 for size, step in zip(layer.kernel_size, layer.dilation)]
     return base(x.new_zeros(1, layer.in_channels, *sizes))[0, :, 0, 0]
 
 
-def _norm(layer: torch.nn.Module, member: Member) -> Over:
+def _norm(layer: Layer, member: Member) -> Over:
     """A norm is linear in its weight and bias, so a difference of them is one norm more, added."""
 
     def over(x, y, *weights):
         given = {part: weight.to(x.dtype) for part, weight in zip(member.parts, weights)}
         weight, bias = given.get(WEIGHT), given.get(BIAS)
-        weight = torch.zeros_like(bias) if weight is None else weight
+        weight = torch.zeros_like(given[BIAS]) if weight is None else weight
         if isinstance(layer, torch.nn.GroupNorm):
             return y + F.group_norm(x, layer.num_groups, weight, bias, layer.eps)
         if isinstance(layer, torch.nn.LayerNorm):
@@ -153,7 +156,7 @@ def _weight_shape(layer: torch.nn.Module) -> tuple[int, ...]:
     return (b[0], *a[1:])
 
 
-def _adapter(layer: torch.nn.Module, kind: str, rank: int, alpha: float, device: str = "meta") -> torch.nn.Module:
+def _adapter(layer: torch.nn.Module, kind: str, rank: int, alpha: float, device: str = "meta") -> Any:
     """The host's own trainable adapter for a layer of this size."""
     with torch.inference_mode(False):
         weight = torch.empty(_weight_shape(layer), device=device)
@@ -171,8 +174,7 @@ class _MadeAgain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        inputs = [each.detach().requires_grad_(wanted)
-                  for each, wanted in zip(ctx.saved_tensors, ctx.needs_input_grad[1:])]
+        inputs = [each.detach().requires_grad_(wanted) for each, wanted in zip(ctx.saved_tensors, ctx.needs_input_grad[1:])]
         with torch.enable_grad():
             y = ctx.run(*inputs)
         found = iter(torch.autograd.grad(y, [each for each in inputs if each.requires_grad], gradient))

@@ -13,8 +13,9 @@ SAMPLED = 8  # layers whose weights are read
 
 
 @torch.no_grad()
-def share_shown(layers: dict[str, torch.nn.Module], bank: dict[str, torch.Tensor], members: dict[str, Member],
-                dtype: torch.dtype) -> float:
+def share_shown(
+    layers: dict[str, torch.nn.Module], bank: dict[str, torch.Tensor], members: dict[str, Member], dtype: torch.dtype
+) -> float:
     """How much of the LoRA's effect the network's answers show, 0 to 1; NaN where no layer's weight is a plain number, and of
     kinds without A and B.
 
@@ -24,8 +25,11 @@ def share_shown(layers: dict[str, torch.nn.Module], bank: dict[str, torch.Tensor
     about v / sqrt(1 + v^2) (measured with random LoRAs on small SD3, Flux and SDXL networks in bfloat16 and float16).
     """
     weights = {name: getattr(layer, "weight", None) for name, layer in layers.items()}
-    names = [name for name, weight in weights.items() if weight is not None and is_plain(weight) and weight.dtype.itemsize > 1
-             and f"{name}.lora_A" in bank]
+    names = [
+        name
+        for name, weight in weights.items()
+        if weight is not None and is_plain(weight) and weight.dtype.itemsize > 1 and f"{name}.lora_A" in bank
+    ]
     ratios = []
     for name in names[:: max(1, len(names) // SAMPLED)]:
         a, b = (bank[f"{name}.{part}"].flatten(1).float() for part in ("lora_A", "lora_B"))

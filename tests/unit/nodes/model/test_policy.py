@@ -27,9 +27,11 @@ def small_lora(seed: int = 0) -> dict[str, torch.Tensor]:
     random, tensors = torch.Generator().manual_seed(seed), {}
     for name, rank in LAYERS.items():
         out, into = demo().model.diffusion_model.get_submodule(name).weight.shape
-        tensors |= {f"diffusion_model.{name}.lora_up.weight": torch.randn(out, rank, generator=random) * 0.1,
-                    f"diffusion_model.{name}.lora_down.weight": torch.randn(rank, into, generator=random) * 0.1,
-                    f"diffusion_model.{name}.alpha": torch.tensor(1.0)}
+        tensors |= {
+            f"diffusion_model.{name}.lora_up.weight": torch.randn(out, rank, generator=random) * 0.1,
+            f"diffusion_model.{name}.lora_down.weight": torch.randn(rank, into, generator=random) * 0.1,
+            f"diffusion_model.{name}.alpha": torch.tensor(1.0),
+        }
     return tensors
 
 
@@ -71,8 +73,13 @@ def test_without_one_nothing_changes(loras):
     assert all(policy.anchors == {} and policy.recipe.rank == 4 and policy.recipe.members is None for policy in policies)
 
 
-REFUSED = {"old.pt": r"is a \.pt file, which can run a program", "old.ckpt": r"is a \.ckpt file", "gone.safetensors": "is not in models/loras",
-           "../mine.safetensors": "is not in models/loras", "damaged.safetensors": r"cannot be read .* damaged"}
+REFUSED = {
+    "old.pt": r"is a \.pt file, which can run a program",
+    "old.ckpt": r"is a \.ckpt file",
+    "gone.safetensors": "is not in models/loras",
+    "../mine.safetensors": "is not in models/loras",
+    "damaged.safetensors": r"cannot be read .* damaged",
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -90,7 +97,9 @@ def test_a_wire_is_named_by_its_own_name(loras):
         created(lora_model=object())
     with pytest.raises(ValueError, match="^lora: a file is chosen and a LORA_MODEL is wired"):
         created(lora="mine.safetensors", lora_model=small_lora())
-    assert PTCreatePolicy.VALIDATE_INPUTS(lora="mine.safetensors") is True and PTCreatePolicy.VALIDATE_INPUTS(lora="none") is True
+    assert (
+        PTCreatePolicy.VALIDATE_INPUTS(lora="mine.safetensors") is True and PTCreatePolicy.VALIDATE_INPUTS(lora="none") is True
+    )
 
 
 def test_the_menu_and_the_metadata(loras):
@@ -99,8 +108,10 @@ def test_the_menu_and_the_metadata(loras):
 
 
 def graph(name: str) -> dict:
-    return {"1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 4, "lora": name, "reference": AS_IT_CAME}},
-            "2": {"class_type": "PTTrain", "inputs": {"policy": ["1", 0]}}}
+    return {
+        "1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 4, "lora": name, "reference": AS_IT_CAME}},
+        "2": {"class_type": "PTTrain", "inputs": {"policy": ["1", 0]}},
+    }
 
 
 def test_a_run_knows_the_file_by_what_it_holds(loras):
@@ -114,8 +125,13 @@ def test_a_run_knows_the_file_by_what_it_holds(loras):
     assert settings_of(graph("other.safetensors"), "2", ("policy",)) != first
     assert digest_of("gone.safetensors") == "gone.safetensors"
     before = {"1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 4}}, "2": graph("none")["2"]}
-    now = {**before, "1": {"class_type": "PTCreatePolicy", "inputs": {"rank": 4, "lora": "none", "reference": WITHOUT, "partly": False,
-                                                                      "kind": "LoRA"}}}
+    now = {
+        **before,
+        "1": {
+            "class_type": "PTCreatePolicy",
+            "inputs": {"rank": 4, "lora": "none", "reference": WITHOUT, "partly": False, "kind": "LoRA"},
+        },
+    }
     assert settings_of(now, "2", ("policy",)) == settings_of(before, "2", ("policy",))
 
 

@@ -1,4 +1,5 @@
 """One question to a small model: what the host answers, and one update that moves a policy's weights."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -19,13 +20,16 @@ def inputs(kind: str, batch: int = 2):
 def host_answer(model, kind: str, x, sigma, guidance: float, which: int = 1):
     """The denoised latents by the host's own sampling function, one prompt for the whole batch."""
     comfy.model_management.load_models_gpu([model])
-    conds = {"positive": comfy.sampler_helpers.convert_cond(conditioning(kind, which)),
-             "negative": comfy.sampler_helpers.convert_cond(conditioning(kind, 3))}
+    conds = {
+        "positive": comfy.sampler_helpers.convert_cond(conditioning(kind, which)),
+        "negative": comfy.sampler_helpers.convert_cond(conditioning(kind, 3)),
+    }
     conds = comfy.samplers.process_conds(model.model, x, conds, x.device, latent_image=torch.zeros_like(x))
     model.pre_run()
     with torch.no_grad():
-        return comfy.samplers.sampling_function(model.model, x, sigma, conds["negative"], conds["positive"], guidance,
-                                                model_options=model.model_options)
+        return comfy.samplers.sampling_function(
+            model.model, x, sigma, conds["negative"], conds["positive"], guidance, model_options=model.model_options
+        )
 
 
 def train_a_little(policy, kind: str):

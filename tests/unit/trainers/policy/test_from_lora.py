@@ -6,11 +6,11 @@ import comfy.lora
 import comfy.sd
 import pytest
 import torch
+from one_answer import host_answer, inputs, train_a_little
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy
 from posttrain.trainers.policy.from_lora import read_lora
 from posttrain.trainers.policy.kinds import BIAS, WEIGHT
 from posttrain.trainers.policy.value import policy_from_lora
-from one_answer import host_answer, inputs, train_a_little
 from small_models import ARCHITECTURES, BUILD, OWN_TEXT, SIZE, conditioning, prompts_for, small_model, trained_policy
 
 
@@ -20,6 +20,7 @@ def random_pair(out: int, into: int, rank: int, generator) -> tuple[torch.Tensor
 
 def sliced(kind: str, **shape) -> str:
     """The same network in the proportions of the published one, which the host's map of slices takes for granted."""
+
     def build():
         config = BUILD[kind]()
         config.unet_config.update(shape)
@@ -48,8 +49,11 @@ def names_of(model) -> dict[str, object]:
     weights = model.model.state_dict()
     found = comfy.lora.model_lora_keys_unet(model.model, {})
     key = {name: target if isinstance(target, str) else target[0] for name, target in found.items()}
-    return {name: target for name, target in found.items()
-            if key[name].endswith(".weight") and key[name] in weights and weights[key[name]].ndim == 2}
+    return {
+        name: target
+        for name, target in found.items()
+        if key[name].endswith(".weight") and key[name] in weights and weights[key[name]].ndim == 2
+    }
 
 
 def file_by(model, wanted, style: str = "kohya", alpha=lambda rank: 0.5 * rank) -> dict[str, torch.Tensor]:
@@ -89,10 +93,21 @@ def check_is_the_hosts(model, kind: str, tensors, partly: bool = False):
     return policy
 
 
-PREFIXES = {"kohya": "lora_unet_", "ComfyUI": "diffusion_model.", "diffusers": "unet.", "diffusers' transformer": "transformer.",
-            "OneTrainer": "lora_transformer_", "SimpleTuner": "lycoris_", "peft": "base_model.model."}
-KNOWN = [(kind, program) for kind in KINDS for program in PREFIXES
-         if any(name.startswith(PREFIXES[program]) for name in names_of(small_model(kind)))]
+PREFIXES = {
+    "kohya": "lora_unet_",
+    "ComfyUI": "diffusion_model.",
+    "diffusers": "unet.",
+    "diffusers' transformer": "transformer.",
+    "OneTrainer": "lora_transformer_",
+    "SimpleTuner": "lycoris_",
+    "peft": "base_model.model.",
+}
+KNOWN = [
+    (kind, program)
+    for kind in KINDS
+    for program in PREFIXES
+    if any(name.startswith(PREFIXES[program]) for name in names_of(small_model(kind)))
+]
 
 
 @pytest.mark.parametrize("kind, program", KNOWN)
@@ -209,9 +224,11 @@ def broken(model, kind: str) -> dict[str, torch.Tensor]:
         "NaN": lambda: tensors | {f"{name}.lora_up.weight": torch.full((out, 2), float("nan"))},
         "inf": lambda: tensors | {f"{name}.lora_up.weight": torch.full((out, 2), float("inf"))},
         "no LoRA": lambda: {"model.weight": square},
-        "empty": lambda: {},
-        "text": lambda: {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": square,
-                         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": square},
+        "empty": dict,
+        "text": lambda: {
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": square,
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": square,
+        },
         "no tensors": lambda: {"a": 1},
         "LoHa": lambda: whole | {f"{name}.hada_{part}": square for part in ("w1_a", "w1_b", "w2_a", "w2_b")},
         "LoKr": lambda: whole | {f"{name}.lokr_w1": square, f"{name}.lokr_w2": square},
@@ -226,10 +243,18 @@ def broken(model, kind: str) -> dict[str, torch.Tensor]:
     }[kind]()
 
 
-WORDS = {"NaN": "holds NaN or infinite", "inf": "holds NaN or infinite", "no LoRA": "it holds no LoRA", "empty": "it holds no LoRA",
-         "text": "1 layers for a text encoder", "no tensors": "weights are needed", "full difference": "is a full difference",
-         "replaced": r"is replaced \(set\)", "size of its layer": "changes the size of its layer", "alpha 0": "has alpha 0"} | {
-             kind: f"is a {kind}; a training begins from a LoRA" for kind in ("LoHa", "LoKr", "GLoRA", "OFT", "BOFT", "DoRA")}
+WORDS = {
+    "NaN": "holds NaN or infinite",
+    "inf": "holds NaN or infinite",
+    "no LoRA": "it holds no LoRA",
+    "empty": "it holds no LoRA",
+    "text": "1 layers for a text encoder",
+    "no tensors": "weights are needed",
+    "full difference": "is a full difference",
+    "replaced": r"is replaced \(set\)",
+    "size of its layer": "changes the size of its layer",
+    "alpha 0": "has alpha 0",
+} | {kind: f"is a {kind}; a training begins from a LoRA" for kind in ("LoHa", "LoKr", "GLoRA", "OFT", "BOFT", "DoRA")}
 
 
 @pytest.mark.parametrize("what", WORDS)
@@ -259,7 +284,10 @@ def test_one_that_fits_in_part_goes_on_only_if_asked_to():
     model = small_model("sd3")
     tensors = file_by(model, lambda name: name.startswith("diffusion_model."))
     names = sorted({key.removesuffix(".lora_up.weight") for key in tensors if key.endswith("lora_up.weight")})
-    strange = {f"{names[0]}x.{part}": value for part, value in (("lora_up.weight", torch.ones(8, 2)), ("lora_down.weight", torch.ones(2, 8)))}
+    strange = {
+        f"{names[0]}x.{part}": value
+        for part, value in (("lora_up.weight", torch.ones(8, 2)), ("lora_down.weight", torch.ones(2, 8)))
+    }
     tensors |= strange | {f"{names[1]}.lora_up.weight": torch.ones(3, 2), f"{names[1]}.lora_down.weight": torch.ones(2, 3)}
     tensors |= {f"{names[2]}.dora_scale": torch.ones(1), f"{names[3]}.lora_B.bias": torch.ones(3)}
     with pytest.raises(ValueError, match=f"{len(names) - 2} of {len(names) + 2} layers can be trained .*'partly'"):
@@ -272,8 +300,10 @@ def test_one_that_fits_in_part_goes_on_only_if_asked_to():
 def test_a_text_encoders_part_is_left_out_and_said():
     model = small_model("sd3")
     tensors = file_by(model, lambda name: name.startswith("lora_unet_"))
-    tensors |= {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(2, 2),
-                "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(2, 2)}
+    tensors |= {
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(2, 2),
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(2, 2),
+    }
     assert "1 more are for the text encoder" in read_lora(model, tensors).words
 
 

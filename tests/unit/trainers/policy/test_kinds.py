@@ -75,8 +75,10 @@ def test_the_gradient_is_that_of_finite_differences(kind, convolution):
     layer = layer.double().requires_grad_(False)
     member = member_of(layer, kind, 4, 6.0)
     bank = new_bank({"layer": layer}, Recipe(rank=4, alpha=6.0, kind=kind))
-    weights = [(bank[f"layer.{part}"].double() + 0.1 * torch.randn(bank[f"layer.{part}"].shape).double()).requires_grad_()
-               for part in member.parts]
+    weights = [
+        (bank[f"layer.{part}"].double() + 0.1 * torch.randn(bank[f"layer.{part}"].shape).double()).requires_grad_()
+        for part in member.parts
+    ]
     x = torch.randn(2, 8, 5, 5).double() if convolution else torch.randn(2, 3, 8).double()
     over = laid_over(layer, member, layer.forward)
     toward = torch.randn(over(x, layer(x), *weights).shape).double()
@@ -91,8 +93,10 @@ def test_the_gradient_is_that_of_finite_differences(kind, convolution):
     for place, gradient in enumerate(found):
         direction = torch.randn(gradient.shape).double()
         direction /= direction.norm()
-        moved = [[each + sign * step * direction if place == at else each for at, each in enumerate([x, *weights])]
-                 for sign in (1, -1)]
+        moved = [
+            [each + sign * step * direction if place == at else each for at, each in enumerate([x, *weights])]
+            for sign in (1, -1)
+        ]
         with torch.no_grad():
             measured = float(loss(*moved[0]) - loss(*moved[1])) / (2 * step)
         assert measured == pytest.approx(float((gradient * direction).sum()), rel=tolerance, abs=tolerance), (kind, place)

@@ -4,11 +4,11 @@ from __future__ import annotations
 import comfy.model_management
 import pytest
 import torch
+from one_answer import host_answer, inputs, train_a_little
 from posttrain.rewards.base.reward import Prompt
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy, policy_as_model, save_lora
 from posttrain.trainers.policy.value import Policy
 from posttrain.trainers.prompts import PromptSet
-from one_answer import host_answer, inputs, train_a_little
 from small_models import ARCHITECTURES, conditioning, prompts_for, small_model, trained_policy
 
 
