@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import comfy.lora
 import comfy.sd
 import pytest
 import torch
 from one_answer import host_answer, inputs, train_a_little
+from posttrain.tests.unit.trainers.rollouts import SMALL, feedback, made
+from posttrain.trainers.engine.update import Optimizer, update
+from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy
 from posttrain.trainers.policy.from_lora import read_lora
 from posttrain.trainers.policy.kinds import BIAS, WEIGHT
 from posttrain.trainers.policy.value import policy_from_lora
-from small_models import ARCHITECTURES, BUILD, OWN_TEXT, SIZE, conditioning, prompts_for, small_model, trained_policy
+from posttrain.trainers.run import RunPlan, Session
+from posttrain.trainers.sampling.rollout import rollout
+from small_models import ARCHITECTURES, BUILD, OWN_TEXT, SIZE, PlainVAE, conditioning, prompts_for, small_model, trained_policy
 
 
 def random_pair(out: int, into: int, rank: int, generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -337,3 +345,60 @@ def test_our_own_export_comes_back_bit_for_bit():
     assert lora.bank.keys() == policy.bank.keys() and all(torch.equal(lora.bank[key], policy.bank[key]) for key in lora.bank)
     assert lora.members == policy.members()
     assert create_policy(policy.model, Recipe(rank=2)).members() != lora.members
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_a_training_starts_at_ratio_one_and_at_its_anchor_with_no_kl(anchored):
+    model = small_model("sd3")
+    begun = policy_from_lora(model, read_lora(model, file_by(model, lambda name: "attn" in name)), anchored)
+    policy, run = made("sd3", begun)
+    trainer = Trainer(FlowGRPO(beta=0.1), Optimizer(learning_rate=1e-3))
+    first = train_step(policy, run, feedback(run), trainer)
+    assert first.metrics["updates"] == 1 and first.metrics["ratio_largest_change"] == 0
+    assert (first.metrics["kl"] == 0) == anchored
+    run = rollout(first, prompts_for("sd3"), PlainVAE(), SMALL, 1)
+    assert train_step(first, run, feedback(run), trainer).metrics["kl"] > 0
+
+
+@pytest.mark.parametrize("kind", ["sd15", FLUX])
+def test_recomputed_activations_give_the_same_step(kind):
+    """Of the policy and of its anchor, which is on wherever no weights are chosen."""
+    model, steps = small_model(kind), []
+    tensors = file_by(model, lambda name: name.startswith("diffusion_model."))
+    for name, module in model.model.diffusion_model.named_modules():
+        if getattr(module, "bias", None) is not None and hasattr(module, "weight_function"):
+            tensors[f"diffusion_model.{name}.diff_b"] = torch.full(module.bias.shape, 0.1)
+    policy = policy_from_lora(model, read_lora(model, tensors), anchored=True)
+    x, sigma = inputs(kind)
+
+    def evaluate(net, bank, micro):
+        answer, anchor = (net.denoise(x, sigma, prompts_for(kind), [0, 1], 1.0, each) for each in (bank, None))
+        return (answer - 0.9 * anchor).square().mean(), {}
+
+    for low_memory in (False, True):
+        optimizer = Optimizer(learning_rate=1e-2, low_memory=low_memory)
+        steps.append(update(policy, [[SimpleNamespace(size=2)]], evaluate, optimizer).optimizer)
+    moments = [key for key in steps[0] if key.endswith(".exp_avg")]
+    assert len(moments) == len(policy.bank) and any(steps[0][key].abs().max() > 0 for key in moments)
+    for key in moments:
+        torch.testing.assert_close(steps[1][key], steps[0][key], rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
+    """Through its folder, although the LoRA in the graph is made anew, and answers otherwise, when it goes on."""
+    model = small_model("sd3")
+    tensors = file_by(model, lambda name: "attn" in name)
+    other = {key: value + 0.01 if key.endswith("weight") else value for key, value in tensors.items()}
+
+    def trained(name, iterations, tensors):
+        policy = policy_from_lora(model, read_lora(model, tensors), anchored=True)
+        plan = RunPlan(name, iterations, save_every=1)
+        with Session(tmp_path, plan, policy, {"a": 1}, lambda kind, **data: None, cancelled=(), paused=()) as session:
+            while not session.done:
+                session.advance(train_a_little(session.policy, "sd3"))
+        return session.policy.state()[0]
+
+    straight = trained("straight", 3, tensors)
+    trained("stopped", 1, tensors)
+    resumed = trained("stopped", 3, other)
+    assert straight.keys() == resumed.keys() and all(torch.equal(straight[key], resumed[key]) for key in straight)
