@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import comfy.lora
@@ -14,6 +14,7 @@ import comfy.weight_adapter
 import torch
 
 from ...rewards.base.words import brief, shown
+from .from_kinds import NAMES, OTHER_SIZE, Unfit, held
 from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
 from .layers import kind_of, lora_shapes
 from .lora_origin import made_for
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 SHOWN = 3
-OTHER_SIZE, NO_LAYER = "has another size", "is no layer of this model"
+NO_LAYER = "is no layer of this model"
 # what the host's loader looks for behind a layer's name
 ENDINGS = re.compile(
     r"(\.lora_(up|down|mid)\.weight|_lora\.(up|down)\.weight|\.lora\.(up|down)\.weight"
@@ -32,7 +33,7 @@ ENDINGS = re.compile(
     r"|\.diff|\.diff_b|\.set_weight)$"
 )
 TEXT = re.compile(r"(lora_te|lora_prior_te|lycoris_te|text_encoder|te\d?\.|clip_|t5xxl|conditioner\.)")
-KIND_NAMES = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "glora": "GLoRA", "oft": "OFT", "boft": "BOFT"}
+OTHER_KINDS = {"glora": "GLoRA", "boft": "BOFT"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class ReadLora:
     def words(self) -> str:
         ranks = sorted({member.rank for member in self.members.values() if set(member.parts) & set(PAIR)})
         size = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no matrices"
+        kinds = sorted({member.kind for member in self.members.values()} - {LORA})
+        size = ", ".join([size, *kinds] if ranks else kinds or [size])
         part = "" if self.found == self.layers else f" of {self.layers}"
         text = (
             f" {self.text} more are for the text encoder and are not trained: load them with LoraLoader." if self.text else ""
@@ -72,10 +75,6 @@ class _Piece(NamedTuple):
 
 class _Refused(Exception):
     """Why the LoRA cannot be begun from, in words."""
-
-
-class _Unfit(Exception):
-    """Why an entry of the file cannot be trained in its layer, in words that follow the layer's name."""
 
 
 def read_lora(
@@ -110,12 +109,12 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
                 + "; choose a LoRA for the model"
             )
         origin = {target: name for name in layers for target in _targets(names.get(name)) if target in patches}
-        pieces, others, unfit = _sorted(model.model.diffusion_model, patches, origin)
+        pieces, kinds, others, unfit = _sorted(model.model.diffusion_model, patches, origin)
         strangers = [name for name in layers if name not in origin.values()]
         lost = len({*strangers, *(name for at in unfit.values() for name in at)})
         if lost and not (partly and lost < len(layers)):
             raise _Refused(_refused(model, tensors, metadata, layers, strangers, unfit))
-        members, bank = _bank_of(model.model.diffusion_model, pieces, others)
+        members, bank = _bank_of(model.model.diffusion_model, pieces, kinds, others)
         return ReadLora(members, bank, len(layers) - lost, len(layers), text)
 
 
@@ -146,9 +145,10 @@ def _targets(target) -> tuple:
 
 
 def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
-    """Pieces of LoRAs by layer, differences of weights and biases by layer, and what cannot be trained: why -> the layers of the
+    """Pieces of LoRAs by layer, members of other kinds by layer, differences of weights and biases by layer, and what cannot be trained: why -> the layers of the
     file (origin: of each patch)."""
     pieces: dict[str, list[_Piece]] = defaultdict(list)
+    kinds: dict[str, tuple[Member, dict[str, torch.Tensor]]] = {}
     others: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     unfit: dict[str, list[str]] = defaultdict(list)
     for target, patch in patches.items():
@@ -157,61 +157,70 @@ def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
         try:
             layer = _layer(network, name, parameter, key)
             if isinstance(patch, comfy.weight_adapter.WeightAdapterBase):
-                pieces[name].append(_piece(layer, patch, offset, function))
+                if name in kinds or name in pieces and patch.name in NAMES:
+                    raise Unfit("belongs to a layer that has another kind already")
+                if patch.name in NAMES and kind_of(layer) is not None:
+                    kinds[name] = held(layer, patch, offset is None and function is None)
+                else:
+                    pieces[name].append(_piece(layer, patch, offset, function))
             else:
                 others[name] |= _difference(layer, parameter, patch, offset)
-        except _Unfit as error:
+        except Unfit as error:
             unfit[str(error)].append(origin.get(target, key))
-    return {k: v for k, v in pieces.items() if v}, {k: v for k, v in others.items() if v}, unfit
+    return {k: v for k, v in pieces.items() if v}, kinds, {k: v for k, v in others.items() if v}, unfit
 
 
 def _layer(network: torch.nn.Module, name: str, parameter: str, key: str) -> torch.nn.Module:
     if not key.startswith("diffusion_model.") or parameter not in ("weight", "bias"):
-        raise _Unfit("is no layer's weight or bias")
+        raise Unfit("is no layer's weight or bias")
     try:
         layer = network.get_submodule(name)
     except AttributeError:
-        raise _Unfit(NO_LAYER) from None
+        raise Unfit(NO_LAYER) from None
     if kind_of(layer) is None and not isinstance(layer, NORMS) or getattr(layer, "groups", 1) != 1:
-        raise _Unfit(f"belongs to a layer of the kind {type(layer).__name__}, which is not trained")
+        raise Unfit(f"belongs to a layer of the kind {type(layer).__name__}, which is not trained")
     return layer
 
 
 def _difference(layer: torch.nn.Module, parameter: str, patch: tuple, offset) -> dict[str, torch.Tensor]:
     kind, value = patch[0], patch[1][0]
     if kind != "diff" or offset is not None:
-        raise _Unfit(f"is replaced ({kind}), not adapted")
+        raise Unfit(f"is replaced ({kind}), not adapted")
     if parameter == "weight" and not isinstance(layer, NORMS):
-        raise _Unfit("is a full difference of its weights, no matrices of low rank")
+        raise Unfit("is a full difference of its weights, no matrices of low rank")
     weight = getattr(layer, parameter, None)
     if weight is None or weight.shape != value.shape:
-        raise _Unfit(OTHER_SIZE)
+        raise Unfit(OTHER_SIZE)
     return {WEIGHT if parameter == "weight" else BIAS: value.float()}
 
 
 def _piece(layer: torch.nn.Module, adapter, offset, function: Callable | None) -> _Piece:
     if adapter.name != "lora":
-        raise _Unfit(f"is a {KIND_NAMES.get(adapter.name, adapter.name)}; a training begins from a LoRA")
+        raise Unfit(f"is a {OTHER_KINDS.get(adapter.name, adapter.name)}, which the host cannot train either")
     up, down, alpha, middle, dora, reshaped = adapter.weights
     if dora is not None or reshaped is not None:
-        raise _Unfit("is a DoRA; a training begins from a LoRA" if dora is not None else "changes the size of its layer")
+        raise Unfit(
+            "is a DoRA; a training begins from a LoRA or its relatives without its norms"
+            if dora is not None
+            else "changes the size of its layer"
+        )
     if kind_of(layer) is None:
-        raise _Unfit("has matrices for a norm")
+        raise Unfit("has matrices for a norm")
     up, down = up.float().flatten(1), down.float()
     if middle is not None:  # of a convolution in three parts
         down = torch.einsum("mn...,ni->mi...", middle.float(), down.flatten(1))
     down, rank = down.flatten(1), len(down)
     if not (alpha is None or alpha != 0 and abs(alpha) < float("inf")):
-        raise _Unfit(f"has alpha {alpha:g}")
+        raise Unfit(f"has alpha {alpha:g}")
     a, b = lora_shapes(layer, 1)
     sizes = [b[0], a[1]]
     if offset is not None:
         dim, start, length = offset
         if start + length > sizes[dim]:
-            raise _Unfit(OTHER_SIZE)
+            raise Unfit(OTHER_SIZE)
         sizes[dim] = length
     if up.shape != (sizes[0], rank) or down.shape[1] != sizes[1] * (down.new_empty(a[2:]).numel() if a[2:] else 1):
-        raise _Unfit(OTHER_SIZE)
+        raise Unfit(OTHER_SIZE)
     if function is not None:
         up = _of_rows(function, up)
     return _Piece(up, down, 1.0 if alpha is None else float(alpha) / rank, offset)
@@ -221,23 +230,23 @@ def _of_rows(function: Callable, up: torch.Tensor) -> torch.Tensor:
     """What the host does to up @ down, done to up."""
     probe = torch.eye(up.shape[1], device=up.device)[:, :1].expand(-1, 2)
     if not torch.allclose(function(up @ probe), function(up) @ probe):
-        raise _Unfit("is changed by the host in a way that a LoRA cannot follow")
+        raise Unfit("is changed by the host in a way that a LoRA cannot follow")
     return function(up)
 
 
-def _bank_of(network: torch.nn.Module, pieces, others) -> tuple[dict[str, Member], dict[str, torch.Tensor]]:
+def _bank_of(network: torch.nn.Module, pieces, kinds, others) -> tuple[dict[str, Member], dict[str, torch.Tensor]]:
     """In the model's own order."""
     members: dict[str, Member] = {}
     bank: dict[str, torch.Tensor] = {}
     for name, layer in network.named_modules():
-        if name not in pieces and name not in others:
+        if not any(name in found for found in (pieces, kinds, others)):
             continue
-        rank, alpha, weights = 1, 1.0, {}
+        member, weights = kinds.get(name, (Member(), {}))
         if name in pieces:
             a, b, alpha = _joined(layer, pieces[name])
-            rank, weights = len(a), dict(zip(PAIR, (a, b)))
-        weights |= {part: others[name][part] for part in (WEIGHT, BIAS) if part in others.get(name, {})}
-        members[name] = Member(LORA, rank, alpha, tuple(weights))
+            member, weights = Member(LORA, len(a), alpha), dict(zip(PAIR, (a, b)))
+        weights = weights | {part: others[name][part] for part in (WEIGHT, BIAS) if part in others.get(name, {})}
+        members[name] = replace(member, parts=tuple(weights))
         bank |= {f"{name}.{part}": weight.contiguous() for part, weight in weights.items()}
     return members, bank
 

@@ -228,6 +228,7 @@ def broken(model, kind: str) -> dict[str, torch.Tensor]:
     out, into = (tensors[f"{name}.lora_up.weight"].shape[0], tensors[f"{name}.lora_down.weight"].shape[1])
     whole = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
     square = torch.ones(2, 2)
+    hadamard = {f"{name}.hada_{part}": square for part in ("w1_a", "w1_b", "w2_a", "w2_b")}
     return {
         "NaN": lambda: tensors | {f"{name}.lora_up.weight": torch.full((out, 2), float("nan"))},
         "inf": lambda: tensors | {f"{name}.lora_up.weight": torch.full((out, 2), float("inf"))},
@@ -238,12 +239,15 @@ def broken(model, kind: str) -> dict[str, torch.Tensor]:
             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": square,
         },
         "no tensors": lambda: {"a": 1},
-        "LoHa": lambda: whole | {f"{name}.hada_{part}": square for part in ("w1_a", "w1_b", "w2_a", "w2_b")},
-        "LoKr": lambda: whole | {f"{name}.lokr_w1": square, f"{name}.lokr_w2": square},
         "GLoRA": lambda: whole | {f"{name}.{part}.weight": square for part in ("a1", "a2", "b1", "b2")},
-        "OFT": lambda: whole | {f"{name}.oft_blocks": torch.zeros(2, 2, 2)},
         "BOFT": lambda: whole | {f"{name}.oft_blocks": torch.zeros(1, 2, 2, 2)},
         "DoRA": lambda: tensors | {f"{name}.dora_scale": torch.ones(out, 1)},
+        "LoHa and DoRA": lambda: whole | hadamard | {f"{name}.dora_scale": torch.ones(out, 1)},
+        "LoHa in three parts": lambda: whole | hadamard | {f"{name}.hada_{part}": square for part in ("t1", "t2")},
+        "LoKr in three parts": lambda: whole | {f"{name}.lokr_{part}": square for part in ("w1", "w2_a", "w2_b", "t2")},
+        "OFT with a rescale": lambda: (
+            whole | {f"{name}.oft_blocks": torch.zeros(out // 4, 4, 4), f"{name}.rescale": torch.ones(out, 1)}
+        ),
         "full difference": lambda: whole | {f"{name}.diff": torch.ones(out, into)},
         "replaced": lambda: whole | {f"{name}.set_weight": torch.ones(out, into)},
         "size of its layer": lambda: tensors | {f"{name}.reshape_weight": torch.tensor([out + 8, into])},
@@ -262,7 +266,14 @@ WORDS = {
     "replaced": r"is replaced \(set\)",
     "size of its layer": "changes the size of its layer",
     "alpha 0": "has alpha 0",
-} | {kind: f"is a {kind}; a training begins from a LoRA" for kind in ("LoHa", "LoKr", "GLoRA", "OFT", "BOFT", "DoRA")}
+    "GLoRA": "is a GLoRA, which the host cannot train",
+    "BOFT": "is a BOFT, which the host cannot train",
+    "DoRA": "is a DoRA; a training begins from a LoRA or its relatives",
+    "LoHa and DoRA": "is a DoRA; a training begins from a LoRA or its relatives",
+    "LoHa in three parts": "is a LoHa of a convolution in three parts",
+    "LoKr in three parts": "is a LoKr of a convolution in three parts",
+    "OFT with a rescale": "is an OFT with a rescale",
+}
 
 
 @pytest.mark.parametrize("what", WORDS)
@@ -402,3 +413,54 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
     trained("stopped", 1, tensors)
     resumed = trained("stopped", 3, other)
     assert straight.keys() == resumed.keys() and all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+def file_of_kind(model, kind: str, alpha: float | None) -> dict[str, torch.Tensor]:
+    """As the host's Train LoRA writes it, over every linear layer and convolution."""
+    policy = create_policy(model, Recipe(rank=4, alpha=3.0, targets="all linear layers and convolutions", kind=kind))
+    random = torch.Generator().manual_seed(5)
+    for value in policy.bank.values():
+        value.add_(torch.randn(value.shape, generator=random) * 0.05)
+    tensors = lora_state_dict(policy)
+    if alpha is None:
+        return {key: value for key, value in tensors.items() if not key.endswith(".alpha")}
+    return {key: torch.tensor(alpha) if key.endswith(".alpha") else value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize("alpha", [2.0, None])
+@pytest.mark.parametrize("which", ["sd15", "sd3"])
+@pytest.mark.parametrize("kind", ["LoHa", "LoKr", "OFT"])
+def test_other_kinds_begin_as_they_are(kind, which, alpha):
+    model = small_model(which)
+    policy = check_is_the_hosts(model, which, file_of_kind(model, kind, alpha))
+    assert {member.kind for member in policy.members().values()} == {kind}
+    trained = train_a_little(policy, which)
+    assert any(not torch.equal(trained.bank[key], policy.bank[key]) for key in policy.bank)
+
+
+@pytest.mark.parametrize("parts", ["w1", "w2", "both"])
+def test_a_lokr_whose_factors_are_products_is_multiplied_out(parts):
+    model, random, tensors = small_model("sd3"), torch.Generator().manual_seed(5), {}
+    for name in [
+        key.removesuffix(".weight")
+        for key, weight in model.model.state_dict().items()
+        if "attn" in key and key.endswith(".weight") and weight.ndim == 2
+    ]:
+        out, into = model.model.state_dict()[f"{name}.weight"].shape
+        for part, (rows, columns) in {"w1": (4, 4), "w2": (out // 4, into // 4)}.items():
+            if parts in (part, "both"):
+                a, b = random_pair(rows, columns, 2, random)
+                tensors |= {f"{name}.lokr_{part}_a": a, f"{name}.lokr_{part}_b": b}
+            else:
+                tensors[f"{name}.lokr_{part}"] = torch.randn(rows, columns, generator=random) * 0.1
+        tensors[f"{name}.alpha"] = torch.tensor(3.0)
+    check_is_the_hosts(model, "sd3", tensors)
+
+
+def test_kinds_may_stand_side_by_side_and_not_in_one_layer():
+    model = small_model("sd3")
+    loras = file_by(model, lambda name: name.startswith("diffusion_model.") and "mlp" in name)
+    others = {key: value for key, value in file_of_kind(model, "LoHa", 2.0).items() if "attn" in key}
+    policy = check_is_the_hosts(model, "sd3", loras | others)
+    assert {member.kind for member in policy.members().values()} == {"LoRA", "LoHa"}
+    assert "LoHa" in read_lora(model, loras | others).words
