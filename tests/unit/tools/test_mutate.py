@@ -143,7 +143,9 @@ def test_survivors_are_listed_and_nothing_else(pack):
         "mutants.txt: fits nothing any more: trainers/tiny.py | untested | x - y -> x * y",
     ]
     (end,) = [line for line in lines if "changes," in line]
-    assert end.startswith("trainers/tiny.py: 18 changes, 2 left out, 13 noticed, 3 noticed by no test"), "HALF, ANSWER and LIMITS too"
+    assert end.startswith("trainers/tiny.py: 18 changes, 2 left out, 13 noticed, 3 noticed by no test"), (
+        "HALF, ANSWER and LIMITS too"
+    )
     assert sources(pack) == before
 
 
