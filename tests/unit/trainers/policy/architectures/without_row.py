@@ -1,0 +1,51 @@
+"""Which classes of comfy.supported_models have no row, and why."""
+
+from __future__ import annotations
+
+# why a class of comfy.supported_models has no row: the classes
+NO_ROW = {
+    "refused, it turns one image into another without noise": ("LotusD", "WAN21_FlowRVS"),
+    "refused, it takes the images of a batch for the frames of one video": ("SVD_img2vid", "SV3D_u", "SV3D_p"),
+    "refused, it makes sound": ("StableAudio", "StableAudio3", "ACEStep15", "MiniMaxMusic3"),
+    "refused, it makes 3D shapes": ("Hunyuan3Dv2mini", "Hunyuan3Dv2", "Hunyuan3Dv2_1"),
+    "untried, its prompts are pictures, which Encode Prompts does not make": ("Stable_Zero123",),
+    "untried, two networks in a row, of which each alone draws no picture": ("Stable_Cascade_C", "Stable_Cascade_B"),
+    "untried, it follows a control video, a camera or a voice": (
+        "WAN21_Vace",
+        "WAN21_Camera",
+        "WAN22_Camera",
+        "WAN22_S2V",
+        "WAN21_HuMo",
+        "WAN22_Animate",
+    ),
+    "untried, of hosts newer than the pinned one": (
+        "LongCatImage",
+        "LTXAV",
+        "MiniMaxH3",
+        "ZImagePixelSpace",
+        "PiD",
+        "PixelDiTT2I",
+        "WAN21_CausalAR_T2V",
+        "WAN_Animate2",
+        "WAN21_SCAIL",
+        "WAN21_SCAIL2",
+        "WAN22_WanDancer",
+        "TripoSplat",
+        "HiDreamO1",
+        "SeedVR2",
+        "Boogu",
+        "MageFlow",
+        "JoyImage",
+        "Ideogram4",
+        "Krea2",
+        "Lens",
+        "Kandinsky5Image",
+        "Kandinsky5",
+        "Anima",
+        "ErnieImage",
+        "CogVideoX_Inpaint",
+        "CogVideoX_I2V",
+        "CogVideoX_T2V",
+    ),
+    "untried, it finds things in pictures and draws none": ("RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"),
+}
