@@ -17,7 +17,8 @@ class Architecture:
     """of: the class in comfy.supported_models; config: what the host would read from a checkpoint; latent: [C, H, W] or
     [C, 1, H, W]; text, pooled: widths of a token and of the pooled text; extra: what else nodes and encoders put into a
     conditioning; like: classes that are the same network with other numbers, and need no row of their own;
-    dtype: of the comparison of gradients; decoded: channels that the VAE takes, where the format unfolds them."""
+    dtype: of the comparison of gradients; decoded: channels that the VAE takes, where the format unfolds them; shrink: makes
+    small what the host builds in one size only."""
 
     name: str
     of: str
@@ -29,6 +30,7 @@ class Architecture:
     like: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float64
     decoded: int = 0
+    shrink: Callable | None = None
 
     @property
     def video(self) -> bool:
@@ -38,7 +40,14 @@ class Architecture:
         return hasattr(supported, self.of)
 
     def build(self):
-        return getattr(supported, self.of)(dict(self.config))
+        """The host's description of such a checkpoint; numbers that it has only in one size are made small too."""
+        kind = getattr(supported, self.of)
+        description = kind(dict(self.config))
+        description.unet_config |= {key: self.config[key] for key in kind.unet_extra_config if key in self.config}
+        if self.shrink is not None:
+            whole = description.get_model
+            description.get_model = lambda *args, **kwargs: self.shrink(whole(*args, **kwargs))
+        return description
 
     def conditioning(self, seed: int, tokens: int) -> list:
         generator = torch.Generator().manual_seed(1000 + seed)

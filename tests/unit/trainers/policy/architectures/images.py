@@ -46,6 +46,17 @@ LUMINA = dict(
     axes_lens=[64, 64, 64],
     multiple_of=32,
 )
+ZIMAGE = {
+    **LUMINA,
+    "dim": 256,
+    "axes_dims": [16, 24, 24],
+    "n_kv_heads": 4,
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8 / 3,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "pad_tokens_multiple": 32,
+}
 QWEN = dict(
     image_model="qwen_image",
     patch_size=2,
@@ -132,17 +143,7 @@ ROWS = (
     Architecture(
         "Z-Image",
         "ZImage",
-        {
-            **LUMINA,
-            "dim": 256,
-            "axes_dims": [16, 24, 24],
-            "n_kv_heads": 4,
-            "rope_theta": 256.0,
-            "ffn_dim_multiplier": 8 / 3,
-            "z_image_modulation": True,
-            "time_scale": 1000.0,
-            "pad_tokens_multiple": 32,
-        },
+        ZIMAGE,
         extra=conditioned(attention_mask=MASK),
     ),
     Architecture("Qwen-Image", "QwenImage", QWEN, (16, 1, 8, 8)),
