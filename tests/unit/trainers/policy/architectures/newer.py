@@ -114,6 +114,16 @@ PIXELDIT = dict(
     txt_embed_dim=TEXT,
     txt_max_length=6,
 )
+SCAIL = {**WAN, "model_type": "scail", "in_dim": 20}
+WANDANCER = {
+    **WAN,
+    "model_type": "wandancer",
+    "in_dim": 36,
+    "audio_inject_layers": [0],
+    "music_dim": 16,
+    "music_heads": 2,
+    "music_latent_dim": 16,
+}
 PID = {
     **PIXELDIT,
     "image_model": "pid",
@@ -217,4 +227,24 @@ ROWS = (
         "CogVideoX image to video", "CogVideoX_I2V", {**COGVIDEO, "in_channels": 32}, (16, 1, 8, 8), like=("CogVideoX_Inpaint",)
     ),
     Architecture("Wan, causal", "WAN21_CausalAR_T2V", {**WAN, "causal_ar": True}, (16, 1, 8, 8)),
+    Architecture(
+        "SCAIL",
+        "WAN21_SCAIL",
+        SCAIL,
+        (16, 1, 8, 8),
+        extra=conditioned(reference_latents=references(16, 1, 8, 8), pose_video_latent=drawn(1, 16, 1, 8, 8)),
+    ),
+    Architecture(
+        "SCAIL-2",
+        "WAN21_SCAIL2",
+        {**SCAIL, "model_type": "scail2"},
+        (16, 1, 8, 8),
+        extra=conditioned(
+            reference_latents=references(16, 1, 8, 8),
+            pose_video_latent=drawn(1, 16, 1, 8, 8),
+            driving_mask_28ch=drawn(1, 1, 28, 8, 8),
+            ref_mask_28ch=drawn(1, 2, 28, 8, 8),
+        ),
+    ),
+    Architecture("WanDancer", "WAN22_WanDancer", WANDANCER, (16, 1, 8, 8)),
 )
