@@ -13,9 +13,10 @@ from small_models import BUILD, CPU, OWN_TEXT, SIZE, random_weights, small_vae
 from . import flux, hunyuan, images, newer, unets, videos
 from .without_row import NO_ROW
 
-__all__ = ("ALL", "HERE", "NO_ROW", "small_vae_of")
+__all__ = ("ALL", "HERE", "NEWER", "NO_ROW", "small_vae_of")
 ALL = (*unets.ROWS, *images.ROWS, *flux.ROWS, *hunyuan.ROWS, *videos.ROWS, *newer.ROWS)
 PIXELS = (*flux.PIXELS, *newer.PIXELS)  # these have no latents
+NEWER = {each.name for each in newer.ROWS}
 HERE = {each.name: each for each in ALL if each.on_this_host()}
 
 
