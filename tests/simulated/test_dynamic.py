@@ -6,15 +6,17 @@ from dataclasses import replace
 from functools import cache
 
 import comfy.sd
+import comfy.utils
 import pytest
 import small_models
 import torch
 import world
 from fingerprint import fingerprint
-from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from posttrain.trainers.policy import Recipe, create_policy, open_policy, policy_as_model
 from posttrain.trainers.policy.latents import to_images_with_gradient
 from safetensors.torch import save_file
 from simulated_card import device, dynamic, host
+from small_checkpoint import write_checkpoint
 from world import BACKPROP, RAW, TRAINERS, World, gradient
 
 pytestmark = [
@@ -29,17 +31,7 @@ ITERATIONS = 3
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """One file with a network and a VAE that a user's Load Checkpoint recognises: SD3, and the tiny autoencoder for it."""
-    from comfy.taesd.taesd import TAESD
-    with dynamic.off():
-        network, vae = small_models.small_model("sd3").model.diffusion_model, TAESD(latent_channels=16)
-    small_models.random_weights(vae, 17)
-    positions = torch.randn(1, 256, network.x_embedder.proj.bias.shape[0], generator=torch.Generator().manual_seed(1)) * 0.1
-    weights = {f"model.diffusion_model.{k}": v for k, v in (network.state_dict() | {"pos_embed": positions}).items()}
-    weights |= {f"first_stage_model.{k}": v for k, v in vae.state_dict().items()}
-    path = tmp_path_factory.mktemp("checkpoint") / "sd3.safetensors"
-    save_file({k: v.contiguous() for k, v in weights.items()}, path)
-    return str(path)
+    return str(write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "sd3.safetensors"))
 
 
 @cache
@@ -54,8 +46,10 @@ def of_checkpoint(path: str, where: str):
 class Loaded(World):
     """A world of the checkpoint's MODEL and VAE."""
 
-    def __init__(self, path: str, where: str = "card"):
-        model, vae = of_checkpoint(path, where)
+    def __init__(self, path: str, where: str = "card", model=None):
+        """model: another on the same network."""
+        own, vae = of_checkpoint(path, where)
+        model = model or own
         assert (model.load_device.type, model.is_dynamic()) == (("cpu", False) if where == "cpu" else ("cuda", True))
         policy = create_policy(model, Recipe(rank=4, targets="all linear layers"))
         generator = torch.Generator().manual_seed(7)
@@ -110,3 +104,115 @@ def test_three_iterations_are_the_cpus_and_read_the_checkpoint_once(checkpoint, 
     with room(there, where):
         assert torch.equal(sampled(start.model), picture)
         assert torch.equal(world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4)), decoded)
+
+
+@cache
+def expected(path: str, trainer: type):
+    """(rollout, feedback, policy after a step) on the CPU; no rollout for trainers through the reward."""
+    there = Loaded(path, "cpu")
+    if trainer in BACKPROP:
+        return None, None, world.step(there, trainer)
+    made, feedback = world.made_for(there, trainer)
+    return made, feedback, step_from(there, trainer, made, feedback)
+
+
+def step_from(there: World, trainer: type, made, feedback, **optimizer):
+    chosen = world.Trainer(world.settings_of(trainer), replace(RAW, **optimizer))
+    return world.train_step(there.policy, made, feedback, chosen)
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["", "low"])
+@pytest.mark.parametrize("trainer", TRAINERS, ids=lambda t: t.__name__)
+def test_every_trainers_streamed_step_is_the_cpus(checkpoint, trainer, low):
+    made, feedback, cpus = expected(checkpoint, trainer)
+    there, missed = Loaded(checkpoint), dynamic.missed
+    with room(there, "streamed"):
+        new = (world.step(there, trainer, replace(RAW, low_memory=low)) if trainer in BACKPROP
+               else step_from(there, trainer, made, feedback, low_memory=low))
+    assert new.metrics["updates"] and not new.metrics["skipped_updates"] and dynamic.missed > missed
+    assert not host.strays(new)
+    assert float((gradient(new) - gradient(cpus)).norm() / gradient(cpus).norm()) < 1e-3
+
+
+def test_streamed_weights_take_less_of_the_card(checkpoint):
+    trainer = next(t for t in TRAINERS if t.__name__ == "NFT")
+    made, feedback, _ = expected(checkpoint, trainer)
+    there, peaks = Loaded(checkpoint), {}
+    for where in ROOMS:
+        with room(there, where):
+            device.reset()
+            step_from(there, trainer, made, feedback)
+            peaks[where] = device.counts()["peak"]
+    assert peaks["streamed"] < peaks["resident"] - there.size // 2
+
+
+def of_config(path: str, where: str):
+    """A VAE with norms and attention, from its configuration, as loaders of other packs make one; path: to keep its weights."""
+    shape = dict(double_z=True, z_channels=16, resolution=64, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 1, 1],
+                 num_res_blocks=1, attn_resolutions=[], dropout=0.0)
+    with dynamic.off():
+        save_file({k: v.clone() for k, v in small_models.small_vae("sd3").first_stage_model.state_dict().items()}, path)
+    options = {"device": torch.device("cpu")} if where == "cpu" else {}
+    with torch.inference_mode():
+        vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": shape, "embed_dim": 16}}, **options)
+        vae.first_stage_model.load_state_dict(comfy.utils.load_torch_file(path), assign=vae.patcher.is_dynamic())
+    return vae
+
+
+def reward_gradient(model, vae, recompute: bool = False):
+    """(pictures, gradient of a sum over their pixels towards the latents)"""
+    policy = create_policy(model, Recipe(rank=1, targets="all linear layers"))
+    latents = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(5)).to(vae.device).requires_grad_()
+    with open_policy(policy, also_load=[vae.patcher]), torch.enable_grad():
+        pictures = to_images_with_gradient(model, vae, latents, recompute=recompute)
+        weights = torch.linspace(0, 1, pictures.numel()).reshape(pictures.shape).to(pictures.device)
+        (pictures * weights).sum().backward()
+    return pictures.detach().cpu(), latents.grad.cpu()
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["", "recompute"])
+@pytest.mark.parametrize("decoded", [False, True], ids=["", "decoded_before"])
+@pytest.mark.parametrize("where", ROOMS)
+@pytest.mark.parametrize("kind", ["of_checkpoint", "of_config"])
+def test_the_gradient_through_a_streamed_vae_is_the_cpus(checkpoint, tmp_path, kind, where, decoded, recompute):
+    found = []
+    for device_of in ("card", "cpu"):
+        model, vae = of_checkpoint(checkpoint, device_of)
+        vae = vae if kind == "of_checkpoint" else of_config(str(tmp_path / f"{device_of}.safetensors"), device_of)
+        assert vae.patcher.is_dynamic() == (device_of == "card")
+        missed = dynamic.missed
+        with host.memory(None if where == "resident" else dynamic.PAGE):
+            if decoded:
+                world.to_images(model, vae, torch.zeros(1, 16, 8, 8))
+            found.append(reward_gradient(model, vae, recompute))
+        assert (dynamic.missed > missed) == (where == "streamed" and device_of == "card")
+    for card, cpu in zip(*found):
+        assert float(cpu.norm()) > 0
+        torch.testing.assert_close(card, cpu, rtol=1e-3, atol=1e-4 * float(cpu.abs().max()))
+
+
+def other_packs_model(path: str, where: str):
+    """A MODEL of a loader that did not tell the host how to load it once more."""
+    options = {"load_device": torch.device("cpu")} if where == "cpu" else {}
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model_state_dict(comfy.utils.load_torch_file(path), model_options=options)
+    assert model.cached_patcher_init is None
+    return model
+
+
+def with_a_lora(path: str, where: str):
+    """The user's own LoRA under the policy, as the stock loader puts it there."""
+    return policy_as_model(Loaded(path, where).policy)
+
+
+@pytest.mark.parametrize("model_of", [other_packs_model, with_a_lora], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("where", ROOMS)
+def test_a_model_from_elsewhere_is_trained_as_it_streams(checkpoint, where, model_of):
+    trainer = next(t for t in TRAINERS if t.__name__ == "FlowGRPO")
+    cpus = Loaded(checkpoint, "cpu", model_of(checkpoint, "cpu"))
+    made, feedback = world.made_for(cpus, trainer)
+    there = Loaded(checkpoint, model=model_of(checkpoint, "card"))
+    with room(there, where):
+        new = step_from(there, trainer, made, feedback)
+    wanted = gradient(step_from(cpus, trainer, made, feedback))
+    assert float((gradient(new) - wanted).norm() / wanted.norm()) < 1e-3 and not host.strays(new)

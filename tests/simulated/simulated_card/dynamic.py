@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import logging
 import mmap
 import os
 from collections import Counter
@@ -53,6 +54,9 @@ def switch_on() -> None:
 @contextlib.contextmanager
 def off():
     """Inside, the host makes models as without: layers have weights before a checkpoint is read into them."""
+    if not exists():
+        yield
+        return
     import comfy.memory_management
     import comfy.model_patcher
     was = comfy.model_patcher.CoreModelPatcher, comfy.memory_management.aimdo_enabled
@@ -317,6 +321,7 @@ class File:
 
     def __init__(self, path: str):
         opened[path] += 1
+        logging.info(f"simulated card: {path} is opened")
         self.file = open(path, "rb")
         self.map = mmap.mmap(self.file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
