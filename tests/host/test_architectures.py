@@ -40,6 +40,7 @@ from posttrain.trainers.sampling.settings import Sampling
 from small_models import SIZE, prompts_for, small_model, trained_policy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+CARD = "\n## On a card\n"  # from here on the page is tests/simulated/test_architectures.py's
 GUIDANCE = 2.0
 WAYS = ("plain", "recompute", "blocks", "partly loaded")
 KERNEL = "a kernel that has no gradient"  # some hosts have one that they do not switch off for training
@@ -327,11 +328,13 @@ def test_what_is_said_to_be_refused_is(name):
 
 def test_every_class_of_the_host_has_a_row_or_a_reason():
     if os.environ.get("POSTTRAIN_WRITE_DOCS"):
-        PAGE.write_text(HEAD + "\n".join(row_of(name) for name in HERE) + "\n" + exceptions(), encoding="utf-8")
+        _, *card = PAGE.read_text(encoding="utf-8").partition(CARD)
+        rows = "\n".join(row_of(name) for name in HERE) + "\n"
+        PAGE.write_text(HEAD + rows + exceptions() + "".join(card), encoding="utf-8")
     with_a_row = {name for each in HERE.values() for name in (each.of, *each.like)}
     excused = {name for classes in NO_ROW.values() for name in classes}
     known = {kind.__name__ for kind in supported.models}
     assert not known - with_a_row - excused, "this host has new architectures: give them a row, or a reason in NO_ROW"
     assert not with_a_row & excused
     if is_documented_host():
-        assert documented().keys() == HERE.keys() and PAGE.read_text(encoding="utf-8").endswith(exceptions())
+        assert documented().keys() == HERE.keys() and f"{exceptions()}{CARD}" in PAGE.read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
 """One small file with a network and a VAE, which the host's Load Checkpoint takes for what a user has."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -5,6 +5,7 @@ A model's weights have addresses for good (a VBAR), in pages that lie on the car
 the host copies the weight into a buffer that the next layer's overwrites. Memory that was taken back is filled with NaN, and
 buffers are overwritten at once, so whoever still reads there computes NaN or another layer's weight.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -24,6 +25,7 @@ PAGE = 1 << 15  # 32 MiB on a real card; here models are small
 DONE, NO_ROOM = 0, 1
 opened: Counter[str] = Counter()  # path of a checkpoint -> how often the host has opened it
 missed = 0  # weights so far that did not fit on the card and went through a buffer
+_short = False
 
 _objects: dict[int, object] = {}  # by what the library hands out for it
 
@@ -36,9 +38,11 @@ def exists() -> bool:
 def start() -> None:
     """Before anything imports the host's model management: comfy-aimdo finds its library loaded."""
     import comfy_aimdo.control
+
     assert comfy_aimdo.control.lib is None, "comfy-aimdo has loaded its own library"
-    comfy_aimdo.control.lib = SimpleNamespace(**{name.removeprefix("c_"): call for name, call in globals().items()
-                                                 if name.startswith("c_")})
+    comfy_aimdo.control.lib = SimpleNamespace(
+        **{name.removeprefix("c_"): call for name, call in globals().items() if name.startswith("c_")}
+    )
 
 
 def switch_on() -> None:
@@ -46,6 +50,7 @@ def switch_on() -> None:
     import comfy.memory_management
     import comfy.model_patcher
     import comfy_aimdo.control
+
     assert comfy_aimdo.control.init() and comfy_aimdo.control.init_devices([0])
     comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
     comfy.memory_management.aimdo_enabled = True
@@ -59,12 +64,24 @@ def off():
         return
     import comfy.memory_management
     import comfy.model_patcher
+
     was = comfy.model_patcher.CoreModelPatcher, comfy.memory_management.aimdo_enabled
     comfy.model_patcher.CoreModelPatcher, comfy.memory_management.aimdo_enabled = comfy.model_patcher.ModelPatcher, False
     try:
         yield
     finally:
         comfy.model_patcher.CoreModelPatcher, comfy.memory_management.aimdo_enabled = was
+
+
+@contextlib.contextmanager
+def taken_back():
+    """Inside, the card is so short of memory that a weight is taken back as soon as its layer says that it has done with it."""
+    global _short
+    _short = True
+    try:
+        yield
+    finally:
+        _short = False
 
 
 class Region:
@@ -103,7 +120,7 @@ class Weights:
     def give_way(self, size: int) -> int:
         """Bytes that became free, of so many that are wanted."""
         chosen = [page for page, (_, users) in sorted(self.pages.items(), reverse=True) if not users]
-        chosen = chosen[:-(-int(min(size, 1 << 62)) // PAGE)]
+        chosen = chosen[: -(-int(min(size, 1 << 62)) // PAGE)]
         for page in chosen:
             del self.pages[page]
             self.region.spoil(page * PAGE, PAGE)
@@ -114,6 +131,7 @@ class Weights:
 def _room(size: int, user: Weights) -> bool:
     """Whether so many bytes more find room, at the expense of models that were asked less recently."""
     from . import host
+
     lacking = size - (device.total - device.counts()["now"] - host.RESERVE)
     for other in Weights.all:
         if other is user or lacking <= 0:
@@ -138,6 +156,7 @@ def _pages(offset: int, size: int) -> range:
 
 
 # ---- the library's functions: c_ and the name by which comfy-aimdo calls each --------------------------------------------------
+
 
 def _nothing(*_) -> None:
     """Needs no doing here."""
@@ -210,6 +229,8 @@ def c_vbar_unpin(_, weights: int, offset: int, size: int) -> None:
     for page in _pages(offset, size):
         if page in here.pages:
             here.pages[page][1] = max(0, here.pages[page][1] - 1)
+    if _short:
+        here.give_way(1 << 62)
 
 
 def c_vbar_loaded_size(_, weights: int) -> int:
@@ -302,7 +323,9 @@ def c_hostbuf_truncate(buffer: int, size: int, unregister: bool) -> bool:
     return True
 
 
-def c_hostbuf_read_file_slice(buffer: int, number: int, file: int, place: int, size: int, offset: int, stream, card: int) -> bool:
+def c_hostbuf_read_file_slice(
+    buffer: int, number: int, file: int, place: int, size: int, offset: int, stream, card: int
+) -> bool:
     data = os.pread(file, size, place)
     ctypes.memmove(_objects[buffer].address + offset, data, size)
     if card:
