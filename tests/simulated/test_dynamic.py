@@ -17,7 +17,7 @@ from fingerprint import fingerprint
 from posttrain.trainers.policy import Recipe, create_policy, open_policy, policy_as_model
 from posttrain.trainers.policy.latents import to_images_with_gradient
 from safetensors.torch import save_file
-from simulated_card import device, dynamic, host
+from simulated_card import aimdo, device, dynamic, host
 from small_checkpoint import write_checkpoint
 from world import BACKPROP, RAW, TRAINERS, World, gradient
 
@@ -70,7 +70,7 @@ class Loaded(World):
 @contextlib.contextmanager
 def room(name: str):
     with (
-        host.memory(dynamic.PAGE if name == "streamed" else None),
+        host.memory(aimdo.PAGE if name == "streamed" else None),
         dynamic.taken_back() if name == "taken back" else contextlib.nullcontext(),
     ):
         yield
@@ -113,14 +113,14 @@ def test_three_iterations_are_the_cpus_and_read_the_checkpoint_once(checkpoint, 
     with room(where):
         picture, decoded = sampled(start.model), world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4))
     before = [fingerprint(module) for module in (start.model.model, there.vae.first_stage_model)]
-    held, opened, missed = device.counts()["now"], dynamic.opened[checkpoint], dynamic.missed
+    held, opened, missed = device.counts()["now"], aimdo.opened[checkpoint], aimdo.missed
     with room(where):
         # as in a graph where a VAE Decode ran before: its layers keep what lies on the card
         world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4))
         new = trained(there, trainer)
     assert new.step == ITERATIONS and not host.strays(new)
-    assert (dynamic.missed > missed) == (where == "streamed")
-    assert dynamic.opened[checkpoint] == opened, "the checkpoint was read again"
+    assert (aimdo.missed > missed) == (where == "streamed")
+    assert aimdo.opened[checkpoint] == opened, "the checkpoint was read again"
     changes = [torch.cat([(p.bank[k] - start.bank[k]).flatten() for k in sorted(p.bank)]) for p in (new, expected)]
     assert float((changes[0] - changes[1]).norm() / changes[1].norm()) < 1e-3
     assert [fingerprint(module) for module in (start.model.model, there.vae.first_stage_model)] == before
@@ -149,14 +149,14 @@ def step_from(there: World, trainer: type, made, feedback, **optimizer):
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda t: t.__name__)
 def test_every_trainers_streamed_step_is_the_cpus(checkpoint, trainer, low):
     made, feedback, cpus = expected(checkpoint, trainer)
-    there, missed = Loaded(checkpoint), dynamic.missed
+    there, missed = Loaded(checkpoint), aimdo.missed
     with room("streamed"):
         new = (
             world.step(there, trainer, replace(RAW, low_memory=low))
             if trainer in BACKPROP
             else step_from(there, trainer, made, feedback, low_memory=low)
         )
-    assert new.metrics["updates"] and not new.metrics["skipped_updates"] and dynamic.missed > missed
+    assert new.metrics["updates"] and not new.metrics["skipped_updates"] and aimdo.missed > missed
     assert not host.strays(new)
     assert float((gradient(new) - gradient(cpus)).norm() / gradient(cpus).norm()) < 1e-3
 
@@ -217,12 +217,12 @@ def test_the_gradient_through_a_streamed_vae_is_the_cpus(checkpoint, tmp_path, k
         model, vae = of_checkpoint(checkpoint, device_of)
         vae = vae if kind == "of_checkpoint" else of_config(str(tmp_path / f"{device_of}.safetensors"), device_of)
         assert vae.patcher.is_dynamic() == (device_of == "card")
-        missed = dynamic.missed
+        missed = aimdo.missed
         with room(where):
             if decoded:
                 world.to_images(model, vae, torch.zeros(1, 16, 8, 8))
             found.append(reward_gradient(model, vae, recompute))
-        assert (dynamic.missed > missed) == (where == "streamed" and device_of == "card")
+        assert (aimdo.missed > missed) == (where == "streamed" and device_of == "card")
     for card, cpu in zip(*found):
         assert float(cpu.norm()) > 0
         torch.testing.assert_close(card, cpu, rtol=1e-3, atol=1e-4 * float(cpu.abs().max()))
