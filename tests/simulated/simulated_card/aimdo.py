@@ -32,7 +32,7 @@ class Region:
     def __init__(self, size: int):
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         self.map = mmap.mmap(-1, max(int(size), mmap.PAGESIZE), flags=flags)
-        self.address = ctypes.addressof(ctypes.char.from_buffer(self.map))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
 
     def spoil(self, offset: int, size: int) -> None:
         ctypes.memset(self.address + offset, 0xFF, size)  # NaN in every type of weight
@@ -287,7 +287,7 @@ class File:
         logging.info(f"simulated card: {path} is opened")
         self.file = os.open(path, os.O_RDONLY)
         self.map = mmap.mmap(self.file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        self.address = ctypes.addressof(ctypes.char.from_buffer(self.map))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
 
 
 def model_mmap_allocate(path: bytes) -> int:
