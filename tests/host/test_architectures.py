@@ -42,6 +42,7 @@ from posttrain.trainers.sampling.settings import Sampling
 from small_models import SIZE, prompts_for, small_model, trained_policy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+CARD = "\n## On a card\n"  # from here on the page is tests/simulated/test_architectures.py's
 GUIDANCE = 2.0
 WAYS = ("plain", "recompute", "blocks", "partly loaded")
 RATES = (1e-4, 1e-5, 1e-6)  # of AdamW's first step, which moves every weight by as much
@@ -289,21 +290,22 @@ def exceptions() -> str:
     return "\nWithout a row:\n\n" + "\n".join(lines) + "\n"
 
 
-def parts() -> tuple[str, str]:
-    """The page as it is: what the pinned host writes, and what a newer one does."""
+def parts() -> tuple[str, str, str]:
+    """The page as it is: what the pinned host writes, what a newer one does, and what the tests on the simulated card do."""
     page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    page, card, rest = page.partition(CARD)
     first, heading, second = page.partition("\n## Only on newer hosts\n")
-    return first, heading + second
+    return first, heading + second, card + rest
 
 
 def written() -> str:
     """The page with this host's part anew."""
-    first, second = parts()
+    first, second, card = parts()
     if newer := [row_of(name) for name in HERE if name in NEWER]:
         second = SECOND + TABLE + "\n".join(newer) + "\n"
     else:
         first = HEAD + TABLE + "\n".join(row_of(name) for name in HERE) + "\n" + exceptions()
-    return first + second
+    return first + second + card
 
 
 def documented(name: str) -> str | None:
@@ -347,7 +349,7 @@ def test_every_class_of_the_host_has_a_row_or_a_reason():
     known = {kind.__name__ for kind in supported.models}
     assert not known - with_a_row - excused, "this host has new architectures: give them a row, or a reason in NO_ROW"
     assert not with_a_row & excused
-    first, _ = parts()
+    first, *_ = parts()
     missing = [name for name in HERE if documented(name) == ""]
     assert not missing, "write docs/models.md anew"
     if first.startswith(HEAD):
