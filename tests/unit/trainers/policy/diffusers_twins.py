@@ -6,7 +6,8 @@ own table of names where it has one, and by diffusers' own converter of single f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import comfy.utils
@@ -129,8 +130,11 @@ def _ask_auraflow(net, x, t, context, **_):
 
 
 def _ask_pixart(net, x, t, context, c_size, c_ar, **_):
-    more = {"resolution": c_size, "aspect_ratio": c_ar} if net.config.use_additional_conditions else {
-        "resolution": None, "aspect_ratio": None}
+    more = (
+        {"resolution": c_size, "aspect_ratio": c_ar}
+        if net.config.use_additional_conditions
+        else {"resolution": None, "aspect_ratio": None}
+    )
     return net(x, context, t, more).sample.chunk(2, 1)[0]
 
 
@@ -175,13 +179,13 @@ def _ask_wan(net, x, t, context, **_):
     return net(x, t, context).sample
 
 
-def _of(name: str, row: str, **changes) -> Architecture:
-    """This architecture's small instance, under the family's name."""
+def _of(name: str, **changes) -> Architecture:
+    """This architecture's small instance, beside the one that has its name."""
     each = HERE[name]
-    return replace(each, name=f"diffusers {row}", config={**each.config, **changes})
+    return replace(each, name=f"twin of {name}", config={**each.config, **changes})
 
 
-def _unet(name: str, row: str, linear: bool, pipeline: str, ask=_ask_unet, **more) -> Twin:
+def _unet(name: str, linear: bool, pipeline: str, ask=_ask_unet, **more) -> Twin:
     heads = 1 if linear else 8  # of 64 channels, and 8 of any width: the host says so of the class
     config = dict(
         block_out_channels=(64, 64),
@@ -193,7 +197,7 @@ def _unet(name: str, row: str, linear: bool, pipeline: str, ask=_ask_unet, **mor
         use_linear_projection=linear,
         **more,
     )
-    return Twin(_of(name, row), "UNet2DConditionModel", config, _by_host(comfy.utils.unet_to_diffusers), ask, pipeline)
+    return Twin(_of(name), "UNet2DConditionModel", config, _by_host(comfy.utils.unet_to_diffusers), ask, pipeline)
 
 
 _FLUX = dict(
@@ -220,70 +224,186 @@ _PIXART = dict(
 def _twins() -> dict[str, Callable[[], Twin]]:
     def by(table):
         return _by_host(getattr(comfy.utils, table))
+
     return {
-        "SD1.5": lambda: _unet("SD1.5", "SD1.5", False, "StableDiffusionPipeline"),
-        "SD2": lambda: _unet("SD2", "SD2", True, "StableDiffusionPipeline"),
-        "SDXL": lambda: _unet("SDXL", "SDXL", True, "StableDiffusionXLPipeline", _ask_sdxl, addition_embed_type="text_time",
-                              addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816),
-        "SD3": lambda: Twin(
-            _of("SD3, SD3.5", "SD3", num_patches=256), "SD3Transformer2DModel",
-            dict(sample_size=16, num_layers=2, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=32,
-                 caption_projection_dim=128, pooled_projection_dim=64, pos_embed_max_size=16, dual_attention_layers=(0,),
-                 qk_norm="rms_norm"),
-            by("mmdit_to_diffusers"), _ask_sd3, "StableDiffusion3Pipeline"),
+        "SD1.5": lambda: _unet("SD1.5", False, "StableDiffusionPipeline"),
+        "SD2": lambda: _unet("SD2", True, "StableDiffusionPipeline"),
+        "SDXL": lambda: _unet(
+            "SDXL",
+            True,
+            "StableDiffusionXLPipeline",
+            _ask_sdxl,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        ),
+        "SD3, SD3.5": lambda: Twin(
+            _of("SD3, SD3.5", num_patches=256),
+            "SD3Transformer2DModel",
+            dict(
+                sample_size=16,
+                num_layers=2,
+                attention_head_dim=64,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                caption_projection_dim=128,
+                pooled_projection_dim=64,
+                pos_embed_max_size=16,
+                dual_attention_layers=(0,),
+                qk_norm="rms_norm",
+            ),
+            by("mmdit_to_diffusers"),
+            _ask_sd3,
+            "StableDiffusion3Pipeline",
+        ),
         "Flux": lambda: Twin(
-            _of("Flux", "Flux", mlp_ratio=4.0), "FluxTransformer2DModel",
-            dict(**_FLUX, pooled_projection_dim=64, guidance_embeds=True), by("flux_to_diffusers"), _ask_flux, "FluxPipeline"),
+            _of("Flux", mlp_ratio=4.0),
+            "FluxTransformer2DModel",
+            dict(**_FLUX, pooled_projection_dim=64, guidance_embeds=True),
+            by("flux_to_diffusers"),
+            _ask_flux,
+            "FluxPipeline",
+        ),
         "Flux.2": lambda: Twin(
-            _of("Flux.2", "Flux.2"), "Flux2Transformer2DModel",
-            dict(num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=32,
-                 axes_dims_rope=(4, 4, 4, 4)),
-            _by_diffusers, _ask_flux2, "Flux2Pipeline"),
+            _of("Flux.2"),
+            "Flux2Transformer2DModel",
+            dict(
+                num_layers=2,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=4,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 4, 4, 4),
+            ),
+            _by_diffusers,
+            _ask_flux2,
+            "Flux2Pipeline",
+        ),
         "Lumina 2": lambda: Twin(
-            _of("Lumina 2", "Lumina 2"), "Lumina2Transformer2DModel",
-            dict(hidden_size=64, num_layers=2, num_refiner_layers=1, num_attention_heads=4, num_kv_heads=2, multiple_of=32,
-                 axes_dim_rope=(4, 6, 6), axes_lens=(64, 64, 64), cap_feat_dim=32),
-            _lumina, _ask_lumina, "Lumina2Pipeline"),
+            _of("Lumina 2"),
+            "Lumina2Transformer2DModel",
+            dict(
+                hidden_size=64,
+                num_layers=2,
+                num_refiner_layers=1,
+                num_attention_heads=4,
+                num_kv_heads=2,
+                multiple_of=32,
+                axes_dim_rope=(4, 6, 6),
+                axes_lens=(64, 64, 64),
+                cap_feat_dim=32,
+            ),
+            _lumina,
+            _ask_lumina,
+            "Lumina2Pipeline",
+        ),
         "Z-Image": lambda: Twin(
-            _of("Z-Image", "Z-Image", dim=1032, n_heads=6, n_kv_heads=6, axes_dims=[60, 56, 56], n_layers=1), "ZImageTransformer2DModel",
-            dict(dim=1032, n_layers=1, n_refiner_layers=1, n_heads=6, n_kv_heads=6, cap_feat_dim=32, axes_dims=[60, 56, 56],
-                 axes_lens=[64, 64, 64]),
-            _by_diffusers, _ask_z_image, "ZImagePipeline"),
+            _of("Z-Image", dim=1032, n_heads=6, n_kv_heads=6, axes_dims=[60, 56, 56], n_layers=1),
+            "ZImageTransformer2DModel",
+            dict(
+                dim=1032,
+                n_layers=1,
+                n_refiner_layers=1,
+                n_heads=6,
+                n_kv_heads=6,
+                cap_feat_dim=32,
+                axes_dims=[60, 56, 56],
+                axes_lens=[64, 64, 64],
+            ),
+            _by_diffusers,
+            _ask_z_image,
+            "ZImagePipeline",
+        ),
         "Qwen-Image": lambda: Twin(
-            _of("Qwen-Image", "Qwen-Image"), "QwenImageTransformer2DModel",
+            _of("Qwen-Image"),
+            "QwenImageTransformer2DModel",
             dict(num_layers=2, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=32, axes_dims_rope=(4, 6, 6)),
-            _by_diffusers, _ask_qwen, "QwenImagePipeline"),
+            _by_diffusers,
+            _ask_qwen,
+            "QwenImagePipeline",
+        ),
         "AuraFlow": lambda: Twin(
-            _of("AuraFlow", "AuraFlow", global_conddim=64), "AuraFlowTransformer2DModel",
-            dict(sample_size=8, num_mmdit_layers=2, num_single_dit_layers=2, attention_head_dim=16, num_attention_heads=4,
-                 joint_attention_dim=32, caption_projection_dim=64, pos_embed_max_size=64),
-            by("auraflow_to_diffusers"), _ask_auraflow, "AuraFlowPipeline"),
+            _of("AuraFlow", global_conddim=64),
+            "AuraFlowTransformer2DModel",
+            dict(
+                sample_size=8,
+                num_mmdit_layers=2,
+                num_single_dit_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=4,
+                joint_attention_dim=32,
+                caption_projection_dim=64,
+                pos_embed_max_size=64,
+            ),
+            by("auraflow_to_diffusers"),
+            _ask_auraflow,
+            "AuraFlowPipeline",
+        ),
         "PixArt alpha": lambda: Twin(
-            _of("PixArt alpha", "PixArt alpha", mlp_ratio=4.0), "PixArtTransformer2DModel", dict(**_PIXART, use_additional_conditions=True),
-            by("pixart_to_diffusers"), _ask_pixart, "PixArtAlphaPipeline"),
+            _of("PixArt alpha", mlp_ratio=4.0),
+            "PixArtTransformer2DModel",
+            dict(**_PIXART, use_additional_conditions=True),
+            by("pixart_to_diffusers"),
+            _ask_pixart,
+            "PixArtAlphaPipeline",
+        ),
         "PixArt sigma": lambda: Twin(
-            _of("PixArt sigma", "PixArt sigma", mlp_ratio=4.0), "PixArtTransformer2DModel", dict(**_PIXART, use_additional_conditions=False),
-            by("pixart_to_diffusers"), _ask_pixart, "PixArtSigmaPipeline"),
+            _of("PixArt sigma", mlp_ratio=4.0),
+            "PixArtTransformer2DModel",
+            dict(**_PIXART, use_additional_conditions=False),
+            by("pixart_to_diffusers"),
+            _ask_pixart,
+            "PixArtSigmaPipeline",
+        ),
         "HiDream": lambda: Twin(
-            _of("HiDream", "HiDream"), "HiDreamImageTransformer2DModel",
-            dict(patch_size=2, in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=4,
-                 caption_channels=[32] * 5, text_emb_dim=64, num_routed_experts=2, num_activated_experts=1,
-                 axes_dims_rope=(8, 4, 4), max_resolution=(32, 32), llama_layers=[0, 1, 1, 0], force_inference_output=True),
-            _by_diffusers, _ask_hidream, "HiDreamImagePipeline"),
+            _of("HiDream"),
+            "HiDreamImageTransformer2DModel",
+            dict(
+                patch_size=2,
+                in_channels=16,
+                num_layers=2,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=4,
+                caption_channels=[32] * 5,
+                text_emb_dim=64,
+                num_routed_experts=2,
+                num_activated_experts=1,
+                axes_dims_rope=(8, 4, 4),
+                max_resolution=(32, 32),
+                llama_layers=[0, 1, 1, 0],
+                force_inference_output=True,
+            ),
+            _by_diffusers,
+            _ask_hidream,
+            "HiDreamImagePipeline",
+        ),
         "Chroma": lambda: Twin(
             # ComfyUI's network asks for the published number of modulations, whatever its depth
-            _of("Chroma", "Chroma", mlp_ratio=4.0, depth=19, depth_single_blocks=38), "ChromaTransformer2DModel",
-            dict(**{**_FLUX, "num_layers": 19, "num_single_layers": 38}, approximator_num_channels=64,
-                 approximator_hidden_dim=32, approximator_layers=2),
-            _chroma, _ask_chroma, "ChromaPipeline"),
+            _of("Chroma", mlp_ratio=4.0, depth=19, depth_single_blocks=38),
+            "ChromaTransformer2DModel",
+            dict(
+                **{**_FLUX, "num_layers": 19, "num_single_layers": 38},
+                approximator_num_channels=64,
+                approximator_hidden_dim=32,
+                approximator_layers=2,
+            ),
+            _chroma,
+            _ask_chroma,
+            "ChromaPipeline",
+        ),
         "Wan 2.1": lambda: Twin(
-            _of("Wan 2.1", "Wan 2.1"), "WanTransformer3DModel",
+            _of("Wan 2.1"),
+            "WanTransformer3DModel",
             dict(num_attention_heads=2, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=2),
-            _by_diffusers, _ask_wan, "WanPipeline"),
+            _by_diffusers,
+            _ask_wan,
+            "WanPipeline",
+        ),
     }
 
 
-TWINS = {name: make() for name, make in _twins().items()}
+TWINS = {name: make() for name, make in _twins().items() if name in HERE}  # older hosts have fewer
 
 
 def register() -> None:
@@ -313,19 +433,27 @@ class Question:
     answer: torch.Tensor
 
 
-def questions(model, twin: Twin, steps: int = 2) -> list[Question]:
-    """Of a whole sampling by the host, without guidance."""
+@contextlib.contextmanager
+def seen_by(network: torch.nn.Module) -> Iterator[list[Question]]:
+    """Every question to ComfyUI's network from here on, with its answer."""
     seen: list[Question] = []
 
     def keep(_, arguments, words, answer):
-        x, t = (value.clone() for value in arguments[:2])
-        seen.append(Question(x, t, {k: v for k, v in words.items() if k not in ("control", "transformer_options")}, answer.clone()))
+        x, t = (value.detach().clone() for value in arguments[:2])
+        rest = {name: value for name, value in words.items() if name not in ("control", "transformer_options")}
+        seen.append(Question(x, t, rest, answer.detach().clone()))
 
-    hook = model.model.diffusion_model.register_forward_hook(keep, with_kwargs=True)
+    hook = network.register_forward_hook(keep, with_kwargs=True)
     try:
-        sampled(model, twin.name, 1.0, steps)
+        yield seen
     finally:
         hook.remove()
+
+
+def questions(model, twin: Twin, steps: int = 2) -> list[Question]:
+    """Of a whole sampling by the host, without guidance."""
+    with seen_by(model.model.diffusion_model) as seen:
+        sampled(model, twin.name, 1.0, steps)
     return seen
 
 
