@@ -18,8 +18,6 @@ from small_models import BUILD, OWN_TEXT, SIZE, small_model
 
 WEIGHTS = dict[str, torch.Tensor]
 PICTURE = 8  # pixels to a latent
-# names in the host's tables that other networks than these have: a label's under SDXL's layers, a prompt's that is left out
-ELSEWHERE = ("class_embedding.", "caption_projection.y_embedding")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def _by_host(table: Callable) -> Callable[[Twin, WEIGHTS], WEIGHTS]:
         found = {}
         for theirs, ours in table(twin.here.config).items():
             name, part, change = ours if isinstance(ours, tuple) and len(ours) == 3 else (*_pair(ours), None)
-            if name in weights and not theirs.startswith(ELSEWHERE):
+            if name in weights:
                 value = weights[name] if part is None else weights[name].narrow(*part)
                 found[theirs] = value if change is None else change(value)
         return found
@@ -458,13 +456,14 @@ def questions(model, twin: Twin, steps: int = 2) -> list[Question]:
 
 
 def diffusers_network(twin: Twin, weights: WEIGHTS) -> torch.nn.Module:
-    """diffusers' half with ComfyUI's weights. AssertionError where one half has weights that the other has not."""
+    """diffusers' half with ComfyUI's weights. RuntimeError where it has weights that ComfyUI's has not."""
     import diffusers
 
     network = getattr(diffusers, twin.kind)(**twin.config)
-    converted = twin.convert(twin, weights)
-    missing, unexpected = network.load_state_dict({k: v.clone() for k, v in converted.items()}, strict=False)
-    assert not missing and not unexpected, (missing, unexpected)
+    wanted = network.state_dict()
+    # one of the host's tables serves several networks; what of these weights went nowhere shows in the answers
+    converted = {name: value.clone() for name, value in twin.convert(twin, weights).items() if name in wanted}
+    network.load_state_dict(converted)
     return network.eval()
 
 
