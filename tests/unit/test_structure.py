@@ -41,6 +41,7 @@ MORE_THAN_A_MODULE = {
     "rewards/test_odd_images.py": "every reward",
     "rewards/test_reward_gradients.py": "a reward's network at the end of a policy's gradient",
     "test_golden.py": "the numbers in tests/golden",
+    "test_optional_packages.py": "every import of a package that ComfyUI does not bring",
     "test_short_reprs.py": "every value that a node may be handed",
     "test_structure.py": "the tree itself",
     "tools/test_contributing.py": "the recipes of CONTRIBUTING.md",

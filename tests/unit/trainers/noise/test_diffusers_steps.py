@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from posttrain.trainers.noise.paths import EPS, FLOW, V, Path, expand
+from posttrain.trainers.noise.paths import EPS, FLOW, Path, V, expand
 from posttrain.trainers.noise.transitions import (
     Gaussian,
     ddim,

@@ -83,7 +83,7 @@ def _lumina(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
 def _chroma(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
     """Flux's names, and those of what stands for Flux's modulations."""
     changes = {"in_layer": "linear_1", "out_layer": "linear_2", ".scale": ".weight"}
-    found = {name: value for name, value in _by_host(comfy.utils.flux_to_diffusers)(twin, weights).items()}
+    found = _by_host(comfy.utils.flux_to_diffusers)(twin, weights)
     for name, value in weights.items():
         if name.startswith("distilled_guidance_layer"):
             for ours, theirs in changes.items():
