@@ -31,12 +31,15 @@ from posttrain.tests.unit.trainers.policy.diffusers_loras import (  # noqa: E402
     Read,
     as_pipeline_saves,
     largest_error,
+    read_by_peft,
     read_here,
     read_there,
+    save_for_diffusers,
+    save_for_peft,
     trained_policy_of,
     weights_of,
 )
-from posttrain.tests.unit.trainers.policy.diffusers_twins import (  # noqa: E402
+from posttrain.tests.unit.trainers.policy.diffusers_families import (  # noqa: E402
     TWINS,
     comfyui_model,
     diffusers_network,
@@ -74,6 +77,7 @@ A number is the largest difference to ComfyUI's own answer with the LoRA, as a s
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
 """
+NO_LOADER = ("PixArt alpha", "PixArt sigma")
 PEFTS_NAMES = "peft's own names begin with base_model.model, which ComfyUI knows of SD3 and PixArt alone"
 KOHYAS = "ComfyUI knows kohya's names of its own networks, and diffusers' under them of SD1.5, SD2 and SDXL alone"
 # (column, families): why it is not read, in words
@@ -171,6 +175,18 @@ def test_it_holds_at_the_lower_bounds():
     run = subprocess.run(command, cwd=PAGE.parents[1], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert "with diffusers 0.37.0 and peft 0.17.0" in run.stdout and int(re.search(r"(\d+) passed", run.stdout)[1]) > 250
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_field_reads_the_bank_under_its_own_names(name, tmp_path):
+    """Laid out as diffusers' converter of checkpoints does it: what an export to these tools should hold."""
+    twin, targets = TWINS[name], "all linear layers and convolutions"
+    policy = trained_policy_of(twin, targets)
+    save_for_peft(twin, policy, tmp_path)
+    assert read_by_peft(twin, policy, tmp_path).error <= GOAL
+    if name not in NO_LOADER:
+        save_for_diffusers(twin, policy, tmp_path)
+        assert read_there(twin, policy, tmp_path).error <= GOAL
 
 
 def test_every_family_is_on_the_page():

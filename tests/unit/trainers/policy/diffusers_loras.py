@@ -1,7 +1,8 @@
-"""LoRA files between ComfyUI and diffusers, on the networks of diffusers_twins: each read by the other's own loader."""
+"""LoRA files between ComfyUI and diffusers, on the networks of diffusers_families: each read by the other's own loader."""
 
 from __future__ import annotations
 
+import bisect
 import inspect
 import logging
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import comfy.sd
 import comfy.utils
+import safetensors.torch
 import torch
-from posttrain.tests.unit.trainers.policy.diffusers_twins import (
+from posttrain.tests.unit.trainers.policy.diffusers_families import (
     Question,
     Twin,
     answer,
@@ -69,11 +71,63 @@ def comfyui_names(policy: Policy, folder: Path) -> None:
     save_lora(policy, folder / "lora.safetensors", {})
 
 
+def sources(twin: Twin, weights: dict[str, torch.Tensor]) -> dict[str, tuple[str, torch.Tensor]]:
+    """diffusers' weight: ComfyUI's and the rows of it, seen by sending row numbers through the converter of checkpoints."""
+    layers = [name for name, value in weights.items() if name.endswith(".weight") and value.ndim > 1]
+    sizes = [len(weights[name]) for name in layers]
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    numbers = {name: torch.arange(start, start + size)[:, None] for name, start, size in zip(layers, starts, sizes)}
+    found = {}
+    for theirs, rows in twin.convert(twin, {**weights, **numbers}).items():
+        if rows.dtype == torch.int64 and theirs.endswith(".weight"):
+            ours = bisect.bisect_right(starts, int(rows.min())) - 1
+            found[theirs.removesuffix(".weight")] = (layers[ours].removesuffix(".weight"), rows[:, 0] - starts[ours])
+    return found
+
+
+def laid_out_there(twin: Twin, policy: Policy) -> dict[str, torch.Tensor]:
+    """The bank as diffusers' own converter lays out whole checkpoints: what a file for it should hold. alpha is in B."""
+    file = {}
+    network = diffusers_network(twin, weights_of(policy.model)).state_dict()
+    for theirs, (layer, rows) in sources(twin, weights_of(policy.model)).items():
+        if f"{layer}.lora_A" in policy.bank and f"{theirs}.weight" in network:
+            a, b = (policy.bank[f"{layer}.{part}"] for part in ("lora_A", "lora_B"))
+            file[f"{twin.prefix}.{theirs}.lora_A.weight"] = a.clone()
+            file[f"{twin.prefix}.{theirs}.lora_B.weight"] = (b[rows] * policy.recipe.scale).contiguous()
+    return file
+
+
+def save_for_diffusers(twin: Twin, policy: Policy, folder: Path) -> None:
+    safetensors.torch.save_file(laid_out_there(twin, policy), folder / "lora.safetensors")
+
+
+def save_for_peft(twin: Twin, policy: Policy, folder: Path) -> None:
+    """A folder of peft's: adapter_config.json by its own LoraConfig, and the weights beside it."""
+    import peft
+
+    file = {name.removeprefix(f"{twin.prefix}."): value for name, value in laid_out_there(twin, policy).items()}
+    layers = sorted({name.rsplit(".lora_", 1)[0] for name in file})
+    peft.LoraConfig(r=policy.recipe.rank, lora_alpha=policy.recipe.rank, target_modules=layers).save_pretrained(str(folder))
+    named = {f"base_model.model.{name}": value for name, value in file.items()}
+    safetensors.torch.save_file(named, folder / "adapter_model.safetensors")
+
+
+def read_by_peft(twin: Twin, policy: Policy, folder: Path) -> Read:
+    """``folder``: one of peft's, with the LoRA of this policy."""
+    import peft
+
+    network = diffusers_network(twin, weights_of(policy.model))
+    asked = questions(policy_as_model(policy), twin)
+    change = largest_error(network, twin, asked)
+    wrapped = peft.PeftModel.from_pretrained(network, str(folder))
+    return Read(largest_error(wrapped.base_model.model, twin, asked) / change)
+
+
 OUT: dict[str, Callable[[Policy, Path], None]] = {"ComfyUI's names": comfyui_names}
 
 
 def read_there(twin: Twin, policy: Policy, folder: Path) -> Read:
-    """``folder``: with a LoRA file of this policy; read by the pipeline, or by peft where diffusers has no loader."""
+    """``folder``: with a LoRA file of this policy; read by the loader of the family's pipeline."""
     network = diffusers_network(twin, weights_of(policy.model))
     asked = questions(policy_as_model(policy), twin)
     change = largest_error(network, twin, asked)
@@ -139,7 +193,6 @@ def as_peft_saves(twin: Twin, wrapped, folder: Path) -> None:
 def as_diffusers_makes_it_kohyas(twin: Twin, wrapped, folder: Path) -> None:
     """By diffusers' own function for other programs."""
     import peft
-    import safetensors.torch
     from diffusers.utils import convert_state_dict_to_kohya
 
     layers = peft.get_peft_model_state_dict(wrapped)

@@ -10,7 +10,7 @@ from small_models import SIZE, prompts_for
 
 pytest.importorskip("diffusers")
 pytest.importorskip("comfy.ldm.chroma_radiance", reason="older hosts than those of the small architectures")
-from posttrain.tests.unit.trainers.policy.diffusers_twins import (  # noqa: E402
+from posttrain.tests.unit.trainers.policy.diffusers_families import (  # noqa: E402
     TWINS,
     answer,
     comfyui_model,

@@ -61,7 +61,7 @@ def _pair(entry) -> tuple:
     return entry if isinstance(entry, tuple) else (entry, None)
 
 
-def _by_diffusers(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
+def by_diffusers(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
     return SINGLE_FILE_LOADABLE_CLASSES[twin.kind]["checkpoint_mapping_fn"](dict(weights))
@@ -77,7 +77,7 @@ def _lumina(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
             cut |= {name.replace("qkv", part): piece for part, piece in zip(("to_q", "to_k", "to_v"), value.split(sizes))}
         else:
             cut[name] = value
-    return _by_diffusers(twin, cut)
+    return by_diffusers(twin, cut)
 
 
 def _chroma(twin: Twin, weights: WEIGHTS) -> WEIGHTS:
@@ -273,7 +273,7 @@ def _twins() -> dict[str, Callable[[], Twin]]:
                 joint_attention_dim=32,
                 axes_dims_rope=(4, 4, 4, 4),
             ),
-            _by_diffusers,
+            by_diffusers,
             _ask_flux2,
             "Flux2Pipeline",
         ),
@@ -308,7 +308,7 @@ def _twins() -> dict[str, Callable[[], Twin]]:
                 axes_dims=[60, 56, 56],
                 axes_lens=[64, 64, 64],
             ),
-            _by_diffusers,
+            by_diffusers,
             _ask_z_image,
             "ZImagePipeline",
         ),
@@ -316,7 +316,7 @@ def _twins() -> dict[str, Callable[[], Twin]]:
             _of("Qwen-Image"),
             "QwenImageTransformer2DModel",
             dict(num_layers=2, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=32, axes_dims_rope=(4, 6, 6)),
-            _by_diffusers,
+            by_diffusers,
             _ask_qwen,
             "QwenImagePipeline",
         ),
@@ -372,7 +372,7 @@ def _twins() -> dict[str, Callable[[], Twin]]:
                 llama_layers=[0, 1, 1, 0],
                 force_inference_output=True,
             ),
-            _by_diffusers,
+            by_diffusers,
             _ask_hidream,
             "HiDreamImagePipeline",
         ),
@@ -394,7 +394,7 @@ def _twins() -> dict[str, Callable[[], Twin]]:
             _of("Wan 2.1"),
             "WanTransformer3DModel",
             dict(num_attention_heads=2, attention_head_dim=24, text_dim=32, freq_dim=32, ffn_dim=64, num_layers=2),
-            _by_diffusers,
+            by_diffusers,
             _ask_wan,
             "WanPipeline",
         ),
