@@ -98,7 +98,7 @@ def test_a_picture_of_the_demo_is_the_same_in_diffusers(tmp_path):
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT),
         **dict.fromkeys(["vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3"]),
     )
-    positive, negative = encoded(clip, "two red balls"), encoded(clip, "")
+    positive, negative = encoded(clip, "two red balls and one blue ball"), encoded(clip, "")
     noise = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
     plain = comfyui_picture(policy.model, positive, negative, noise)
     assert (diffusers_picture(pipeline, positive, negative, noise) - plain).abs().max() <= 1 / LEVELS
