@@ -91,7 +91,7 @@ def _unet(linear: bool, **more):
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=CONTEXT,
-        attention_head_dim=8,
+        attention_head_dim=1 if linear else 8,  # diffusers means the number of heads
         norm_num_groups=32,
         use_linear_projection=linear,
         **more,
