@@ -13,12 +13,14 @@ pytest.importorskip("comfy.ldm.chroma_radiance", reason="older hosts than those 
 import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
 import numpy as np  # noqa: E402
+import safetensors.torch  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.mmdit import get_2d_sincos_pos_embed_torch  # noqa: E402
-from posttrain.tests.unit.trainers.policy.diffusers_loras import save_for_diffusers, weights_of  # noqa: E402
 from posttrain.tests.unit.trainers.policy.diffusers_families import TWINS, Twin, by_diffusers, diffusers_network  # noqa: E402
+from posttrain.tests.unit.trainers.policy.diffusers_loras import weights_of  # noqa: E402
 from posttrain.toy.models import FLOW_CONFIG, TEXT_WIDTH, load_clip, load_model, load_vae  # noqa: E402
 from posttrain.trainers.policy import Recipe, create_policy, policy_as_model  # noqa: E402
+from posttrain.trainers.policy.interchange import DIFFUSERS, lora_as  # noqa: E402
 
 STEPS, GUIDANCE, SIDE, SHIFT = 8, 3.0, 24, 2.0
 PATCHES, WIDTH = SIDE // FLOW_CONFIG["patch_size"], 64 * FLOW_CONFIG["depth"]
@@ -104,7 +106,7 @@ def test_a_picture_of_the_demo_is_the_same_in_diffusers(tmp_path):
     assert (diffusers_picture(pipeline, positive, negative, noise) - plain).abs().max() <= 1 / LEVELS
     trained = comfyui_picture(policy_as_model(policy), positive, negative, noise)
     assert (trained - plain).abs().max() > 50 / LEVELS
-    save_for_diffusers(twin, policy, tmp_path)
+    safetensors.torch.save_file(lora_as(policy, DIFFUSERS), tmp_path / "lora.safetensors")
     pipeline.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
     found = diffusers_picture(pipeline, positive, negative, noise)
     assert (found - trained).abs().max() <= 1 / LEVELS

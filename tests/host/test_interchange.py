@@ -23,6 +23,12 @@ from comfyui_version import __version__ as HOST
 diffusers = pytest.importorskip("diffusers")
 peft = pytest.importorskip("peft")
 pytest.importorskip("comfy.ldm.chroma_radiance", reason="older hosts than those of the small architectures")
+from posttrain.tests.unit.trainers.policy.diffusers_families import (  # noqa: E402
+    TWINS,
+    comfyui_model,
+    diffusers_network,
+    questions,
+)
 from posttrain.tests.unit.trainers.policy.diffusers_loras import (  # noqa: E402
     ALPHA,
     IN,
@@ -38,12 +44,6 @@ from posttrain.tests.unit.trainers.policy.diffusers_loras import (  # noqa: E402
     save_for_peft,
     trained_policy_of,
     weights_of,
-)
-from posttrain.tests.unit.trainers.policy.diffusers_families import (  # noqa: E402
-    TWINS,
-    comfyui_model,
-    diffusers_network,
-    questions,
 )
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "interchange.md"
@@ -68,16 +68,21 @@ weights, and the file through each one's own loader. Written by tests/host/test_
 
 - **same network**: the largest difference between the two networks' answers to what ComfyUI's sampler hands its network,
   without a LoRA, as a share of the largest answer.
-- **{", ".join(OUT)}**: the LoRA as this pack saves it, read by `load_lora_weights` of the family's pipeline.
-- **{", ".join(IN)}**: a LoRA of diffusers' network by peft, with an alpha that is its rank, read by ComfyUI's LoraLoader.
+- **{", ".join(OUT)}**: the LoRA of a policy on attention and feed-forward layers as Save LoRA writes it, read by
+  `load_lora_weights` of the family's pipeline, peft's folder by peft.
+- **{", ".join(IN)}**: a LoRA of diffusers' network by peft, with an alpha that is
+  its rank, read by ComfyUI's LoraLoader.
 
 A number is the largest difference to ComfyUI's own answer with the LoRA, as a share of what the LoRA changes, rounded up.
-**no**: the reader refuses the file; **nothing**: it takes none of it and says no word; **in part**: of some layers. Why is below.
+**refused**: Save LoRA says so and what is possible; **no**: the reader refuses the file; **nothing**: it takes none of it and
+says no word; **in part**: of some layers, or in another strength. Why is below.
 
 | {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}
 """
 NO_LOADER = ("PixArt alpha", "PixArt sigma")
+NO_NAMES = "ComfyUI has no table of diffusers' names for it, or one of another network; diffusers converts what is named elsewhere here"
+CHROMAS = "ComfyUI has no name for its distilled_guidance_layer; a policy that leaves it out is read, see the tests"
 PEFTS_NAMES = "peft's own names begin with base_model.model, which ComfyUI knows of SD3 and PixArt alone"
 KOHYAS = "ComfyUI knows kohya's names of its own networks, and diffusers' under them of SD1.5, SD2 and SDXL alone"
 # (column, families): why it is not read, in words
@@ -96,6 +101,25 @@ REASONS = {
         "its loader cuts fused layers at the published model's width, which the small one has not": ("Lumina 2",),
         "diffusers has no loader of LoRAs for it; peft reads it": ("PixArt alpha", "PixArt sigma"),
     },
+    "kohya's names": {
+        "diffusers has no converter of kohya's names for it, and says no word; save for diffusers": (
+            "SD3, SD3.5",
+            "AuraFlow",
+            "HiDream",
+            "Lumina 2",
+        ),
+        "its converter of kohya's names cuts fused layers at the published model's width, which the small one has not": (
+            "Flux",
+            "Chroma",
+        ),
+        "diffusers has no loader of LoRAs for it; peft reads it": NO_LOADER,
+    },
+    "diffusers' names": {
+        NO_NAMES: ("Flux.2", "Lumina 2", "Wan 2.1"),
+        CHROMAS: ("Chroma",),
+        "diffusers has no loader of LoRAs for it; peft reads it": NO_LOADER,
+    },
+    "peft's folder": {NO_NAMES: ("Flux.2", "Lumina 2", "Wan 2.1"), CHROMAS: ("Chroma",)},
     "as its pipeline saves it": {
         'ComfyUI knows diffusers\' names with ".processor" in them, as they were in 2023': ("SD1.5", "SD2", "SDXL"),
         "ComfyUI has no table of its names": ("Lumina 2", "Wan 2.1"),
@@ -127,15 +151,23 @@ def cells_of(name: str) -> tuple[str, ...]:
     asked = questions(model, twin)
     same = largest_error(diffusers_network(twin, weights_of(model)), twin, asked)
     found = [in_words(Read(same / max(float(question.answer.abs().max()) for question in asked)))]
-    for save in OUT.values():
-        policy = trained_policy_of(twin)
-        with TemporaryDirectory() as folder:
-            save(policy, Path(folder))
-            found.append(in_words(read_there(twin, policy, Path(folder))))
+    found += [there(twin, save, read) for save, read in OUT.values()]
     for save in IN.values():
         with TemporaryDirectory() as folder:
             found.append(in_words(read_here(twin, save, Path(folder))))
     return (name, twin.kind, *found)
+
+
+def there(twin, save, read) -> str:
+    """A policy's LoRA, saved here, read there."""
+    policy = trained_policy_of(twin)
+    with TemporaryDirectory() as folder:
+        try:
+            save(twin, policy, Path(folder))
+        except ValueError as refusal:
+            assert re.search("save for|possible are", str(refusal)), "no word of what is possible"
+            return "refused"
+        return in_words(read(twin, policy, Path(folder)))
 
 
 def row_of(name: str) -> str:
@@ -187,6 +219,15 @@ def test_the_field_reads_the_bank_under_its_own_names(name, tmp_path):
     if name not in NO_LOADER:
         save_for_diffusers(twin, policy, tmp_path)
         assert read_there(twin, policy, tmp_path).error <= GOAL
+
+
+def test_chroma_is_read_without_the_layers_that_have_no_name(tmp_path):
+    twin = TWINS["Chroma"]
+    policy = trained_policy_of(twin, pattern=r"^(double|single)_blocks\.")
+    for name in ("diffusers' names", "peft's folder"):
+        save, read = OUT[name]
+        save(twin, policy, tmp_path)
+        assert read(twin, policy, tmp_path).error <= GOAL
 
 
 def test_every_family_is_on_the_page():

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import comfy.model_management
 import comfy.utils
 import torch
 from architectures import HERE, Architecture
@@ -450,8 +451,11 @@ def seen_by(network: torch.nn.Module) -> Iterator[list[Question]]:
 
 def questions(model, twin: Twin, steps: int = 2) -> list[Question]:
     """Of a whole sampling by the host, without guidance."""
-    with seen_by(model.model.diffusion_model) as seen:
-        sampled(model, twin.name, 1.0, steps)
+    try:
+        with seen_by(model.model.diffusion_model) as seen:
+            sampled(model, twin.name, 1.0, steps)
+    finally:
+        comfy.model_management.unload_all_models()  # takes the patches out of the weights, which others share
     return seen
 
 

@@ -22,6 +22,7 @@ from posttrain.tests.unit.trainers.policy.diffusers_families import (
     questions,
 )
 from posttrain.trainers.policy import Policy, Recipe, create_policy, policy_as_model, save_lora
+from posttrain.trainers.policy.interchange import DIFFUSERS, KOHYA, PEFT, lora_as
 
 RANK, ALPHA = 3, 5.0
 STRENGTH = 0.1  # of B, at which the file changes the answer by about as much as it is
@@ -38,9 +39,9 @@ class Read:
     refused: str = ""
 
 
-def trained_policy_of(twin: Twin, targets: str = "attention and feed-forward") -> Policy:
+def trained_policy_of(twin: Twin, targets: str = "attention and feed-forward", pattern: str = "") -> Policy:
     """A bank that changes the answer, with an alpha that is not its rank."""
-    policy = create_policy(comfyui_model(twin), Recipe(rank=RANK, alpha=ALPHA, targets=targets))
+    policy = create_policy(comfyui_model(twin), Recipe(rank=RANK, alpha=ALPHA, targets=targets, pattern=pattern))
     generator = torch.Generator().manual_seed(7)
     for name, value in policy.bank.items():
         if name.endswith("lora_B"):
@@ -67,7 +68,7 @@ def largest_error(network, twin: Twin, asked: list[Question]) -> float:
     return max(float((answer(network, twin, question) - question.answer).abs().max()) for question in asked)
 
 
-def comfyui_names(policy: Policy, folder: Path) -> None:
+def comfyui_names(twin: Twin, policy: Policy, folder: Path) -> None:
     save_lora(policy, folder / "lora.safetensors", {})
 
 
@@ -123,9 +124,6 @@ def read_by_peft(twin: Twin, policy: Policy, folder: Path) -> Read:
     return Read(largest_error(wrapped.base_model.model, twin, asked) / change)
 
 
-OUT: dict[str, Callable[[Policy, Path], None]] = {"ComfyUI's names": comfyui_names}
-
-
 def read_there(twin: Twin, policy: Policy, folder: Path) -> Read:
     """``folder``: with a LoRA file of this policy; read by the loader of the family's pipeline."""
     network = diffusers_network(twin, weights_of(policy.model))
@@ -136,9 +134,37 @@ def read_there(twin: Twin, policy: Policy, folder: Path) -> Read:
         return Read(1.0, "diffusers has no loader of LoRAs for it")
     try:
         pipeline.load_lora_weights(str(folder), weight_name="lora.safetensors")
-    except (ValueError, RuntimeError, KeyError) as error:
-        return Read(1.0, str(error).splitlines()[0])
+    except (ValueError, RuntimeError, KeyError, AssertionError) as error:
+        return Read(1.0, str(error).partition("\n")[0] or type(error).__name__)
     return Read(largest_error(network, twin, asked) / change)
+
+
+def in_names_of(target: str) -> Callable[[Twin, Policy, Path], None]:
+    """The pack's own export."""
+
+    def save(twin: Twin, policy: Policy, folder: Path) -> None:
+        safetensors.torch.save_file(lora_as(policy, target), folder / "lora.safetensors")
+
+    return save
+
+
+def as_a_folder_of_pefts(twin: Twin, policy: Policy, folder: Path) -> None:
+    import peft
+
+    file = lora_as(policy, PEFT)
+    layers = sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in file})
+    settings = {"r": policy.recipe.rank, "lora_alpha": policy.recipe.alpha, "target_modules": layers}
+    peft.LoraConfig(**settings).save_pretrained(str(folder))
+    safetensors.torch.save_file(file, folder / "adapter_model.safetensors")
+
+
+# how it is saved here, and read there
+OUT: dict[str, tuple[Callable, Callable]] = {
+    "ComfyUI's names": (comfyui_names, read_there),
+    "kohya's names": (in_names_of(KOHYA), read_there),
+    "diffusers' names": (in_names_of(DIFFUSERS), read_there),
+    "peft's folder": (as_a_folder_of_pefts, read_by_peft),
+}
 
 
 def trained_layers(network: torch.nn.Module) -> list[str]:
