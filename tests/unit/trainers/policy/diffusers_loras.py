@@ -22,7 +22,8 @@ from posttrain.tests.unit.trainers.policy.diffusers_families import (
     questions,
 )
 from posttrain.trainers.policy import Policy, Recipe, create_policy, policy_as_model, save_lora
-from posttrain.trainers.policy.interchange import DIFFUSERS, KOHYA, PEFT, lora_as
+from posttrain.trainers.policy.interchange import DIFFUSERS, KOHYA, lora_as, trained
+from posttrain.trainers.policy.peft_folder import save_peft_folder
 
 RANK, ALPHA = 3, 5.0
 STRENGTH = 0.1  # of B, at which the file changes the answer by about as much as it is
@@ -149,13 +150,7 @@ def in_names_of(target: str) -> Callable[[Twin, Policy, Path], None]:
 
 
 def as_a_folder_of_pefts(twin: Twin, policy: Policy, folder: Path) -> None:
-    import peft
-
-    file = lora_as(policy, PEFT)
-    layers = sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in file})
-    settings = {"r": policy.recipe.rank, "lora_alpha": policy.recipe.alpha, "target_modules": layers}
-    peft.LoraConfig(**settings).save_pretrained(str(folder))
-    safetensors.torch.save_file(file, folder / "adapter_model.safetensors")
+    save_peft_folder(trained(policy), policy.model, folder, {})
 
 
 # how it is saved here, and read there
