@@ -9,21 +9,23 @@ import safetensors.torch
 import torch
 
 from ...rewards.base.files import written_whole
+from .interchange import stored
 from .kinds import BIAS, PAIR, WEIGHT
 from .value import Policy
 
 KEYFRAMES = 20
 
 
-def lora_state_dict(policy: Policy, use_average: bool = True) -> dict[str, torch.Tensor]:
+def lora_state_dict(policy: Policy, use_average: bool = True, precision: str = "float32") -> dict[str, torch.Tensor]:
     """Keys that any ComfyUI loader knows: "diffusion_model.<layer>.lora_A.weight", "lora_B.weight" and ".alpha"; of other kinds
-    those that the host's Train LoRA writes; ".diff" and ".diff_b" for a norm's weight and for biases."""
+    those that the host's Train LoRA writes; ".diff" and ".diff_b" for a norm's weight and for biases. precision: a key of
+    PRECISIONS."""
     tensors, weights = {}, policy.weights(use_average)
     for layer, member in policy.members().items():
         name = f"diffusion_model.{layer}"
         for part in member.parts:
             tensors[f"{name}.{part}.weight" if part in PAIR else f"{name}.{part}"] = (
-                weights[f"{layer}.{part}"].detach().clone().contiguous())
+                stored(weights[f"{layer}.{part}"].detach(), precision, name))
         if set(member.parts) - {WEIGHT, BIAS}:
             tensors[f"{name}.alpha"] = torch.tensor(float(member.alpha))
     return tensors
@@ -51,11 +53,16 @@ def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool 
 
 
 def save_lora(policy: Policy, path: str | Path, metadata: dict[str, str], use_average: bool = True) -> Path:
-    """Writes the LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
+    """What was learned, in ComfyUI's names; as ``save_tensors``."""
+    return save_tensors(lora_state_dict(policy, use_average), path, metadata)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str]) -> Path:
+    """Writes a LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
     path = Path(path)
     try:
         with written_whole(path) as beside:
-            safetensors.torch.save_file(lora_state_dict(policy, use_average), beside, {k: str(v) for k, v in metadata.items()})
+            safetensors.torch.save_file(tensors, beside, {k: str(v) for k, v in metadata.items()})
     except Exception as error:
         raise OSError(f"the LoRA could not be written to {path}: {error}; free some space or choose another name. "
                       "The policy itself is not lost") from error

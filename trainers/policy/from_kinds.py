@@ -26,7 +26,8 @@ def held(layer: torch.nn.Module, adapter: Any, whole: bool) -> tuple[Member, dic
         raise Unfit("is a DoRA; a training begins from a LoRA or its relatives without its norms")
     if not whole:
         raise Unfit(f"is a {kind} for a part of a layer, and only LoRAs can be joined")
-    member, weights = {"LoHa": _loha, "LoKr": _lokr, "OFT": _oft}[kind](layer, *adapter.weights[:-1])
+    read: dict[str, Any] = {"LoHa": _loha, "LoKr": _lokr, "OFT": _oft}
+    member, weights = read[kind](layer, *adapter.weights[:-1])
     if not math.isfinite(member.alpha):
         raise Unfit(f"has alpha {member.alpha:g}")
     return member, {part: weight.float() for part, weight in weights.items()}

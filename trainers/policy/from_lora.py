@@ -145,8 +145,8 @@ def _targets(target) -> tuple:
 
 
 def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
-    """Pieces of LoRAs by layer, members of other kinds by layer, differences of weights and biases by layer, and what cannot be trained: why -> the layers of the
-    file (origin: of each patch)."""
+    """Pieces of LoRAs, members of other kinds, and differences of weights and biases, each by layer; and what cannot be trained:
+    why -> the layers of the file (origin: of each patch)."""
     pieces: dict[str, list[_Piece]] = defaultdict(list)
     kinds: dict[str, tuple[Member, dict[str, torch.Tensor]]] = {}
     others: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)

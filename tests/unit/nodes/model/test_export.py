@@ -6,8 +6,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from posttrain.nodes.model.export import PTSaveLora, card, checked_name
+import safetensors.torch
+import torch
+from posttrain.nodes.model.export import FOR, PTSaveLora, card, checked_name
+from posttrain.nodes.model.policy import PTCreatePolicy
 from posttrain.nodes.privacy import for_others, without_places
+from posttrain.trainers.policy.from_lora import read_lora
 
 PLACES = [
     "/srv/somebody/pictures/cats",
@@ -114,3 +118,21 @@ def test_a_wrong_name_is_said_before_the_training(name):
 )
 def test_usual_names_pass(name):
     assert PTSaveLora.VALIDATE_INPUTS(name) is True and PTSaveLora.VALIDATE_INPUTS() is True
+
+
+@pytest.mark.parametrize("kind", ["LoHa", "OFT"])
+def test_what_is_more_than_matrices_is_saved_for_comfyui_and_refused_elsewhere(kind, tmp_path, monkeypatch):
+    from posttrain.toy.models import load_model
+
+    monkeypatch.setattr("posttrain.nodes.model.export.lora_folder", lambda: tmp_path)
+    model = load_model("flow")
+    (made,) = PTCreatePolicy().run(model, 4, 4.0, "attention", 0, kind=kind)["result"]
+    saved = PTSaveLora().run(made, "mine", precision="bfloat16")
+    file = safetensors.torch.load_file(tmp_path / "mine.safetensors")
+    assert saved["result"][0] == "mine.safetensors" and file.keys() == saved["result"][1].keys()
+    assert any("hada" in key or "oft_blocks" in key for key in file)
+    again = read_lora(model, saved["result"][1])
+    assert all(torch.equal(again.bank[key], made.bank[key]) for key in made.bank)
+    for target in list(FOR)[1:]:
+        with pytest.raises(ValueError, match=f"^policy: it holds {kind} besides a LoRA's matrices"):
+            PTSaveLora().run(made, "mine", made_for=target)
