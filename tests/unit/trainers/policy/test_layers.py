@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from posttrain.trainers.policy import Recipe, create_policy
 from small_models import small_model
 
