@@ -78,6 +78,11 @@ builds the real one. Written by tests/host/test_architectures.py.
 Video models train on single frames, which are images to every reward. Models that a row does not name take the same way,
 or are refused by name.
 
+An attention without a gradient (SageAttention, flash by a flag) is trained through where the network hands its options on to
+it. PixArt and Hunyuan-DiT do not, so nothing can stand in between, and the first backward pass says so in words: start ComfyUI
+without the flag. A LoRA that is merged into quantised weights is rounded with them: on nvfp4 about half of a small LoRA's
+effect is lost in that; Load LoRA (Bypass) of newer hosts loses nothing.
+
 """
 TABLE = f"""| {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}

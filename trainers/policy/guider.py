@@ -16,6 +16,7 @@ import comfy.samplers
 import torch
 
 from .attention import OVERRIDE, GradientAttention
+from .bypass import cuts_named
 from .conditioning import Conds
 
 
@@ -68,7 +69,7 @@ def host_guider(patcher, on_call: Callable[[int], None]) -> Iterator[Guider]:
     """What the host does around a sampling: callbacks before and after it, patches where the network computes."""
     model, before = patcher.model, getattr(patcher.model, "current_patcher", None)
     guider = Guider(patcher, on_call)
-    with _branches_together(model):
+    with _branches_together(model), cuts_named(model.diffusion_model):
         try:
             comfy.samplers.cast_to_load_options(guider._options, device=patcher.load_device, dtype=patcher.model_dtype())
             patcher.pre_run()
