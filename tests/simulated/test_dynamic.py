@@ -253,3 +253,19 @@ def test_a_model_from_elsewhere_is_trained_as_it_streams(checkpoint, where, mode
         new = step_from(there, trainer, made, feedback)
     wanted = gradient(step_from(cpus, trainer, made, feedback))
     assert float((gradient(new) - wanted).norm() / wanted.norm()) < 1e-3 and not host.strays(new)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["", "lora"])
+@pytest.mark.parametrize("where", ROOMS)
+def test_the_first_ratio_is_one_in_fp8(checkpoint, where, lora):
+    """The host rounds a weight with a LoRA over it after its first use: the policy asks only rounded ones."""
+    trainer = next(t for t in TRAINERS if t.__name__ == "FlowGRPO")
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(checkpoint, model_options={"dtype": torch.float8_e4m3fn})
+    if lora:
+        model = policy_as_model(Loaded(checkpoint, model=model).policy)
+    there = Loaded(checkpoint, model=model)
+    with room(where):
+        made, feedback = world.made_for(there, trainer)
+        metrics = step_from(there, trainer, made, feedback).metrics
+    assert metrics["updates"] and metrics["ratio_largest_change"] == 0

@@ -41,7 +41,7 @@ def through_frozen(layer: torch.nn.Module, base: Callable) -> Callable:
     """``base``, the layer's forward, with a gradient that keeps no weight; where the weights are simply there, as it is."""
     # an affine map's gradient does not depend on where it is taken
     affine = kind_of(layer) is not None
-    base = _as_sampled(layer, base)
+    base = _settled(layer, _as_sampled(layer, base))
 
     def forward(x, *args, **kwargs):
         plain = type(x) is torch.Tensor and x.requires_grad and torch.is_grad_enabled()
@@ -66,6 +66,29 @@ def _as_sampled(layer: torch.nn.Module, base: Callable) -> Callable:
         return alias(out) if type(out) is torch.Tensor else out
 
     return forward
+
+
+def _settled(layer: torch.nn.Module, base: Callable) -> Callable:
+    """``base`` on the weight as it will stay. With dynamic VRAM the host lays a user's LoRA over a weight as it brings it in,
+    and rounds it to the weight's own type only for the next call: the first ratio would not be 1."""
+    asked = False
+
+    def forward(x, *args, **kwargs):
+        nonlocal asked
+        # one that found no room the last time has never been rounded
+        if _is_rounded(layer, x) and not (asked and layer._v_signature is None):
+            comfy.ops.uncast_bias_weight(layer, *comfy.ops.cast_bias_weight(layer, x, offloadable=True))
+            asked = True
+        return base(x, *args, **kwargs)
+
+    return forward
+
+
+def _is_rounded(layer: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether the host streams a weight in another type than it computes in, with a LoRA over it."""
+    lora = any(getattr(layer, f"{name}_lowvram_function", None) is not None for name in ("weight", "bias"))
+    return lora and hasattr(layer, "_v") and any(
+        not is_plain(p) or getattr(p, "_model_dtype", p.dtype) != x.dtype for p in layer._parameters.values() if p is not None)
 
 
 @contextlib.contextmanager
