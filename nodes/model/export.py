@@ -1,4 +1,4 @@
-"""Writes the trained LoRA where LoraLoader finds it."""
+"""Writes the trained LoRA where LoraLoader finds it, for ComfyUI or for other tools."""
 from __future__ import annotations
 
 import json
@@ -13,22 +13,34 @@ from ..sockets import MENU, POLICY
 
 SAVE_LORA = "PTSaveLora"
 LONGEST, DEEPEST = 120, 8
+FOR = {"ComfyUI": "ComfyUI", "Forge, A1111, InvokeAI (kohya's names)": "kohya", "diffusers (one file)": "diffusers",
+       "peft (a folder, also for diffusers)": "peft"}
+LEAVE_OUT, ADD, ADD_CUT = "leave them out", "add them, exactly", "add them, cut to a rank"
 
 
 class PTSaveLora:
     DESCRIPTION = ("Saves what was learned as an ordinary LoRA in models/loras, for LoraLoader in any workflow. Works "
                    "after the loop and inside it.")
     CATEGORY, FUNCTION, OUTPUT_NODE = f"{MENU}/8 Export", "run", True
-    RETURN_TYPES, RETURN_NAMES = ("STRING",), ("file",)
-    OUTPUT_TOOLTIPS = ("The LoRA's name, as LoraLoader lists it.",)
+    RETURN_TYPES, RETURN_NAMES = ("STRING", "LORA_MODEL"), ("file", "lora")
+    OUTPUT_TOOLTIPS = ("The LoRA's name, as LoraLoader lists it.",
+                       "The same LoRA for ComfyUI's own Load LoRA Model and Save LoRA Weights.")
 
     @classmethod
     def INPUT_TYPES(cls):
+        from ...trainers.policy.interchange import PRECISIONS
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy to save, usually from Loop End or Train."}),
             "file_name": ("STRING", {"default": "posttrain/my_lora",
                                      "tooltip": "Name in models/loras; a folder before it is fine. {step} becomes the "
                                                 "number of train steps. A file of that name is replaced."})},
+            "optional": {
+            "made_for": (tuple(FOR), {"tooltip": "Which tool shall read it. ComfyUI reads its own form and kohya's."}),
+            "precision": (tuple(PRECISIONS), {"tooltip": "Of the numbers in the file. float16 and bfloat16 halve its size."}),
+            "loras_below": ((LEAVE_OUT, ADD, ADD_CUT), {"tooltip": "LoRAs that were on the model before Create Policy: left out, as "
+                            "they are loaded beside this one; or in the same file, exactly, ranks added; or the sum cut to a "
+                            "rank, and the node says what that loses."}),
+            "rank": ("INT", {"default": 0, "min": 0, "max": 1024, "tooltip": "Of the cut. 0: the policy's."})},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     @classmethod
@@ -38,11 +50,40 @@ class PTSaveLora:
         except ValueError as error:
             return str(error)
 
-    def run(self, policy, file_name, prompt=None, extra_pnginfo=None):
-        from ...trainers.policy import save_lora
+    def run(self, policy, file_name, made_for="ComfyUI", precision="float32", loras_below=LEAVE_OUT, rank=0, prompt=None,
+            extra_pnginfo=None):
+        from ...trainers.policy.card import facts_for_tools
+        from ...trainers.policy.interchange import in_names
         name = checked_name(file_name.replace("{step}", str(policy.iteration)))
-        path = save_lora(policy, lora_folder() / f"{name}.safetensors", card(policy, prompt, extra_pnginfo))
-        return {"ui": {"text": [f"Saved {path.name}"]}, "result": (f"{name}.safetensors",)}
+        lora, words = chosen(policy, loras_below, rank)
+        facts = card(policy, prompt, extra_pnginfo) | facts_for_tools(lora, policy.model)
+        path = written(lora, policy.model, lora_folder() / name, FOR[made_for], precision, facts)
+        file = path.relative_to(lora_folder()).as_posix()
+        return {"ui": {"text": [f"Saved {path.name}", *words]}, "result": (file, in_names(lora, policy.model, "ComfyUI"))}
+
+
+def chosen(policy, loras_below: str, rank: int):
+    """The LoRA to save, layer by layer, and what the node says of it."""
+    from ...trainers.policy.interchange import trained
+    from ...trainers.policy.together import together
+    if loras_below == LEAVE_OUT:
+        return trained(policy), []
+    cut = (rank or policy.recipe.rank) if loras_below == ADD_CUT else None
+    found = together(policy, cut)
+    words = [f"LoRAs below: added on {found.below} layers" if found.below else "LoRAs below: there are none"]
+    if cut is not None:
+        words.append(f"Cut to rank {cut}: {found.lost:.2%} of the whole was lost (Frobenius norm, over all layers)")
+    return found.lora, words
+
+
+def written(lora, model, path: Path, target: str, precision: str, facts: dict[str, str]) -> Path:
+    """The file with the weights; of peft's folder, the one in it."""
+    from ...trainers.policy.export import save_tensors
+    from ...trainers.policy.interchange import in_names
+    from ...trainers.policy.peft_folder import WEIGHTS, save_peft_folder
+    if target == "peft":
+        return save_peft_folder(lora, model, path, facts, precision) / WEIGHTS
+    return save_tensors(in_names(lora, model, target, precision), path.with_name(f"{path.name}.safetensors"), facts)
 
 
 def checked_name(name: str) -> str:

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from ...rewards.base.files import written_whole
+from .interchange import COMFYUI, lora_as
 from .value import Policy
 
 KEYFRAMES = 20
@@ -16,12 +17,7 @@ KEYFRAMES = 20
 
 def lora_state_dict(policy: Policy, use_average: bool = True) -> dict[str, torch.Tensor]:
     """Keys "diffusion_model.<layer>.lora_A.weight", "lora_B.weight" and ".alpha", which any ComfyUI loader knows."""
-    tensors = {}
-    for key, value in policy.weights(use_average).items():
-        layer, part = key.rsplit(".", 1)
-        tensors[f"diffusion_model.{layer}.{part}.weight"] = value.detach().clone().contiguous()
-        tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(float(policy.recipe.alpha))
-    return tensors
+    return lora_as(policy, COMFYUI, use_average=use_average)
 
 
 def policy_as_model(policy: Policy, strength: float = 1.0, use_average: bool = True):
@@ -46,11 +42,16 @@ def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool 
 
 
 def save_lora(policy: Policy, path: str | Path, metadata: dict[str, str], use_average: bool = True) -> Path:
-    """Writes the LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
+    """What was learned, in ComfyUI's names; as ``save_tensors``."""
+    return save_tensors(lora_state_dict(policy, use_average), path, metadata)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str]) -> Path:
+    """Writes a LoRA whole or not at all. OSError says what stopped it; an older file of that name is kept then."""
     path = Path(path)
     try:
         with written_whole(path) as beside:
-            safetensors.torch.save_file(lora_state_dict(policy, use_average), beside, {k: str(v) for k, v in metadata.items()})
+            safetensors.torch.save_file(tensors, beside, {k: str(v) for k, v in metadata.items()})
     except Exception as error:
         raise OSError(f"the LoRA could not be written to {path}: {error}; free some space or choose another name. "
                       "The policy itself is not lost") from error
