@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import STOPPED_BY, RunPlan, Session, StopRule
+from posttrain.trainers.run.held_out import SECONDS
 from posttrain.trainers.run.stopping import (
     ALARM,
     HELD_FALLS,
@@ -114,6 +115,19 @@ def test_a_rule_is_missed_for_its_own_number_only(when, numbers, missed):
 
 def test_iterations_that_do_not_say_how_long_they_took_took_no_time():
     assert ended_at([StopRule(MINUTES, 0.1)], [{"iteration": i} for i in range(1, 61)])[0] == 0
+
+
+def test_the_time_of_measuring_counts():
+    series = [point | {SECONDS: 30.0} for point in points(10)]
+    assert ended_at([StopRule(MINUTES, 3)], series)[0] == 3
+
+
+def test_a_held_out_reward_that_stays_as_it_is_has_not_risen_and_one_that_never_came_ends_nothing():
+    rule = StopRule(HELD_PLATEAU, 0.0, 12)
+    assert ended_at([rule], measured(5, lambda i: 0.5))[0] == 17
+    assert ended_at([rule], points(40, reward_mean=0.5))[0] == 0
+    both = [rule, StopRule(HELD_PLATEAU, 0.12, 12)]
+    assert ended_at(both, measured(5, up_and_down))[0] == ended_at(both[::-1], measured(5, up_and_down))[0] == 17
 
 
 def test_of_several_plateaus_the_largest_gain_is_asked_for():
