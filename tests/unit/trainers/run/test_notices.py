@@ -28,6 +28,8 @@ def test_a_lora_may_be_too_small_to_show_in_its_first_iterations(tmp_path):
     assert not heard.of("message")
     _, heard = trained(tmp_path / "other", *[{SHOWS: 0.06}] * 5)
     assert "only about 6 % of its effect shows" in heard.of("message")[0]["text"]
+    _, heard = trained(tmp_path / "half", *[{SHOWS: 0.5}] * 6)
+    assert not heard.of("message")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,12 @@ def test_one_update_is_enough_not_to_say_so(tmp_path):
     assert "learned nothing" not in session.summary
 
 
+def test_a_policy_that_does_not_say_how_often_it_was_updated_has_learned():
+    notices = Notices()
+    notices.look({"iteration": 1})
+    assert notices.nothing_learned() == ""
+
+
 @pytest.mark.parametrize(
     "accuracies, said",
     [
@@ -57,10 +65,12 @@ def test_one_update_is_enough_not_to_say_so(tmp_path):
         ([0.5 + 0.02 * i for i in range(20)], False),
         ([0.9] * 20, False),
         ([0.5] * 5, False),  # too few to tell
+        ([0.55] * 20, False),
     ],
 )
 def test_pairs_that_are_still_guessed_at_the_end(accuracies, said):
     notices = Notices()
     for i, accuracy in enumerate(accuracies, 1):
         notices.look({"iteration": i, "updates": 2, "accuracy": accuracy})
-    assert ("as a guess would" in notices.nothing_learned()) == said
+    assert ("only 50 % of cases, as a guess would" in notices.nothing_learned()) == said
+    assert bool(notices.nothing_learned()) == said

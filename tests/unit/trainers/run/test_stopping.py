@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import STOPPED_BY, RunPlan, Session, StopRule
+from posttrain.trainers.run.held_out import SECONDS
 from posttrain.trainers.run.stopping import (
     ALARM,
     HELD_FALLS,
@@ -61,6 +62,7 @@ def ended_at(rules, series, alarms_at: int = 0) -> tuple[int, str]:
         (StopRule(PLATEAU, 0.5, 10), points(60, reward_mean=lambda i: 0.01 * i), 15, "not risen above"),
         (StopRule(MINUTES, 3), points(40), 6, "trained for 3 minutes"),
         (StopRule(IMAGES, 100), points(40, images=24), 5, "made 120 images"),
+        (StopRule(IMAGES, 100), points(40, images=25), 4, "made 100 images"),
         (StopRule(HELD_REACHED, 0.6), measured(5, up_and_down), 10, "held-out reward has reached 0.6"),
         (StopRule(HELD_PLATEAU, 0.0, 12), measured(5, up_and_down), 27, "held-out reward has not risen above 0.65 for 12"),
         (StopRule(HELD_PLATEAU, 0.12, 12), measured(5, up_and_down), 17, "held-out reward has not risen above 0.55 for 12"),
@@ -88,8 +90,49 @@ def test_a_rule_that_can_never_act_is_said_once(when, name):
     stopping, said = Stopping([StopRule(when, 1.0)]), []
     for point in points(10):
         stopping.look(point)
-        said += [stopping.missing()] if stopping.missing() else []
-    assert len(said) == 1 and f"'{when}' can never act" in said[0] and name in said[0]
+        said += [(point["iteration"], stopping.missing())] if stopping.missing() else []
+    assert len(said) == 1 and f"'{when}' can never act" in said[0][1] and name in said[0][1]
+    assert said[0][0] == 3
+
+
+def once(iteration: int) -> float:
+    return 1.0 if iteration == 1 else 0.0
+
+
+@pytest.mark.parametrize(
+    "when, numbers, missed",
+    [
+        (KL, {"images": 4, "reward_mean": 0.0}, True),
+        (KL, {"kl": 0.0}, False),
+        (IMAGES, {"kl": 0.0, "reward_mean": 0.0}, True),
+        (IMAGES, {"images": once}, False),
+        (REACHED, {"reward_mean": 0.0}, False),
+    ],
+)
+def test_a_rule_is_missed_for_its_own_number_only(when, numbers, missed):
+    assert ("can never act" in ended_at([StopRule(when, 50.0)], points(3, **numbers))[1]) == missed
+
+
+def test_iterations_that_do_not_say_how_long_they_took_took_no_time():
+    assert ended_at([StopRule(MINUTES, 0.1)], [{"iteration": i} for i in range(1, 61)])[0] == 0
+
+
+def test_the_time_of_measuring_counts():
+    series = [point | {SECONDS: 30.0} for point in points(10)]
+    assert ended_at([StopRule(MINUTES, 3)], series)[0] == 3
+
+
+def test_a_held_out_reward_that_stays_as_it_is_has_not_risen_and_one_that_never_came_ends_nothing():
+    rule = StopRule(HELD_PLATEAU, 0.0, 12)
+    assert ended_at([rule], measured(5, lambda i: 0.5))[0] == 17
+    assert ended_at([rule], points(40, reward_mean=0.5))[0] == 0
+    both = [rule, StopRule(HELD_PLATEAU, 0.12, 12)]
+    assert ended_at(both, measured(5, up_and_down))[0] == ended_at(both[::-1], measured(5, up_and_down))[0] == 17
+
+
+def test_of_several_plateaus_the_largest_gain_is_asked_for():
+    rules, rising = [StopRule(PLATEAU, 0.0, 10), StopRule(PLATEAU, 0.5, 10)], points(60, reward_mean=lambda i: 0.01 * i)
+    assert ended_at(rules, rising)[0] == ended_at(rules[::-1], rising)[0] == 15 and ended_at(rules[:1], rising)[0] == 0
 
 
 @pytest.mark.parametrize("settings, words", [
