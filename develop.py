@@ -5,7 +5,8 @@
     python develop.py serve             open ComfyUI with the pack in it
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
                                         runs them with that older release of transformers, --comfyui PATH [--python PY]
-                                        on another ComfyUI (in its own Python), --frontend RELEASE with another page
+                                        on another ComfyUI (in its own Python), --frontend RELEASE with another page,
+                                        --libraries lowest (or newest) with the optional packages at their lower bounds
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         if run is test:
             command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
             command.add_argument("--comfyui", metavar="PATH", help="on this ComfyUI, a checkout or 0.3.52")
+            command.add_argument("--libraries", choices=(overlay.LOWEST, overlay.NEWEST), help="of the optional packages")
             command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
@@ -84,6 +86,8 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     rest = paths_from_repository(rest)
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
     laid = [overlay.ensure(env, chosen.transformers)] if chosen.transformers else []
+    if chosen.libraries:
+        laid += [overlay.libraries(env, chosen.libraries)]
     if chosen.frontend:
         laid += [hosts.frontend(env, chosen.frontend)]
     if chosen.comfyui or chosen.python:

@@ -7,12 +7,44 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Callable, Iterable
 
-from .environment import Environment, SetupError, Step, only_one
+from .environment import ROOT, Environment, SetupError, Step, only_one
 
 RELEASES = {"4.57": ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface-hub==0.36.2")}  # exact, with what they refuse
+
+LOWEST, NEWEST = "lowest", "newest"
+# what the lowest ones want older than the environment has it, and what that wants in turn
+BESIDE_LOWEST = ("tokenizers==0.22.2", "huggingface-hub==0.36.2", "httpx==0.28.1", "httpcore==1.0.9")
+HOSTS = ("transformers",)  # ComfyUI brings it, and its newest release wants more that is new
+
+
+def libraries(env: Environment, which: str) -> Path:
+    """The folder to put on PYTHONPATH for the optional packages of pyproject.toml, at their lower bounds or the newest."""
+    if which == LOWEST:
+        pins = (*lower_bounds(), *BESIDE_LOWEST)
+        return laid(env, "libraries-lowest", "optional packages at their lower bounds", pins, lambda step: pins)
+    if which != NEWEST:
+        raise SetupError(f"--libraries: {which} is not known here, only {LOWEST} and {NEWEST}. Without it, the tests run with "
+                         "the releases in tools/requirements.txt.")
+    names = [re.match(r"[\w-]+", each)[0] for each in optional_packages()]
+    pins = tuple(name for name in names if name not in HOSTS)
+    return laid(env, "libraries-newest", "the newest optional packages", (*pins, date.today().isoformat()), lambda step: pins)
+
+
+def optional_packages() -> list[str]:
+    """Every requirement of the groups in pyproject.toml, once."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    return sorted({each for packages in groups.values() for each in packages})
+
+
+def lower_bounds() -> list[str]:
+    """The same as exact pins of the oldest release that each allows."""
+    return [each.replace(">=", "==") for each in optional_packages()]
 
 
 def ensure(env: Environment, release: str) -> Path:

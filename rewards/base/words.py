@@ -31,6 +31,12 @@ def shown(value: object, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def from_group(*names: str) -> str:
+    """Which groups of pyproject.toml bring the packages that a message asks for."""
+    quoted = " and ".join(f'"{name}"' for name in names)
+    return f"(the pack's group{'s' * (len(names) > 1)} {quoted}, see Optional packages in its README)"
+
+
 def lines_of(text: str) -> list[str]:
     """The lines of a text, ended by a line feed, a carriage return or both: str.splitlines also cuts at characters that
     stand inside of prompts and of JSON (U+0085, U+2028, U+2029 and others)."""

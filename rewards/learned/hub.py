@@ -4,6 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..base.words import from_group
+
 
 def transformers_class(name: str) -> Any:
     """A class of transformers by name. Raises RuntimeError saying what is wrong with the installation."""
@@ -13,7 +15,8 @@ def transformers_class(name: str) -> Any:
         return getattr(transformers, name)
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         raise RuntimeError(f"This reward needs '{name}' of the Python package transformers (4.57 or newer), which could "
-                           f"not be imported: {error}. Repair that package in ComfyUI's own Python.") from error
+                           f"not be imported: {error}. Repair that package in ComfyUI's own Python "
+                           f"{from_group('learned-rewards', 'detectors')}.") from error
 
 
 def pooled(output: Any) -> Any:

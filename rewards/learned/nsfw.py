@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..base.pixels import to_uint8
 from ..base.reward import Prompt, RewardInfo
+from ..base.words import from_group
 from .files import Published
 from .holder import in_batches
 
@@ -71,7 +72,7 @@ def open_onnx(file: Path):
         import onnxruntime
     except ImportError as error:
         raise RuntimeError("This reward needs the Python package onnxruntime: install it into ComfyUI's "
-                           "Python, or use the ViT model instead.") from error
+                           f"Python {from_group('learned-rewards')}, or use the ViT model instead.") from error
     try:
         return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no useful base class

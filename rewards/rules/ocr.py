@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base.pixels import to_uint8
 from ..base.reward import Prompt, RewardInfo
+from ..base.words import from_group
 from ..learned.holder import in_batches
 
 Lines = Sequence[tuple[str, float]]  # (text, confidence), top to bottom
@@ -96,7 +97,7 @@ def rapidocr_reader() -> Reader:
         from rapidocr import RapidOCR
     except ImportError as error:
         raise RuntimeError("The OCR reward needs the Python packages rapidocr and onnxruntime: install them into "
-                           "ComfyUI's Python.") from error
+                           f"ComfyUI's Python {from_group('ocr')}.") from error
     engine = RapidOCR(params={"Global.log_level": "critical"})
 
     def read(image: Tensor) -> Lines:

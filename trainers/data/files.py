@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ...rewards.base.words import shown
+from ...rewards.base.words import from_group, shown
 from .images import checked_image
 from .rows import (
     BadRow,
@@ -101,7 +101,7 @@ def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
         import pyarrow.parquet
     except ImportError:
         raise ValueError(f"file: to read {path.name} the Python package 'pyarrow' is needed; install it into ComfyUI's "
-                         "Python, or save the images as a folder or a .jsonl file") from None
+                         f"Python {from_group('data-sets')}, or save the images as a folder or a .jsonl file") from None
     try:
         table = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import safetensors.torch
 
 from ...rewards.base.files import written_whole
+from ...rewards.base.words import from_group
 from .interchange import PEFT, Lora, in_names, named
 
 WEIGHTS, CONFIG, PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
@@ -45,8 +46,8 @@ def lora_config(parts: Lora):
         from peft import LoraConfig
     except ImportError as error:
         raise ValueError(
-            f"peft: to write this folder the Python package 'peft' is needed ({error}); install it into ComfyUI's "
-            "environment, or save one file for diffusers"
+            f"peft: this folder is written by the Python package peft, which cannot be imported ({error}); install "
+            f"it into ComfyUI's Python {from_group('interchange')}, or save one file for diffusers"
         ) from error
     rank = Counter(pair.rank for pair in parts.values()).most_common(1)[0][0]
     alpha = Counter(pair.alpha for pair in parts.values()).most_common(1)[0][0]
