@@ -17,6 +17,7 @@ from .policy.value import Policy
 from .sampling.rollout import Rollout
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
+FROM_MEANS = ("guard", "exact KL")  # read how far a step's mean has moved since the rollout
 CPS_CLIP = 1e-5  # for the clipped ratio of flow_cps, whose likelihood is on another scale
 
 
@@ -53,6 +54,9 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     if settings.trust == "guard" and TRANSITIONS[name].form != "gaussian":
         raise ValueError(f"trust: 'guard' corrects the likelihood of a Gaussian step, but {name} has a measure of its own in "
                          "its place; set the transition in the sampling settings to flow_sde, or trust to 'clipped ratio'")
+    if settings.trust in FROM_MEANS and rollout.random_steps().means is None:
+        raise ValueError(f"trust: {settings.trust!r} reads the means of the rollout's steps, and this rollout was made without "
+                         "them; make it with the node Rollout, or with keep_means")
     clip, beta = settings.clip_range or usual_clip(settings.trust, TRANSITIONS[name].form), settings.beta
 
     def loss_of(now: Replayed):
