@@ -28,7 +28,8 @@ class Trajectory:
     """The random steps of a rollout, S of them, in RAM, float32.
 
     states: [B, S + 1, C, H, W], the state before each step and after the last; log_probs: [B, S] under the policy
-    that sampled; means: [B, S, C, H, W], None where nobody asked to keep them; sigmas: [S + 1]; transition, strength: which step, see transitions.py.
+    that sampled; means: [B, S, C, H, W], None where nobody asked to keep them; sigmas: [S + 1];
+    transition, strength: which step, see transitions.py.
     """
 
     states: torch.Tensor
@@ -93,7 +94,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     """Samples ``images_per_prompt`` images for some of the prompts.
 
     vae: the user's VAE; iteration: decides prompts and noise together with the seed; weights: which of the policy's,
-    see ``Policy.chosen``; keep_means: whether the steps' means stay, see ``methods.reads_means``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
+    see ``Policy.chosen``; keep_means: whether the steps' means stay, see ``methods.reads_means``;
+    progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
     Raises ValueError naming the setting that does not fit.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
@@ -107,9 +109,9 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         latents = sampler.latents()
         evaluations = net.evaluations
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
-                   seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(sampler.kept, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, left_out=plan.left_out,
-                   sampling=sampling, recommended=left_open)
+                   seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas,
+                   trajectory=_trajectory(sampler.kept, plan), batch_size=sampling.batch_size, iteration=iteration,
+                   evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open)
 
 
 @torch.inference_mode(False)
