@@ -3,7 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
+
+import torch
 
 from .engine.limits import BELOW_1, FROM_0
 from .engine.replay import Replayed, train_on_trajectory
@@ -17,6 +19,7 @@ from .policy.value import Policy
 from .sampling.rollout import Rollout
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
+FROM_MEANS = ("guard", "exact KL")  # read how far a step's mean has moved since the rollout
 CPS_CLIP = 1e-5  # for the clipped ratio of flow_cps, whose likelihood is on another scale
 
 
@@ -53,15 +56,18 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     if settings.trust == "guard" and TRANSITIONS[name].form != "gaussian":
         raise ValueError(f"trust: 'guard' corrects the likelihood of a Gaussian step, but {name} has a measure of its own in "
                          "its place; set the transition in the sampling settings to flow_sde, or trust to 'clipped ratio'")
+    if settings.trust in FROM_MEANS and rollout.random_steps().means is None:
+        raise ValueError(f"trust: {settings.trust!r} reads the means of the rollout's steps, and this rollout was made without "
+                         "them; make it with the node Rollout, or with keep_means")
     clip, beta = settings.clip_range or usual_clip(settings.trust, TRANSITIONS[name].form), settings.beta
 
     def loss_of(now: Replayed):
-        kl = now.kl if beta else None
+        kl, old_mean = now.kl if beta else None, cast(torch.Tensor, now.old_mean)  # there where it is read, see above
         if settings.trust == "guard":
-            log_ratio = guard_log_ratio(now.log_prob, now.old_log_prob, now.mean, now.old_mean, now.std)
+            log_ratio = guard_log_ratio(now.log_prob, now.old_log_prob, now.mean, old_mean, now.std)
             return grpo_guard_loss(log_ratio, now.advantage, now.delta, clip, kl, beta)
         if settings.trust == "exact KL":
-            moved = gaussian_kl(now.mean, now.old_mean, now.std)
+            moved = gaussian_kl(now.mean, old_mean, now.std)
             out = flow_dppo_loss(now.log_prob, now.old_log_prob, now.advantage, moved, clip)
             return out._replace(loss=out.loss + beta * kl.mean()) if beta else out
         return flow_grpo_loss(now.log_prob, now.old_log_prob, now.advantage, clip, kl, beta)

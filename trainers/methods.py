@@ -32,7 +32,7 @@ from .feedback.fits import Feedback, check_fits, teaches
 from .feedback.labels import Labels
 from .feedback.pairs import Preferences
 from .feedback.step_pairs import StepPreferences
-from .flow_grpo import FlowGRPO, train_flow_grpo
+from .flow_grpo import FROM_MEANS, FlowGRPO, train_flow_grpo
 from .kto import KTO, train_kto
 from .lcm import LCM, train_lcm
 from .mapo import MaPO, train_mapo
@@ -149,6 +149,12 @@ def settled_trainer(policy: Policy, trainer: Trainer) -> Trainer:
 def goes_through_reward(trainer: Trainer) -> bool:
     """Whether ``backprop_step`` serves this trainer, not ``train_step``."""
     return method_of(trainer).needs == OWN_IMAGES
+
+
+def reads_means(trainer: Trainer) -> bool:
+    """Whether a step reads the means of the rollout's steps, as large as its states. Of another pack's trainer nobody knows."""
+    settings = adopted(trainer).settings
+    return isinstance(settings, Foreign) or isinstance(settings, FlowGRPO) and settings.trust in FROM_MEANS
 
 
 @torch.inference_mode(False)

@@ -70,7 +70,7 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     from ...rewards.base.reward import score_rollout
     from ...trainers.feedback.advantages import Advantages, advantages
     from ...trainers.feedback.fits import WORDS
-    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, table_name, train_step
+    from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, reads_means, table_name, train_step
     from ...trainers.sampling.rollout import rollout
     wanted = method_of(trainer).learns_from
     policy = policy if policy.method else replace(policy, method=table_name(trainer))
@@ -82,7 +82,7 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
         raise ValueError("reward: this trainer learns from scores; connect a reward")
     if goes_through_reward(trainer):
         return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
-    made, feedback = rollout(policy, prompts, vae, sampling, iteration), None
+    made, feedback = rollout(policy, prompts, vae, sampling, iteration, keep_means=reads_means(trainer)), None
     if reward is not None:
         # scores that are only shown need no rule, so one image of a prompt is enough
         feedback = advantages(score_rollout(reward, made), rule if learns else "batch", memory=policy.memory.get("rewards"))

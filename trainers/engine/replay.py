@@ -73,10 +73,11 @@ def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Ga
 
 @dataclass(frozen=True)
 class Replayed:
-    """The used rows of a step, now and at the rollout: [U] and [U, C, H, W]. kl: to the reference, where asked for."""
+    """The used rows of a step, now and at the rollout: [U] and [U, C, H, W]. old_mean: None where the rollout has not kept
+    it; kl: to the reference, where asked for."""
 
     mean: torch.Tensor
-    old_mean: torch.Tensor
+    old_mean: torch.Tensor | None
     std: torch.Tensor
     delta: torch.Tensor
     log_prob: torch.Tensor
@@ -90,8 +91,9 @@ def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tenso
     """advantage: [B, S], of each sample in each random step."""
     trajectory, used = rollout.random_steps(), micro.used.to(net.device)
     now = replay(net, bank, rollout, micro)
-    reached, old_mean, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
-        (trajectory.states, micro.step + 1), (trajectory.means, micro.step), (trajectory.log_probs, micro.step)))
+    reached, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
+        (trajectory.states, micro.step + 1), (trajectory.log_probs, micro.step)))
+    old_mean = None if trajectory.means is None else trajectory.means[micro.rows, micro.step].to(net.device)[used]
     kl = None
     if want_kl:
         with torch.no_grad():
@@ -99,7 +101,7 @@ def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tenso
         kl = gaussian_kl(now.mean, reference.mean, now.std)[used]
     delta = (trajectory.sigmas[micro.step] - trajectory.sigmas[micro.step + 1]).to(net.device)
     return Replayed(
-        mean=now.mean[used], old_mean=old_mean[used], std=now.std[used], delta=delta.expand(micro.size),
+        mean=now.mean[used], old_mean=old_mean, std=now.std[used], delta=delta.expand(micro.size),
         log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
         advantage=advantage[micro.rows, micro.step].to(net.device, torch.float32)[used], kl=kl)
 

@@ -28,12 +28,13 @@ class Trajectory:
     """The random steps of a rollout, S of them, in RAM, float32.
 
     states: [B, S + 1, C, H, W], the state before each step and after the last; log_probs: [B, S] under the policy
-    that sampled; means: [B, S, C, H, W]; sigmas: [S + 1]; transition, strength: which step, see transitions.py.
+    that sampled; means: [B, S, C, H, W], None where nobody asked to keep them; sigmas: [S + 1];
+    transition, strength: which step, see transitions.py.
     """
 
     states: torch.Tensor
     log_probs: torch.Tensor
-    means: torch.Tensor
+    means: torch.Tensor | None
     sigmas: torch.Tensor
     transition: str
     strength: float
@@ -89,11 +90,12 @@ class Rollout:
 @torch.inference_mode(False)
 @torch.no_grad()
 def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int = 0, *,
-            weights: str = "behaviour", progress: Progress | None = None) -> Rollout:
+            weights: str = "behaviour", keep_means: bool = True, progress: Progress | None = None) -> Rollout:
     """Samples ``images_per_prompt`` images for some of the prompts.
 
     vae: the user's VAE; iteration: decides prompts and noise together with the seed; weights: which of the policy's,
-    see ``Policy.chosen``; progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
+    see ``Policy.chosen``; keep_means: whether the steps' means stay, see ``methods.reads_means``;
+    progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
     Raises ValueError naming the setting that does not fit.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
@@ -103,13 +105,13 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         plan = plan_of(net, sampling, iteration)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
-        done = _Sampler(net, bank, prompts, samples, sampling, plan, shape, progress).chunks()
+        sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
+        latents = sampler.latents()
         evaluations = net.evaluations
-    latents = torch.cat([c.latents for c in done])
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
-                   seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(done, plan),
-                   batch_size=sampling.batch_size, iteration=iteration, evaluations=evaluations, left_out=plan.left_out,
-                   sampling=sampling, recommended=left_open)
+                   seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas,
+                   trajectory=_trajectory(sampler.kept, plan), batch_size=sampling.batch_size, iteration=iteration,
+                   evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open)
 
 
 @torch.inference_mode(False)
@@ -143,33 +145,26 @@ def for_autograd(rollout: Rollout) -> Rollout:
     return replace(outside_inference(replace(rollout, prompts=PromptSet(()))), prompts=rollout.prompts)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    latents: torch.Tensor
-    states: list[torch.Tensor]
-    log_probs: list[torch.Tensor]
-    means: list[torch.Tensor]
-    __repr__ = brief
-
-
 class _Sampler:
     """All samples of a rollout, a batch at a time. Images of a prompt that start alike are one until the first random
     step, so that part is computed once for all of them."""
 
     def __init__(self, net: Network, bank, prompts: PromptSet, samples: Samples, sampling: Sampling, plan: SamplingPlan, shape,
-                 progress: Progress | None):
+                 keep_means: bool, progress: Progress | None):
         self.net, self.bank, self.prompts, self.samples = net, bank, prompts, samples
         self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
         self.alike = sampling.images_per_prompt if sampling.same_start else 1
         self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
-        self.calls = 0
+        self.keep_means, self.calls = keep_means, 0
+        self.kept: dict[str, torch.Tensor] = {}
 
-    def chunks(self) -> list[_Chunk]:
+    def latents(self) -> torch.Tensor:
+        """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
         count, size = len(self.samples), self.sampling.batch_size
         self.total = (self.shared_steps * math.ceil(count / self.alike / size)
                       + (self.plan.steps - self.shared_steps) * math.ceil(count / size))
         shared = self._shared(range(0, count, self.alike)) if self.shared_steps else None
-        return [self._chunk(slice(at, at + size), shared) for at in range(0, count, size)]
+        return torch.cat([self._chunk(slice(at, at + size), shared) for at in range(0, count, size)])
 
     def _shared(self, first_rows: range) -> torch.Tensor:
         """[P, C, H, W]: each prompt's state before the first random step."""
@@ -181,10 +176,9 @@ class _Sampler:
             states.append(x)
         return torch.cat(states)
 
-    def _chunk(self, rows: slice, shared: torch.Tensor | None) -> _Chunk:
+    def _chunk(self, rows: slice, shared: torch.Tensor | None) -> torch.Tensor:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
         x = self._start(noise) if shared is None else shared[torch.arange(len(self.samples))[rows] // self.alike]
-        states, log_probs, means = [], [], []
         for i in range(self.shared_steps, self.plan.steps):
             x0 = self._denoise(x, i, index)
             if not first <= i < end:
@@ -192,12 +186,20 @@ class _Sampler:
                 continue
             step = self.plan.noisy_step(self.net.path, x, x0, *self._levels(x, i))
             if i == first:
-                states.append(x.cpu())
+                self._keep("states", rows, 0, x)
             x = sample(step, noise.next(self.shape).to(x.device))
-            states.append(x.cpu())
-            means.append(step.mean.cpu())
-            log_probs.append(log_prob(x, step, TRANSITIONS[self.plan.transition].form).cpu())
-        return _Chunk(x.cpu(), states, log_probs, means)
+            self._keep("states", rows, i + 1 - first, x)
+            self._keep("log_probs", rows, i - first, log_prob(x, step, TRANSITIONS[self.plan.transition].form))
+            if self.keep_means:
+                self._keep("means", rows, i - first, step.mean)
+        return x.cpu()
+
+    def _keep(self, name: str, rows: slice, at: int, value: torch.Tensor) -> None:
+        """Into one tensor for all samples, made once: lists that are joined in the end need twice as much."""
+        if name not in self.kept:
+            steps = self.plan.noisy[1] - self.plan.noisy[0] + (name == "states")
+            self.kept[name] = torch.empty(len(self.samples), steps, *value.shape[1:], dtype=value.dtype)
+        self.kept[name][rows, at] = value.cpu()
 
     def _start(self, noise: SampleNoise) -> torch.Tensor:
         return self.net.start(noise.start(self.shape).to(self.net.device), float(self.plan.sigmas[0]))
@@ -217,12 +219,10 @@ class _Sampler:
         return x0
 
 
-def _trajectory(chunks: list[_Chunk], plan: SamplingPlan) -> Trajectory | None:
+def _trajectory(kept: dict[str, torch.Tensor], plan: SamplingPlan) -> Trajectory | None:
     if plan.noisy == (0, 0):
         return None
     first, end = plan.noisy
     return Trajectory(
-        states=torch.cat([torch.stack(c.states, 1) for c in chunks]),
-        log_probs=torch.cat([torch.stack(c.log_probs, 1) for c in chunks]),
-        means=torch.cat([torch.stack(c.means, 1) for c in chunks]),
+        states=kept["states"], log_probs=kept["log_probs"], means=kept.get("means"),
         sigmas=plan.sigmas[first:end + 1], transition=plan.transition, strength=plan.strength)

@@ -9,9 +9,12 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from posttrain.nodes.loop.train import one_iteration
+from posttrain.rewards.rules.jpeg import JPEGReward
 from posttrain.tests.unit.trainers.rollouts import SMALL, feedback, made
+from posttrain.trainers import methods
 from posttrain.trainers.engine.update import Optimizer
-from posttrain.trainers.flow_grpo import FlowGRPO
+from posttrain.trainers.flow_grpo import FROM_MEANS, FlowGRPO
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
@@ -166,3 +169,34 @@ def test_random_steps_of_a_longer_schedule_leave_no_noise():
     assert len(made.sigmas) == 8 and made.sigmas[-1] == 0
     assert made.evaluations == 2 * 7
     assert (made.trajectory.steps, made.left_out) == (4, 2), "the first and the last but one have more noise than they can pay for"
+
+
+@pytest.mark.parametrize("trust", ["clipped ratio", "guard", "exact KL"])
+def test_the_means_of_the_steps_stay_only_where_a_trainer_reads_them(trust, monkeypatch):
+    """They are as large as the states, so without them a rollout needs half: 8 images of 2 steps at 3 states."""
+    seen, real = [], methods.train_step
+    monkeypatch.setattr(methods, "train_step", lambda policy, run, *rest: seen.append(run) or real(policy, run, *rest))
+    policy, trainer = trained_policy("sd3"), Trainer(FlowGRPO(trust=trust, clip_range=0.1), Optimizer())
+    new, _ = one_iteration(policy, prompts_for("sd3"), PlainVAE(), SMALL, JPEGReward(), trainer, "group mean, global std", 0)
+    assert new.metrics["updates"] == 1
+    steps, (run,) = seen[0].trajectory, seen
+    read = steps.states.nbytes + steps.log_probs.nbytes
+    if trust != "clipped ratio":
+        assert steps.means.shape == steps.states[:, 1:].shape
+        return
+    assert steps.means is None
+    kept = sum(value.nbytes for value in vars(steps).values() if isinstance(value, torch.Tensor))
+    assert kept <= 1.01 * read
+    with_means = replace(run, trajectory=rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0).trajectory)
+    assert with_means.trajectory.means is not None
+    settings = Trainer(FlowGRPO(clip_range=0.1), Optimizer())
+    again, other = (train_step(policy, each, feedback(run), settings) for each in (run, with_means))
+    assert all(torch.equal(a, b) for a, b in zip(again.bank.values(), other.bank.values(), strict=True)), "bit-equal"
+
+
+@pytest.mark.parametrize("trust", FROM_MEANS)
+def test_a_rollout_without_means_is_refused_where_they_are_read(trust):
+    policy = trained_policy("sd3")
+    run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0, keep_means=False)
+    with pytest.raises(ValueError, match="trust: .* made without"):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(trust=trust), Optimizer()))
