@@ -38,7 +38,8 @@ from .trainers import (  # noqa: E402
 
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,
-           diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, train_step, wired, train, stop, held_out)
+           diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, train_step, wired, train, stop,
+           held_out)
 
 NODE_CLASS_MAPPINGS = {node_id: guarded(node) for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

@@ -138,12 +138,18 @@ const ZH = {
     fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",
     held_out: "留出提示词的奖励从 {best}（第 {until} 次迭代）降到了 {now}，而训练用提示词的奖励在上升：模型把它们背了下来。" +
       "请使用那次迭代的策略、增加提示词，或减少迭代次数。",
+    looks: "留出提示词的画面与训练前相比{word}（{number}：训练前 {first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子：" +
+      "请把留出图像与原模型的图像对照查看。",
     part: "总奖励在上升，但其中的“{name}”在下降（从 {first} 到 {now}）：其他部分是以它为代价换来的。请增大它的权重，或为它设定下限。",
   },
   looks: {
     "much brighter": "画面明显变亮", "much darker": "画面明显变暗", "much higher in contrast": "画面对比度明显升高",
     "much lower in contrast": "画面对比度明显降低", "much more colourful": "画面色彩明显变浓", "much greyer": "画面明显变灰",
     "much busier or noisier in fine detail": "画面细节明显变得杂乱或有噪点",
+    "over-saturated": "过度饱和", "centred, with little around the middle": "主体都居中，四周空无一物",
+    "all composed alike": "构图都雷同", "full of dots or holes": "布满斑点或孔洞",
+    "marked in a corner, as by a watermark": "角落出现类似水印的标记", "flat with hard edges, as in a cartoon": "像卡通一样平涂且边缘生硬",
+    "over-cooked in light, with burnt white or black": "光线过度，出现死白或死黑",
     "much poorer in fine detail": "画面细节明显减少", "much more alike": "各张画面明显变得雷同",
   },
 };

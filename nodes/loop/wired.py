@@ -54,7 +54,8 @@ def run_inputs() -> dict:
 def watch_inputs() -> dict:
     """The sockets of a run for what watches it, for Loop Start and Train; they change nothing that is trained."""
     return {"stop": (STOP, {"tooltip": "Stop rules, from Stop When: the training ends as soon as one of them applies."}),
-            "evaluation": (EVALUATION, {"tooltip": "From Evaluate While Training: held-out prompts that the run is measured on."})}
+            "evaluation": (EVALUATION, {"tooltip": "From Evaluate While Training: held-out prompts that the run is measured "
+                                        "on."})}
 
 
 def samples_input() -> tuple:

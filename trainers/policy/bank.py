@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -102,7 +102,7 @@ def _nothing_found(model: torch.nn.Module, recipe: Recipe) -> str:
     return f"model: no trainable layer matches the {what}; {remedy}"
 
 
-def _unsuited(layer: torch.nn.Module) -> bool:
+def _unsuited(layer: Any) -> bool:
     """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank."""
     if kind_of(layer) == LINEAR:
         return min(layer.in_features, layer.out_features) < 8

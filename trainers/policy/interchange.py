@@ -62,12 +62,18 @@ def trained(policy: Policy, use_average: bool = True) -> Lora:
     weights, members = policy.weights(use_average), policy.members()
     if not is_pairs(policy):
         kinds = sorted({member.kind for member in members.values()} - {LORA, RS_LORA}) or ["biases and norms of Train LoRA"]
-        raise ValueError(f"policy: it holds {', '.join(kinds)} besides a LoRA's matrices, which only ComfyUI's own form can "
-                         f"hold; save it for {COMFYUI}, without the LoRAs below")
+        raise ValueError(
+            f"policy: it holds {', '.join(kinds)} besides a LoRA's matrices, which only ComfyUI's own form can "
+            f"hold; save it for {COMFYUI}, without the LoRAs below"
+        )
     alphas = {name: float(member.alpha) for name, member in members.items()}
     layers = [key.removesuffix(".lora_A") for key in weights if key.endswith(".lora_A")]
-    return {name: Pair(weights[f"{name}.lora_A"].detach(), weights[f"{name}.lora_B"].detach(),
-                       alphas.get(name, float(policy.recipe.alpha))) for name in layers}
+    return {
+        name: Pair(
+            weights[f"{name}.lora_A"].detach(), weights[f"{name}.lora_B"].detach(), alphas.get(name, float(policy.recipe.alpha))
+        )
+        for name in layers
+    }
 
 
 def is_pairs(policy: Policy) -> bool:

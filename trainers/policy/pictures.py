@@ -18,7 +18,7 @@ OTHERS = {
 def check_makes_pictures(model) -> None:
     """ValueError where the MODEL makes something that no reward here can look at; says what and what to do."""
     config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
-    other = OTHERS.get(config.get("image_model")) or OTHERS.get(config.get("model_type"))
+    other = OTHERS.get(str(config.get("image_model"))) or OTHERS.get(str(config.get("model_type")))
     if other:
         raise ValueError(f"model: {other}, and rewards here look at pictures that were made for a prompt; {REMEDY}")
     if config.get("audio_model"):

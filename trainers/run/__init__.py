@@ -1,7 +1,8 @@
 """A run is a folder: settings, metrics, sample grids, checkpoints. It survives a cancel, a crash, a full disk."""
 from .folder import CONTINUE, CONTINUE_CHANGED, START_OVER, WHEN_EXISTS, Run, SettingsChanged, check_name, run_state
 from .lock import RunInUse
-from .session import STOPPED_BY, RunPlan, Session, TrainingStopped
+from .run_plan import RunPlan
+from .session import STOPPED_BY, Session, TrainingStopped
 from .stopping import StopRule
 
 __all__ = ["CONTINUE", "CONTINUE_CHANGED", "START_OVER", "STOPPED_BY", "WHEN_EXISTS", "Run", "RunInUse", "RunPlan", "Session",

@@ -27,7 +27,8 @@ REWARD, PART, HELD_OUT = "reward_mean", "reward/", "held_out"
 
 @dataclass(frozen=True)
 class Alarm:
-    """text: the sentence in English. kind ("pictures", "fall", "part" or "held_out") and values: for a page in another language."""
+    """text: the sentence in English. kind ("pictures", "fall", "part", "held_out" or "looks") and values: for a page in another
+    language."""
 
     kind: str
     text: str
@@ -168,9 +169,9 @@ def _fallen(series: Series) -> Alarm | None:
 def _not_learned(fall: Fall | None) -> Iterable[tuple[tuple, Alarm]]:
     if fall is not None:
         yield (HELD_OUT, None), Alarm(
-            HELD_OUT, f"On held-out prompts the reward has fallen from {fall.best:.3g} (iteration {fall.until}) to {fall.now:.3g}, "
-            "while on the prompts that are trained it rises: they are learned by heart. Use the policy of that iteration, more "
-            "prompts, or fewer iterations.", {"best": fall.best, "until": fall.until, "now": fall.now})
+            HELD_OUT, f"On held-out prompts the reward has fallen from {fall.best:.3g} (iteration {fall.until}) to "
+            f"{fall.now:.3g}, while on the prompts that are trained it rises: they are learned by heart. Use the policy of that "
+            "iteration, more prompts, or fewer iterations.", {"best": fall.best, "until": fall.until, "now": fall.now})
 
 
 def _bought(name: str, series: Series, total: Series | None) -> Alarm | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...rewards.base.files import read_bytes, written_whole
 from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from .gallery import Changed, changed_looks, looks_of
 
 FILE, BEST_FOLDER = "held_out.json", "best"
 MEAN, BASE, GAIN, ERROR, SECONDS = "held_out_reward", "held_out_base", "held_out_gain", "held_out_error", "held_out_seconds"
@@ -75,6 +76,7 @@ class HeldOutCurve:
         if (best := self._state.get("best")) and best["iteration"] > iteration:
             del self._state["best"]
         self.seconds = 0.0  # of the newest measurement
+        self.changed: list[Changed] = []  # looks that it was the first to find
 
     @property
     def every(self) -> int:
@@ -97,7 +99,12 @@ class HeldOutCurve:
         pictures = {iteration: found.images}
         if first:
             self._state["base"] = _plain(found.base.values)
+            self._state["looks"] = looks_of(found.base_images)
             pictures[0] = found.base_images
+        changed = changed_looks(self._state["looks"], looks_of(found.images))
+        told = self._state.setdefault("told", [])
+        self.changed = [each for each in changed if each.name not in told]
+        told += [each.name for each in self.changed]
         numbers = _numbers(_plain(found.scores.values), self._state["base"])
         self.seconds = time.monotonic() - begun
         self._measured = (iteration, numbers[MEAN])

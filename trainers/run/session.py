@@ -6,22 +6,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...rewards.base.words import brief
 from .alarms import Alarms
 from .checkpoints import SaveFailed
-from .folder import CONTINUE, CONTINUE_CHANGED, FolderLost, Run
+from .folder import CONTINUE_CHANGED, FolderLost, Run
 from .held_out import HeldOutCurve
 from .notices import Notices
 from .pictures import picture_stats
+from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
-from .stopping import HELD_OUT as HELD_OUT_RULES
-from .stopping import Stopping, StopRule
+from .stopping import Stopping
 from .summary import summary
 
 SKIPPED = "skipped_updates_in_a_row"
@@ -37,27 +36,6 @@ _running: contextvars.ContextVar[Session | None] = contextvars.ContextVar("postt
 
 class TrainingStopped(RuntimeError):
     """The training cannot go on; the state so far is saved."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """iterations: how many the run shall have in all. save_every: iterations between checkpoints. samples_every:
-    iterations between sample grids, 0 for none. when_exists: one of folder.WHEN_EXISTS. stop: any of these rules ends it."""
-
-    run_name: str
-    iterations: int
-    when_exists: str = CONTINUE
-    save_every: int = 20
-    samples_every: int = 10
-    stop: tuple[StopRule, ...] = ()
-    evaluation: Any = None
-    __repr__ = brief
-
-    def __post_init__(self):
-        waits = [rule.when for rule in self.stop if rule.when in HELD_OUT_RULES]
-        if waits and self.evaluation is None:
-            raise ValueError(f"stop: the rule '{waits[0]}' needs held-out prompts; connect Evaluate While Training to "
-                             "'evaluation', or choose another rule")
 
 
 class Session:
@@ -169,6 +147,8 @@ class Session:
         numbers, pictures, said = held_out.measure(self.policy, self.iteration)
         if said:
             self.message(said)
+        for look in held_out.changed:
+            self.message(look.text, "warning", alarm="looks", values=look.values)
         self._attempt("best policy", lambda: held_out.keep(self.policy))
         for iteration, made in pictures.items():
             self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))

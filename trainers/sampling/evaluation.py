@@ -44,7 +44,8 @@ class HeldOut:
     """Prompts on which a training is measured while it runs: always the same, from the same noise.
 
     every: iterations between two measurements. hand_out: which policy the run gives in the end, one of
-    ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate`` reports to.
+    ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate``
+    reports to.
     """
 
     prompts: PromptSet

@@ -13,7 +13,7 @@ from small_models import trained_policy
 # of every kernel of comfy_kitchen that computes with plain numbers: its arguments by name
 TOKENS = {"x": (2, 5, 3, 8), "q": (2, 5, 3, 8), "k": (2, 5, 3, 8), "xq": (2, 5, 3, 8), "xk": (2, 5, 3, 8)}
 SHAPES = {**TOKENS, "freqs_cis": (1, 5, 1, 4, 2, 2), "q_scale": (8,), "k_scale": (8,), "scale": (8,), "shift": (8,)}
-OWN_SHAPES = {"na3d": {name: (1, 2, 3, 3, 2, 4) for name in "qkv"}}
+OWN_SHAPES = {"na3d": dict.fromkeys("qkv", (1, 2, 3, 3, 2, 4))}
 NUMBERS = {"epsilon": 1e-6, "eps": 1e-6, "rot_dim": 0, "kernel_size": [1, 3, 3], "is_causal": [False] * 3}
 OWN_NUMBERS = {"na3d": {"scale": None}}
 FEW_BITS = ("quantize", "int8", "int4", "w4a", "awq", "scaled_mm", "fp8")  # in the names of those that round

@@ -9,7 +9,9 @@ import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard
 from posttrain.trainers.run import CONTINUE_CHANGED, RunPlan, Session
-from posttrain.trainers.run.alarms import LOOKS, Alarms
+from posttrain.trainers.run.alarms import LOOKS, Alarm, Alarms
+from posttrain.trainers.run.gallery import LOOKS as GALLERY
+from posttrain.trainers.run.gallery import Changed
 from posttrain.trainers.run.notices import SENTENCES, Notices
 from posttrain.trainers.run.pictures import picture_stats
 
@@ -156,8 +158,9 @@ def test_changed_settings_begin_anew(tmp_path):
 
 def test_the_page_knows_each_alarm_in_chinese():
     text = (ROOT / "web" / "words.js").read_text(encoding="utf-8")
-    looks = set(re.findall(r'"(much [a-z ]+)":', text))
-    assert looks == {word for look in LOOKS.values() for word in (look.more, look.less) if word}
+    known = {word for look in LOOKS.values() for word in (look.more, look.less) if word} | {look.word for look in GALLERY.values()}
+    looks = set(re.findall(r'"([a-z, -]+)": "', re.search(r"looks: \{\n(.*?)\n  \}", text, re.DOTALL)[1]))
+    assert looks == known
     forms = re.search(r"alarms: \{(.*?)\n  \}", text, re.DOTALL)[1]
     kinds = {alarm.kind: alarm for alarm in seen_alarms()}
     assert set(re.findall(r"^    (\w+):", forms, re.MULTILINE)) == set(kinds)
@@ -176,4 +179,6 @@ def seen_alarms() -> list:
     for point in by_heart[4::5]:
         point |= {"held_out_reward": -point["iteration"], "held_out_gain": -point["iteration"], "held_out_error": 0.1}
     series = (rising, points(40, 0, picture_brightness=0.01), by_heart)
+    look = Changed("burnt", 0.1, 0.5)
+    told.append(Alarm("looks", look.text, look.values))
     return told + [alarm for each in series for _, alarm in alarms_of(each)]

@@ -90,6 +90,22 @@ def test_the_best_is_kept_and_handed_out_by_choice(tmp_path, hand_out, picked):
     assert torch.equal(again.result.value, session.result.value), "queued again there is nothing to train"
 
 
+def test_a_look_that_has_changed_is_said_once_in_a_run(tmp_path):
+    class Burnt(Measured):
+        def measure(self, policy, compare):
+            found = super().measure(policy, compare)
+            found.base_images = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.2
+            found.images = torch.ones(4, 32, 32, 3)
+            return found
+
+    heard = Heard()
+    run_of(tmp_path, Burnt(every=1), iterations=3, heard=heard)
+    run_of(tmp_path, Burnt(every=1), iterations=5, heard=heard)
+    said = [message for message in heard.of("message") if message.get("alarm") == "looks"]
+    assert [message["values"]["number"] for message in said].count("burnt") == 1
+    assert all(message["level"] == "warning" and message["text"].startswith("On held-out prompts") for message in said)
+
+
 def test_a_best_policy_that_is_lost_is_said(tmp_path):
     session = run_of(tmp_path, Measured(every=1, hand_out=BEST))
     for path in (tmp_path / "cats" / "best").iterdir():
