@@ -18,8 +18,10 @@ pulled towards its better pictures and away from its worse ones. The fastest way
 the pictures may come from any sampler.
 
 1. Press **Run**. On two CPU cores it takes about five minutes.
-2. Watch the reward rise on **Loop End**.
-3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise.
+2. Watch the reward rise on **Loop End**. The violet line is the reward on prompts that it never trains on, measured by \
+**Evaluate While Training**: as long as it rises too, it is getting better and not learning by heart.
+3. Compare **Before** and **After**: a prompt that it never trained on, with the same noise. In the side bar, *Held-out prompts* \
+shows many more; press on the picture to see the model before training.
 """ + OWN_MODEL
 
 DDPO = """## Any reward, on models of the SD1.5 kind
@@ -156,7 +158,8 @@ FOLDER = [[NOTE, Group("1  Model", [["1"], ["3"]]), Group("2  Pictures, and how 
 PICTURE = [["11"], ["21", "22"]]
 
 TRAINING = (
-    Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, ONLINE, PICTURE),
+    Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, [
+        [NOTE, MODEL, SETTINGS, Group("Held-out prompts", [["25", "26"], ["27"]])], ONLINE[1]], PICTURE),
     Template("any_reward_ddpo", "Any reward on SD1.5 models (DDPO)", DDPO, [
         [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE),
     Template("follow_a_rewards_gradient_draft", "Follow a reward's gradient (DRaFT)", DRAFT, [
