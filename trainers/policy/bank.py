@@ -82,7 +82,7 @@ def trainable_layers(diffusion_model: torch.nn.Module, recipe: Recipe) -> dict[s
         raise ValueError(f"layer pattern {recipe.pattern!r} is not a valid regular expression ({error}); "
                          "correct it, or leave it empty to use the choice of layers above it") from None
     layers = {name: module for name, module in diffusion_model.named_modules()
-              if kind_of(module) in kinds and wanted.search(name) and not _unsuited(module)}
+              if kind_of(module) in kinds and wanted.search(name) and not _unsuited(module, bool(recipe.pattern))}
     if not layers:
         raise ValueError(_nothing_found(diffusion_model, recipe))
     return layers
@@ -102,10 +102,11 @@ def _nothing_found(model: torch.nn.Module, recipe: Recipe) -> str:
     return f"model: no trainable layer matches the {what}; {remedy}"
 
 
-def _unsuited(layer: Any) -> bool:
-    """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank."""
+def _unsuited(layer: Any, named: bool = False) -> bool:
+    """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank. A linear layer that
+    a pattern names is taken all the same."""
     if kind_of(layer) == LINEAR:
-        return min(layer.in_features, layer.out_features) < 8
+        return not named and min(layer.in_features, layer.out_features) < 8
     return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8
 
 

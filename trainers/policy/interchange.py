@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import comfy.lora
 import torch
 
+from ...rewards.base.words import brief
 from .kinds import LORA, PAIR, RS_LORA
 from .layers import kind_of, lora_shapes
 from .value import Policy
@@ -30,6 +31,7 @@ class Pair:
     down: torch.Tensor
     up: torch.Tensor
     alpha: float
+    __repr__ = brief
 
     @property
     def rank(self) -> int:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from ...rewards.base.words import brief
 from .layers import LINEAR, kind_of, lora_shapes
 
 LORA, RS_LORA, HOSTS = "LoRA", "rsLoRA", ("LoHa", "LoKr", "OFT")
@@ -39,6 +40,7 @@ class Member:
     rank: int = 1
     alpha: float = 1.0
     parts: tuple[str, ...] = PAIR
+    __repr__ = brief
 
     @property
     def scale(self) -> float:

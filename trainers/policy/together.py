@@ -14,6 +14,7 @@ import comfy.lora
 import comfy.weight_adapter
 import torch
 
+from ...rewards.base.words import brief
 from .interchange import OWN, Lora, Pair, trained
 from .layers import kind_of, lora_shapes
 from .value import Policy
@@ -27,6 +28,7 @@ class Together:
     lora: Lora
     below: int
     lost: float = 0.0
+    __repr__ = brief
 
 
 def together(policy: Policy, rank: int | None = None, use_average: bool = True) -> Together:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...rewards.base.reward import Scores, score
+from ...rewards.base.reward import Scores, as_reward, score
 from ...rewards.base.words import brief
 from ..policy.value import Policy
 from ..prompts import PromptSet
@@ -61,7 +61,7 @@ class HeldOut:
     def identity(self) -> str:
         """Changes with whatever changes the numbers, so that those of other prompts or rewards are not compared."""
         texts = [(prompt.text, prompt.spec) for prompt in self.prompts.prompts]
-        facts = (texts, asdict(self.sampling), asdict(self.reward.info))
+        facts = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def measure(self, policy: Policy, compare: bool) -> Evaluation:

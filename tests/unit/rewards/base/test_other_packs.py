@@ -93,7 +93,8 @@ NODES = {
     "PTRewardFormula": lambda node, _: scored(node.run("2 * a", a=redness)[0]),
 }
 # these hand it on to ``score`` or to ``Course`` (tests/host/test_other_packs.py trains with one), or take only their own kind
-HAND_ON = {"PTTrain", "PTBackpropStep", "PTEvaluate", "PTStepRollout", "PTStepRewardByRollouts", "PTAdversarialReward"}
+HAND_ON = {"PTTrain", "PTBackpropStep", "PTEvaluate", "PTStepRollout", "PTStepRewardByRollouts", "PTAdversarialReward",
+           "PTEvaluateWhileTraining"}  # fmt: skip
 
 
 def test_no_socket_is_forgotten():

@@ -7,7 +7,7 @@ import math
 import comfy.ops
 import pytest
 import torch
-from posttrain.trainers.policy.bank import STARTS, Overlay, Recipe, new_bank, trainable_layers
+from posttrain.trainers.policy.bank import STARTS, Overlay, Recipe, members_of, new_bank, trainable_layers
 
 peft = pytest.importorskip("peft")
 HOST = comfy.ops.manual_cast
@@ -89,9 +89,10 @@ def test_forward_and_gradients_are_those_of_peft(kind, rank, alpha, rs, dtype):
     (expected * weight).sum().backward()
 
     net = network(build, HOST, dtype)
-    overlay = Overlay(net, trainable_layers(net, recipe), recipe.scale)
+    layers = trainable_layers(net, recipe)
+    overlay = Overlay(net, layers, members_of(layers, recipe))
     overlay.inject()
-    assert overlay.scale == pytest.approx(theirs.scaling["default"], rel=1e-15)
+    assert members_of(layers, recipe)["layer"].scale == pytest.approx(theirs.scaling["default"], rel=1e-15)
     reference = net.layer(y)
     overlay.active = bank
     found = net.layer(y)
