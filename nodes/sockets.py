@@ -17,6 +17,7 @@ STEP_REWARD = "PT_STEP_REWARD"
 TRAINER = "PT_TRAINER"
 LOOP = "PT_LOOP"
 STOP = "PT_STOP"
+EVALUATION = "PT_EVALUATION"
 
 MENU = "PostTrain"
 SEED = {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": False}

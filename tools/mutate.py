@@ -129,11 +129,12 @@ class Survey:
         """The tests that reach the change, the likely and the quick ones first, as many as the seconds allow (at least one)."""
         first, last = mutant.span
         lines = range(first, last + 1)
+        passed = [(item, *reach[item.nodeid]) for item in items if item.nodeid in reach]
+        readers = {item.path for item, _, files in passed if name in files}
         near = []
-        for item in items:
-            seconds, files = reach.get(item.nodeid, (0, {}))
-            # what a module does while it is read is reached by all its tests
-            if name in files and (not mutant.function or any(line in lines for line in files[name])):
+        for item, seconds, files in passed:
+            # what a module does while it is read is seen by all tests beside those that run it, even by one that runs none of it
+            if any(line in lines for line in files.get(name, ())) if mutant.function else item.path in readers:
                 near.append((item.nodeid not in self.lately, seconds, item))
         kept, total = [], 0.0
         for _, seconds, item in sorted(near, key=lambda row: row[:2]):

@@ -133,11 +133,14 @@ def mutants(source: str, path: str) -> Iterator[Mutant]:
             shown = old if not isinstance(old, ast.Constant) or isinstance(parent, ast.stmt) else parent
             before = ast.unparse(shown)
             put(parent, field, index, new)
-            change = f"{before} -> {ast.unparse(new if shown is old else shown)}"
-            seen[function, change] += 1
-            again = f" ({seen[function, change]})" if seen[function, change] > 1 else ""
+            after = ast.unparse(new if shown is old else shown)
             code = compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
             put(parent, field, index, old)
+            if after == before:
+                continue  # two arguments alike, turned round
+            change = f"{before} -> {after}"
+            seen[function, change] += 1
+            again = f" ({seen[function, change]})" if seen[function, change] > 1 else ""
             yield Mutant(function, change + again, getattr(old, "lineno", span[0]), span, code)
 
 

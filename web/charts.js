@@ -5,18 +5,19 @@ import { number } from "./words.js";
 
 export const REWARD_COLOUR = "#25a26f";
 export const METRIC_COLOUR = "#d9822b";
+const BESIDE_COLOUR = "#9a6dd7";
 const STEPS = [0, 1, 2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((n) => n * 10 ** power)); // whole iterations
 const DOTS = 300; // above that, single iterations are drawn as a thin line
 const FONT = "11px Inter, Arial, sans-serif";
 const faint = (colour, alpha) => colour + Math.round(alpha * 255).toString(16).padStart(2, "0");
 
-/** The points' columns for a chart: x, y, running mean, low, high. */
-export function columns(points, key, spreadKey = null) {
+/** The points' columns for a chart: x, y, running mean, low, high, and another number that is measured now and then. */
+export function columns(points, key, spreadKey = null, besideKey = null) {
   const x = points.map((point) => point.iteration);
   const y = points.map((point) => point[key] ?? null);
   const spread = points.map((point) => (spreadKey ? point[spreadKey] ?? null : null));
   const at = (sign) => y.map((value, i) => (value === null || spread[i] === null ? null : value + sign * spread[i]));
-  return [x, y, runningMean(y), at(-1), at(1)];
+  return [x, y, runningMean(y), at(-1), at(1), points.map((point) => (besideKey ? point[besideKey] ?? null : null))];
 }
 
 /** Mean over a stretch around each iteration, so that the line runs through its dots without a lag. */
@@ -64,7 +65,9 @@ function options(colour, size, hover) {
       { stroke: (chart) => (few(chart) ? null : faint(colour, 0.35)), width: 1, spanGaps: true,
         points: { show: few, size: 4, fill: faint(colour, 0.55), stroke: "transparent" } },
       { stroke: colour, width: 2, spanGaps: true, points: { show: (chart) => chart.data[0].length < 2, size: 6, fill: colour } },
-      { stroke: null, points: { show: false } }, { stroke: null, points: { show: false } }],
+      { stroke: null, points: { show: false } }, { stroke: null, points: { show: false } },
+      { stroke: BESIDE_COLOUR, width: 2, dash: [6, 4], spanGaps: true,
+        points: { show: true, size: 7, fill: BESIDE_COLOUR, stroke: "transparent" } }],
     hooks: { setCursor: [(chart) => hover(chart.cursor.idx ?? null)] },
   };
 }
@@ -89,7 +92,7 @@ function padded(low, high) {
 /** A chart that fills `parent`. hover(index or null) is called as the mouse moves. -> {set(columns), destroy} */
 export function createChart(parent, colour, hover) {
   let chart = null;
-  let data = [[], [], [], [], []];
+  let data = [[], [], [], [], [], []];
   const size = () => ({ width: Math.max(60, parent.clientWidth), height: Math.max(50, parent.clientHeight) });
   const stop = onResize(parent, () => {
     if (!chart) {

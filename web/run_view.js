@@ -5,7 +5,8 @@ import { duration, messageWords, metricName, number, statusWords, words } from "
 
 const CHOICE = "posttrain.metric";
 const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a trainer reports is its first curve
-const FIRST = ["kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
+const HELD_OUT = "held_out_reward";
+const FIRST = [HELD_OUT, "kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
 const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single_groups", "skipped_updates_in_a_row"]);
 
 /** The number of the first curve: trainers that learn from a folder of pictures have no reward, and where a person chooses
@@ -19,7 +20,9 @@ function mainOf(points) {
 /** The numbers that can be chosen for the second curve, the useful ones first. */
 function choices(points) {
   const keys = new Set();
-  for (const point of [points[0], points.at(-1)]) for (const key of Object.keys(point ?? {})) keys.add(key);
+  // held-out prompts are measured now and then
+  const measured = points.findLast((point) => HELD_OUT in point);
+  for (const point of [points[0], points.at(-1), measured]) for (const key of Object.keys(point ?? {})) keys.add(key);
   const rank = (key) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
   keys.delete(mainOf(points));
   return [...keys].filter((key) => !NOT_SHOWN.has(key)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
@@ -125,14 +128,15 @@ export function createRunView() {
     if (!drawable) return;
     const main = mainOf(points);
     const spread = main === "reward_mean" ? "reward_std" : null;
-    reward.title = words(spread ? "band" : "line");
+    const beside = spread && points.some((point) => Number.isFinite(point[HELD_OUT])) ? HELD_OUT : null;
+    reward.title = (beside ? words("heldOutCurve") : "") + words(spread ? "band" : "line");
     select.offer(choices(points));
     texts();
     // the slow clock draws, too: most of the time nothing new has come, and the theme is the same
     const key = [run.run, run.id, points.length, points.at(-1).iteration, select.value, main, themeColour("--descrip-text")].join();
     if (key === drawn) return;
     drawn = key;
-    charts[0].set(columns(points, main, spread));
+    charts[0].set(columns(points, main, spread, beside));
     charts[1].set(columns(points, select.value));
   }
 

@@ -13,7 +13,7 @@ let planned = false;
 export let trouble = "";
 
 /** The run of that name, or undefined. Fields: run, id, status, node, iteration, iterations, seconds_left, points,
- *  samples, messages, reward, modified, thinned, summary. Points are null until they were asked for. */
+ *  samples, held_out, messages, reward, modified, thinned, summary. Points are null until they were asked for. */
 export const getRun = (name) => runs.get(name);
 
 /** All runs, newest first. */
@@ -42,7 +42,7 @@ function drawAll() {
 
 function make(name) {
   const run = { run: name, id: null, status: "unknown", node: null, iteration: 0, iterations: 0, seconds_left: null,
-    points: null, samples: [], messages: [], reward: null, modified: Date.now() / 1000, thinned: 1, summary: "",
+    points: null, samples: [], held_out: [], messages: [], reward: null, modified: Date.now() / 1000, thinned: 1, summary: "",
     heard: performance.now(), read: -GAP_MS, hole: false, loading: null, again: false, pending: [] };
   runs.set(name, run);
   return run;
@@ -129,7 +129,8 @@ const HANDLERS = {
     fillHole(run);
   },
   samples(run, event) {
-    run.samples = [...run.samples.filter((s) => s.iteration !== event.iteration),
+    const list = event.held_out ? "held_out" : "samples";
+    run[list] = [...run[list].filter((s) => s.iteration !== event.iteration),
       { iteration: event.iteration, file: event.file }].sort((a, b) => a.iteration - b.iteration);
   },
   message: (run, event) => run.messages.push({ level: "info", ...event }),

@@ -20,11 +20,15 @@ const EN = {
   seconds: "{n} s", minutes: "{n} min", hours: "{n} h", days: "{n} days",
   ago: "{time} ago", now: "just now",
   reward: "Reward", rewardNow: "Reward {now}", rewardStart: "{start} at the start", mainNow: "{name} {now}",
+  heldOutCurve: "violet: held-out prompts; ",
   band: "line: running mean, dots: each iteration, band: spread of the images",
   line: "line: running mean, dots: each iteration",
   at: "Iteration {iteration}: {value}",
   spread: "{value} ± {spread}",
   sample: "Samples of iteration {iteration}",
+  heldOut: "Held-out prompts, iteration {iteration}. Press on the picture to see your model before training.",
+  heldOutBase: "Held-out prompts, your model before training",
+  samplesOf: { samples: "Pictures of the training", held_out: "Held-out prompts" },
   noSample: "Sample pictures appear here while it trains.",
   openRun: "Show this run in the side bar",
   newest: "Newest",
@@ -53,6 +57,9 @@ const EN = {
     ratio_mean: "Likelihood ratio, mean", ratio_largest_change: "Likelihood ratio, largest change",
     prompts_cut: "Prompts too long for a reward", ocr_failures: "Images that OCR failed on",
     seconds: "Seconds per iteration", used: "Images used", updates: "Optimizer steps",
+    held_out_reward: "Reward on held-out prompts", held_out_gain: "Held-out gain over your model",
+    held_out_base: "Held-out reward before training", held_out_error: "Held-out gain, standard error",
+    held_out_seconds: "Seconds of a held-out measurement",
     picture_brightness: "Pictures: brightness", picture_contrast: "Pictures: contrast",
     picture_colourfulness: "Pictures: colourfulness", picture_detail: "Pictures: fine detail",
     picture_variety: "Pictures: variety",
@@ -79,11 +86,15 @@ const ZH = {
   seconds: "{n} 秒", minutes: "{n} 分钟", hours: "{n} 小时", days: "{n} 天",
   ago: "{time}前", now: "刚刚",
   reward: "奖励", rewardNow: "奖励 {now}", rewardStart: "开始时 {start}", mainNow: "{name} {now}",
+  heldOutCurve: "紫色：留出提示词；",
   band: "线：滑动平均；点：每次迭代；色带：图像间的差异",
   line: "线：滑动平均；点：每次迭代",
   at: "第 {iteration} 次迭代：{value}",
   spread: "{value} ± {spread}",
   sample: "第 {iteration} 次迭代的样图",
+  heldOut: "留出提示词，第 {iteration} 次迭代。按住图片可查看训练前的模型。",
+  heldOutBase: "留出提示词，训练前的模型",
+  samplesOf: { samples: "训练中的图像", held_out: "留出提示词" },
   noSample: "训练时样图会显示在这里。",
   openRun: "在侧栏中查看这次训练",
   newest: "最新",
@@ -110,6 +121,8 @@ const ZH = {
     skipped_updates: "跳过的更新", learning_rate: "学习率", ratio_mean: "似然比均值",
     prompts_cut: "超出奖励长度限制的提示词", ocr_failures: "OCR 读取失败的图像",
     ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数",
+    held_out_reward: "留出提示词的奖励", held_out_gain: "留出提示词相对原模型的提升", held_out_base: "训练前留出提示词的奖励",
+    held_out_error: "留出提升的标准误差", held_out_seconds: "一次留出评估的秒数",
     picture_brightness: "画面：亮度", picture_contrast: "画面：对比度", picture_colourfulness: "画面：色彩丰富度",
     picture_detail: "画面：细节", picture_variety: "画面：多样性",
   },
@@ -123,6 +136,8 @@ const ZH = {
     pictures: "与开始时相比，{word}（{number}：{first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子。请查看样图，" +
       "然后添加惩罚这种变化的奖励、增大 beta（KL 权重），或减少迭代次数。",
     fall: "奖励从 {best}（第 {until} 次迭代前后）降到了 {now}。通常是学习率过高：请减半后重新开始，或只训练 {until} 次迭代。",
+    held_out: "留出提示词的奖励从 {best}（第 {until} 次迭代）降到了 {now}，而训练用提示词的奖励在上升：模型把它们背了下来。" +
+      "请使用那次迭代的策略、增加提示词，或减少迭代次数。",
     part: "总奖励在上升，但其中的“{name}”在下降（从 {first} 到 {now}）：其他部分是以它为代价换来的。请增大它的权重，或为它设定下限。",
   },
   looks: {
@@ -142,6 +157,9 @@ const fill = (form, values) => form.replace(/\{(\w+)\}/g, (all, name) => values[
 
 /** The sentence of that name in the user's language. */
 export const words = (key, values = {}) => fill(language()[key], values);
+
+/** What a list of pictures is called: "samples" or "held_out". */
+export const picturesName = (kind) => language().samplesOf[kind];
 
 /** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
 export function messageWords({ text, alarm, values }) {

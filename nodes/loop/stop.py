@@ -26,8 +26,8 @@ class PTStopWhen:
                     "when": (
                         CHOICE,
                         {
-                            "tooltip": "What ends the training. All but minutes, images and alarms look at the mean of the "
-                            "newest 5 iterations."
+                            "tooltip": "What ends the training. All but minutes, images, alarms and held-out prompts look at "
+                            "the mean of the newest 5 iterations."
                         },
                     ),
                     "value": (
@@ -37,8 +37,8 @@ class PTStopWhen:
                             "max": 1e9,
                             "step": 0.001,
                             "round": 1e-6,
-                            "tooltip": "The KL, the reward, the minutes or the number of images. For 'reward no longer rises' "
-                            "the gain that counts as rising; an alarm needs none.",
+                            "tooltip": "The KL, the reward, the minutes or the number of images. For 'no longer rises' the "
+                            "gain that counts as rising; an alarm and 'falls' need none.",
                         },
                     ),
                     "patience": (
@@ -46,7 +46,7 @@ class PTStopWhen:
                         {
                             "min": 1,
                             "max": 100_000,
-                            "tooltip": "Only for 'reward no longer rises': iterations without a new best.",
+                            "tooltip": "Only for 'no longer rises': iterations without a new best.",
                         },
                     ),
                 },

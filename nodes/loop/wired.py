@@ -13,7 +13,7 @@ from ..model.export import SAVE_LORA, checked_name
 from ..page.live import emit
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
-from ..sockets import LOOP, MENU, POLICY, STOP
+from ..sockets import EVALUATION, LOOP, MENU, POLICY, STOP
 from .body import Body, find_body, has_end
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
 from .settings import defaults_of, plain, settings_of
@@ -51,8 +51,10 @@ def run_inputs() -> dict:
                        "One is also saved at the end, on Cancel and on an error."})}
 
 
-def stop_input() -> dict:
-    return {"stop": (STOP, {"tooltip": "Stop rules, from Stop When: the training ends as soon as one of them applies."})}
+def watch_inputs() -> dict:
+    """The sockets of a run for what watches it, for Loop Start and Train; they change nothing that is trained."""
+    return {"stop": (STOP, {"tooltip": "Stop rules, from Stop When: the training ends as soon as one of them applies."}),
+            "evaluation": (EVALUATION, {"tooltip": "From Evaluate While Training: held-out prompts that the run is measured on."})}
 
 
 def samples_input() -> tuple:
@@ -109,7 +111,7 @@ class PTLoopStart:
     def INPUT_TYPES(cls):
         return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
                              **run_inputs()},
-                "optional": stop_input(),
+                "optional": watch_inputs(),
                 "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -120,12 +122,13 @@ class PTLoopStart:
     def IS_CHANGED(cls, run_name=None, when_run_exists=CONTINUE, **_):
         return cache_key(run_name, when_run_exists)
 
-    def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id, stop=()):
+    def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id, stop=(),
+            evaluation=None):
         from comfy_execution.graph_utils import ExecutionBlocker
         check_name(run_name)
         if not has_end(whole_prompt(dynprompt), unique_id):
             raise ValueError("loop: no Loop End is wired to it, so nothing would run; add Loop End and connect 'loop'")
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop))
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop), evaluation=evaluation)
         # outside of the loop's own runs the body has to stay still, also where a preview hangs on it
         return (Loop(policy, plan), ExecutionBlocker(None), ExecutionBlocker(None))
 
@@ -197,7 +200,7 @@ class PTLoopRunner:
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
             raise RuntimeError(f"{error}\n{session.summary}") from None
-        return {"ui": {"text": [session.summary]}, "result": (session.policy, session.summary)}
+        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
 
 
 def one_policy(values: list):

@@ -37,9 +37,9 @@ class PTSaveLora:
             "optional": {
             "made_for": (tuple(FOR), {"tooltip": "Which tool shall read it. ComfyUI reads its own form and kohya's."}),
             "precision": (tuple(PRECISIONS), {"tooltip": "Of the numbers in the file. float16 and bfloat16 halve its size."}),
-            "loras_below": ((LEAVE_OUT, ADD, ADD_CUT), {"tooltip": "LoRAs that were on the model before Create Policy: left out, as "
-                            "they are loaded beside this one; or in the same file, exactly, ranks added; or the sum cut to a "
-                            "rank, and the node says what that loses."}),
+            "loras_below": ((LEAVE_OUT, ADD, ADD_CUT), {"tooltip": "LoRAs that were on the model before Create Policy: left out, "
+                            "as they are loaded beside this one; or in the same file, exactly, ranks added; or the sum cut to "
+                            "a rank, and the node says what that loses."}),
             "rank": ("INT", {"default": 0, "min": 0, "max": 1024, "tooltip": "Of the cut. 0: the policy's."})},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
@@ -59,7 +59,8 @@ class PTSaveLora:
         facts = card(policy, prompt, extra_pnginfo) | facts_for_tools(lora, policy.model)
         path = written(lora, policy.model, lora_folder() / name, FOR[made_for], precision, facts)
         file = path.relative_to(lora_folder()).as_posix()
-        return {"ui": {"text": [f"Saved {path.name}", *words]}, "result": (file, in_names(lora, policy.model, "ComfyUI"))}
+        shown = path.relative_to((lora_folder() / name).parent).as_posix()
+        return {"ui": {"text": [f"Saved {shown}", *words]}, "result": (file, in_names(lora, policy.model, "ComfyUI"))}
 
 
 def chosen(policy, loras_below: str, rank: int):

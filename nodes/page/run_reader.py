@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ...rewards.base.files import read_bytes
 from ...rewards.base.words import shown, unwritable
+from ...trainers.run.samples import HELD_OUT, TRAINED
 
 MOST_POINTS = 2000
 TAIL_BYTES = 8192
 LONGEST = 255  # characters of a folder's name
-SAMPLE = re.compile(r"iteration_([0-9]{1,9})\.(?:webp|jpg|png)")
+SAMPLE = re.compile(r"(iteration|held_out)_([0-9]{1,9})\.(?:webp|jpg|png)")
 LiveState = Callable[[str], dict]
 
 
@@ -59,7 +60,8 @@ def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
 
 
 def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
-    """The summary, points of iterations after ``since`` (at most MOST_POINTS), samples [{iteration, file}], messages.
+    """The summary, points of iterations after ``since`` (at most MOST_POINTS), messages, samples [{iteration, file}] and
+    held_out, alike: pictures of held-out prompts, those of iteration 0 made before training.
 
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """
@@ -73,7 +75,7 @@ def read_run(run: str, since: str | int, live: LiveState, root: Path | None = No
     summary = _summary(folder, live)
     if points:
         summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
-    return {**summary, "points": drawn, "thinned": factor, "samples": _samples(folder),
+    return {**summary, "points": drawn, "thinned": factor, **_samples(folder),
             "messages": live(run).get("messages", [])}
 
 
@@ -106,12 +108,11 @@ def _extremes(stretch: list[dict]) -> list[dict]:
     return [first, last]
 
 
-def _samples(folder: Path) -> list[dict]:
-    if not (folder / "samples").is_dir():
-        return []
-    found = ((SAMPLE.fullmatch(path.name), path.name) for path in (folder / "samples").iterdir())
-    return sorted(({"iteration": int(m.group(1)), "file": name} for m, name in found if m),
-                  key=lambda sample: sample["iteration"])
+def _samples(folder: Path) -> dict[str, list[dict]]:
+    names = [path.name for path in (folder / "samples").iterdir()] if (folder / "samples").is_dir() else []
+    found = sorted((m.group(1), int(m.group(2)), m.group(0)) for m in map(SAMPLE.fullmatch, names) if m)
+    return {key: [{"iteration": iteration, "file": file} for each, iteration, file in found if each == kind]
+            for key, kind in (("samples", TRAINED), ("held_out", HELD_OUT))}
 
 
 def _summary(folder: Path, live: LiveState) -> dict:

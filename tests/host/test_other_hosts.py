@@ -13,7 +13,7 @@ from posttrain.tools.hosts import OLDER, beside, version
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests/host/test_boot.py", "tests/host/test_training_templates.py", "tests/host/test_reward_templates.py",
-         "tests/unit/toy/test_models.py", "tests/unit/nodes/test_host_version.py",
+         "tests/unit/toy/test_models.py", "tests/unit/nodes/test_host_version.py", "tests/simulated/test_dynamic.py",
          *(f"tests/unit/trainers/{part}.py" for part in ("policy/test_network", "policy/test_policy", "sampling/test_rollout")))
 AT_LEAST = 200  # tests in them
 PINNED = "0.3.75"

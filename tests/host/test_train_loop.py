@@ -124,3 +124,31 @@ def test_a_stop_rule_ends_either_and_may_change_without_a_question(host, graph):
     assert kept["stopped"] == "it has made 24 images"
     longer = host.run(stopped(40.0))
     assert longer.event == "success" and "after iteration 5 of 9: it has made 40 images" in summary(longer), longer.text
+
+
+@pytest.mark.parametrize("graph", [wired, in_one_node])
+def test_held_out_prompts_are_measured_and_change_nothing_that_is_trained(host, graph):
+    def drawing(name: str, watched: bool) -> dict:
+        made = graph(f"{name} {graph.__name__}", 3)
+        if watched:
+            held_out = {"20": node("PTEncodePrompts", prompts=["1", 4], clip=["1", 1], negative=""),
+                        "21": node("PTEvaluateWhileTraining", prompts=["20", 0], vae=["1", 2], reward=["1", 5], sampling=["4", 0],
+                                   every=2, hand_out="the best on held-out prompts"),
+                        "22": node("PTStopWhen", when="held-out reward reaches", value=100.0, patience=1)}
+            made |= held_out
+            made["6"]["inputs"] |= {"stop": ["22", 0], "evaluation": ["21", 0]}
+        return made
+
+    watched, plain = host.run(drawing("watched", True)), host.run(drawing("plain", False))
+    assert watched.event == plain.event == "success", watched.text
+    run = f"watched {graph.__name__}"
+    assert same(state(host, run), state(host, f"plain {graph.__name__}"))
+    folder, lines = folder_of(host, run), points(host, run)
+    assert [line["iteration"] for line in lines if "held_out_reward" in line] == [2, 3]
+    assert len({line["held_out_base"] for line in lines[1:]}) == 1 and lines[1]["held_out_error"] > 0
+    best = max(lines[1:], key=lambda line: line["held_out_reward"])
+    assert f"Best on held-out prompts: {best['held_out_reward']:.4g}, in iteration {best['iteration']}" in summary(watched)
+    assert (folder / "best" / f"state_{best['iteration']:06d}.safetensors").is_file()
+    assert len(list((folder / "samples").glob("held_out_*"))) == 3
+    answer = host.get(f"/posttrain/runs/{run.replace(' ', '%20')}").json()
+    assert [sample["iteration"] for sample in answer["held_out"]] == [0, 2, 3]

@@ -204,6 +204,43 @@ def test_side_bar_lists_runs_and_slides_through_samples(page, train, tmp_path):
     assert faults(page) == []
 
 
+def held_out_graph(run: str, iterations: int) -> dict:
+    """The training, measured on the demo world's held-out prompts every second iteration."""
+    graph = training_only(small_graph(run, iterations))
+    graph |= {"20": {"class_type": "PTEncodePrompts", "inputs": {"prompts": ["1", 4], "clip": ["1", 1], "negative": ""}},
+              "21": {"class_type": "PTEvaluateWhileTraining", "inputs": {
+                  "prompts": ["20", 0], "vae": ["1", 2], "reward": ["1", 5], "sampling": ["4", 0], "every": 2,
+                  "hand_out": "the last"}}}
+    graph["6"]["inputs"]["evaluation"] = ["21", 0]
+    return graph
+
+
+def test_held_out_prompts_are_drawn_beside_and_pressed_show_the_model_before(page, train, tmp_path):
+    open_graph(page, held_out_graph("held out", 6))
+    queue(page)
+    wait_status(page, "Finished")
+    page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+    page.locator(".pt-run-button", has_text="held out").click()
+    assert "violet: held-out prompts" in page.locator(".pt-sidebar .pt-reward").get_attribute("title")
+    assert page.locator(".pt-sidebar .pt-run .pt-select").input_value() == "held_out_reward"
+    page.locator(".pt-sidebar .pt-samples .pt-select").select_option("held_out")
+    image, slider = page.locator(".pt-sidebar .pt-image"), page.locator(".pt-sidebar .pt-range")
+    assert "held_out_000006" in image.get_attribute("src")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert "held_out_000002" in image.get_attribute("src")
+    image.hover()
+    page.mouse.down()
+    assert "held_out_000000" in image.get_attribute("src")
+    assert page.locator(".pt-sidebar .pt-caption").inner_text() == "Held-out prompts, your model before training"
+    page.mouse.up()
+    assert "held_out_000002" in image.get_attribute("src")
+    page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-image').complete")
+    keep_screenshot(page, "held_out", tmp_path)
+    page.locator(".pt-sidebar .pt-samples .pt-select").select_option("samples")
+    assert "iteration_000006" in image.get_attribute("src") and faults(page) == []
+
+
 def test_vue_nodes_show_it_too(page, train, tmp_path):
     with nodes_2(page):
         train("vue", 4)

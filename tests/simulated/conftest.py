@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 if HAS_CARD:
     from simulated_card import host
     given = os.environ[FLAGS].split()
-    host.start(*(flag for flag in given if flag != "mac"), mac="mac" in given)
+    host.start(*(flag for flag in given if flag.startswith("--")), mac="mac" in given, streams="dynamic" in given)
 
     def pytest_runtestloop(session: pytest.Session) -> bool:
         serve(session)

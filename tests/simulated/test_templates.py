@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from posttrain.tools.host import Host
-from posttrain.tools.training import every, load_workflow
+from posttrain.tools.training import every, load_workflow, only
+from simulated_card import dynamic
+from small_checkpoint import write_checkpoint
 
 SERVER = Path(__file__).with_name("server")
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
@@ -40,7 +42,11 @@ def small(name: str) -> dict:
 def test_it_trains_on_the_card(server, name):
     described = server.get("/system_stats").json()["devices"][0]
     assert described["type"] == "cuda" and "Simulated" in described["name"]
-    graph = small(name)
+    trains(server, small(name))
+
+
+def trains(server, graph: dict) -> None:
+    """Two iterations, whole numbers in both, an update in one of them at least, and no way out that a full card needs."""
     result = server.run(graph)
     assert result.event == "success", result.text
     for run_name in every(graph, "PTLoopStart", "run_name"):
@@ -49,3 +55,35 @@ def test_it_trains_on_the_card(server, name):
         assert [one["iteration"] for one in metrics] == [1, 2] and sum(one["updates"] for one in metrics) > 0
         assert all(math.isfinite(value) for one in metrics for value in one.values() if isinstance(value, float))
     assert "Out of memory" not in server.log_text() and "retrying with tiled" not in server.log_text()
+
+
+def with_a_checkpoint(graph: dict, file: str) -> dict:
+    """The template with its MODEL and VAE from Load Checkpoint; the text encoder stays the demo world's."""
+    demo = only(graph, "PTDemoWorld")
+    graph["checkpoint"] = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file}}
+    graph["colours"] = {"class_type": "PTRewardColour", "inputs": {"statistic": "colourfulness", "aim": "more", "low": 0.0,
+                                                                   "high": 1.0}}
+    for content in graph.values():
+        for key, value in content["inputs"].items():
+            if value in ([demo, 0], [demo, 2]):
+                content["inputs"][key] = ["checkpoint", value[1]]
+            if value == [demo, 5]:
+                content["inputs"][key] = ["colours", 0]
+        if content["class_type"] == "EmptyLatentImage":
+            content["class_type"] = "EmptySD3LatentImage"
+    return load_workflow(graph, {"PTSampling.width": 64, "PTSampling.height": 64, "PTSampling.steps": 4, "KSampler.steps": 2,
+                                 "EmptySD3LatentImage.width": 64, "EmptySD3LatentImage.height": 64})
+
+
+@pytest.mark.card("none")
+@pytest.mark.parametrize("name", ["learn_to_follow_prompts_flow_grpo", "follow_a_rewards_gradient_draft"])
+def test_a_checkpoint_trains_on_the_card(server, name):
+    """On hosts with dynamic VRAM it is streamed, and its file opened once."""
+    file = server.base / "models" / "checkpoints" / "small_sd3.safetensors"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(file, text=64)
+    trains(server, with_a_checkpoint(small(name), file.name))
+    if dynamic.exists():
+        assert "DynamicVRAM support detected and enabled" in server.log_text()
+        assert server.log_text().count(f"simulated card: {file}") == 1

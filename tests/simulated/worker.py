@@ -21,7 +21,8 @@ ADDRESS, KEY, FLAGS = "SIMULATED_ADDRESS", "SIMULATED_KEY", "SIMULATED_FLAGS"
 
 
 def flags_of(item: pytest.Item) -> tuple[str, ...]:
-    """What the test's ``card`` mark says: flags of the host, "mac", or "none" where the test needs no card in its own process."""
+    """What the test's ``card`` mark says: flags of the host, "mac", "dynamic" for the host's dynamic VRAM, or "none" where the
+    test needs no card in its own process."""
     mark = item.get_closest_marker("card")
     return mark.args if mark else ()
 

@@ -97,9 +97,9 @@ def _nothing_found(model: torch.nn.Module, recipe: Recipe) -> str:
 
 
 def _unsuited(layer: torch.nn.Module) -> bool:
-    """Grouped convolutions, and those at the latent itself: with a few channels nothing there is low-rank."""
+    """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank."""
     if kind_of(layer) == LINEAR:
-        return False
+        return min(layer.in_features, layer.out_features) < 8
     return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8
 
 

@@ -1,4 +1,5 @@
 """What other tools show of a LoRA file: the entries that kohya's trainers write, and those of Stability's model spec."""
+
 from __future__ import annotations
 
 import comfy.model_base
@@ -23,9 +24,13 @@ def facts_for_tools(lora: Lora, model) -> dict[str, str]:
     version, architecture = BASES.get(type(model.model.model_config).__name__, ("", ""))
     if version == "sd_v2" and model.model.model_type == comfy.model_base.ModelType.V_PREDICTION:
         architecture = "stable-diffusion-v2-768-v"
-    facts = {"ss_network_module": "networks.lora", "ss_network_dim": _one({pair.rank for pair in lora.values()}),
-             "ss_network_alpha": _one({pair.alpha for pair in lora.values()}), "ss_tag_frequency": "{}",
-             "modelspec.trigger_phrase": ""}
+    facts = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": _one({pair.rank for pair in lora.values()}),
+        "ss_network_alpha": _one({pair.alpha for pair in lora.values()}),
+        "ss_tag_frequency": "{}",
+        "modelspec.trigger_phrase": "",
+    }
     if version:
         facts["ss_base_model_version"] = version
     if architecture:

@@ -17,6 +17,7 @@ import torch
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .kernels import give_gradient, in_words_of_kernels
 from .streams import offload_streams_wait
 
 PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)  # they hold no tensor
@@ -41,6 +42,21 @@ def remember_plain(model: torch.nn.Module) -> None:
 
 def is_mutation_error(error: RuntimeError) -> bool:
     return "modified by an inplace operation" in str(error)
+
+
+def mended(error: RuntimeError, model: torch.nn.Module) -> bool:
+    """Whether something was changed on account of which another pass may succeed where this one failed with error.
+
+    RuntimeError, in words, where the host ran a kernel that has no gradient and gets none.
+    """
+    if give_gradient(error):
+        return True
+    if words := in_words_of_kernels(error):
+        raise words from error
+    if mutates(model) or not is_mutation_error(error):
+        return False
+    remember_mutation(model)
+    return True
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ ComfyUI knows under which names other tools' LoRAs come (``comfy.lora.model_lora
 a slice of it, or the weight with its rows in another order. Here each weight is given its name back. A layer that the other
 tool has in parts (q, k and v; q, k, v and the mlp) is cut as the map says: the rows of B are divided, A stays the same.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -75,10 +76,7 @@ def in_names(lora: Lora, model, target: str, precision: str = "float32") -> dict
     with the scale in B, since most of its loaders read no alpha. peft: "base_model.model.<name>.lora_A.weight" and
     ".lora_B.weight", the scale in adapter_config.json. precision: a key of PRECISIONS.
     """
-    if target == COMFYUI:
-        parts = {f"{OWN}{layer}": pair for layer, pair in lora.items()}
-    else:
-        parts = named(lora, model, target)
+    parts = named(lora, model, target)
     if target == DIFFUSERS:
         parts = {name: pair.unscaled() for name, pair in parts.items()}
     down, up = ("lora_down", "lora_up") if target == KOHYA else ("lora_A", "lora_B")
@@ -93,26 +91,30 @@ def in_names(lora: Lora, model, target: str, precision: str = "float32") -> dict
 
 def named(lora: Lora, model, target: str) -> Lora:
     """The LoRA by ``target``'s names of its layers, those that it has in parts cut. ValueError as ``in_names``."""
+    if target == COMFYUI:
+        return {f"{OWN}{layer}": pair for layer, pair in lora.items()}
     names = names_of(model, target)
     unknown = [layer for layer in lora if layer not in names]
     if unknown:
-        raise ValueError(f"{target}: ComfyUI knows no name of {target}'s for {len(unknown)} of the {len(lora)} trained layers "
-                         f"({', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}); save for {COMFYUI}, or train "
-                         "without these layers")
+        raise ValueError(
+            f"{target}: ComfyUI has no name that {target} would know for {len(unknown)} of the {len(lora)} trained layers "
+            f"({', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}); save for {COMFYUI}, or train "
+            "without these layers"
+        )
     return {name.text: name.of(pair) for layer, pair in lora.items() for name in names[layer]}
 
 
 def names_of(model, target: str) -> dict[str, list[Name]]:
     """Layer of the host's network -> its names in ``target``. ValueError where the host has none, or none that fit."""
     known = _by_layer(comfy.lora.model_lora_keys_unet(model.model, {}))
-    names = _flat(known) if target == KOHYA else _dotted(known, model)
+    names = _flat(known) if target == KOHYA else _dotted(known, model, target)
     if not names:
-        raise ValueError(f"{target}: ComfyUI has no names of {target}'s for {_kind(model)}; possible are {COMFYUI} (which newer "
-                         f"versions of diffusers convert for several such models) and {KOHYA}")
+        raise ValueError(
+            f"{target}: ComfyUI has no names for {_kind(model)} that {target} would know; possible are {COMFYUI}, whose "
+            f"names newer versions of diffusers know for several such models, and {KOHYA}"
+        )
     if target == PEFT:
-        starts = ("transformer.", UNET)
-        cut = {layer: [replace(n, text=_without(n.text, starts)) for n in found] for layer, found in names.items()}
-        return {layer: [replace(n, text=f"base_model.model.{n.text}") for n in found] for layer, found in cut.items()}
+        return {layer: [replace(name, text=_of_network(name.text)) for name in found] for layer, found in names.items()}
     return names
 
 
@@ -126,7 +128,7 @@ def _by_layer(key_map: dict) -> dict[str, list[Name]]:
         if place is not None and place[0] != 0:
             raise ValueError(f"{text}: this ComfyUI cuts the inputs of {key}, which is not supported; save for {COMFYUI}")
         rows = None if place is None else (place[1], place[2])
-        known.setdefault(key[len(OWN):-len(".weight")], []).append(Name(text, rows, turned))
+        known.setdefault(key[len(OWN) : -len(".weight")], []).append(Name(text, rows, turned))
     return known
 
 
@@ -141,9 +143,9 @@ def _flat(known: dict[str, list[Name]]) -> dict[str, list[Name]]:
     return {layer: found for layer, found in names.items() if found}
 
 
-def _dotted(known: dict[str, list[Name]], model) -> dict[str, list[Name]]:
+def _dotted(known: dict[str, list[Name]], model, target: str) -> dict[str, list[Name]]:
     """diffusers': of transformers, else of UNets, else those that the host takes as its own form."""
-    names = _chosen(known, model, lambda layer, name: name.text.startswith("transformer."))
+    names = _chosen(known, model, target, lambda layer, name: name.text.startswith("transformer."))
     if names:
         return names
     unet = _those(known, lambda layer, name: name.text.startswith(UNET) and not name.text.startswith("unet.base_model"))
@@ -154,9 +156,11 @@ def _dotted(known: dict[str, list[Name]], model) -> dict[str, list[Name]]:
     def kept(layer: str, name: Name) -> bool:
         return name.text.startswith(OWN) and LISTED + name.text.removeprefix(OWN).replace(".", "_") in listed
 
-    renamed = _chosen(known, model, kept)
-    return {layer: [replace(name, text="transformer." + name.text.removeprefix(OWN)) for name in found]
-            for layer, found in renamed.items()}
+    renamed = _chosen(known, model, target, kept)
+    return {
+        layer: [replace(name, text="transformer." + name.text.removeprefix(OWN)) for name in found]
+        for layer, found in renamed.items()
+    }
 
 
 def _those(known: dict[str, list[Name]], wanted: Callable) -> dict[str, list[Name]]:
@@ -164,7 +168,7 @@ def _those(known: dict[str, list[Name]], wanted: Callable) -> dict[str, list[Nam
     return {layer: names for layer, names in found.items() if names}
 
 
-def _chosen(known: dict[str, list[Name]], model, wanted: Callable) -> dict[str, list[Name]]:
+def _chosen(known: dict[str, list[Name]], model, target: str, wanted: Callable) -> dict[str, list[Name]]:
     """One way of naming for the whole network: the map's first where its cuts fit every layer, else its last (newer kin)."""
     candidates = _those(known, wanted)
     rows = _rows(model)
@@ -173,8 +177,10 @@ def _chosen(known: dict[str, list[Name]], model, wanted: Callable) -> dict[str, 
         misfits = [layer for layer, found in names.items() if not _covers(found, rows[layer])]
         if not misfits:
             return names
-    raise ValueError(f"diffusers: ComfyUI has these names for another network than {_kind(model)}: its parts of {misfits[0]} "
-                     f"do not make up the {rows[misfits[0]]} outputs of the layer; save for {COMFYUI} or {KOHYA}")
+    raise ValueError(
+        f"{target}: ComfyUI has these names for another network than {_kind(model)}: its parts of {misfits[0]} "
+        f"do not make up the {rows[misfits[0]]} outputs of the layer; save for {COMFYUI} or {KOHYA}"
+    )
 
 
 def _one_way(every: list[Name], at: int) -> list[Name]:
@@ -224,5 +230,7 @@ def _kind(model) -> str:
     return type(model.model.model_config).__name__
 
 
-def _without(text: str, starts: tuple[str, ...]) -> str:
-    return next((text.removeprefix(start) for start in starts if text.startswith(start)), text)
+def _of_network(text: str) -> str:
+    """As PEFT has it: without the word for the network in the pipeline."""
+    inside = next(text.removeprefix(start) for start in ("transformer.", UNET) if text.startswith(start))
+    return f"base_model.model.{inside}"

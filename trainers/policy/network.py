@@ -13,11 +13,11 @@ from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words, load_models
 from ..prompts import PromptSet
 from .bank import Overlay, trainable_layers
-from .checkpoint import checkpointed, is_mutation_error, mutates, mutation_guard, remember_mutation, remember_plain
+from .checkpoint import checkpointed, mended, mutation_guard, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
 from .guider import Guider, host_guider
-from .kernels import in_words_of_kernels, kernels_with_gradient
+from .kernels import kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
@@ -160,16 +160,13 @@ class Network:
             remember_plain(self._model.diffusion_model)
             return loss.detach(), report
 
-        try:
-            return self._with_room(run, undo, self._recompute)
-        except RuntimeError as error:
-            if words := in_words_of_kernels(error):
-                raise words from error
-            if mutates(self._model.diffusion_model) or not is_mutation_error(error):
-                raise
-            remember_mutation(self._model.diffusion_model)
-        undo()
-        return self._with_room(run, undo, self._recompute)
+        while True:
+            try:
+                return self._with_room(run, undo, self._recompute)
+            except RuntimeError as error:
+                if not mended(error, self._model.diffusion_model):
+                    raise
+            undo()
 
     def _with_room(self, run: Callable, undo: Callable = lambda: None, *further: Callable[[], bool]):
         """run(); where memory runs out, again after each remedy that changes something: first the host moves out what this

@@ -16,6 +16,7 @@ def check_model(model) -> None:
     """ValueError where the MODEL carries what cannot be trained through; says what and what to do."""
     check_makes_pictures(model)
     path_of(model.get_model_object("model_sampling"))
+    _check_forgets(model)
     for key, what in REFUSED_OPTIONS.items():
         if model.model_options.get(key):
             raise ValueError(f"model: it carries {what} ({key}), which cannot be trained through; {REMEDY}")
@@ -25,6 +26,13 @@ def check_model(model) -> None:
                              f"step asks for single noise levels, so it cannot be trained through; {REMEDY}")
     if model.get_additional_models_with_key("multigpu"):
         raise ValueError(f"model: it is spread over several GPUs, where no gradient is computed; {REMEDY}")
+
+
+def _check_forgets(model) -> None:
+    network = getattr(model.model, "diffusion_model", None)
+    if callable(getattr(network, "clear_kv_cache", None)):
+        raise ValueError("model: its network keeps keys and values of the prompt from one step for the next, which in a training "
+                         "would be those of older weights; use a model without such a memory")
 
 
 def _host_kinds() -> set[str]:

@@ -3,6 +3,7 @@
 ``peft.PeftModel.from_pretrained`` and diffusers' ``load_lora_adapter`` read it. PEFT is imported here only, when a folder is
 written.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -32,8 +33,10 @@ def save_peft_folder(lora: Lora, model, folder: str | Path, metadata: dict[str, 
         with written_whole(folder / WEIGHTS) as beside:
             safetensors.torch.save_file(tensors, beside, {key: str(value) for key, value in metadata.items()})
     except Exception as error:
-        raise OSError(f"the LoRA could not be written to {folder}: {error}; free some space or choose another name. "
-                      "The policy itself is not lost") from error
+        raise OSError(
+            f"the LoRA could not be written to {folder}: {error}; free some space or choose another name. "
+            "The policy itself is not lost"
+        ) from error
     return folder
 
 
@@ -42,10 +45,18 @@ def lora_config(parts: Lora):
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ValueError(f"peft: this folder is written by the Python package peft, which cannot be imported ({error}); install "
-                         f"it into ComfyUI's Python {from_group('interchange')}, or save one file for diffusers") from error
+        raise ValueError(
+            f"peft: to write this folder the Python package 'peft' is needed ({error}); install it into ComfyUI's "
+            f"Python {from_group('interchange')}, or save one file for diffusers"
+        ) from error
     rank = Counter(pair.rank for pair in parts.values()).most_common(1)[0][0]
     alpha = Counter(pair.alpha for pair in parts.values()).most_common(1)[0][0]
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(parts), bias="none", inference_mode=True,
-                      rank_pattern={f"^{name}": pair.rank for name, pair in parts.items() if pair.rank != rank},
-                      alpha_pattern={f"^{name}": pair.alpha for name, pair in parts.items() if pair.alpha != alpha})
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # numbers between are fine
+        target_modules=sorted(parts),
+        bias="none",
+        inference_mode=True,
+        rank_pattern={f"^{name}": pair.rank for name, pair in parts.items() if pair.rank != rank},
+        alpha_pattern={f"^{name}": pair.alpha for name, pair in parts.items() if pair.alpha != alpha},
+    )

@@ -5,11 +5,22 @@ from __future__ import annotations
 import torch
 
 REMEDY = "use a model that makes images, or a video model with a single frame"
+# networks whose latents do not say so themselves, by the name that the host gives them
+OTHERS = {
+    "ltxav": "it makes a video together with its sound",
+    "minimax_h3": "it makes a video together with its sound",
+    "triposplat": "it makes 3D shapes out of a picture",
+    "seedvr2": "it makes a given video sharper and reads no prompt",
+    "animate2": "its first frame is the picture that it sets in motion, so it has no single frame of its own",
+}
 
 
 def check_makes_pictures(model) -> None:
     """ValueError where the MODEL makes something that no reward here can look at; says what and what to do."""
     config = getattr(getattr(model.model, "model_config", None), "unet_config", {})
+    other = OTHERS.get(config.get("image_model")) or OTHERS.get(config.get("model_type"))
+    if other:
+        raise ValueError(f"model: {other}, and rewards here look at pictures that were made for a prompt; {REMEDY}")
     if config.get("audio_model"):
         raise ValueError(f"model: it makes sound, and rewards here look at pictures; {REMEDY}")
     if getattr(model.model.latent_format, "latent_dimensions", 2) == 1:

@@ -4,6 +4,7 @@
 
 Exact, with the ranks added; or the best approximation of a lower rank, by the singular values of the sum (Eckart and Young 1936).
 """
+
 from __future__ import annotations
 
 import math
@@ -21,7 +22,7 @@ from .weights import is_plain
 
 @dataclass(frozen=True)
 class Together:
-    """lora: the sum; below: on how many layers LoRAs lay under the policy; lost: |whole - cut| / |whole| over all layers (Frobenius)."""
+    """lora: the sum; below: on how many layers LoRAs lay under the policy; lost: |whole - cut| / |whole|, of all layers."""
 
     lora: Lora
     below: int
@@ -59,8 +60,10 @@ def _shapes(model) -> dict[str, tuple]:
 def _layer(key: str, shapes: dict) -> str:
     layer = key.removeprefix(OWN).removesuffix(".weight")
     if not (key.startswith(OWN) and key.endswith(".weight") and layer in shapes):
-        raise ValueError(f"LoRAs below: what lies under the policy changes {key}, which no LoRA can (a bias, a norm or a layer of "
-                         "another kind); leave it out, or connect the model from before that node")
+        raise ValueError(
+            f"LoRAs below: what lies under the policy changes {key}, which no LoRA can (a bias, a norm or a layer of "
+            "another kind); leave it out, or connect the model from before that node"
+        )
     return layer
 
 
@@ -74,8 +77,10 @@ def _sum(model, key: str, patches: list, shapes: tuple, exact: bool) -> Pair | t
         assert total is not None  # what has patches of strength 0 alone was left out before
         return total
     if exact:
-        raise ValueError(f"LoRAs below: on {key} lies {reasons[0]}, which is no plain LoRA and cannot be added exactly; cut the "
-                         "sum to a rank, leave it out, or connect the model from before that node")
+        raise ValueError(
+            f"LoRAs below: on {key} lies {reasons[0]}, which is no plain LoRA and cannot be added exactly; cut the "
+            "sum to a rank, leave it out, or connect the model from before that node"
+        )
     return _difference(model, key, patches)
 
 
@@ -84,7 +89,7 @@ def _counts(patch: tuple) -> bool:
 
 
 def _not_plain(patch: tuple) -> str:
-    """What a patch of the host is where it is no plain LoRA: (strength, what, strength of the model, rows, what is done to rows)."""
+    """What a patch of the host is where it is no plain LoRA: (strength, what, model's strength, place, what is done)."""
     _, what, of_model, rows, _ = patch
     if of_model != 1:
         return "a merge of models"
@@ -106,8 +111,9 @@ def _as_pair(patch: tuple, key: str, shapes: tuple) -> Pair:
     try:
         down, up = down.reshape(rank, *shapes[0][1:]), up.reshape(outputs, rank, *shapes[1][2:])
     except RuntimeError:
-        raise ValueError(f"LoRAs below: the LoRA on {key} does not fit the layer; leave it out, or connect the model from "
-                         "before that node") from None
+        raise ValueError(
+            f"LoRAs below: the LoRA on {key} does not fit the layer; leave it out, or connect the model from before that node"
+        ) from None
     up = up * (strength * (1.0 if alpha is None else alpha / rank))
     up = up if turned is None else turned(up)
     if rows is not None:
@@ -132,13 +138,16 @@ def _difference(model, key: str, patches: list) -> torch.Tensor:
     """What the patches change in a layer's weight, by the host's own rule: [out, in], float64."""
     weight = model.get_key_patches(key)[key][0][0]
     if not (is_plain(weight) and weight.is_floating_point()):
-        raise ValueError(f"LoRAs below: {key} is quantised and carries what is no plain LoRA, whose change needs the weight itself; "
-                         "leave it out, or load the model unquantised")
+        raise ValueError(
+            f"LoRAs below: {key} is quantised and carries what is no plain LoRA, whose change needs the weight itself; "
+            "leave it out, or load the model unquantised"
+        )
     before = weight.detach().to("cpu", torch.float64)
     after = comfy.lora.calculate_weight(patches, before.clone(), key, intermediate_dtype=torch.float64)
     if after.shape != before.shape:
-        raise ValueError(f"LoRAs below: what lies on {key} enlarges the layer; leave it out, or connect the model from before "
-                         "that node")
+        raise ValueError(
+            f"LoRAs below: what lies on {key} enlarges the layer; leave it out, or connect the model from before that node"
+        )
     return (after - before).flatten(1)
 
 

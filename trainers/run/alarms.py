@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...rewards.base.words import brief
+from .held_out import Fall, Falling
 
 WINDOW = 5
 CERTAIN = 6.0
@@ -21,12 +22,12 @@ LOST = 0.5   # of the reward's gain
 
 ADVICE = ("If you did not ask for that, the reward is being gamed. Look at the samples; then add a reward that punishes it, "
           "raise beta (the weight of the KL), or use fewer iterations.")
-REWARD, PART = "reward_mean", "reward/"
+REWARD, PART, HELD_OUT = "reward_mean", "reward/", "held_out"
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """text: the sentence in English. kind ("pictures", "fall" or "part") and values: for a page in another language."""
+    """text: the sentence in English. kind ("pictures", "fall", "part" or "held_out") and values: for a page in another language."""
 
     kind: str
     text: str
@@ -117,6 +118,7 @@ class Alarms:
     def __init__(self, points: Iterable[dict] = ()):
         self._series: dict[str, Series] = {}
         self._given: set[tuple] = set()
+        self._falling = Falling()
         for point in points:
             self.look(point)
 
@@ -126,7 +128,8 @@ class Alarms:
             if name == REWARD or name in LOOKS or name.startswith(PART):
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     self._series.setdefault(name, Series()).add(point["iteration"], value)
-        return [alarm for key, alarm in self._found() if not (key in self._given or self._given.add(key))]
+        found = [*self._found(), *_not_learned(self._falling.look(point))]
+        return [alarm for key, alarm in found if not (key in self._given or self._given.add(key))]
 
     def _found(self) -> Iterable[tuple[tuple, Alarm]]:
         """What is wrong at the moment, each with what makes it the same alarm as an earlier one."""
@@ -160,6 +163,14 @@ def _fallen(series: Series) -> Alarm | None:
     return Alarm("fall", f"The reward has fallen from {best.mean:.3g} (around iteration {best.until}) to {now.mean:.3g}. "
                  f"Usually the learning rate is too high: halve it and start over, or train for {best.until} iterations "
                  "only.", {"best": best.mean, "until": best.until, "now": now.mean})
+
+
+def _not_learned(fall: Fall | None) -> Iterable[tuple[tuple, Alarm]]:
+    if fall is not None:
+        yield (HELD_OUT, None), Alarm(
+            HELD_OUT, f"On held-out prompts the reward has fallen from {fall.best:.3g} (iteration {fall.until}) to {fall.now:.3g}, "
+            "while on the prompts that are trained it rises: they are learned by heart. Use the policy of that iteration, more "
+            "prompts, or fewer iterations.", {"best": fall.best, "until": fall.until, "now": fall.now})
 
 
 def _bought(name: str, series: Series, total: Series | None) -> Alarm | None:

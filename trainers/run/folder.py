@@ -18,7 +18,7 @@ from ...rewards.base.words import shown, unwritable
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
 from .metrics import MetricsFile, read_metrics
-from .samples import save_samples
+from .samples import TRAINED, save_samples
 
 CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed settings", "start over"
 WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
@@ -179,8 +179,8 @@ class Run:
         prune(folder, save_every)
         return path
 
-    def save_samples(self, images: torch.Tensor, iteration: int) -> Path:
-        return save_samples(images, self.folder / "samples", iteration)
+    def save_samples(self, images: torch.Tensor, iteration: int, kind: str = TRAINED) -> Path:
+        return save_samples(images, self.folder / "samples", iteration, kind)
 
     def update(self, **facts) -> None:
         """Notes facts (status, iterations ...) in config.json, for readers."""

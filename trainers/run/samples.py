@@ -15,17 +15,19 @@ SMALLEST = 96  # pixels; smaller images are enlarged without smoothing, so that 
 LARGEST = 1536
 GAP = 2
 QUALITY = 88
+TRAINED, HELD_OUT = "iteration", "held_out"  # how a file's name begins
 
 
-def save_samples(images: torch.Tensor, folder: Path, iteration: int) -> Path:
-    """images [N, H, W, 3 or more] in [0, 1], the first 25 of which are laid out. -> the file, WebP where possible."""
+def save_samples(images: torch.Tensor, folder: Path, iteration: int, kind: str = TRAINED) -> Path:
+    """images [N, H, W, 3 or more] in [0, 1], the first 25 of which are laid out. kind: TRAINED, pictures that the run learned
+    from, or HELD_OUT. -> the file, WebP where possible."""
     from PIL import features
-    suffix, kind = (".webp", "WEBP") if features.check("webp") else (".jpg", "JPEG")
+    suffix, form = (".webp", "WEBP") if features.check("webp") else (".jpg", "JPEG")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"iteration_{iteration:06d}{suffix}"
+    path = folder / f"{kind}_{iteration:06d}{suffix}"
     beside = path.with_suffix(".tmp")
     try:
-        grid(images).save(beside, kind, quality=QUALITY)
+        grid(images).save(beside, form, quality=QUALITY)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -16,9 +16,13 @@ from ...rewards.base.words import brief
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE, CONTINUE_CHANGED, FolderLost, Run
+from .held_out import HeldOutCurve
 from .notices import Notices
 from .pictures import picture_stats
+from .samples import HELD_OUT, TRAINED
+from .stopping import HELD_OUT as HELD_OUT_RULES
 from .stopping import Stopping, StopRule
+from .summary import summary
 
 SKIPPED = "skipped_updates_in_a_row"
 STOPPED_BY = "stopped_by"  # the sentence of a stop rule
@@ -46,7 +50,14 @@ class RunPlan:
     save_every: int = 20
     samples_every: int = 10
     stop: tuple[StopRule, ...] = ()
+    evaluation: Any = None
     __repr__ = brief
+
+    def __post_init__(self):
+        waits = [rule.when for rule in self.stop if rule.when in HELD_OUT_RULES]
+        if waits and self.evaluation is None:
+            raise ValueError(f"stop: the rule '{waits[0]}' needs held-out prompts; connect Evaluate While Training to "
+                             "'evaluation', or choose another rule")
 
 
 class Session:
@@ -67,10 +78,13 @@ class Session:
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
                                 "Create Policy")
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
-        self.iteration, self.run, self.summary, self._ended = 0, None, "", False
+        self.iteration, self.summary, self._ended = 0, "", False
+        self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._defaults = defaults
         self._notices, self._stopping = Notices(), Stopping(())
+        self._held_out: HeldOutCurve | None = None
+        self._result: Any = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
 
@@ -81,7 +95,9 @@ class Session:
     @property
     def seconds_left(self) -> float:
         mean = sum(self._recent) / len(self._recent) if self._recent else 0.0
-        return mean * max(0, self.plan.iterations - self.iteration)
+        left = max(0, self.plan.iterations - self.iteration)
+        measured = self._held_out.seconds / self._held_out.every if self._held_out is not None else 0.0
+        return (mean + measured) * left
 
     def __enter__(self) -> Session:
         if _running.get() is None:
@@ -92,6 +108,9 @@ class Session:
             except BaseException:
                 self.run.close()
                 raise
+        elif self.plan.evaluation is not None:
+            raise ValueError("evaluation: this loop runs inside another one and has no curve of its own; connect it to the "
+                             "outer Loop Start")
         self._token = _running.set(self)
         self._clock = time.monotonic()
         return self
@@ -113,6 +132,13 @@ class Session:
         self._note_numbers(getattr(policy, "numbers", {}))
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
+        try:
+            metrics |= self._measured()
+        finally:  # a cancel in the middle of it costs the measurement, not the iteration
+            self._book(metrics, images, seconds)
+
+    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float) -> None:
+        """Writes down what an iteration gave, and tells the page and the log."""
         point = {"iteration": self.iteration, "seconds": seconds, **metrics}
         alarms = self._alarms.look(point)
         if ended := self._stopping.look(point, [alarm.text for alarm in alarms]):
@@ -123,7 +149,7 @@ class Session:
         self._tell("iteration", iteration=self.iteration, iterations=self.plan.iterations, metrics=metrics,
                    seconds=round(seconds, 4), seconds_left=round(self.seconds_left, 1))
         if images is not None and self._samples_due():
-            self._attempt("samples", lambda: self._save_samples(images))
+            self._attempt("samples", lambda: self._save_samples(images, self.iteration))
         for alarm in [*self._notices.look(point), *alarms]:
             self.message(alarm.text, "warning", alarm=alarm.kind, values=alarm.values)
         if missing := self._stopping.missing():
@@ -134,6 +160,25 @@ class Session:
                 f"{MOST_SKIPPED} updates in a row were skipped: the reward, the loss or the new weights were not a "
                 f"number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue "
                 "again.")
+
+    def _measured(self) -> dict[str, float]:
+        """The numbers of the held-out prompts where they are due, else none."""
+        held_out = self._held_out
+        if held_out is None or not held_out.due(self.iteration, self.done):
+            return {}
+        numbers, pictures, said = held_out.measure(self.policy, self.iteration)
+        if said:
+            self.message(said)
+        self._attempt("best policy", lambda: held_out.keep(self.policy))
+        for iteration, made in pictures.items():
+            self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))
+        self._clock = time.monotonic()  # it is no part of the next iteration
+        return numbers
+
+    @property
+    def result(self) -> Any:
+        """The policy that the run hands out once it is done: the last, or the best on held-out prompts."""
+        return self.policy if self._result is None else self._result
 
     def _stop(self, run: Run, why: str) -> None:
         """Ends the training after this iteration, and says so on the page, in the run's folder and on the policy."""
@@ -163,10 +208,13 @@ class Session:
         try:
             failed = self._save_rest()
             status = "error" if kind or failed else "done"
+            best = ""
+            if self._held_out is not None and kind is None:
+                self._result, best = self._held_out.handed_out(self.policy)
             for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
                 if kind is not None and issubclass(kind, kinds):
                     status = name
-            self.summary = self._summarise(status, failed)
+            self.summary = " ".join(filter(None, (self._summarise(status, failed), best)))
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
                        text=self.summary)
@@ -186,6 +234,8 @@ class Session:
         points = self.run.points()
         self._before, self._alarms = self.iteration, Alarms(points)
         self._stopping = Stopping(self.plan.stop, points)
+        if self.plan.evaluation is not None:
+            self._held_out = HeldOutCurve(self.plan.evaluation, self.run.folder, self.iteration)
         self._ended = self._ended or bool(self._stopping.ended)
         self.run.update(status="running", iteration=self.iteration, iterations=self.plan.iterations)
         self._tell("start", iteration=self.iteration, iterations=self.plan.iterations)
@@ -229,9 +279,9 @@ class Session:
             self.message(f"{failed}.", "warning")
             return failed
 
-    def _save_samples(self, images: torch.Tensor) -> None:
-        path = self.run.save_samples(images, self.iteration)
-        self._tell("samples", iteration=self.iteration, file=path.name)
+    def _save_samples(self, images: torch.Tensor, iteration: int, kind: str = TRAINED) -> None:
+        path = self.run.save_samples(images, iteration, kind)
+        self._tell("samples", iteration=iteration, file=path.name, held_out=kind == HELD_OUT)
 
     def _attempt(self, what: str, write: Callable[[], None]) -> None:
         """Books something; a disk that does not take it must not cost the training."""
@@ -242,24 +292,11 @@ class Session:
                          "on.", "warning")
 
     def _summarise(self, status: str, failed: SaveFailed | None) -> str:
-        run, done, wanted = f"Run '{self.run.name}'", self.iteration, self.plan.iterations
-        if failed is not None:
-            return f"{run}: {failed}."
-        if status == "done" and self._ended:
-            why = self._stopping.ended or "the reward that it was to reach is reached"
-            return f"{run} ended early, after iteration {done} of {wanted}: {why}. Saved in {self.run.folder}."
-        if status == "done" and done == self._before:
-            return (f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing "
-                    "to do. To train on, raise 'iterations'.")
-        if status == "done":
-            nothing = self._notices.nothing_learned()
-            return (f"{run}: trained to iteration {done} (from {self._before}). {nothing}{' ' if nothing else ''}Saved in "
-                    f"{self.run.folder}.")
-        how = {"cancelled": "was cancelled", "paused": "is paused"}.get(status, "stopped with an error")
-        if done == 0:
-            return f"{run} {how} before its first iteration was done."
-        return (f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {self.run.folder}. "
-                f"Queue again to go on, or set 'iterations' to {done} to use it as it is.")
+        ended = ""
+        if self._ended:
+            ended = self._stopping.ended or "the reward that it was to reach is reached"
+        return summary(self.run.name, self.run.folder, status, (self._before, self.iteration, self.plan.iterations),
+                       ended=ended, nothing=self._notices.nothing_learned(), failed=failed)
 
     def _log(self, metrics: dict) -> None:
         now = time.monotonic()

@@ -8,9 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .held_out import MEAN, SECONDS, Fall, Falling
+
 KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
 MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
-RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM)
+HELD_REACHED, HELD_PLATEAU = "held-out reward reaches", "held-out reward no longer rises"
+HELD_FALLS = "held-out reward falls while the trained one rises"
+HELD_OUT = (HELD_REACHED, HELD_PLATEAU, HELD_FALLS)
+RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, *HELD_OUT)
 WINDOW = 5  # iterations in a mean: one lucky or unlucky iteration ends nothing
 NEEDS = {KL: ("kl", "the KL to your model"), REACHED: ("reward_mean", "a reward"), PLATEAU: ("reward_mean", "a reward"),
          IMAGES: ("images", "how many images it makes")}  # fmt: skip
@@ -20,7 +25,7 @@ LOOKED = 3  # iterations after which a number that never came is missed
 @dataclass(frozen=True)
 class StopRule:
     """when: one of RULES. value: what it is about (KL; reward; least gain of the best mean; minutes; images; unused by an
-    alarm). patience: iterations without a new best mean, for "reward no longer rises"."""
+    alarm). patience: iterations without a new best mean, for PLATEAU and HELD_PLATEAU."""
 
     CHOICES: ClassVar[dict] = {"when": RULES}
     when: str = PLATEAU
@@ -49,18 +54,22 @@ class Stopping:
         self.rules, self.ended, self._looked = tuple(rules), "", 0
         self._recent: dict[str, deque[float]] = {}
         self._best, self._best_at, self._seconds, self._images = -math.inf, 0, 0.0, 0.0
+        self._held, self._held_best, self._held_best_at = math.nan, -math.inf, 0
+        self._falling = Falling()
+        self._fall: Fall | None = None
         for point in points:
             self.look(point)
 
     def look(self, point: dict, alarms: Sequence[str] = ()) -> str:
         """point: "iteration", "seconds" and numbers by name, as in a line of metrics.jsonl; alarms: the sentences of new ones."""
         self._looked += 1
-        self._seconds += point.get("seconds", 0.0)
+        self._seconds += point.get("seconds", 0.0) + point.get(SECONDS, 0.0)
         self._images += point.get("images", 0.0)
         for name in ("kl", "reward_mean"):
             if math.isfinite(point.get(name, math.nan)):
                 self._recent.setdefault(name, deque(maxlen=WINDOW)).append(point[name])
         self._note_best(point["iteration"])
+        self._note_held_out(point)
         self.ended = next((said for rule in self.rules if (said := self._applies(rule, point["iteration"], alarms))), "")
         return self.ended
 
@@ -86,6 +95,12 @@ class Stopping:
         if mean > self._best + max(gains, default=0.0):
             self._best, self._best_at = mean, iteration
 
+    def _note_held_out(self, point: dict) -> None:
+        self._held, self._fall = point.get(MEAN, math.nan), self._falling.look(point)
+        gains = [rule.value for rule in self.rules if rule.when == HELD_PLATEAU]
+        if self._held > self._held_best + max(gains, default=0.0):
+            self._held_best, self._held_best_at = self._held, point["iteration"]
+
     def _applies(self, rule: StopRule, iteration: int, alarms: Sequence[str]) -> str:
         if rule.when == KL and self._mean("kl") > rule.value:
             return f"its KL to your model is {self._mean('kl'):.3g}, above the {rule.value:g} that was allowed"
@@ -99,4 +114,16 @@ class Stopping:
             return f"it has made {self._images:.0f} images"
         if rule.when == ALARM and alarms:
             return f"an alarm was raised: {alarms[0]}"
+        return self._held_out_applies(rule, iteration)
+
+    def _held_out_applies(self, rule: StopRule, iteration: int) -> str:
+        if rule.when == HELD_REACHED and self._held >= rule.value:
+            return f"its held-out reward has reached {rule.value:g}"
+        if rule.when == HELD_PLATEAU and self._held_best_at and iteration - self._held_best_at >= rule.patience:
+            return f"its held-out reward has not risen above {self._held_best:.4g} for {rule.patience} iterations"
+        if rule.when == HELD_FALLS and self._fall is not None:
+            return (
+                f"its held-out reward has fallen from {self._fall.best:.4g} in iteration {self._fall.until} to "
+                f"{self._fall.now:.4g}, while the reward that it is trained on rises"
+            )
         return ""

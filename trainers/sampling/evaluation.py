@@ -1,9 +1,12 @@
 """How good a policy is on prompts that it may never have seen, beside the model that it started from."""
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -18,12 +21,14 @@ from .settings import Sampling
 
 @dataclass(frozen=True)
 class Evaluation:
-    """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it."""
+    """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it.
+    evaluations: network calls on a sample that each half took."""
 
     scores: Scores
     images: torch.Tensor
     base: Scores | None = None
     base_images: torch.Tensor | None = None
+    evaluations: int = 0
     __repr__ = brief
 
     def summary(self) -> str:
@@ -32,6 +37,36 @@ class Evaluation:
         if self.base is None:
             return text
         return f"{text}, before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Prompts on which a training is measured while it runs: always the same, from the same noise.
+
+    every: iterations between two measurements. hand_out: which policy the run gives in the end, one of
+    ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate`` reports to.
+    """
+
+    prompts: PromptSet
+    vae: Any
+    reward: Any
+    sampling: Sampling
+    every: int
+    hand_out: str
+    progress: Callable[[Any], Callable] | None = None
+    __repr__ = brief
+
+    @property
+    def identity(self) -> str:
+        """Changes with whatever changes the numbers, so that those of other prompts or rewards are not compared."""
+        texts = [(prompt.text, prompt.spec) for prompt in self.prompts.prompts]
+        facts = (texts, asdict(self.sampling), asdict(self.reward.info))
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def measure(self, policy: Policy, compare: bool) -> Evaluation:
+        """compare: the model before training, too."""
+        progress = None if self.progress is None else self.progress(policy.model)
+        return evaluate(policy, self.prompts, self.vae, self.reward, self.sampling, compare, progress)
 
 
 def _mean(values: torch.Tensor) -> str:
@@ -59,4 +94,5 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
                    torch.cat([made.index for made in halves]))
     count = len(halves[0].images)
     found = [(scores.part(slice(i * count, (i + 1) * count)), made.images) for i, made in enumerate(halves)]
-    return Evaluation(*found[0], *(found[1] if compare else ()))
+    base, base_images = found[1] if compare else (None, None)
+    return Evaluation(*found[0], base, base_images, halves[0].evaluations)

@@ -2,6 +2,7 @@
 import sys
 
 if any(argument.endswith("main.py") for argument in sys.orig_argv) and "--cpu" not in sys.orig_argv:
+    import importlib.util
     import types
     from pathlib import Path
 
@@ -10,7 +11,9 @@ if any(argument.endswith("main.py") for argument in sys.orig_argv) and "--cpu" n
     posttrain = types.ModuleType("posttrain")  # the build asks it for the cache folder; the server imports the pack by itself
     posttrain.__path__ = [str(tests.parent)]
     sys.modules["posttrain"] = posttrain
-    from simulated_card import device
+    from simulated_card import device, dynamic
 
     device.start()
+    if importlib.util.find_spec("comfy_aimdo"):  # a newer host, whose main.py then switches dynamic VRAM on
+        dynamic.start()
     del sys.modules["posttrain"]

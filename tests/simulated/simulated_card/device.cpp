@@ -206,6 +206,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("wait_stream", [](int64_t stream, int64_t other) { std::lock_guard<std::mutex> guard(book.lock); streams.wait(stream, other); });
   m.def("synchronize", [](int64_t stream) { std::lock_guard<std::mutex> guard(book.lock); streams.synchronize(stream); });
   m.def("races", [] { std::lock_guard<std::mutex> guard(book.lock); return std::make_pair(streams.count, streams.races); });
+  m.def("hold", [](int64_t bytes) { bytes > 0 ? void(book.take(bytes)) : book.give(-bytes); });  // memory that is no tensor's own
   m.def("set_limit", [](int64_t bytes) { std::lock_guard<std::mutex> guard(book.lock); book.limit = bytes; });
   m.def("fail_at", [](int64_t n) { std::lock_guard<std::mutex> guard(book.lock); book.fail_at = n ? book.pieces + n : 0; });
   m.def("reset", [] {

@@ -50,6 +50,11 @@ def races() -> tuple[int, list[str]]:
     return _native.races()
 
 
+def hold(size: int) -> None:
+    """Counts so many bytes (a multiple of 512) as in use, which are no tensor's own; below 0: gives them back."""
+    _native.hold(size)
+
+
 def reset() -> None:
     """The peak starts again from what is in use now; copies, syncs and races from 0."""
     _native.reset()

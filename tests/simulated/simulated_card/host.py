@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import gc
 
-from . import device
+from . import device, dynamic
 
 RESERVE = 2 << 20  # what stands for the host's 1.2 GB; two MiB are much to a small model
 
 
-def start(*flags: str, mac: bool = False) -> None:
+def start(*flags: str, mac: bool = False, streams: bool = False) -> None:
     """The host as ``comfy`` on the simulated card; COMFYUI_DIR must be importable. flags: of ComfyUI's command line, such as
-    "--novram"; mac: Apple's GPU."""
+    "--novram"; mac: Apple's GPU; streams: with the host's dynamic VRAM, on a host that has it."""
     device.start(mac)
+    if streams:
+        dynamic.start()
     import comfy.options
     comfy.options.enable_args_parsing(False)
     import comfy.cli_args
@@ -29,6 +31,8 @@ def start(*flags: str, mac: bool = False) -> None:
     assert management.get_torch_device().type == expected, f"the host computes on {management.get_torch_device()}"
     management.minimum_inference_memory = lambda: RESERVE
     management.extra_reserved_memory = lambda: RESERVE // 4
+    if streams:
+        dynamic.switch_on()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TINY = '''"""A module with one function that is tested and one that is not."""
 
 HALF = 0.5
+ANSWER = 42
 LIMITS = [lambda x: x + 3]
 
 
@@ -36,11 +37,15 @@ def untested(x, y):
 
 def alike(x, y):
     return (x * y) + 0.0
+
+
+def same(x):
+    return divmod(x, x)
 '''
 TESTS = """import time
 
 import pytest
-from posttrain.trainers.tiny import LIMITS, Scale, alike, measured, untested
+from posttrain.trainers.tiny import ANSWER, LIMITS, Scale, alike, measured, same, untested
 
 
 def test_good():
@@ -48,7 +53,11 @@ def test_good():
 
 
 def test_that_asserts_nothing_of_it():
-    assert untested(4, 1) is not None and alike(1, 1) == 1
+    assert untested(4, 1) is not None and alike(1, 1) == 1 and same(3)
+
+
+def test_that_runs_nothing_of_it():
+    assert ANSWER == 42
 
 
 def test_broken():
@@ -124,9 +133,9 @@ def test_survivors_are_listed_and_nothing_else(pack):
     code, lines = run(pack)
     assert code == 1
     assert [line.split(":", 1)[1] for line in lines if " | " in line and line.startswith("trainers")] == [
-        "19 | untested | x - y -> x + y",
-        "19 | untested | x - y -> y - x",
-        "23 | alike | x * y + 0.0 -> x * y - 0.0",
+        "20 | untested | x - y -> x + y",
+        "20 | untested | x - y -> y - x",
+        "24 | alike | x * y + 0.0 -> x * y - 0.0",
     ]
     assert "1 tests fail before anything is changed and are left out: tests/unit/trainers/test_tiny.py::test_broken" in lines
     assert [line for line in lines if "fits nothing" in line] == [
@@ -134,7 +143,9 @@ def test_survivors_are_listed_and_nothing_else(pack):
         "mutants.txt: fits nothing any more: trainers/tiny.py | untested | x - y -> x * y",
     ]
     (end,) = [line for line in lines if "changes," in line]
-    assert end.startswith("trainers/tiny.py: 17 changes, 2 left out, 12 noticed, 3 noticed by no test"), "HALF and LIMITS too"
+    assert end.startswith("trainers/tiny.py: 18 changes, 2 left out, 13 noticed, 3 noticed by no test"), (
+        "HALF, ANSWER and LIMITS too"
+    )
     assert sources(pack) == before
 
 

@@ -8,7 +8,9 @@ import pytest
 for name in ("small_models", "gaussian_model", "host_sampler", "host_nodes", "quantised_models", "fingerprint", "architectures"):
     older = name == "architectures" and importlib.util.find_spec("comfy.ldm.chroma_radiance") is None  # it builds newer ones
     if name not in sys.modules and not older:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("policy") / f"{name}.py")
+        folder = Path(__file__).with_name("policy") / name
+        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        spec = importlib.util.spec_from_file_location(name, file)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import comfy.sd
+import comfy.utils
 import pytest
-from posttrain.nodes.model.export import PTSaveLora, card, checked_name
+import torch
+from posttrain.nodes.model.export import ADD, ADD_CUT, FOR, PTSaveLora, card, checked_name
 from posttrain.nodes.privacy import for_others, without_places
+from posttrain.tests.unit.trainers.policy.small_models import trained_policy
+from posttrain.trainers.policy import lora_state_dict
+from posttrain.trainers.policy.interchange import PRECISIONS, lora_as
+from safetensors import safe_open
 
 PLACES = [
     "/srv/somebody/pictures/cats",
@@ -114,3 +122,90 @@ def test_a_wrong_name_is_said_before_the_training(name):
 )
 def test_usual_names_pass(name):
     assert PTSaveLora.VALIDATE_INPUTS(name) is True and PTSaveLora.VALIDATE_INPUTS() is True
+
+
+def read(models, file):
+    """(tensors, metadata) of what the node has saved."""
+    path = models / "loras" / file
+    with safe_open(path, framework="pt") as opened_file:
+        metadata = opened_file.metadata()
+    return comfy.utils.load_torch_file(str(path)), metadata
+
+
+@pytest.mark.parametrize("made_for, target", FOR.items())
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_file_is_what_was_asked_for(models, made_for, target, precision):
+    trained = trained_policy("sd3")
+    said = PTSaveLora().run(trained, "a folder/mine", made_for, precision)
+    file, lora = said["result"]
+    tensors, metadata = read(models, file)
+    expected = lora_as(trained, target, precision)
+    assert file == ("a folder/mine/adapter_model.safetensors" if target == "peft" else "a folder/mine.safetensors")
+    assert tensors.keys() == expected.keys() and all(torch.equal(tensors[key], expected[key]) for key in tensors)
+    assert all(value.dtype == PRECISIONS[precision] for key, value in tensors.items() if not key.endswith(".alpha"))
+    assert metadata["ss_network_dim"] == metadata["posttrain.rank"] == "4" and metadata["ss_network_alpha"] == "16"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-3/lora" and metadata["modelspec.trigger_phrase"] == ""
+    assert lora.keys() == lora_state_dict(trained).keys() and said["ui"]["text"][0].endswith(file.split("/", 1)[1])
+    assert (models / "loras" / "a folder" / "mine" / "adapter_config.json").is_file() == (target == "peft")
+
+
+def test_without_the_new_choices_it_saves_as_before(models):
+    trained = trained_policy("sd15")
+    result = PTSaveLora().run(trained, "x")["result"]
+    tensors, metadata = read(models, result[0])
+    ours = lora_state_dict(trained)
+    assert result[0] == "x.safetensors" and tensors.keys() == ours.keys()
+    assert all(torch.equal(tensors[key], ours[key]) and tensors[key].dtype == torch.float32 for key in ours)
+    assert metadata["ss_base_model_version"] == "sd_v1" and metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert metadata["ss_network_module"] == "networks.lora" and metadata["ss_tag_frequency"] == "{}"
+
+
+def test_a_refusal_writes_nothing(models):
+    with pytest.raises(ValueError, match="diffusers: "):
+        PTSaveLora().run(trained_policy("lumina"), "x", "diffusers (one file)")
+    assert not (models / "loras").exists() or not list((models / "loras").iterdir())
+
+
+def test_loras_below_are_in_the_file_where_asked_for_and_the_node_says_what_the_cut_costs(models):
+    trained = trained_policy("sd3")
+    other = {
+        key: value.roll(1, 0) * 0.5 if "lora_B" in key else value.roll(1, 1) if value.ndim else value
+        for key, value in lora_state_dict(trained).items()
+    }
+    model, _ = comfy.sd.load_lora_for_models(trained.model, None, other, 0.5, 0)
+    below = replace(trained, model=model)
+    ranks, texts = {}, {}
+    for choice, rank in ((None, 0), (ADD, 0), (ADD_CUT, 0), (ADD_CUT, 8)):
+        said = PTSaveLora().run(below, "x", **({} if choice is None else {"loras_below": choice}), rank=rank)
+        tensors, metadata = read(models, said["result"][0])
+        ranks[choice, rank] = {value.shape[0] for key, value in tensors.items() if "lora_A" in key}
+        texts[choice, rank] = " ".join(said["ui"]["text"])
+        assert metadata["ss_network_dim"] == str(*ranks[choice, rank])
+    assert ranks == {(None, 0): {4}, (ADD, 0): {8}, (ADD_CUT, 0): {4}, (ADD_CUT, 8): {8}}
+    layers = len(trained.bank) // 2
+    assert texts[None, 0] == "Saved x.safetensors" and f"added on {layers} layers" in texts[ADD, 0]
+    assert "Cut to rank 8: 0.00% of the whole was lost" in texts[ADD_CUT, 8]
+    assert "Cut to rank 4: " in texts[ADD_CUT, 0] and "Cut to rank 4: 0.00%" not in texts[ADD_CUT, 0]
+
+
+def test_the_hosts_own_nodes_take_the_lora(models, tmp_path, monkeypatch):
+    """Load LoRA Model draws with it as with ours; Save LoRA Weights writes it as a file that the stock loader reads."""
+    import folder_paths
+    from comfy_extras.nodes_train import LoraModelLoader, SaveLoRA
+    from posttrain.trainers.policy import policy_as_model
+
+    trained = trained_policy("sd3")
+    with torch.inference_mode():
+        lora = PTSaveLora().run(trained, "x")["result"][1]
+        loaded = LoraModelLoader.execute(trained.model, lora, 0.8).result[0]
+    expected = policy_as_model(trained, 0.8)
+    assert loaded.patches.keys() == expected.patches.keys()
+    for key, ((strength, ours, *_),) in expected.patches.items():
+        ((found_strength, found, *_),) = loaded.patches[key]
+        assert found_strength == strength and all(torch.equal(a, b) for a, b in zip(found.weights[:2], ours.weights[:2]))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    with torch.inference_mode():
+        SaveLoRA.execute(lora, "loras/mine")
+    (file,) = (tmp_path / "output" / "loras").iterdir()
+    tensors = comfy.utils.load_torch_file(str(file))
+    assert tensors.keys() == lora.keys() and all(torch.equal(tensors[key], lora[key]) for key in lora)

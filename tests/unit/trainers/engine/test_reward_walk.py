@@ -241,6 +241,8 @@ def test_every_sample_belongs_to_one_update_and_is_looked_at_in_every_part():
     first, second = slice(0, 4), slice(4, 6)
     assert course.looks(1) == [[Look(first), Look(second)]]
     assert course.looks(5) == [[Look(first)], [Look(second, update=1)]], "no update is empty"
+    both = [Look(first), Look(first, part=1), Look(second), Look(second, part=1)]
+    assert course.looks(1, parts=2) == [both], "all parts of some samples before the next samples"
     assert course.looks(2, parts=2) == [[Look(first), Look(first, 0, 1)], [Look(second, 1, 0), Look(second, 1, 1)]]
     assert [look.size for look in course.looks(1)[0]] == [4, 2]
 

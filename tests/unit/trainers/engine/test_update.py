@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from posttrain.tests.unit.trainers.rollouts import feedback, made
 from posttrain.trainers.ddpo import DDPO
 from posttrain.trainers.engine.replay import steps_of
-from posttrain.trainers.engine.update import SKIPPED, Optimizer, update
+from posttrain.trainers.engine.update import SKIPPED, Beside, Optimizer, update
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import Trainer, train_step
 from small_models import trained_policy
@@ -99,30 +100,49 @@ def test_a_gradient_that_is_not_a_number_is_skipped_and_the_next_update_is_made(
     assert new.metrics["skipped_updates"] == 2 and new.metrics["skipped_updates_in_a_row"] == 1
 
 
-def explodes(net, bank, micro):
-    """Finite loss and gradient, so large that the step ends in no number."""
-    return sum((weight * 3e19).square().sum() for weight in bank.values()) * 0 + sum(
-        weight.sum() for weight in bank.values()
-    ) * 1e30, {}
+def sloping(by: float):
+    """A loss whose gradient is ``by`` for the first number of every weight, of those beside the policy's too."""
+
+    def evaluate(net, bank, micro, *beside):
+        return sum(weight.flatten()[0] * by for each in (bank, *beside) for weight in each.values()), {}
+
+    return evaluate
+
+
+SLOW, FAST = (Optimizer(learning_rate=rate, weight_decay=0.0, max_grad_norm=0.0) for rate in (1e-3, 3e37))
+EDGE = -3.3e38  # a step of FAST from here ends in no number
+JUDGE = Beside("judge", lambda net: {"w": torch.full((2,), EDGE)}, FAST)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "start, settings, by, options",
     [
-        Optimizer(learning_rate=1e38, max_grad_norm=0.0),
-        Optimizer(learning_rate=1e38, average=0.9),
-        Optimizer(learning_rate=1e-3, max_grad_norm=0.0),
+        (EDGE, FAST, 1e-6, {}),
+        (EDGE + 5e37, replace(FAST, average=0.9), 1e-6, {}),  # the mean is as far on the other side of 0
+        (0.1, SLOW, 1e30, {}),
+        (0.1, SLOW, 1e-6, {"beside": JUDGE}),
     ],
-    ids=["weights", "mean", "moments"],
+    ids=["weights", "mean", "moments", "beside"],
 )
-def test_weights_that_are_no_numbers_after_the_step_are_no_update(settings):
-    """The policy of before is kept whole, and the update counts as skipped, so that a run stops after three."""
-    policy = trained_policy("sd3")
-    new = update(policy, STEPS, explodes, settings)
+def test_weights_that_are_no_numbers_after_the_step_are_no_update(start, settings, by, options):
+    """Loss and gradient are finite. The policy of before is kept whole, and its updates count as skipped, so that a run stops
+    after three."""
+    fresh = trained_policy("sd3")
+    bank, ema = ({key: torch.full_like(value, x) for key, value in fresh.bank.items()} for x in (start, 3e38))
+    policy = replace(fresh, bank=bank, ema=ema, metrics={SKIPPED: 2})
+    new = update(policy, STEPS[:1], sloping(by), settings, **options)
+    assert math.isfinite(new.metrics["loss"]) and 0 < new.metrics["grad_norm"] < math.inf
     assert new.step == policy.step and new.metrics["updates"] == 0
-    assert new.metrics["skipped_updates"] == new.metrics["skipped_updates_in_a_row"] == 3
-    assert all(torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank) and new.optimizer == policy.optimizer
-    assert update(new, STEPS, pull, Optimizer(learning_rate=0.01)).metrics["skipped_updates_in_a_row"] == 0
+    assert new.metrics["skipped_updates"] == 1 and new.metrics[SKIPPED] == 3
+    assert new.bank is bank and new.ema is ema and new.optimizer is policy.optimizer and new.anchors is policy.anchors
+    again = update(replace(new, bank=fresh.bank, ema=None), STEPS, pull, Optimizer(learning_rate=0.01))
+    assert again.metrics[SKIPPED] == 0 and again.step == 3
+
+
+def test_all_updates_of_a_step_that_ends_in_no_number_count_as_skipped():
+    policy = trained_policy("sd3")
+    metrics = update(policy, STEPS, sloping(1e30), SLOW).metrics  # the moments are none after the first of them
+    assert metrics["updates"] == 0 and metrics["skipped_updates"] == metrics[SKIPPED] == 3
 
 
 def test_a_train_step_returns_a_new_policy_and_keeps_the_old():

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from posttrain.trainers.engine.update import SKIPPED, Beside, Optimizer, update
-from small_models import trained_policy
+from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from small_models import small_model, trained_policy
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,29 @@ def test_the_reach_of_the_gradient_is_looked_at_in_the_first_micro_batch_of_a_ne
     update(policy, STEPS, evaluate, Optimizer())
     micros = [micro for step in STEPS for micro in step]
     assert calls == micros if begun else calls == micros[:1] * 4 + micros[1:]
+
+
+def test_weights_beside_the_policys_are_given_where_the_reach_of_the_gradient_is_looked_at():
+    """Micro-batch and further weights stay in their places."""
+    policy, calls, start = trained_policy("sd3"), [], {"w": torch.tensor([0.5])}
+    left_out = next(key for key in policy.bank if key.endswith(".lora_B"))
+
+    def evaluate(net, bank, micro, other):
+        calls.append((micro, other["w"].item()))
+        return pull_both(net, {key: weight for key, weight in bank.items() if key != left_out}, micro, other)
+
+    update(policy, [[STEPS[0][0]]], evaluate, Optimizer(), beside=Beside("judge", lambda net: start, Optimizer()))
+    assert calls == [(STEPS[0][0], 0.5)] * 4
+
+
+@pytest.mark.parametrize(
+    "dtype, begun, said",
+    [(torch.bfloat16, 0, True), (torch.float16, 99, True), (torch.bfloat16, 100, False), (torch.float32, 0, False)],
+)
+def test_whether_the_lora_shows_is_measured_in_the_first_hundred_steps_of_a_network_in_half_precision(dtype, begun, said):
+    policy = replace(create_policy(small_model("sd3", dtype, dtype), Recipe(rank=4)), step=begun)
+    new = update(policy, STEPS, pull, Optimizer(learning_rate=1e-3))
+    assert ("lora_shows" in new.metrics) == said
+    if said:
+        with open_policy(policy) as net:
+            assert new.metrics["lora_shows"] == net.share_shown(new.bank) > net.share_shown(policy.bank)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import comfy.model_management
 import comfy.utils
 import torch
-from architectures import HERE, Architecture
+from architectures import HERE
+from architectures.declared import Architecture
 from host_sampler import sampled
-from small_models import BUILD, OWN_TEXT, SIZE, small_model
+from small_models import BUILD, OWN_TEXT, SIZE, UNET, small_model
 
 WEIGHTS = dict[str, torch.Tensor]
 PICTURE = 8  # pixels to a latent
@@ -185,14 +186,13 @@ def _of(name: str, **changes) -> Architecture:
 
 
 def _unet(name: str, linear: bool, pipeline: str, ask=_ask_unet, **more) -> Twin:
-    heads = 1 if linear else 8  # of 64 channels, and 8 of any width: the host says so of the class
     config = dict(
         block_out_channels=(64, 64),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
-        attention_head_dim=heads,  # diffusers' old name for their number
+        attention_head_dim=UNET["num_heads"],  # diffusers' old name for their number
         use_linear_projection=linear,
         **more,
     )

@@ -19,4 +19,4 @@ def _of(tensor: torch.Tensor) -> tuple:
         names, context = tensor.__tensor_flatten__()
         return *kind, str(context), *(_of(getattr(tensor, name)) for name in names)
     plain = tensor.detach().as_subclass(torch.Tensor)
-    return *kind, plain.untyped_storage().data_ptr(), bytes(plain.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return *kind, plain.untyped_storage().data_ptr(), bytes(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -39,6 +39,12 @@ def with_config(**values):
     return model
 
 
+def with_a_memory():
+    model = small_model("sd15")
+    model.model.diffusion_model.clear_kv_cache = lambda: None
+    return model
+
+
 def with_sampling(*kinds):
     model = small_model("sd15")
     model.add_object_patch("model_sampling", type("ModelSampling", kinds, {})())
@@ -49,6 +55,11 @@ HOST = comfy.model_sampling
 REFUSED = {
     "sound": (lambda: with_config(audio_model="ace"), "it makes sound"),
     "a line": (lambda: with_format(latent_dimensions=1), "a single line"),
+    "sound with a video": (lambda: with_config(image_model="ltxav"), "a video together with its sound"),
+    "3D shapes": (lambda: with_config(image_model="triposplat"), "3D shapes out of a picture"),
+    "a sharper video": (lambda: with_config(image_model="seedvr2"), "a given video sharper"),
+    "a picture in motion": (lambda: with_config(model_type="animate2"), "sets in motion"),
+    "keeps keys and values": (with_a_memory, "keys and values of the prompt"),
     "frames as a batch": (lambda: with_config(use_temporal_attention=True), "the images of a batch for the frames"),
     "image to image": (lambda: with_sampling(HOST.ModelSamplingDiscrete, HOST.IMG_TO_IMG), r"sampling type \(IMG_TO_IMG\)"),
     "x0": (lambda: with_sampling(HOST.ModelSamplingDiscrete, HOST.X0), r"sampling type \(X0\)"),

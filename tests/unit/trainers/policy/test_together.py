@@ -49,12 +49,17 @@ def test_the_sum_on_the_bare_model_is_the_policy_on_its_model(kind, target):
 def test_a_rank_that_is_enough_loses_nothing_and_a_smaller_one_as_much_as_it_says():
     _, policy = twins("sd15")
     below = on(policy, other_lora("sd15"))
-    whole = {layer: pair.up.flatten(1) @ pair.down.flatten(1) * pair.alpha / pair.rank for layer, pair in together(below).lora.items()}
+    whole = {
+        layer: pair.up.flatten(1) @ pair.down.flatten(1) * pair.alpha / pair.rank
+        for layer, pair in together(below).lora.items()
+    }
     assert together(below, 7).lost < 1e-6
     found = together(below, 2)
     assert {pair.rank for pair in found.lora.values()} == {2}
     cut = {layer: pair.up.flatten(1) @ pair.down.flatten(1) * pair.alpha / pair.rank for layer, pair in found.lora.items()}
-    lost = sum((whole[layer] - cut[layer]).square().sum() for layer in whole) / sum(value.square().sum() for value in whole.values())
+    lost = sum((whole[layer] - cut[layer]).square().sum() for layer in whole) / sum(
+        value.square().sum() for value in whole.values()
+    )
     assert found.lost == pytest.approx(float(lost.sqrt()), rel=1e-4) and 0.1 < found.lost < 1
     layer = next(iter(whole))
     singular = torch.linalg.svdvals(whole[layer].double())
@@ -64,11 +69,16 @@ def test_a_rank_that_is_enough_loses_nothing_and_a_smaller_one_as_much_as_it_say
 def loha(policy) -> dict:
     """A LoHa on two of the policy's layers, in the host's names."""
     tensors = {}
-    for seed, (key, up) in enumerate(list((k, v) for k, v in policy.bank.items() if k.endswith("lora_B") and v.ndim == 2)[:2]):
+    for seed, (key, up) in enumerate([(k, v) for k, v in policy.bank.items() if k.endswith("lora_B") and v.ndim == 2][:2]):
         layer = key.removesuffix(".lora_B")
         down = policy.bank[f"{layer}.lora_A"]
         generator = torch.Generator().manual_seed(seed)
-        for part, shape in {"w1_a": (up.shape[0], 2), "w1_b": (2, down.shape[1]), "w2_a": (up.shape[0], 2), "w2_b": (2, down.shape[1])}.items():
+        for part, shape in {
+            "w1_a": (up.shape[0], 2),
+            "w1_b": (2, down.shape[1]),
+            "w2_a": (up.shape[0], 2),
+            "w2_b": (2, down.shape[1]),
+        }.items():
             tensors[f"diffusion_model.{layer}.hada_{part}"] = torch.randn(shape, generator=generator) * 0.3
         tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(2.0)
     return tensors
@@ -107,7 +117,10 @@ def test_a_bias_below_is_refused_by_name(rank):
 
 def test_a_merge_of_models_below_is_refused_exactly():
     policy = trained_policy("sd3")
-    model, patches = policy.model.clone(), trained_policy("sd3").model.get_key_patches("diffusion_model.joint_blocks.0.x_block.attn.qkv.weight")
+    model, patches = (
+        policy.model.clone(),
+        trained_policy("sd3").model.get_key_patches("diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"),
+    )
     model.add_patches(patches, 0.5, 0.5)
     with pytest.raises(ValueError, match="a merge of models"):
         together(replace(policy, model=model))

@@ -172,4 +172,8 @@ def seen_alarms() -> list:
         point["reward_mean"] = 0.1
     notices = Notices()
     told = [notice for i in range(1, 11) for notice in notices.look({"iteration": i} | dict.fromkeys(SENTENCES, 0.2))]
-    return told + [alarm for _, alarm in alarms_of(rising) + alarms_of(points(40, 0, picture_brightness=0.01))]
+    by_heart = points(40, 0, reward_mean=0.02)
+    for point in by_heart[4::5]:
+        point |= {"held_out_reward": -point["iteration"], "held_out_gain": -point["iteration"], "held_out_error": 0.1}
+    series = (rising, points(40, 0, picture_brightness=0.01), by_heart)
+    return told + [alarm for each in series for _, alarm in alarms_of(each)]

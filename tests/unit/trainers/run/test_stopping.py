@@ -8,13 +8,39 @@ from dataclasses import replace
 import pytest
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import STOPPED_BY, RunPlan, Session, StopRule
-from posttrain.trainers.run.stopping import ALARM, IMAGES, KL, MINUTES, PLATEAU, REACHED, RULES, Stopping
+from posttrain.trainers.run.stopping import (
+    ALARM,
+    HELD_FALLS,
+    HELD_OUT,
+    HELD_PLATEAU,
+    HELD_REACHED,
+    IMAGES,
+    KL,
+    MINUTES,
+    PLATEAU,
+    REACHED,
+    RULES,
+    Stopping,
+)
 
 
 def points(count: int, **numbers):
     """numbers: a value for all, or a function of the iteration."""
     return [{"iteration": i, "seconds": 30.0} | {name: value(i) if callable(value) else value for name, value in numbers.items()}
             for i in range(1, count + 1)]  # fmt: skip
+
+
+def measured(every: int, reward, error: float = 0.01):
+    """Points of a run whose trained reward rises, measured on held-out prompts every so often."""
+    made = points(40, reward_mean=lambda i: 0.01 * i)
+    for point in made[every - 1 :: every]:
+        mean = reward(point["iteration"])
+        point |= {"held_out_reward": mean, "held_out_gain": mean - 0.5, "held_out_error": error}
+    return made
+
+
+def up_and_down(i: int) -> float:
+    return 0.5 + 0.01 * min(i, 30 - i)
 
 
 def ended_at(rules, series, alarms_at: int = 0) -> tuple[int, str]:
@@ -35,6 +61,10 @@ def ended_at(rules, series, alarms_at: int = 0) -> tuple[int, str]:
         (StopRule(PLATEAU, 0.5, 10), points(60, reward_mean=lambda i: 0.01 * i), 15, "not risen above"),
         (StopRule(MINUTES, 3), points(40), 6, "trained for 3 minutes"),
         (StopRule(IMAGES, 100), points(40, images=24), 5, "made 120 images"),
+        (StopRule(HELD_REACHED, 0.6), measured(5, up_and_down), 10, "held-out reward has reached 0.6"),
+        (StopRule(HELD_PLATEAU, 0.0, 12), measured(5, up_and_down), 27, "held-out reward has not risen above 0.65 for 12"),
+        (StopRule(HELD_PLATEAU, 0.12, 12), measured(5, up_and_down), 17, "held-out reward has not risen above 0.55 for 12"),
+        (StopRule(HELD_FALLS), measured(5, up_and_down), 25, "fallen from 0.65 in iteration 15 to 0.55, while the reward"),
     ],
 )
 def test_each_ends_the_run_where_it_should(rule, series, iteration, words):
@@ -71,7 +101,22 @@ def test_a_rule_that_makes_no_sense_is_refused(settings, words):
 
 
 def test_all_rules_are_tried_here():
-    assert set(RULES) == {KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM}
+    assert set(RULES) == {KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, HELD_REACHED, HELD_PLATEAU, HELD_FALLS}
+
+
+@pytest.mark.parametrize("series", [
+    measured(5, up_and_down, error=0.3),  # chance explains it
+    measured(5, lambda i: 0.65 - 0.1 * (i == 20)),  # one bad measurement
+    [point | {"reward_mean": 0.5} for point in measured(5, up_and_down)],  # the trained reward does not rise
+])  # fmt: skip
+def test_what_is_no_fall_on_held_out_prompts(series):
+    assert ended_at([StopRule(HELD_FALLS)], series)[0] == 0
+
+
+@pytest.mark.parametrize("when", HELD_OUT)
+def test_a_rule_about_held_out_prompts_needs_some(when):
+    with pytest.raises(ValueError, match=f"'{when}' needs held-out prompts; connect Evaluate While Training"):
+        RunPlan("cats", 5, stop=(StopRule(when, 1.0),))
 
 
 def run_of(tmp_path, plan, heard):

@@ -1,0 +1,168 @@
+"""The same held-out prompts again and again while a run trains: is it getting better where it was not trained?
+
+A reward that rises on its own prompts and falls on others has been learned by heart, or gamed. What is measured goes into the
+iteration's line of metrics.jsonl; the base model's scores, which never change, and the best iteration into held_out.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...rewards.base.files import read_bytes, written_whole
+from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
+
+FILE, BEST_FOLDER = "held_out.json", "best"
+MEAN, BASE, GAIN, ERROR, SECONDS = "held_out_reward", "held_out_base", "held_out_gain", "held_out_error", "held_out_seconds"
+LAST, BEST = "the last", "the best on held-out prompts"
+HAND_OUT = (LAST, BEST)
+CERTAIN = 2.0  # standard errors
+WINDOW = 5  # iterations that the trained reward's mean is over
+
+
+@dataclass(frozen=True)
+class Fall:
+    """The best held-out mean, its iteration, and the newest mean."""
+
+    best: float
+    until: int
+    now: float
+
+
+class Falling:
+    """``look(point)`` gives a Fall as soon as the held-out reward lies below its best while the trained reward lies above what
+    it was then, by two measurements in a row that chance does not explain."""
+
+    def __init__(self):
+        self._trained: deque[float] = deque(maxlen=WINDOW)
+        self._best: tuple[float, float, int, float] | None = None  # gain, mean, iteration, trained reward
+        self._before = False
+
+    def look(self, point: dict) -> Fall | None:
+        """point: a line of metrics.jsonl."""
+        if math.isfinite(point.get("reward_mean", math.nan)):
+            self._trained.append(point["reward_mean"])
+        gain, error = point.get(GAIN, math.nan), point.get(ERROR, math.nan)
+        if not math.isfinite(gain) or not self._trained:
+            return None
+        trained = _mean(self._trained)
+        if self._best is None or gain > self._best[0]:
+            self._best, self._before = (gain, point[MEAN], point["iteration"], trained), False
+            return None
+        best, mean, iteration, before = self._best
+        falls, self._before = self._before, best - gain > CERTAIN * error and trained > before
+        return Fall(mean, iteration, point[MEAN]) if falls and self._before else None
+
+
+class HeldOutCurve:
+    """The measurements of one run.
+
+    evaluation: ``every`` (iterations), ``hand_out`` (one of HAND_OUT), ``identity`` (a text that changes with whatever changes
+    the numbers) and ``measure(policy, compare)``, which gives ``scores`` and, where compare is asked for, ``base``, each with
+    ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], and ``evaluations``, the network's on one image.
+    iteration: where the run goes on from; what was measured after it is forgotten.
+    """
+
+    def __init__(self, evaluation: Any, folder: Path, iteration: int):
+        self._evaluation, self._folder = evaluation, folder
+        self._state = _known(folder / FILE, evaluation.identity)
+        if (best := self._state.get("best")) and best["iteration"] > iteration:
+            del self._state["best"]
+        self.seconds = 0.0  # of the newest measurement
+
+    @property
+    def every(self) -> int:
+        return self._evaluation.every
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """(iteration, mean) of the best measurement so far."""
+        best = self._state.get("best")
+        return (best["iteration"], best["mean"]) if best else None
+
+    def due(self, iteration: int, last: bool) -> bool:
+        return last or iteration % self.every == 0
+
+    def measure(self, policy: Any, iteration: int) -> tuple[dict[str, float], dict[int, Any], str]:
+        """-> numbers for the iteration's line, pictures [N, H, W, 3] by iteration, where 0 is the model before training, and
+        what the user should know, or ""."""
+        begun, first = time.monotonic(), "base" not in self._state
+        found = self._evaluation.measure(policy, compare=first)
+        pictures = {iteration: found.images}
+        if first:
+            self._state["base"] = _plain(found.base.values)
+            pictures[0] = found.base_images
+        numbers = _numbers(_plain(found.scores.values), self._state["base"])
+        self.seconds = time.monotonic() - begun
+        self._measured = (iteration, numbers[MEAN])
+        said = (
+            f"Held-out prompts: {len(found.images)} images every {self.every} iterations, {found.evaluations:,} network "
+            f"evaluations each time. Before training they score {numbers[BASE]:.4g}."
+        )
+        return numbers | {SECONDS: round(self.seconds, 3)}, pictures, said if first else ""
+
+    def keep(self, policy: Any) -> None:
+        """Writes down what was measured last, and the policy where it is the best so far. Raises OSError or SaveFailed."""
+        iteration, mean = self._measured
+        if math.isfinite(mean) and (self.best is None or mean > self.best[1]):
+            folder = self._folder / BEST_FOLDER
+            kept = save_checkpoint(folder, iteration, *policy.state())
+            self._state["best"] = {"iteration": iteration, "mean": mean}
+            for _, path in list_checkpoints(folder):
+                if path != kept:
+                    path.unlink(missing_ok=True)
+        with written_whole(self._folder / FILE) as beside:
+            beside.write_text(json.dumps(self._state | {"identity": self._evaluation.identity}), encoding="utf-8")
+
+    def handed_out(self, policy: Any) -> tuple[Any, str]:
+        """-> the policy that the run gives, and a sentence on it. policy: the last one."""
+        if self.best is None:
+            return policy, ""
+        iteration, mean = self.best
+        known = f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}"
+        if self._evaluation.hand_out != BEST:
+            return policy, f"{known}."
+        try:
+            saved, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
+        except (BrokenCheckpoint, KeyError) as error:
+            return policy, f"{known}, but its checkpoint cannot be read ({error}): the last policy is handed out."
+        return policy.with_state(tensors, meta), f"{known}: the policy of that iteration is handed out."
+
+
+def _known(file: Path, identity: str) -> dict:
+    """What an earlier session of the run measured on the same prompts in the same way."""
+    try:
+        state = json.loads(read_bytes(file))
+        return state if state["identity"] == identity else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _plain(values: Any) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def _numbers(values: Sequence[float | None], base: Sequence[float | None]) -> dict[str, float]:
+    """Means, and the gain over the base with the standard error of the paired difference."""
+    pairs = [(now, before) for now, before in zip(values, base, strict=True) if now is not None and before is not None]
+    gains = [now - before for now, before in pairs]
+    gain = _mean(gains)
+    spread = sum((each - gain) ** 2 for each in gains) / (len(gains) - 1) if len(gains) > 1 else math.nan
+    known = [value for value in values if value is not None]
+    return {
+        MEAN: _mean(known),
+        BASE: _mean([value for value in base if value is not None]),
+        GAIN: gain,
+        ERROR: math.sqrt(spread / len(gains)) if gains else math.nan,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,40 @@
+"""What became of a run, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WORDS = {"cancelled": "was cancelled", "paused": "is paused"}
+
+
+def summary(
+    name: str,
+    folder: Path,
+    status: str,
+    iterations: tuple[int, int, int],
+    *,
+    ended: str = "",
+    nothing: str = "",
+    failed: Exception | None = None,
+) -> str:
+    """status: "done", "cancelled", "paused" or "error". iterations: at the beginning of this session, now, and wanted.
+    ended: why it ended early; nothing: why it learned nothing, or ""; failed: the last save that failed."""
+    run, (before, done, wanted) = f"Run '{name}'", iterations
+    if failed is not None:
+        return f"{run}: {failed}."
+    if status == "done" and ended:
+        return f"{run} ended early, after iteration {done} of {wanted}: {ended}. Saved in {folder}."
+    if status == "done" and done == before:
+        return (
+            f"{run} is finished: {done} iterations are done and {wanted} were asked for, so there was nothing to do. To train "
+            "on, raise 'iterations'."
+        )
+    if status == "done":
+        return f"{run}: trained to iteration {done} (from {before}). {nothing}{' ' if nothing else ''}Saved in {folder}."
+    how = WORDS.get(status, "stopped with an error")
+    if done == 0:
+        return f"{run} {how} before its first iteration was done."
+    return (
+        f"{run} {how} after iteration {done} of {wanted}. The policy so far is saved in {folder}. Queue again to go on, or set "
+        f"'iterations' to {done} to use it as it is."
+    )
