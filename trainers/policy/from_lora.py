@@ -14,9 +14,11 @@ import comfy.weight_adapter
 import torch
 
 from ...rewards.base.words import brief, shown
+from .diffusers_names import is_installed, names_of_diffusers
 from .from_kinds import NAMES, OTHER_SIZE, Unfit, held
 from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
 from .layers import kind_of, lora_shapes
+from .lora_names import as_the_host_reads, bare_name
 from .lora_origin import made_for
 from .recommended import family
 
@@ -100,8 +102,11 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
         tensors = {key: value.detach().cpu().clone() for key, value in _checked(tensors).items()}
         tensors = comfy.lora_convert.convert_lora(tensors)
         names: dict[str, object] = comfy.lora.model_lora_keys_unet(model.model, {})
-        patches = comfy.lora.load_lora(tensors, names, log_missing=False)
+        tensors = _in_host_names(tensors, metadata, names)
         layers, text = _layers_of(tensors)
+        if not all(name in names for name in layers):
+            names |= _by_diffusers(model.model.diffusion_model, names, layers)
+        patches = comfy.lora.load_lora(tensors, names, log_missing=False)
         if not layers:
             raise _Refused(
                 "it holds no LoRA, only other tensors"
@@ -116,6 +121,21 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
             raise _Refused(_refused(model, tensors, metadata, layers, strangers, unfit))
         members, bank = _bank_of(model.model.diffusion_model, pieces, kinds, others)
         return ReadLora(members, bank, len(layers) - lost, len(layers), text)
+
+
+def _in_host_names(tensors: dict[str, torch.Tensor], metadata: Mapping[str, str], names: Mapping) -> dict[str, torch.Tensor]:
+    try:
+        return as_the_host_reads(tensors, metadata, names)
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+
+
+def _by_diffusers(network: torch.nn.Module, known: Mapping, layers: list[str]) -> dict[str, object]:
+    """Names of diffusers' layers that the host does not know, or knows of a relative of the model."""
+    bare = {name: bare_name(name) for name in layers}
+    found = names_of_diffusers(network, set(bare.values()))
+    more = {name: found[there] for name, there in bare.items() if found.get(there) is not None}
+    return more if len(more) > sum(name in known for name in layers) else {}
 
 
 def _checked(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

@@ -14,24 +14,42 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from ...rewards.base.words import shown
+
 # what the host's loader looks for behind a layer's name, of a pair of matrices
-ENDING = re.compile(r"\.(lora_[AB]\.weight|lora\.(down|up)\.weight|lora_(down|up)\.weight|alpha)$")
-DOWN = ("lora_A.weight", "lora.down.weight", "lora_down.weight")
+ENDING = re.compile(r"\.(lora_[AB](\.default)?\.weight|lora\.(down|up)\.weight|lora_(down|up)\.weight|alpha)$")
+DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down.weight")
 SETTINGS = "lora_adapter_metadata"
-PREFIXES = ("transformer.", "unet.", "diffusion_model.", "base_model.model.", "")
+PEFT = "base_model.model."
+A_NAME = re.compile(r"\^?([\w.-]|\\\.)+\$?")  # of alpha_pattern
+PREFIXES = ("transformer.", "unet.", "diffusion_model.", PEFT, "")
 
 
 def as_the_host_reads(
     tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], known: Collection[str]
 ) -> dict[str, torch.Tensor]:
     """The same LoRA with alphas beside its matrices, and layers under names of ``known`` (``comfy.lora.model_lora_keys_unet``)
-    where they had others for the same layers. What is not understood stays as it is."""
+    where they had others for the same layers. What is not understood stays as it is. ValueError: a strength is given by a
+    regular expression, which is not run."""
     names = {layer: _known_name(layer, known) for layer in _layers(tensors)}
+    if len(set(names.values())) < len(names):  # two layers would become one
+        names = {}
     found = {}
     for key, value in {**_alphas(tensors, metadata), **tensors}.items():
         layer = ENDING.sub("", key)
         found[names.get(layer, layer) + key[len(layer) :]] = value
     return found
+
+
+def with_peft_settings(metadata: Mapping[str, str], config: Mapping) -> dict[str, str]:
+    """config: of peft's adapter_config.json, as if the file's metadata said it of the layers that peft named."""
+    settings = {f"{PEFT}{key}": value for key, value in config.items()}
+    return {**metadata, SETTINGS: json.dumps({**_settings(metadata), **settings})}
+
+
+def bare_name(layer: str) -> str:
+    """Without the word for the network in its pipeline, or peft's."""
+    return layer.removeprefix(next(prefix for prefix in PREFIXES if layer.startswith(prefix)))
 
 
 def _layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
@@ -41,8 +59,7 @@ def _layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
 
 
 def _known_name(layer: str, known: Collection[str]) -> str:
-    prefix = next(prefix for prefix in PREFIXES if layer.startswith(prefix))
-    bare = layer.removeprefix(prefix)
+    bare = bare_name(layer)
     older = bare.replace(".to_", ".processor.to_").removesuffix(".0")  # when attention was in processors
     candidates = [layer, *(start + name for name in (bare, older) for start in PREFIXES)]
     return next((name for name in candidates if name in known), layer)
@@ -53,10 +70,10 @@ def _alphas(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     settings = _settings(metadata)
     found = {}
     for layer, rank in _layers(tensors).items():
-        component, _, name = layer.partition(".")
-        alpha = _of_layer(settings, component, "alpha_pattern", "lora_alpha", name)
+        component = PEFT if layer.startswith(PEFT) else f"{layer.partition('.')[0]}."
+        alpha = _of_layer(settings, component, layer.removeprefix(component))
         if f"{layer}.alpha" not in tensors and alpha is not None:
-            root = settings.get(f"{component}.use_rslora") is True
+            root = settings.get(f"{component}use_rslora") is True
             found[f"{layer}.alpha"] = torch.tensor(float(alpha) * (math.sqrt(rank) if root else 1.0))
     return found
 
@@ -70,14 +87,19 @@ def _settings(metadata: Mapping[str, str]) -> dict:
     return settings if isinstance(settings, dict) else {}
 
 
-def _of_layer(settings: dict, component: str, pattern: str, general: str, name: str) -> float | None:
-    """peft's patterns are names of layers, or the ends of them; as regular expressions they are not run."""
-    each = settings.get(f"{component}.{pattern}")
-    for end, value in each.items() if isinstance(each, dict) else ():
-        end = str(end).removeprefix("^").replace("\\.", ".")
-        if name == end or name.endswith(f".{end}"):
+def _of_layer(settings: dict, component: str, name: str) -> float | None:
+    """peft's patterns are names of layers, or the ends of them; the first that fits counts."""
+    each = settings.get(f"{component}alpha_pattern")
+    for pattern, value in each.items() if isinstance(each, dict) else ():
+        if not A_NAME.fullmatch(str(pattern)):
+            raise ValueError(
+                f"its settings give alpha by the regular expression {shown(pattern)}, and none is run that comes with a file; "
+                "load it with peft and save it with a name for each layer"
+            )
+        end = str(pattern).removeprefix("^").removesuffix("$").replace("\\.", ".")
+        if name == end or not str(pattern).startswith("^") and name.endswith(f".{end}"):
             return _number(value)
-    return _number(settings.get(f"{component}.{general}"))
+    return _number(settings.get(f"{component}lora_alpha"))
 
 
 def _number(value: object) -> float | None:

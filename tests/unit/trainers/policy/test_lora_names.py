@@ -62,8 +62,14 @@ def test_an_alpha_is_that_of_the_layer_else_the_general_one():
     assert alpha_of({"transformer.lora_alpha": 5}) == 5.0
     assert alpha_of({"transformer.lora_alpha": 5, "transformer.alpha_pattern": {"^a.0": 7}}) == 7.0
     assert alpha_of({"transformer.lora_alpha": 5, "transformer.alpha_pattern": {"0": 7, "b": 9}}) == 7.0
-    assert alpha_of({"transformer.lora_alpha": 5, "transformer.alpha_pattern": {"(a+)+$": 7}}) == 5.0
+    assert alpha_of({"transformer.lora_alpha": 5, "transformer.alpha_pattern": {"^0": 7}}) == 5.0
     assert alpha_of({"text_encoder.lora_alpha": 5}) is None
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", r"a.\d", ".*0", "[a]", "a|b"])
+def test_a_regular_expression_of_a_file_is_refused_not_run(pattern):
+    with pytest.raises(ValueError, match="give alpha by the regular expression"):
+        alpha_of({"transformer.lora_alpha": 5, "transformer.alpha_pattern": {pattern: 7}})
 
 
 def test_rslora_is_counted_as_the_host_counts():
