@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from .lora_names import flat_name
 from .layers import kind_of, lora_shapes
 
 WEIGHT = ".weight"
@@ -25,8 +26,8 @@ def is_installed() -> bool:
 
 
 def names_of_diffusers(network: torch.nn.Module, wanted: Collection[str]) -> dict[str, object]:
-    """``wanted``: diffusers' names of layers. Those of them that a converter gives -> the host's targets: a weight's key, or
-    (key, (0, first row, rows)), or (key, None, change) where rows are in another order. {} without diffusers."""
+    """``wanted``: diffusers' names of layers, by ``flat_name``. Those of them that a converter gives -> the host's targets: a
+    weight's key, or (key, (0, first row, rows)), or (key, None, change) where rows are in another order. {} without diffusers."""
     if not is_installed():
         return {}
     try:
@@ -58,7 +59,8 @@ def _by(convert: Callable, network: torch.nn.Module) -> dict[str, object]:
         if isinstance(rows, torch.Tensor) and rows.dtype == torch.int64 and rows.ndim == 2 and name.endswith(WEIGHT) and len(rows):
             at = bisect.bisect_right(starts, int(rows.min())) - 1
             if int(rows.max()) < starts[at] + layers[names[at]]:
-                found[name.removesuffix(WEIGHT)] = _target(names[at], rows[:, 0] - starts[at], layers[names[at]])
+                target = _target(names[at], rows[:, 0] - starts[at], layers[names[at]])
+                found |= {} if target is None else {flat_name(name.removesuffix(WEIGHT)): target}
     return found
 
 

@@ -22,6 +22,7 @@ DOWN = ("lora_A.weight", "lora_A.default.weight", "lora.down.weight", "lora_down
 SETTINGS = "lora_adapter_metadata"
 PEFT = "base_model.model."
 A_NAME = re.compile(r"\^?([\w.-]|\\\.)+\$?")  # of alpha_pattern
+FLAT = re.compile(r"^(lora_unet_|lora_transformer_|lycoris_)(?=.)")
 PREFIXES = ("transformer.", "unet.", "diffusion_model.", PEFT, "")
 
 
@@ -31,7 +32,8 @@ def as_the_host_reads(
     """The same LoRA with alphas beside its matrices, and layers under names of ``known`` (``comfy.lora.model_lora_keys_unet``)
     where they had others for the same layers. What is not understood stays as it is. ValueError: a strength is given by a
     regular expression, which is not run."""
-    names = {layer: _known_name(layer, known) for layer in _layers(tensors)}
+    flat = {} if all(layer in known for layer in _layers(tensors)) else {flat_name(name): name for name in known}
+    names = {layer: _known_name(layer, known, flat) for layer in _layers(tensors)}
     if len(set(names.values())) < len(names):  # two layers would become one
         names = {}
     found = {}
@@ -52,17 +54,23 @@ def bare_name(layer: str) -> str:
     return layer.removeprefix(next(prefix for prefix in PREFIXES if layer.startswith(prefix)))
 
 
+def flat_name(layer: str) -> str:
+    """The same without its dots, as kohya writes it."""
+    return FLAT.sub("", bare_name(layer)).replace(".", "_")
+
+
 def _layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     """Layers that hold a pair of matrices: their rank."""
     downs = ((key, value) for key, value in tensors.items() if key.endswith(DOWN) and value.ndim > 1)
     return {ENDING.sub("", key): value.shape[0] for key, value in downs}
 
 
-def _known_name(layer: str, known: Collection[str]) -> str:
+def _known_name(layer: str, known: Collection[str], flat: Mapping[str, str]) -> str:
     bare = bare_name(layer)
     older = bare.replace(".to_", ".processor.to_").removesuffix(".0")  # when attention was in processors
     candidates = [layer, *(start + name for name in (bare, older) for start in PREFIXES)]
-    return next((name for name in candidates if name in known), layer)
+    found = next((name for name in candidates if name in known), layer)
+    return flat.get(flat_name(layer), layer) if found not in known and FLAT.match(layer) else found
 
 
 def _alphas(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> dict[str, torch.Tensor]:
