@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ...rewards.base.words import shown
 
 NONE = "none"
 READ = (".safetensors", ".sft")
+PEFTS, SETTINGS = "adapter_model", "adapter_config.json"  # a file of peft's keeps its strength beside it
+LARGEST = 1 << 20  # bytes of settings; real ones have some thousands
 
 
 def lora_menu() -> list[str]:
@@ -36,25 +39,64 @@ def located_lora(name: str) -> Path:
 
 
 def read_lora_file(name: str) -> tuple[dict, dict[str, str]]:
-    """The tensors and the metadata. ValueError where it cannot be read."""
+    """The tensors and the metadata, with peft's settings that lie beside it. ValueError where it cannot be read."""
+    return read_at(located_lora(name))
+
+
+def read_at(path: Path) -> tuple[dict, dict[str, str]]:
     import safetensors
 
-    path = located_lora(name)
+    settings = _settings_beside(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in list(file.keys())}, dict(file.metadata() or {})
+            tensors, metadata = {key: file.get_tensor(key) for key in list(file.keys())}, dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"lora: {shown(name)} cannot be read ({error}); it may be damaged: copy or download it again"
+            f"lora: {shown(path.name)} cannot be read ({error}); it may be damaged: copy or download it again"
         ) from None
+    return tensors, metadata if settings is None else _with_settings(metadata, settings)
+
+
+def _with_settings(metadata: dict[str, str], settings: dict) -> dict[str, str]:
+    from ...trainers.policy.lora_names import with_peft_settings
+
+    return with_peft_settings(metadata, settings)
+
+
+def _settings_path(path: Path) -> Path | None:
+    """Where peft keeps what belongs to this file: beside the one that has peft's name, or that is alone in its folder."""
+    beside = path.with_name(SETTINGS)
+    if not beside.is_file():
+        return None
+    alone = all(other == path for other in path.parent.iterdir() if other.suffix.lower() in READ)
+    return beside if path.stem == PEFTS or alone else None
+
+
+def _settings_beside(path: Path) -> dict | None:
+    beside = _settings_path(path)
+    if beside is None:
+        return None
+    try:
+        if beside.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("no settings by name")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"lora: {SETTINGS} beside {shown(path.name)}, which says how strong it is, cannot be read ({error}); copy it "
+            "again from where the LoRA is from"
+        ) from None
+    return settings
 
 
 def digest_of(name) -> str:
     """What a run knows the file by: its content, wherever it lies and whatever it is called. The name where there is none."""
     try:
         path = located_lora(name)
-        state = path.stat()
-        return _digest(path, state.st_mtime_ns, state.st_size)
+        beside = _settings_path(path)
+        found = [_digest(each, each.stat().st_mtime_ns, each.stat().st_size) for each in (path, beside) if each is not None]
+        return "+".join(found)
     except (OSError, ValueError):
         return str(name)
 

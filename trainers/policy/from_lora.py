@@ -13,11 +13,13 @@ import comfy.lora_convert
 import comfy.weight_adapter
 import torch
 
-from ...rewards.base.words import brief, shown
+from ...rewards.base.words import brief, from_group, shown
+from .diffusers_names import is_installed, names_of_diffusers
 from .from_kinds import NAMES, OTHER_SIZE, Unfit, held
 from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
 from .layers import kind_of, lora_shapes
-from .lora_origin import made_for
+from .lora_names import as_the_host_reads, flat_name
+from .lora_origin import made_for, may_be_for
 from .recommended import family
 
 if TYPE_CHECKING:
@@ -100,8 +102,11 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
         tensors = {key: value.detach().cpu().clone() for key, value in _checked(tensors).items()}
         tensors = comfy.lora_convert.convert_lora(tensors)
         names: dict[str, object] = comfy.lora.model_lora_keys_unet(model.model, {})
-        patches = comfy.lora.load_lora(tensors, names, log_missing=False)
+        tensors = _in_host_names(tensors, metadata, names)
         layers, text = _layers_of(tensors)
+        if not all(name in names for name in layers):
+            names |= _by_diffusers(model.model.diffusion_model, names, layers)
+        patches = comfy.lora.load_lora(tensors, names, log_missing=False)
         if not layers:
             raise _Refused(
                 "it holds no LoRA, only other tensors"
@@ -116,6 +121,21 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
             raise _Refused(_refused(model, tensors, metadata, layers, strangers, unfit))
         members, bank = _bank_of(model.model.diffusion_model, pieces, kinds, others)
         return ReadLora(members, bank, len(layers) - lost, len(layers), text)
+
+
+def _in_host_names(tensors: dict[str, torch.Tensor], metadata: Mapping[str, str], names: Mapping) -> dict[str, torch.Tensor]:
+    try:
+        return as_the_host_reads(tensors, metadata, names)
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+
+
+def _by_diffusers(network: torch.nn.Module, known: Mapping, layers: list[str]) -> dict[str, object]:
+    """Names of diffusers' layers that the host does not know, or knows of a relative of the model."""
+    flat = {name: flat_name(name) for name in layers}
+    found = names_of_diffusers(network, set(flat.values()))
+    more = {name: found[there] for name, there in flat.items() if there in found}
+    return more if len(more) > sum(name in known for name in layers) else {}
 
 
 def _checked(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -274,16 +294,20 @@ def _refused(
     missing, sizes = strangers + unfit.get(NO_LAYER, []), unfit.get(OTHER_SIZE, [])
     kinds = {why: at for why, at in unfit.items() if why not in (NO_LAYER, OTHER_SIZE)}
     fit = len(layers) - len({*strangers, *(name for at in unfit.values() for name in at)})
-    if not fit and 2 * len({*missing, *sizes}) > len(layers):
+    kin = may_be_for(tensors, model.model.diffusion_model)
+    if not fit and not kin and 2 * len({*missing, *sizes}) > len(layers):
         return (
             f"it was made for {made_for(tensors, metadata)}, and your model is {family(model).words}; choose a LoRA for this "
             "model, or the model of this LoRA"
         )
     said = [f"{_some(at)} {why}" for why, at in kinds.items()]
-    said += [f"{len(at)} {why}: {_some(at)}" for why, at in (("not in this model", missing), ("of another size", sizes)) if at]
+    unknown = "under names that ComfyUI does not know for this model" if kin and not fit else "not in this model"
+    said += [f"{len(at)} {why}: {_some(at)}" for why, at in ((unknown, missing), ("of another size", sizes)) if at]
     remedy = (
         "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
     )
+    if missing and kin and not is_installed():
+        remedy += f", or install the package 'diffusers' {from_group('interchange')}, by which names of its layers are read"
     return f"{fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
 
 

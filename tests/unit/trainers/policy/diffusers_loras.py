@@ -13,6 +13,7 @@ import comfy.sd
 import comfy.utils
 import safetensors.torch
 import torch
+from posttrain.nodes.model.lora_file import read_at
 from posttrain.tests.unit.trainers.policy.diffusers_families import (
     Question,
     Twin,
@@ -22,8 +23,10 @@ from posttrain.tests.unit.trainers.policy.diffusers_families import (
     questions,
 )
 from posttrain.trainers.policy import Policy, Recipe, create_policy, policy_as_model, save_lora
+from posttrain.trainers.policy.from_lora import read_lora
 from posttrain.trainers.policy.interchange import DIFFUSERS, KOHYA, lora_as, trained
 from posttrain.trainers.policy.peft_folder import save_peft_folder
+from posttrain.trainers.policy.value import policy_from_lora
 
 RANK, ALPHA = 3, 5.0
 STRENGTH = 0.1  # of B, at which the file changes the answer by about as much as it is
@@ -229,8 +232,24 @@ IN: dict[str, Callable] = {
 }
 
 
-def read_here(twin: Twin, save: Callable, folder: Path, alpha: float = RANK) -> Read:
-    """A LoRA of diffusers' network, saved there, read by ComfyUI's stock LoraLoader."""
+def stock_loader(model, folder: Path):
+    """The MODEL with the file in ``folder`` by ComfyUI's LoraLoader, and "" or why not."""
+    file = comfy.utils.load_torch_file(str(folder / "lora.safetensors"), safe_load=True)
+    patched, _ = comfy.sd.load_lora_for_models(model, None, file, 1.0, 0)
+    return patched, "" if patched.patches else "it knows none of the names"
+
+
+def create_policy_from(model, folder: Path):
+    """The same by a policy that begins from it."""
+    try:
+        tensors, metadata = read_at(folder / "lora.safetensors")
+        return policy_as_model(policy_from_lora(model, read_lora(model, tensors, metadata=metadata), anchored=False)), ""
+    except ValueError as refusal:
+        return model, str(refusal)
+
+
+def read_here(twin: Twin, save: Callable, folder: Path, alpha: float = RANK, read: Callable = stock_loader) -> Read:
+    """A LoRA of diffusers' network, saved there, read here."""
     import diffusers
 
     if save is as_pipeline_saves and not hasattr(getattr(diffusers, twin.pipeline), "save_lora_weights"):
@@ -239,12 +258,11 @@ def read_here(twin: Twin, save: Callable, folder: Path, alpha: float = RANK) -> 
     weights = weights_of(model)
     wrapped = peft_network(twin, weights, alpha)
     save(twin, wrapped, folder)
-    file = comfy.utils.load_torch_file(str(folder / "lora.safetensors"), safe_load=True)
-    patched, _ = comfy.sd.load_lora_for_models(model, None, file, 1.0, 0)
+    patched, refused = read(model, folder)
+    if refused:
+        return Read(1.0, refused)
     asked = questions(patched, twin)
     network = wrapped.base_model.model
     plain = diffusers_network(twin, weights)
     change = max(float((answer(plain, twin, each) - answer(network, twin, each)).abs().max()) for each in asked)
-    if not patched.patches:
-        return Read(1.0, "it knows none of the names")
     return Read(largest_error(network, twin, asked) / change)
