@@ -4,7 +4,7 @@
   const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PTDemoWorld: 350, PreviewImage: 320, MarkdownNote: 400 };
   const ANSWER = 72;
   // what a node is higher in Nodes 2.0: its rows, and below the nodes of a pack the line with the pack's name
-  const ROW = 4, STOCK_LINE = 10, PACK_LINE = 34;
+  const ROW = 5, STOCK_LINE = 10, PACK_LINE = 44;
   const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 540 };
   const COLOURS = ["#666", "#8A8", "#a1824a", "#88A", "#3f789e", "#6a7a8f"];
   const graph = app.graph;
