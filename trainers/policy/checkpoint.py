@@ -72,7 +72,7 @@ def mutation_guard(model: torch.nn.Module):
         yield
         return
     if not mutates(model):
-        with contextlib.nullcontext() if type(model).__qualname__ in _plain_models else _watched():
+        with contextlib.nullcontext() if type(model).__qualname__ in _plain_models else watched():
             yield
         return
     _guards_open += 1
@@ -83,7 +83,7 @@ def mutation_guard(model: torch.nn.Module):
         _guards_open -= 1
 
 
-def _watched() -> torch.autograd.graph.saved_tensors_hooks:
+def watched() -> torch.autograd.graph.saved_tensors_hooks:
     """Autograd as it is, saving a second tensor of the same memory in each one's place.
 
     What was saved itself and is then overwritten refers to the graph that refers to it, and a pass that never reaches its

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from .checkpoint import watched
 from .layers import LINEAR, kind_of
 from .weights import alias, is_plain
 
@@ -53,19 +54,35 @@ def through_frozen(layer: torch.nn.Module, base: Callable) -> Callable:
 
 
 def _as_sampled(layer: torch.nn.Module, base: Callable) -> Callable:
-    """``base`` in inference mode where the weight is a wrapped one and no gradient is wanted: PyTorch takes a linear layer
-    apart outside of it, and then the host's kernels round otherwise than in KSampler."""
+    """``base`` where nothing watches what PyTorch does with weights that are no plain tensors; where they are wrapped ones and
+    no gradient is wanted, in inference mode: PyTorch takes a linear layer apart outside of it, and then the host's kernels
+    round otherwise than in KSampler."""
 
     def forward(x, *args, **kwargs):
         wrapped = any(hasattr(p, "__tensor_flatten__") for p in layer._parameters.values())
         if not wrapped or x.requires_grad and torch.is_grad_enabled():
-            return base(x, *args, **kwargs)
+            with _unseen(layer):
+                return base(x, *args, **kwargs)
         # nothing is saved for a backward here, and what keeps copies of overwritten tensors knows no inference tensors
         with torch.inference_mode(), _disable_current_modes():
             out = base(x, *args, **kwargs)
         return alias(out) if type(out) is torch.Tensor else out
 
     return forward
+
+
+@contextlib.contextmanager
+def _unseen(layer: torch.nn.Module) -> Iterator[None]:
+    """Without what keeps copies of overwritten tensors, where a weight is of a class of its own.
+
+    Under it ``torch.Tensor(weight)`` answers that class again, and the GGUF pack's own code fails. What autograd saves
+    meanwhile is watched: overwritten, it is an error.
+    """
+    if all(type(p) in (torch.Tensor, torch.nn.Parameter) for p in layer._parameters.values() if p is not None):
+        yield
+        return
+    with _disable_current_modes(), watched():
+        yield
 
 
 def _settled(layer: torch.nn.Module, base: Callable) -> Callable:
