@@ -103,8 +103,8 @@ def _nothing_found(model: torch.nn.Module, recipe: Recipe) -> str:
 
 
 def _unsuited(layer: Any, named: bool = False) -> bool:
-    """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank. A linear layer that
-    a pattern names is taken all the same."""
+    """Grouped convolutions, and layers with a few channels, as at the latent itself: nothing there is low-rank. A linear layer
+    that a pattern names is taken all the same."""
     if kind_of(layer) == LINEAR:
         return not named and min(layer.in_features, layer.out_features) < 8
     return layer.groups != 1 or min(layer.in_channels, layer.out_channels) < 8

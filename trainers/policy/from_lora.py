@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import comfy.lora
 import comfy.lora_convert
@@ -17,9 +17,10 @@ from ...rewards.base.words import brief, from_group, shown
 from .diffusers_names import is_installed, names_of_diffusers
 from .from_kinds import NAMES, OTHER_SIZE, Unfit, held
 from .kinds import BIAS, LORA, NORMS, PAIR, WEIGHT, Member
-from .layers import kind_of, lora_shapes
+from .layers import kind_of
 from .lora_names import as_the_host_reads, flat_name
 from .lora_origin import made_for, may_be_for
+from .lora_pieces import Piece, joined, piece_of
 from .recommended import family
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ ENDINGS = re.compile(
     r"|\.diff|\.diff_b|\.set_weight)$"
 )
 TEXT = re.compile(r"(lora_te|lora_prior_te|lycoris_te|text_encoder|te\d?\.|clip_|t5xxl|conditioner\.)")
-OTHER_KINDS = {"glora": "GLoRA", "boft": "BOFT"}
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,6 @@ class ReadLora:
             f"Begins from your LoRA: {self.found}{part} layers, {size}, in {len(self.members)} layers of the model; rank, "
             f"alpha, layers, layer_pattern, start and kind are the LoRA's, and those set here are not used.{text}"
         )
-
-
-class _Piece(NamedTuple):
-    """A pair of matrices for a layer or, by offset (dimension, start, length), for a slice of it. up: [out, r]; down: [r, in]."""
-
-    up: torch.Tensor
-    down: torch.Tensor
-    scale: float
-    offset: tuple[int, int, int] | None
 
 
 class _Refused(Exception):
@@ -123,7 +114,7 @@ def _read(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], partly: bool
         return ReadLora(members, bank, len(layers) - lost, len(layers), text)
 
 
-def _in_host_names(tensors: dict[str, torch.Tensor], metadata: Mapping[str, str], names: Mapping) -> dict[str, torch.Tensor]:
+def _in_host_names(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], names: Mapping) -> dict[str, torch.Tensor]:
     try:
         return as_the_host_reads(tensors, metadata, names)
     except ValueError as error:
@@ -167,7 +158,7 @@ def _targets(target) -> tuple:
 def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
     """Pieces of LoRAs, members of other kinds, and differences of weights and biases, each by layer; and what cannot be trained:
     why -> the layers of the file (origin: of each patch)."""
-    pieces: dict[str, list[_Piece]] = defaultdict(list)
+    pieces: dict[str, list[Piece]] = defaultdict(list)
     kinds: dict[str, tuple[Member, dict[str, torch.Tensor]]] = {}
     others: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     unfit: dict[str, list[str]] = defaultdict(list)
@@ -182,7 +173,7 @@ def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
                 if patch.name in NAMES and kind_of(layer) is not None:
                     kinds[name] = held(layer, patch, offset is None and function is None)
                 else:
-                    pieces[name].append(_piece(layer, patch, offset, function))
+                    pieces[name].append(piece_of(layer, patch, offset, function))
             else:
                 others[name] |= _difference(layer, parameter, patch, offset)
         except Unfit as error:
@@ -214,46 +205,6 @@ def _difference(layer: torch.nn.Module, parameter: str, patch: tuple, offset) ->
     return {WEIGHT if parameter == "weight" else BIAS: value.float()}
 
 
-def _piece(layer: torch.nn.Module, adapter, offset, function: Callable | None) -> _Piece:
-    if adapter.name != "lora":
-        raise Unfit(f"is a {OTHER_KINDS.get(adapter.name, adapter.name)}, which the host cannot train either")
-    up, down, alpha, middle, dora, reshaped = adapter.weights
-    if dora is not None or reshaped is not None:
-        raise Unfit(
-            "is a DoRA; a training begins from a LoRA or its relatives without its norms"
-            if dora is not None
-            else "changes the size of its layer"
-        )
-    if kind_of(layer) is None:
-        raise Unfit("has matrices for a norm")
-    up, down = up.float().flatten(1), down.float()
-    if middle is not None:  # of a convolution in three parts
-        down = torch.einsum("mn...,ni->mi...", middle.float(), down.flatten(1))
-    down, rank = down.flatten(1), len(down)
-    if not (alpha is None or alpha != 0 and abs(alpha) < float("inf")):
-        raise Unfit(f"has alpha {alpha:g}")
-    a, b = lora_shapes(layer, 1)
-    sizes = [b[0], a[1]]
-    if offset is not None:
-        dim, start, length = offset
-        if start + length > sizes[dim]:
-            raise Unfit(OTHER_SIZE)
-        sizes[dim] = length
-    if up.shape != (sizes[0], rank) or down.shape[1] != sizes[1] * (down.new_empty(a[2:]).numel() if a[2:] else 1):
-        raise Unfit(OTHER_SIZE)
-    if function is not None:
-        up = _of_rows(function, up)
-    return _Piece(up, down, 1.0 if alpha is None else float(alpha) / rank, offset)
-
-
-def _of_rows(function: Callable, up: torch.Tensor) -> torch.Tensor:
-    """What the host does to up @ down, done to up."""
-    probe = torch.eye(up.shape[1], device=up.device)[:, :1].expand(-1, 2)
-    if not torch.allclose(function(up @ probe), function(up) @ probe):
-        raise Unfit("is changed by the host in a way that a LoRA cannot follow")
-    return function(up)
-
-
 def _bank_of(network: torch.nn.Module, pieces, kinds, others) -> tuple[dict[str, Member], dict[str, torch.Tensor]]:
     """In the model's own order."""
     members: dict[str, Member] = {}
@@ -263,29 +214,12 @@ def _bank_of(network: torch.nn.Module, pieces, kinds, others) -> tuple[dict[str,
             continue
         member, weights = kinds.get(name, (Member(), {}))
         if name in pieces:
-            a, b, alpha = _joined(layer, pieces[name])
+            a, b, alpha = joined(layer, pieces[name])
             member, weights = Member(LORA, len(a), alpha), dict(zip(PAIR, (a, b)))
         weights = weights | {part: others[name][part] for part in (WEIGHT, BIAS) if part in others.get(name, {})}
         members[name] = replace(member, parts=tuple(weights))
         bank |= {f"{name}.{part}": weight.contiguous() for part, weight in weights.items()}
     return members, bank
-
-
-def _joined(layer: torch.nn.Module, pieces: list[_Piece]) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """A, B and alpha of one LoRA that is the sum of the pieces: their ranks added, each slice in its place."""
-    rank, scale = sum(len(piece.down) for piece in pieces), pieces[0].scale
-    a, b = (torch.zeros(shape) for shape in lora_shapes(layer, rank))
-    first = 0
-    for piece in pieces:
-        rows = slice(first, first + len(piece.down))
-        into, out = a[rows], b[:, rows]
-        if piece.offset is not None:
-            dim, start, length = piece.offset
-            into, out = (into, out.narrow(0, start, length)) if dim == 0 else (into.narrow(1, start, length), out)
-        into.copy_(piece.down.reshape(into.shape))
-        out.copy_((piece.up if piece.scale == scale else piece.up * (piece.scale / scale)).reshape(out.shape))
-        first = rows.stop
-    return a, b, scale * rank
 
 
 def _refused(

@@ -1,4 +1,4 @@
-"""LoRA files of diffusers and peft as the host's loader takes them: names that it knows, and the strength that they keep elsewhere.
+"""LoRA files of diffusers and peft as the host's loader takes them: names that it knows, the strength that they keep elsewhere.
 
 The host reads the tensors of a file and nothing else. diffusers writes a LoRA's alpha into the file's metadata
 alone, so that the host takes it to be the rank; UNets' attention layers have other names than in the host's table, and peft's
