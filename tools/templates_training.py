@@ -184,7 +184,7 @@ TRAINING = (
     Template("preferences_without_a_reference_mapo", "Preferences without a reference (MaPO)", MAPO, ONLINE, PICTURE),
     Template("improve_a_lora", "Improve a LoRA that you have", HAVE, [
         [NOTE, Group("1  Model, prompts and reward", [["1"], ["2"]]),
-         Group("The LoRA that you have", [["30", "25"], ["26"], ["27", "29"], ["28"]])],
+         Group("The LoRA that you have", [["30", "25"], ["26"], ["27", "31", "29"], ["28"]])],
         [Group("2  Go on from it", [["3"], ["4"], ["5"]]), Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), KEEP],
         [COMPARE]], PICTURE),
 )

@@ -76,8 +76,9 @@ def build_network(kind: str) -> comfy.model_base.BaseModel:
     return settings.get_model({}, "", device=torch.device("cpu"))
 
 
-def load_model(kind: str, path: Path | None = None) -> comfy.model_patcher.ModelPatcher:
-    """A stock MODEL from a safetensors file (the shipped one by default)."""
+def load_model(kind: str, path: Path | None = None, disable_dynamic: bool = True) -> comfy.model_patcher.ModelPatcher:
+    """A stock MODEL from a safetensors file (the shipped one by default). disable_dynamic: as the host asks where it loads the
+    model anew for a copy of its own; it is never dynamic here."""
     path = path or FILES[kind]
     if not path.is_file():
         name = {"flow": "flow", "eps": "unet"}[kind]
@@ -87,8 +88,10 @@ def load_model(kind: str, path: Path | None = None) -> comfy.model_patcher.Model
     weights = {k: v.float() for k, v in comfy.utils.load_torch_file(str(path), safe_load=True).items()}
     network.diffusion_model.load_state_dict(weights)
     network.requires_grad_(False)
-    return comfy.model_patcher.ModelPatcher(network, load_device=comfy.model_management.get_torch_device(),
-                                            offload_device=comfy.model_management.unet_offload_device())
+    model = comfy.model_patcher.ModelPatcher(network, load_device=comfy.model_management.get_torch_device(),
+                                             offload_device=comfy.model_management.unet_offload_device())
+    model.cached_patcher_init = (load_model, (kind, path))  # newer hosts' Train LoRA copies a model by loading it again
+    return model
 
 
 def load_vae() -> comfy.sd.VAE:

@@ -91,10 +91,14 @@ def test_a_fused_layer_is_cut_as_the_host_puts_it_together():
         assert torch.equal(parts, whole) and whole.abs().sum() > 0, key
 
 
-@pytest.mark.parametrize("kind", [name for name in architectures.HERE if name != "ACE-Step"])  # it makes sound
+@pytest.mark.parametrize("kind", architectures.HERE)
 def test_every_kind_of_model_has_kohyas_names_and_those_of_diffusers_or_a_reason(kind):
     """What the host reads back under kohya's names is each layer's own LoRA; of transformers also under diffusers' names."""
-    policy = trained_policy(kind, rank=2)
+    try:
+        policy = trained_policy(kind, rank=2)
+    except ValueError as refused:  # docs/models.md says of each why
+        assert str(refused).startswith("model: ") and "; use a model" in str(refused)
+        return
     ours, read = policy_as_model(policy).patches, {}
     read[KOHYA] = comfy.sd.load_lora_for_models(policy.model, None, lora_as(policy, KOHYA), 1.0, 0)[0].patches
     for key, patches in ours.items():
