@@ -46,9 +46,7 @@ def _by(convert: Callable, network: torch.nn.Module) -> dict[str, object]:
     for rows in layers.values():
         starts.append(end)
         end += rows
-    numbers = {
-        f"{name}{WEIGHT}": torch.arange(start, start + layers[name])[:, None] for name, start in zip(names, starts)
-    }
+    numbers = {f"{name}{WEIGHT}": torch.arange(start, start + layers[name])[:, None] for name, start in zip(names, starts)}
     others = {key: value for key, value in network.state_dict().items() if key not in numbers}
     try:
         converted = convert({**others, **numbers})
@@ -56,7 +54,13 @@ def _by(convert: Callable, network: torch.nn.Module) -> dict[str, object]:
         return {}
     found: dict[str, object] = {}
     for name, rows in converted.items():
-        if isinstance(rows, torch.Tensor) and rows.dtype == torch.int64 and rows.ndim == 2 and name.endswith(WEIGHT) and len(rows):
+        if (
+            isinstance(rows, torch.Tensor)
+            and rows.dtype == torch.int64
+            and rows.ndim == 2
+            and name.endswith(WEIGHT)
+            and len(rows)
+        ):
             at = bisect.bisect_right(starts, int(rows.min())) - 1
             if int(rows.max()) < starts[at] + layers[names[at]]:
                 target = _target(names[at], rows[:, 0] - starts[at], layers[names[at]])
