@@ -35,7 +35,9 @@ from posttrain.tests.unit.trainers.policy.diffusers_loras import (  # noqa: E402
     OUT,
     RANK,
     Read,
+    as_diffusers_makes_it_kohyas,
     as_pipeline_saves,
+    create_policy_from,
     largest_error,
     read_by_peft,
     read_here,
@@ -70,8 +72,9 @@ weights, and the file through each one's own loader. Written by tests/host/test_
   without a LoRA, as a share of the largest answer.
 - **{", ".join(OUT)}**: the LoRA of a policy on attention and feed-forward layers as Save LoRA writes it, read by
   `load_lora_weights` of the family's pipeline, peft's folder by peft.
-- **{", ".join(IN)}**: a LoRA of diffusers' network by peft, with an alpha that is
-  its rank, read by ComfyUI's LoraLoader.
+- **{", ".join(IN)}**: a LoRA of diffusers' network by peft, with alpha {ALPHA:g} at
+  rank {RANK} (kohya's with alpha = rank), read by Create Policy as the beginning of a policy. ComfyUI's own LoraLoader reads fewer of
+  them, and takes an alpha that is in the metadata alone to be the rank: to draw with such a file elsewhere, save the policy.
 
 A number is the largest difference to ComfyUI's own answer with the LoRA, as a share of what the LoRA changes, rounded up.
 **refused**: Save LoRA says so and what is possible; **no**: the reader refuses the file; **nothing**: it takes none of it and
@@ -83,8 +86,9 @@ says no word; **in part**: of some layers, or in another strength. Why is below.
 NO_LOADER = ("PixArt alpha", "PixArt sigma")
 NO_NAMES = "ComfyUI has no table of diffusers' names for it, or one of another network; diffusers converts what is named elsewhere here"
 CHROMAS = "ComfyUI has no name for its distilled_guidance_layer; a policy that leaves it out is read, see the tests"
-PEFTS_NAMES = "peft's own names begin with base_model.model, which ComfyUI knows of SD3 and PixArt alone"
-KOHYAS = "ComfyUI knows kohya's names of its own networks, and diffusers' under them of SD1.5, SD2 and SDXL alone"
+LUMINA = (
+    "diffusers' converter cuts its fused layers at the published model's width, which the small one has not; refused in words"
+)
 # (column, families): why it is not read, in words
 REASONS = {
     "ComfyUI's names": {
@@ -121,18 +125,11 @@ REASONS = {
     },
     "peft's folder": {NO_NAMES: ("Flux.2", "Lumina 2", "Wan 2.1"), CHROMAS: ("Chroma",)},
     "as its pipeline saves it": {
-        'ComfyUI knows diffusers\' names with ".processor" in them, as they were in 2023': ("SD1.5", "SD2", "SDXL"),
-        "ComfyUI has no table of its names": ("Lumina 2", "Wan 2.1"),
-        "ComfyUI's table of its names wants them to begin with diffusion_model": ("Z-Image",),
-        "ComfyUI's table is Flux.1's, whose layers are cut otherwise": ("Flux.2",),
-        "diffusers saves no LoRA of it; peft does": ("PixArt alpha", "PixArt sigma"),
+        LUMINA: ("Lumina 2",),
+        "diffusers saves no LoRA of it; peft does": NO_LOADER,
     },
-    "as peft saves it": {
-        PEFTS_NAMES: tuple(name for name in TWINS if name not in ("SD3, SD3.5", "PixArt alpha", "PixArt sigma"))
-    },
-    "under kohya's names": {
-        KOHYAS: tuple(name for name in TWINS if name not in ("SD1.5", "SD2", "SDXL", "Qwen-Image", "HiDream")),
-    },
+    "as peft saves it": {LUMINA: ("Lumina 2",)},
+    "under kohya's names": {LUMINA: ("Lumina 2",)},
 }
 
 
@@ -154,7 +151,8 @@ def cells_of(name: str) -> tuple[str, ...]:
     found += [there(twin, save, read) for save, read in OUT.values()]
     for save in IN.values():
         with TemporaryDirectory() as folder:
-            found.append(in_words(read_here(twin, save, Path(folder))))
+            alpha = RANK if save is as_diffusers_makes_it_kohyas else ALPHA
+            found.append(in_words(read_here(twin, save, Path(folder), alpha, create_policy_from)))
     return (name, twin.kind, *found)
 
 
