@@ -5,7 +5,7 @@ import { picturesName, words } from "./words.js";
 
 /** Which pictures are shown: those of the training, or of held-out prompts where a run has some. */
 function kindSelect(changed) {
-  const select = element("select", "pt-select");
+  const select = element("select", "pt-kind");
   select.addEventListener("change", changed);
   for (const kind of ["samples", "held_out"]) {
     select.append(Object.assign(element("option", "", picturesName(kind)), { value: kind }));

@@ -223,7 +223,7 @@ def test_held_out_prompts_are_drawn_beside_and_pressed_show_the_model_before(pag
     page.locator(".pt-run-button", has_text="held out").click()
     assert "violet: held-out prompts" in page.locator(".pt-sidebar .pt-reward").get_attribute("title")
     assert page.locator(".pt-sidebar .pt-run .pt-select").input_value() == "held_out_reward"
-    page.locator(".pt-sidebar .pt-samples .pt-select").select_option("held_out")
+    page.locator(".pt-sidebar .pt-samples .pt-kind").select_option("held_out")
     image, slider = page.locator(".pt-sidebar .pt-image"), page.locator(".pt-sidebar .pt-range")
     assert "held_out_000006" in image.get_attribute("src")
     slider.focus()
@@ -237,7 +237,7 @@ def test_held_out_prompts_are_drawn_beside_and_pressed_show_the_model_before(pag
     assert "held_out_000002" in image.get_attribute("src")
     page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-image').complete")
     keep_screenshot(page, "held_out", tmp_path)
-    page.locator(".pt-sidebar .pt-samples .pt-select").select_option("samples")
+    page.locator(".pt-sidebar .pt-samples .pt-kind").select_option("samples")
     assert "iteration_000006" in image.get_attribute("src") and faults(page) == []
 
 
