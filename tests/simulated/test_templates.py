@@ -16,9 +16,10 @@ SERVER = Path(__file__).with_name("server")
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
          "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
          "PTDemoPictures.count": 12, "EmptyLatentImage.batch_size": 1}
-# a trajectory's, a forward process's, pairs', single pictures', steps', the reward's gradient's, a distillation's
+# a trajectory's, a forward process's, pairs', single pictures', steps', the reward's gradient's, a distillation's, one from a LoRA
 KINDS = ("learn_to_follow_prompts_flow_grpo", "learn_to_follow_prompts_nft", "learn_from_pairs_diffusion_dpo",
-         "learn_from_thumbs_kto", "step_by_step_preferences_spo", "follow_a_rewards_gradient_draft", "faster_after_dpo_lcm")
+         "learn_from_thumbs_kto", "step_by_step_preferences_spo", "follow_a_rewards_gradient_draft", "faster_after_dpo_lcm",
+         "improve_a_lora")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
