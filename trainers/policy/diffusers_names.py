@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from .layers import kind_of, lora_shapes
+from .layers import layer_shapes
 from .lora_names import flat_name
 
 WEIGHT = ".weight"
@@ -41,7 +41,7 @@ def names_of_diffusers(network: torch.nn.Module, wanted: Collection[str]) -> dic
 
 def _by(convert: Callable, network: torch.nn.Module) -> dict[str, object]:
     """Every layer's name by this converter; {} where it is for another network."""
-    layers = {name: lora_shapes(layer, 1)[1][0] for name, layer in network.named_modules() if kind_of(layer) is not None}
+    layers = {name: b[0] for name, (_, b) in layer_shapes(network).items()}
     names, starts, end = list(layers), [], 0
     for rows in layers.values():
         starts.append(end)

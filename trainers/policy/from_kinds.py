@@ -12,6 +12,7 @@ from .layers import lora_shapes
 
 NAMES = {"loha": "LoHa", "lokr": "LoKr", "oft": "OFT"}
 OTHER_SIZE = "has another size"
+DORA = "is a DoRA; a training begins from a LoRA or its relatives without its norms"
 
 
 class Unfit(Exception):
@@ -23,7 +24,7 @@ def held(layer: torch.nn.Module, adapter: Any, whole: bool) -> tuple[Member, dic
     cannot be trained."""
     kind, (dora, *_) = NAMES[adapter.name], reversed(adapter.weights)
     if dora is not None:
-        raise Unfit("is a DoRA; a training begins from a LoRA or its relatives without its norms")
+        raise Unfit(DORA)
     if not whole:
         raise Unfit(f"is a {kind} for a part of a layer, and only LoRAs can be joined")
     read: dict[str, Any] = {"LoHa": _loha, "LoKr": _lokr, "OFT": _oft}

@@ -173,7 +173,10 @@ def _sorted(network: torch.nn.Module, patches: Mapping, origin: Mapping):
                 if patch.name in NAMES and kind_of(layer) is not None:
                     kinds[name] = held(layer, patch, offset is None and function is None)
                 else:
-                    pieces[name].append(piece_of(layer, patch, offset, function))
+                    piece = piece_of(layer, patch, offset, function)
+                    if not 0 < abs(piece.scale) < float("inf"):
+                        raise Unfit(f"has alpha {patch.weights[2]:g}")
+                    pieces[name].append(piece)
             else:
                 others[name] |= _difference(layer, parameter, patch, offset)
         except Unfit as error:

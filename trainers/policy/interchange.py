@@ -15,7 +15,7 @@ import torch
 
 from ...rewards.base.words import brief
 from .kinds import LORA, PAIR, RS_LORA
-from .layers import kind_of, lora_shapes
+from .layers import layer_shapes
 from .value import Policy
 
 COMFYUI, KOHYA, DIFFUSERS, PEFT = "ComfyUI", "kohya", "diffusers", "peft"
@@ -191,7 +191,7 @@ def _those(known: dict[str, list[Name]], wanted: Callable) -> dict[str, list[Nam
 def _chosen(known: dict[str, list[Name]], model, target: str, wanted: Callable) -> dict[str, list[Name]]:
     """One way of naming for the whole network: the map's first where its cuts fit every layer, else its last (newer kin)."""
     candidates = _those(known, wanted)
-    rows = _rows(model)
+    rows = {name: b[0] for name, (_, b) in layer_shapes(model.model.diffusion_model).items()}
     for at in (0, -1):
         names = {layer: _one_way(every, at) for layer, every in candidates.items() if layer in rows}
         misfits = [layer for layer, found in names.items() if not _covers(found, rows[layer])]
@@ -217,11 +217,6 @@ def _covers(found: list[Name], outputs: int) -> bool:
             return False
         end = first + many
     return end == outputs
-
-
-def _rows(model) -> dict[str, int]:
-    modules = model.model.diffusion_model.named_modules()
-    return {name: lora_shapes(module, 1)[1][0] for name, module in modules if kind_of(module) is not None}
 
 
 def _today(text: str) -> str:

@@ -29,6 +29,11 @@ def lora_shapes(layer: torch.nn.Module, rank: int) -> tuple[tuple[int, ...], tup
     return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
 
 
+def layer_shapes(network: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Name of every layer that ``kind_of`` knows, in the network's own order -> shapes of A and B at rank 1."""
+    return {name: lora_shapes(module, 1) for name, module in network.named_modules() if kind_of(module) is not None}
+
+
 def weight_kinds(model: torch.nn.Module) -> str:
     """In words, for messages: which classes with a weight the model is made of, the commonest first."""
     names = [type(m).__name__ for m in model.modules() if _has_weight(m)]

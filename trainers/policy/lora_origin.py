@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from ...rewards.base.words import shown
-from .layers import kind_of, lora_shapes
+from .layers import layer_shapes
 
 # where programs write it: kohya and those that follow it, the common standard, this pack
 SAID = ("modelspec.architecture", "ss_base_model_version", "posttrain.base_model")
@@ -44,8 +44,7 @@ def made_for(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -
 
 def may_be_for(tensors: Mapping[str, torch.Tensor], network: torch.nn.Module) -> bool:
     """Whether the names of a LoRA's layers are of an architecture that the network may be, too."""
-    layers = ((name, lora_shapes(layer, 1)[0]) for name, layer in network.named_modules() if kind_of(layer) is not None)
-    own = {f"{name}.lora_down.weight": torch.empty(shape, device="meta") for name, shape in layers}
+    own = {f"{name}.lora_down.weight": torch.empty(a, device="meta") for name, (a, _) in layer_shapes(network).items()}
     return not set(_told(tensors)[0]).isdisjoint(_told(own)[0])
 
 

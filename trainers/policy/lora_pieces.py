@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .from_kinds import OTHER_SIZE, Unfit
+from .from_kinds import DORA, OTHER_SIZE, Unfit
 from .layers import kind_of, lora_shapes
 
 OTHER_KINDS = {"glora": "GLoRA", "boft": "BOFT"}
@@ -29,19 +29,13 @@ def piece_of(layer: torch.nn.Module, adapter: Any, offset: tuple[int, int, int] 
         raise Unfit(f"is a {OTHER_KINDS.get(adapter.name, adapter.name)}, which the host cannot train either")
     up, down, alpha, middle, dora, reshaped = adapter.weights
     if dora is not None or reshaped is not None:
-        raise Unfit(
-            "is a DoRA; a training begins from a LoRA or its relatives without its norms"
-            if dora is not None
-            else "changes the size of its layer"
-        )
+        raise Unfit(DORA if dora is not None else "changes the size of its layer")
     if kind_of(layer) is None:
         raise Unfit("has matrices for a norm")
     up, down = up.float().flatten(1), down.float()
     if middle is not None:  # of a convolution in three parts
         down = torch.einsum("mn...,ni->mi...", middle.float(), down.flatten(1))
     down, rank = down.flatten(1), len(down)
-    if not (alpha is None or alpha != 0 and abs(alpha) < float("inf")):
-        raise Unfit(f"has alpha {alpha:g}")
     a, b = lora_shapes(layer, 1)
     sizes = [b[0], a[1]]
     if offset is not None:

@@ -15,8 +15,10 @@ import comfy.weight_adapter
 import torch
 
 from ...rewards.base.words import brief
+from .from_kinds import Unfit
 from .interchange import OWN, Lora, Pair, trained
-from .layers import kind_of, lora_shapes
+from .layers import layer_shapes
+from .lora_pieces import joined, piece_of
 from .value import Policy
 from .weights import is_plain
 
@@ -41,22 +43,17 @@ def together(policy: Policy, rank: int | None = None, use_average: bool = True) 
         raise ValueError(f"rank: {rank} is not possible; choose 1 or more")
     ours = trained(policy, use_average)
     patches = {key: found for key, found in policy.model.patches.items() if any(_counts(patch) for patch in found)}
-    shapes = _shapes(policy.model)
+    network = policy.model.model.diffusion_model
+    shapes = layer_shapes(network)
     sums: dict[str, Pair | torch.Tensor] = {}
     for key, found in patches.items():
         layer = _layer(key, shapes)
-        sums[layer] = _sum(policy.model, key, found, shapes[layer], exact=rank is None)
+        sums[layer] = _sum(policy.model, key, found, network.get_submodule(layer), exact=rank is None)
     for layer, pair in ours.items():
         sums[layer] = _plus(sums.get(layer), pair)
     if rank is None:
         return Together({layer: pair for layer, pair in sums.items() if isinstance(pair, Pair)}, len(patches))
     return _cut(sums, shapes, rank, len(patches))
-
-
-def _shapes(model) -> dict[str, tuple]:
-    """Layer -> shapes of A and B at rank 1."""
-    modules = model.model.diffusion_model.named_modules()
-    return {name: lora_shapes(module, 1) for name, module in modules if kind_of(module) is not None}
 
 
 def _layer(key: str, shapes: dict) -> str:
@@ -69,15 +66,10 @@ def _layer(key: str, shapes: dict) -> str:
     return layer
 
 
-def _sum(model, key: str, patches: list, shapes: tuple, exact: bool) -> Pair | torch.Tensor:
+def _sum(model, key: str, patches: list, layer: torch.nn.Module, exact: bool) -> Pair | torch.Tensor:
     reasons = [reason for patch in patches if _counts(patch) and (reason := _not_plain(patch))]
     if not reasons:
-        total: Pair | None = None
-        for patch in patches:
-            if _counts(patch):
-                total = _added(total, _as_pair(patch, key, shapes))
-        assert total is not None  # what has patches of strength 0 alone was left out before
-        return total
+        return _as_pair([patch for patch in patches if _counts(patch)], key, layer)
     if exact:
         raise ValueError(
             f"LoRAs below: on {key} lies {reasons[0]}, which is no plain LoRA and cannot be added exactly; cut the "
@@ -104,25 +96,17 @@ def _not_plain(patch: tuple) -> str:
     return next((word for word, value in words.items() if value is not None), "")
 
 
-def _as_pair(patch: tuple, key: str, shapes: tuple) -> Pair:
-    """A plain LoRA of the host as one on the whole layer, its strength in B."""
-    strength, what, _, rows, turned = patch
-    up, down, alpha = (part.float() if isinstance(part, torch.Tensor) else part for part in what.weights[:3])
-    rank = down.shape[0]
-    outputs = shapes[1][0] if rows is None else rows[2]
+def _as_pair(patches: list, key: str, layer: torch.nn.Module) -> Pair:
+    """Plain LoRAs of the host as one on the whole layer, their strengths in B."""
     try:
-        down, up = down.reshape(rank, *shapes[0][1:]), up.reshape(outputs, rank, *shapes[1][2:])
-    except RuntimeError:
+        pieces = [piece_of(layer, what, rows, turned) for _, what, _, rows, turned in patches]
+    except Unfit:
         raise ValueError(
             f"LoRAs below: the LoRA on {key} does not fit the layer; leave it out, or connect the model from before that node"
         ) from None
-    up = up * (strength * (1.0 if alpha is None else alpha / rank))
-    up = up if turned is None else turned(up)
-    if rows is not None:
-        whole = up.new_zeros(shapes[1][0], *up.shape[1:])
-        whole.narrow(0, *rows[1:]).copy_(up)
-        up = whole
-    return Pair(down.cpu(), up.cpu(), float(rank))
+    strong = [piece._replace(up=piece.up * (piece.scale * patch[0]), scale=1.0) for piece, patch in zip(pieces, patches)]
+    a, b, alpha = joined(layer, strong)
+    return Pair(a, b, alpha)
 
 
 def _added(one: Pair | None, other: Pair) -> Pair:

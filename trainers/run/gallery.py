@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...rewards.base.words import brief
 from ...rewards.rules.colour import luma
+from .pictures import edges, smaller
 
 SIZE = 256  # pixels that looks are measured at
 AT_ONCE = 8  # pictures, for the sake of memory
@@ -86,16 +87,16 @@ def looks_of(images: Tensor) -> dict[str, list[float]]:
 def _looks_of_some(images: Tensor) -> dict[str, Tensor]:
     """The looks of a few pictures; for "composition" their thumbnails."""
     shown = images[..., :3].float().nan_to_num(0.0).clamp(0, 1).movedim(-1, 1).expand(-1, 3, -1, -1)
-    small = _at_most(shown, SIZE)
+    small = smaller(shown, SIZE)
     grey = luma(small.movedim(1, -1)).view(len(small), 1, *small.shape[-2:])
-    edges = _edges(grey)
+    found = edges(grey)
     return {
         "saturation": (small.amax(1) - small.amin(1)).flatten(1).mean(1),
-        "centre": _centre(edges.square()),
+        "centre": _centre(found.square()),
         "composition": F.interpolate(grey, size=(THUMBNAIL, THUMBNAIL), mode="area"),
-        "spots": torch.maximum(_spots(grey), _spots(_at_most(grey, SIZE // 2))),
-        "corners": _corners(edges.square()),
-        "flatness": _flat_between_edges(edges),
+        "spots": torch.maximum(_spots(grey), _spots(smaller(grey, SIZE // 2))),
+        "corners": _corners(found.square()),
+        "flatness": _flat_between_edges(found),
         "burnt": ((grey > BRIGHT) | (grey < DARK)).float().flatten(1).mean(1),
     }
 
@@ -113,17 +114,6 @@ def changed_looks(first: dict[str, Sequence[float]], now: dict[str, Sequence[flo
         if float(moved.mean()) > max(least, CERTAIN * error):
             changed.append(Changed(name, float(before.mean()), float(after.mean())))
     return changed
-
-
-def _at_most(images: Tensor, pixels: int) -> Tensor:
-    """[N, C, H, W], no side longer than ``pixels``."""
-    size = tuple(min(side, pixels) for side in images.shape[-2:])
-    return images if size == tuple(images.shape[-2:]) else F.interpolate(images, size=size, mode="area")
-
-
-def _edges(grey: Tensor) -> Tensor:
-    """[N, 1, H, W]: the luma without its mean over 3 x 3 pixels."""
-    return grey - F.avg_pool2d(grey, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _centre(energy: Tensor) -> Tensor:
@@ -158,7 +148,7 @@ def _corners(energy: Tensor) -> Tensor:
     return torch.log((torch.stack(corners).amax(0) + 1e-5) / whole)
 
 
-def _flat_between_edges(edges: Tensor) -> Tensor:
+def _flat_between_edges(found: Tensor) -> Tensor:
     """How much stronger the edges are (the strongest hundredth) than what lies between them (the median), as a logarithm."""
-    every = edges.abs().flatten(1)
+    every = found.abs().flatten(1)
     return torch.log10((every.quantile(0.99, dim=1) + FLAT) / (every.quantile(0.5, dim=1) + FLAT))

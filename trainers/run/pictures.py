@@ -26,17 +26,17 @@ def picture_stats(images: Tensor) -> dict[str, float]:
     chosen = torch.linspace(0, len(images) - 1, min(MOST, len(images))).round().long()
     with torch.no_grad():
         shown = images[chosen][..., :3].float().clamp(0, 1).movedim(-1, 1).expand(-1, 3, -1, -1)
-        small = _smaller(shown, COARSE)
+        small = smaller(shown, COARSE)
         last = small.movedim(1, -1)
         stats = {"brightness": brightness(last), "contrast": contrast(last), "colourfulness": colourfulness(last),
                  "detail": _detail(shown)}
         if len(shown) > 1:
-            stats["variety"] = _smaller(small, THUMBNAIL).var(0, correction=1).mean().sqrt()
+            stats["variety"] = smaller(small, THUMBNAIL).var(0, correction=1).mean().sqrt()
         return {f"picture_{name}": float(value.mean()) for name, value in stats.items()}
 
 
-def _smaller(images: Tensor, pixels: int) -> Tensor:
-    """[N, 3, H, W], no side longer than ``pixels``."""
+def smaller(images: Tensor, pixels: int) -> Tensor:
+    """[N, C, H, W], no side longer than ``pixels``."""
     height, width = images.shape[-2:]
     size = (min(height, pixels), min(width, pixels))
     return images if size == (height, width) else F.interpolate(images, size=size, mode="area")
@@ -48,6 +48,10 @@ def _detail(images: Tensor) -> Tensor:
     top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
     part = images[..., top:top + CROP, left:left + CROP]
     grey = luma(part.movedim(1, -1)).view(len(part), 1, *part.shape[-2:])
-    # edges count as they are: outside of the picture there is nothing to differ from
-    blurred = F.avg_pool2d(grey, 3, stride=1, padding=1, count_include_pad=False)
-    return (grey - blurred).square().flatten(1).mean(1).sqrt()
+    return edges(grey).square().flatten(1).mean(1).sqrt()
+
+
+def edges(grey: Tensor) -> Tensor:
+    """[N, 1, H, W]: the luma without its mean over 3 x 3 pixels. The picture's borders count as they are: outside there is
+    nothing to differ from."""
+    return grey - F.avg_pool2d(grey, 3, stride=1, padding=1, count_include_pad=False)
