@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
@@ -92,7 +93,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
     beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
     """
-    total, done = sum(len(micros) for micros in steps), 0
+    parts = [ranks.own_part(micros) for micros in steps]
+    total, done = sum(map(len, parts)), 0
     before = int(policy.metrics.get(SKIPPED, 0))
     reports, skipped, in_a_row, norms = _Mean(), 0, before, []
     with open_policy(policy, also_load=also_load) as net:
@@ -102,10 +104,10 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         learners = [own] if beside is None else [own, _beside(net, policy, beside)]
         banks = [learner.bank for learner in learners]
         leaves = [weight for bank in banks for weight in bank.values()]
-        for micros in steps:
+        for micros, part in zip(steps, parts):
             size = sum(micro.size for micro in micros)
             finite = True
-            for micro in micros:
+            for micro in part:
                 net.check_cancelled()
                 share = micro.size / size
                 loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
@@ -116,6 +118,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 done += 1
                 if progress is not None:
                     progress(done, total)
+            ranks.add_gradients("gradients", leaves)
+            finite = all(ranks.met("losses", finite))
             found = [learner.clipped() for learner in learners]
             if finite and all(math.isfinite(norm) for norm in found):
                 for learner in learners:
@@ -127,10 +131,11 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 skipped, in_a_row = skipped + 1, in_a_row + 1
             for learner in learners:
                 learner.adam.zero_grad(set_to_none=True)
+        reports.gather()
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
-            "update_evaluations": net.evaluations}
+            "update_evaluations": sum(ranks.met("evaluations", net.evaluations))}
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
@@ -228,8 +233,17 @@ class _Mean:
             self._sums[key] = self._sums.get(key, 0.0) + float(value) * size
             self._sizes[key] = self._sizes.get(key, 0.0) + size
 
+    def gather(self) -> None:
+        """Takes in what the other ranks were told."""
+        found = ranks.met("reports", (self._sums, self._sizes))
+        self._sums, self._sizes = (_added([each[part] for each in found]) for part in (0, 1))
+
     def means(self) -> dict[str, float]:
         return {key: self._sums[key] / self._sizes[key] for key in self._sums}
+
+
+def _added(parts: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(part.get(key, 0.0) for part in parts) for key in dict.fromkeys(key for part in parts for key in part)}
 
 
 def numbers(**values) -> dict[str, float]:
