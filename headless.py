@@ -5,10 +5,11 @@
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
 
-The workflow is one that ComfyUI's page exports for the API (Export (API)). ComfyUI is the one in whose custom_nodes this pack
-lies. A run that was cut short goes on from its last checkpoint when the same command is given again.
+The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
+custom_nodes this pack lies. A run that was cut short goes on from its last checkpoint when the command is given again.
 
-Exit codes: 0 done, 1 an error, 2 the workflow or the command is wrong, 3 paused (a reward is not there at the moment), 130 stopped.
+Exit codes: 0 done, 1 an error, 2 the workflow or the command is wrong, 3 paused (a reward is not there at the moment),
+130 stopped.
 """
 from __future__ import annotations
 
@@ -34,12 +35,13 @@ def main(arguments: list[str]) -> int:
         words.error(f"{comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
     rank = int(os.environ.get("RANK", "0"))
     with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
-        sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui, *_card(of_comfyui)]
+        _choose_card(of_comfyui)
+        sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0)
 
 
 def _folders(own: Path, rank: int) -> list[str]:
-    """ComfyUI empties its temp folder at the start, so each process has its own; what others than the first write nobody keeps."""
+    """Each process has its own temp folder, which ComfyUI empties at the start; what others than the first write is not kept."""
     options = ["--temp-directory", str(own), "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
     if rank:
         (own / "output").mkdir()
@@ -47,13 +49,12 @@ def _folders(own: Path, rank: int) -> list[str]:
     return options
 
 
-def _card(of_comfyui: list[str]) -> list[str]:
+def _choose_card(of_comfyui: list[str]) -> None:
     """Each process of a machine takes a card of its own; which, ComfyUI reads before torch is there."""
     number = os.environ.get("LOCAL_RANK")
     if number is not None and not {"--cpu", "--cuda-device"} & set(of_comfyui):
         cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(number) % len(cards)] if cards else number
-    return []
 
 
 def _start(comfyui: Path):

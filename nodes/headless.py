@@ -114,7 +114,8 @@ def read_workflow(path: Path) -> dict:
         raise WrongWorkflow(f"{path} cannot be read as JSON ({error}).") from None
     prompt = prompt.get("prompt", prompt) if isinstance(prompt, dict) else None
     if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
-        raise WrongWorkflow(f"{path} is a workflow as the page draws it; in the page's menu choose Export (API), and give that file.")
+        raise WrongWorkflow(f"{path} is a workflow as the page draws it; in the page's menu choose Export (API), and give that "
+                            "file.")
     if not prompt or not isinstance(prompt, dict) or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values()):
         raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
