@@ -103,7 +103,8 @@ def _samples(folder: Path) -> dict[str, list[dict]]:
 def _summary(folder: Path, live: LiveState) -> dict:
     facts, state = _facts(folder), live(folder.name)
     return {"run": folder.name, **facts, "status": _status(folder, facts["status"], state), "node": state.get("node"),
-            "iteration": state.get("iteration") or facts["iteration"], "iterations": state.get("iterations") or facts["iterations"],
+            "iteration": state.get("iteration") or facts["iteration"],
+            "iterations": state.get("iterations") or facts["iterations"],
             "seconds_left": state.get("seconds_left")}
 
 

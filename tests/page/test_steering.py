@@ -8,6 +8,7 @@ import math
 from posttrain.tests.page.actions import (
     drawing,
     faults,
+    in_chinese,
     keep_screenshot,
     open_graph,
     queue,
@@ -159,3 +160,83 @@ def test_runs_are_searched_pinned_renamed_noted_on_and_thrown_away(page, host):
     wait_until(page, lambda: (root / ".trash" / "shelf new" / "metrics.jsonl").is_file())
     wait_until(page, lambda: names.count() == 0)
     assert faults(page) == []
+
+
+# text and what lies behind it, as the page draws them; colours mixed in CSS come out as color(srgb r g b / a)
+CONTRAST = """() => {
+    const parsed = (text) => {
+        const numbers = (text.match(/[\\d.]+(?:e-?\\d+)?/g) ?? []).map(Number);
+        const scale = text.startsWith('color(') ? 255 : 1;
+        return { rgb: numbers.slice(0, 3).map((n) => n * scale), alpha: numbers[3] ?? 1 };
+    };
+    const over = (top, below) => top.rgb.map((n, i) => n * top.alpha + below[i] * (1 - top.alpha));
+    const behind = (element) => {
+        const layers = [];
+        for (let one = element; one; one = one.parentElement) layers.push(parsed(getComputedStyle(one).backgroundColor));
+        return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    };
+    const light = (rgb) => rgb.map((n) => n / 255).map((n) => (n <= 0.04045 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, n, i) => sum + n * [0.2126, 0.7152, 0.0722][i], 0);
+    const found = [];
+    for (const element of document.querySelectorAll('.pt-sidebar *')) {
+        const words = [...element.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
+        const box = element.getBoundingClientRect();
+        if (!words.length || box.width < 2 || element.closest('select') || element.closest('.u-over, .pt-unseen')) continue;
+        const ground = behind(element);
+        const colour = over(parsed(getComputedStyle(element).color), ground);
+        const [high, low] = [light(colour), light(ground)].sort((a, b) => b - a);
+        found.push([element.className, words[0].textContent.trim().slice(0, 30), (high + 0.05) / (low + 0.05)]);
+    }
+    for (const select of document.querySelectorAll('.pt-sidebar select')) {
+        const ground = behind(select);
+        const [high, low] = [light(over(parsed(getComputedStyle(select).color), ground)), light(ground)].sort((a, b) => b - a);
+        found.push([select.className, 'select', (high + 0.05) / (low + 0.05)]);
+    }
+    return found;
+}"""
+NAMELESS = """() => [...document.querySelectorAll('.pt-sidebar :is(button, input, select, summary, [role=img], [role=progressbar])')]
+    .filter((one) => one.getBoundingClientRect().width && !one.getAttribute('aria-label') && !one.textContent.trim()
+        && !one.closest('label')?.textContent.trim() && !one.title).map((one) => one.outerHTML.slice(0, 120))"""
+OUTSIDE = """() => {
+    const bar = document.querySelector('.pt-sidebar').getBoundingClientRect();
+    return [...document.querySelectorAll('.pt-sidebar *')].filter((one) => {
+        const box = one.getBoundingClientRect();
+        return box.width && !one.closest('.pt-unseen, .pt-chart') && (box.right > bar.right + 1 || box.left < bar.left - 1);
+    }).map((one) => `${one.className}: ${one.textContent.slice(0, 40)}`);
+}"""
+
+
+def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, host, tmp_path):
+    put_run(host, "for everyone", status="error")
+    (host.base / "output/posttrain/for everyone/history.jsonl").write_text(
+        json.dumps({"iteration": 9, "text": "a" * 300, "level": "warning"}) + "\n"
+    )
+    open_side_bar(page, "for everyone")
+    page.locator(f"{SIDE} .pt-summary").click()
+    try:
+        for theme in ("dark", "light"):
+            page.evaluate("(theme) => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
+            page.wait_for_timeout(800)
+            for width in (1280, 390):
+                page.set_viewport_size({"width": width, "height": 844})
+                page.wait_for_timeout(500)
+                found = page.evaluate(CONTRAST)
+                assert len(found) > 20 and not [each for each in found if each[2] < 4.5], (theme, width)
+                assert page.evaluate(NAMELESS) == [] and page.evaluate(OUTSIDE) == []
+                bar = page.locator(SIDE).bounding_box()
+                assert bar["width"] >= 250 and bar["x"] + bar["width"] <= width + 1
+                keep_screenshot(page, f"everyone_{theme}_{width}", tmp_path)
+        page.locator(f"{SIDE} .pt-run-button").first.focus()
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached |= set(page.evaluate("[...document.activeElement.classList]"))
+        assert {"pt-select", "pt-smooth", "pt-act", "pt-summary", "pt-beside"} <= reached
+        with in_chinese(page):
+            open_side_bar(page, "for everyone")
+            page.locator(f"{SIDE} .pt-summary", has_text="这次训练").click()
+            assert "平滑" in page.locator(f"{SIDE} .pt-tools").inner_text() and page.evaluate(OUTSIDE) == []
+            keep_screenshot(page, "everyone_chinese", tmp_path)
+        assert faults(page) == []
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")

@@ -58,8 +58,10 @@ class Steered:
         if self.iteration > self.run.saved:
             self._attempt("state", self._save)
         self._attempt("status", lambda: self.run.update(status="paused", iteration=self.iteration))
-        self.steered("Paused. Its state is saved: go on with the button, or cancel to free the queue and queue again later.",
-                     what="paused")
+        self.steered(
+            "Paused. Its state is saved: go on with the button, or cancel to free the queue and queue again later.",
+            what="paused",
+        )
         self._tell("state", status="paused", iteration=self.iteration)
         self._steering.pause(self._check_cancelled)
         self._clock = time.monotonic()  # it is no part of the next iteration
@@ -89,7 +91,11 @@ class Steered:
         self.policy, dropped = let_go(self.policy, self.run.config["fingerprint"])
         if dropped:
             said = ", ".join(f"{name} {value:g}" for name, value in dropped.items())
-            self.steered(f"The workflow's settings are new, so what was changed on the page holds no longer ({said}).", what="let go", said=said)
+            self.steered(
+                f"The workflow's settings are new, so what was changed on the page holds no longer ({said}).",
+                what="let go",
+                said=said,
+            )
 
         if hasattr(self.policy, "memory"):  # a LoRA that is saved from it says where it comes from
             made_in = {"name": self.run.name, "id": self.run.config["id"]}
