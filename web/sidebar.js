@@ -124,9 +124,13 @@ export function renderSidebar(parent) {
   const list = runList(selectRun);
   const summary = element("div", "pt-hint");
   const detail = element("div", "pt-detail", steering.root, view.root, summary, samples.root, messages.root, shelf.root);
-  parent.replaceChildren(element("div", "pt-sidebar", announced.root, hint, title, list.root, detail));
+  const root = element("div", "pt-sidebar", announced.root, hint, title, list.root, detail);
+  parent.replaceChildren(root);
 
   const draw = () => {
+    const { top, left } = parent.getBoundingClientRect(); // for a phone, where it leaves its place
+    root.style.setProperty("--pt-top", `${Math.max(0, top)}px`);
+    root.style.setProperty("--pt-left", `${left}px`);
     const runs = allRuns();
     const run = getRun(selected) ?? runs[0];
     if (run && !run.points) load(run.run);
