@@ -229,7 +229,10 @@ def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, h
                 # on a phone it scrolls by itself, and nothing of the page lies over it
                 for x, y in ((0.5, 0.3), (0.9, 0.9), (0.9, 0.1)) if width == 390 else ():
                     place = [bar["x"] + x * bar["width"], bar["y"] + y * bar["height"]]
-                    assert page.evaluate("([x, y]) => !!document.elementFromPoint(x, y)?.closest('.pt-sidebar')", place), (bar, place)
+                    assert page.evaluate("([x, y]) => !!document.elementFromPoint(x, y)?.closest('.pt-sidebar')", place), (
+                        bar,
+                        place,
+                    )
                 keep_screenshot(page, f"everyone_{theme}_{width}", tmp_path)
         page.locator(f"{SIDE} .pt-run-button").first.focus()
         reached = set()
