@@ -47,6 +47,7 @@ class Network:
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
+        self._sigma_max: float | None = None  # read from the device once
         self.evaluations = 0
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
@@ -56,7 +57,9 @@ class Network:
 
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
-        largest = math.isclose(float(self.sampling.sigma_max), sigma, rel_tol=1e-5) or sigma > float(self.sampling.sigma_max)
+        if self._sigma_max is None:
+            self._sigma_max = float(self.sampling.sigma_max)
+        largest = math.isclose(self._sigma_max, sigma, rel_tol=1e-5) or sigma > self._sigma_max
         level = torch.tensor(sigma, device=noise.device)
         return self.sampling.noise_scaling(level, noise.clone(), torch.zeros_like(noise), largest)
 
