@@ -135,8 +135,16 @@ class Network:
         """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
         return share_shown(self._overlay.layers, bank, self._overlay.members, self.dtype)
 
-    def recomputing_blocks(self, on: bool) -> None:
-        """Whether the network's repeated blocks drop their activations until the backward pass."""
+    @property
+    def blocks(self) -> int:
+        """How many repeated blocks the network has."""
+        return len(self._overlay.blocks)
+
+    def recomputing_blocks(self, on: bool | int) -> None:
+        """Whether the network's repeated blocks drop their activations until the backward pass: all, none, or the first so many.
+
+        Each costs one forward of it more and saves what it keeps, so as many as must is quickest.
+        """
         self._overlay.recompute = on
 
     def backward_safe(self):
