@@ -108,6 +108,7 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, model, count, *tensors):
         ctx.run, ctx.model, ctx.count = run, model, count
+        ctx.set_materialize_grads(False)  # an output that nothing reads: zeros for it would become a gradient of idle layers
         ctx.save_for_backward(*(t.clone() for t in tensors[:count]), *tensors[count:])
         with torch.no_grad():
             return run([t.clone() for t in tensors[:count]], tensors[count:])
@@ -127,12 +128,14 @@ class _Recompute(torch.autograd.Function):
 
 def _recomputed_gradients(ctx, tensors, gradients):
     needed = ctx.needs_input_grad[3:]
-    offload_streams_wait(gradients[0].device if gradients[0] is not None else tensors[0].device)
+    offload_streams_wait(next(g.device for g in gradients if g is not None))
     leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed)]
     with torch.enable_grad(), mutation_guard(ctx.model):
         # a leaf must not be overwritten in place, its copy may be
         outputs = ctx.run([leaf.clone() for leaf in leaves[:ctx.count]], leaves[ctx.count:])
         pairs = [(o, g) for o, g in zip(outputs, gradients) if g is not None and o.requires_grad]
+        if not pairs:
+            return [None] * len(needed)
         wanted = [leaf for leaf, n in zip(leaves, needed) if n]
         # a network in float16 loses gradients below 6e-8
         scale = power_of_two([g for _, g in pairs])
