@@ -29,7 +29,7 @@ def scaled(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def power_of_two(gradients: list[Tensor]) -> Tensor:
-    """[]: what brings the largest of them near 1, float32 where they are; 1 where it is near 0, beyond all bounds or no number."""
+    """[]: what brings the largest of them near 1, float32, where they are; 1 where that is no number, near 0 or beyond bounds."""
     found = [gradient.abs().max().float() for gradient in gradients if gradient.numel()]
     largest = torch.stack(found).max() if found else torch.zeros(())
     below = largest.view(torch.int32).bitwise_and(EXPONENT).view(torch.float32)
