@@ -19,7 +19,8 @@ def collect(found: Sequence[torch.Tensor | None], leaves: list[torch.Tensor]) ->
     """Adds them to the leaves' ``.grad``, never in place: two gradients may be one tensor."""
     there = [(leaf, gradient.contiguous()) for leaf, gradient in zip(leaves, found) if gradient is not None]
     later = [(leaf, gradient) for leaf, gradient in there if leaf.grad is not None]
-    sums = torch._foreach_add([leaf.grad for leaf, _ in later], [gradient for _, gradient in later]) if later else []
+    before = [leaf.grad for leaf, _ in later if leaf.grad is not None]
+    sums = list(torch._foreach_add(before, [gradient for _, gradient in later])) if later else []
     for leaf, gradient in there:
         leaf.grad = gradient if leaf.grad is None else leaf.grad
     for (leaf, _), total in zip(later, sums):
