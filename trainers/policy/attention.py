@@ -93,9 +93,11 @@ def _fused(args: tuple, kwargs: dict) -> bool:
 def _say(function: Callable) -> None:
     if function.__name__ not in _said:
         _said.add(function.__name__)
-        logging.info("PostTrain: PyTorch's attention stands for the host's (%s) while sampling and training a policy: it is "
-                     "quicker on a CPU. Start ComfyUI with --use-pytorch-cross-attention to sample with it as well.",
-                     function.__name__)
+        logging.info(
+            "PostTrain: PyTorch's attention stands for the host's (%s) while sampling and training a policy: it is "
+            "quicker on a CPU. Start ComfyUI with --use-pytorch-cross-attention to sample with it as well.",
+            function.__name__,
+        )
 
 
 def _tensors(args: tuple, kwargs: dict) -> list[torch.Tensor]:
