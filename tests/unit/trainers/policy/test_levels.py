@@ -30,8 +30,9 @@ def test_levels_that_do_not_decrease_are_refused_in_words():
         sigmas_of(sampling, "simple", 1500)
 
 
-@pytest.mark.parametrize("kind", [name for name in ("EPS", "V_PREDICTION", "V_PREDICTION_DDPM", "CONST")
-                                  if hasattr(comfy.model_sampling, name)])
+@pytest.mark.parametrize(
+    "kind", [name for name in ("EPS", "V_PREDICTION", "V_PREDICTION_DDPM", "CONST") if hasattr(comfy.model_sampling, name)]
+)
 def test_the_state_and_the_answer_are_the_hosts(kind):
     """What the network is asked, and what its answer stands for, by the host's own two functions around it."""
     host = comfy.model_sampling
