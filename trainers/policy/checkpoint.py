@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ...rewards.base.half import power_of_two
 from .kernels import give_gradient, in_words_of_kernels
 from .overwritten import copies_kept, watched
 from .streams import offload_streams_wait
@@ -116,16 +116,11 @@ def _recomputed_gradients(ctx, tensors, gradients):
         if not pairs:
             return [None] * len(needed)
         wanted = [leaf for leaf, n in zip(leaves, needed) if n]
-        scale = _power_of_two([g for _, g in pairs])
+        # a network in float16 loses gradients below 6e-8
+        scale = power_of_two([g for _, g in pairs])
         found = torch.autograd.grad([o for o, _ in pairs], wanted, [g * scale for _, g in pairs], allow_unused=True)
     found = iter([None if g is None else g / scale for g in found])
     return [next(found) if n else None for n in needed]
-
-
-def _power_of_two(gradients: list[torch.Tensor]) -> float:
-    """What brings the largest of them near 1: a network in float16 loses gradients below 6e-8. Exact in itself."""
-    largest = max((float(g.abs().max()) for g in gradients if g.numel()), default=0.0)
-    return 2.0 ** -math.ceil(math.log2(largest)) if 1e-30 < largest < math.inf else 1.0
 
 
 def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, **kwargs):
