@@ -197,6 +197,28 @@ def test_what_is_no_attention_and_has_no_gradient_is_refused():
         under_grad(type(policy)(model, policy.recipe, policy.bank), "sd3")
 
 
+@needs_override
+@pytest.mark.parametrize("name", ["attention_pytorch", "attention_sub_quad", "attention_sage"])
+def test_a_node_that_writes_into_a_part_of_the_answer(monkeypatch, name):
+    """As normalized attention guidance does: the same gradient as of a node that answers with a new tensor."""
+    found = {}
+    for way in ("in place", "anew"):
+
+        def halved(attention, *args, way=way, **kwargs):
+            out = attention(*args, **kwargs)
+            if way == "anew":
+                return torch.cat([out[:1], out[1:] * 0.5])
+            out[1:] = out[1:] * 0.5
+            return out
+
+        policy = trained_policy("sd3")
+        policy.model.model_options["transformer_options"] = {"optimized_attention_override": halved}
+        with monkeypatch.context() as patch:
+            everywhere(patch, getattr(host, name))
+            found[way], _ = under_grad(policy, "sd3")
+    assert distance(found["in place"], found["anew"]) < 1e-6
+
+
 def test_a_vaes_attention_keeps_no_square_of_the_picture():
     """And passes on the same gradient."""
     from comfy.ldm.modules.diffusionmodules import model as parts
