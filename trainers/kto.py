@@ -52,13 +52,14 @@ class ReferencePoints:
         """(z, the reference's answers to this micro-batch); error: the policy's own errors of it."""
         micros = self._mates[id(micro)]
         if self._step is not micros:
-            self._step, self._references, errors, reference_errors = micros, {}, [], []
+            self._references, errors, reference_errors = {}, [], []
             for mate in micros:
                 renoised = Renoised(net, self._rollout, mate)
                 self._references[id(mate)] = renoised.ask_quietly(None)
                 reference_errors.append(renoised.error(self._references[id(mate)]))
-                errors.append(error if len(micros) == 1 else renoised.error(renoised.ask_quietly(bank)))
+                errors.append(error.detach() if len(micros) == 1 else renoised.error(renoised.ask_quietly(bank)))
             self._z = reference_point(torch.cat(errors), torch.cat(reference_errors))
+            self._step = micros  # not before here: a pass that memory does not suffice for begins anew
         return self._z, self._references[id(micro)]
 
 

@@ -38,6 +38,7 @@ from .lcm import LCM, train_lcm
 from .mapo import MaPO, train_mapo
 from .nft import NFT, OLD, train_nft
 from .policy.recommended import recommended
+from .policy.room import with_room
 from .policy.value import Policy
 from .policy.weights import outside_inference
 from .prompts import PromptSet
@@ -174,6 +175,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
+    policy = replace(policy, memory=with_room(policy.memory, rollout.room))
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if rollout.left_out:
@@ -190,7 +192,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
         in_a_row = int(policy.metrics.get(SKIPPED, 0)) + fault
         new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
     remembered = getattr(feedback, "memory", None)
-    memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
+    memory = new.memory if remembered is None else {**new.memory, "rewards": remembered}
     used = _used(policy, given, trainer, rollout.sampling, rollout.recommended)
     return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
                    iteration=policy.iteration + 1, numbers=used)

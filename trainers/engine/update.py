@@ -12,7 +12,9 @@ from typing import ClassVar, Protocol
 import torch
 
 from ...rewards.base.words import brief
-from ..policy.network import Network, open_policy
+from ..policy.fitting import in_room
+from ..policy.network import Network
+from ..policy.room import Room, with_room
 from ..policy.value import Bank, Policy
 from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
@@ -89,13 +91,13 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
-    before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
-    beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
+    before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's; beside: further weights to
+    train, which ``evaluate`` then gets as a fourth argument. What memory took, see ``in_room``, is in the policy's memory.
     """
-    total, done = sum(len(micros) for micros in steps), 0
-    before = int(policy.metrics.get(SKIPPED, 0))
-    reports, skipped, in_a_row, norms = _Mean(), 0, before, []
-    with open_policy(policy, also_load=also_load) as net:
+    total, before = sum(len(micros) for micros in steps), int(policy.metrics.get(SKIPPED, 0))
+
+    def made(net: Network) -> Policy:
+        reports, skipped, in_a_row, norms, done = _Mean(), 0, before, [], 0
         net.recomputing_blocks(optimizer.low_memory)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
         own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
@@ -140,6 +142,12 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             return replace(policy, metrics=metrics | {"updates": 0, "skipped_updates": len(steps), SKIPPED: before + len(steps)})
         return replace(policy, bank=bank, ema=ema, anchors={**policy.anchors, **kept}, optimizer=moments, step=own.step,
                        metrics=metrics)
+
+    return _remembering(*in_room(policy, made, also_load=also_load))
+
+
+def _remembering(policy: Policy, room: Room) -> Policy:
+    return replace(policy, memory=with_room(policy.memory, room))
 
 
 class _Learner:

@@ -5,7 +5,7 @@ later states favour neither.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,8 +14,10 @@ from ..feedback.step_pairs import StepPreferences
 from ..losses.spo import step_pairs
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
+from ..policy.fitting import in_room
 from ..policy.latents import latent_shape, to_images
-from ..policy.network import open_policy
+from ..policy.network import Network, open_policy
+from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples
@@ -87,7 +89,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         latents=x, images=to_images(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
         seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
         batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, left_out=plan.left_out,
-        sampling=sampling, recommended=left_open)
+        sampling=sampling, recommended=left_open, room=room_of(walk.policy.memory))
     return made, _joined(kept, walk.final_scores(made, states), candidates)
 
 
@@ -133,16 +135,20 @@ class _Walk:
         return score(self.judge, images, [self.prompts.prompts[int(i)] for i in index], groups).values.float()
 
     def _in_batches(self, ask, count: int) -> torch.Tensor:
-        index, parts = self.samples.index.repeat(count // len(self.samples)), []
-        # opened anew for every step: a decoder in between may have pushed the network out of memory
-        with open_policy(self.policy) as net:
-            chosen = self.policy.chosen("behaviour")
-            bank = net.to_device(chosen)
+        index = self.samples.index.repeat(count // len(self.samples))
+
+        def asked(net: Network) -> tuple[torch.Tensor, int]:
+            bank, parts = net.to_device(self.policy.chosen("behaviour")), []
             for rows in torch.arange(count).split(self.sampling.batch_size):
                 net.check_cancelled()
                 parts.append(ask(net, bank, rows, index[rows]).cpu())
-            self.evaluations += net.evaluations
-        return torch.cat(parts)
+            return torch.cat(parts), net.evaluations
+
+        # opened anew for every step: a decoder in between may have pushed the network out of memory
+        (answers, evaluations), room = in_room(self.policy, asked)
+        self.policy = replace(self.policy, memory=with_room(self.policy.memory, room))
+        self.evaluations += evaluations
+        return answers
 
 
 def _pairs(drawn: torch.Tensor, scores: torch.Tensor, step: int, candidates: Candidates) -> tuple[StepPreferences, torch.Tensor]:

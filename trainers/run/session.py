@@ -26,6 +26,7 @@ from .summary import summary
 SKIPPED = "skipped_updates_in_a_row"
 STOPPED_BY = "stopped_by"  # the sentence of a stop rule
 STOPPED = "early_stopped"  # a trainer's word that what it was to reach is reached
+ROOM = "room"  # in a policy's memory: what was given up for want of memory, with its "words"
 MOST_SKIPPED = 3
 RECENT = 20        # iterations that the time left is guessed from
 LOG_SECONDS = 10.0
@@ -65,6 +66,7 @@ class Session:
         self._result: Any = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
+        self._room: dict = {}
 
     @property
     def done(self) -> bool:
@@ -108,6 +110,7 @@ class Session:
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
+        self._note_room(getattr(policy, "memory", {}).get(ROOM, {}))
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
         try:
@@ -181,6 +184,12 @@ class Session:
         else:
             self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
+    def _note_room(self, room: dict) -> None:
+        """What the iteration gave up for want of memory, said once; the policy's memory keeps it for the run."""
+        if room != self._room:
+            self._room = room
+            self.message(room.get("words", ""), "warning")
+
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
         if self.run is None:
@@ -211,6 +220,7 @@ class Session:
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
+        self._room = getattr(self.policy, "memory", {}).get(ROOM, {})
         points = self.run.points()
         self._before, self._alarms = self.iteration, Alarms(points)
         self._stopping = Stopping(self.plan.stop, points)
