@@ -64,7 +64,7 @@ class Remedies:
 
     def _recompute(self) -> bool:
         """Recomputes activations from here on. False where that is done already."""
-        if self._overlay.recompute:
+        if self._overlay.recompute is True:
             return False
         self._overlay.recompute, self.room = True, replace(self.room, recompute=True)
         logging.warning(

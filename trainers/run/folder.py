@@ -176,7 +176,7 @@ class Run:
             raise
         _unsaved.pop(self.folder, None)
         self.saved = iteration
-        prune(folder, save_every)
+        prune(folder, save_every, self.config.get("kept", ()))
         return path
 
     def save_samples(self, images: torch.Tensor, iteration: int, kind: str = TRAINED) -> Path:
