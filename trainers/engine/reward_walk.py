@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...rewards.base.reward import Reward, as_reward, counts_of, evaluate, usable_images
+from ...rewards.base.reward import Reward, as_reward, blackened, counts_of, evaluate
 from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
@@ -19,7 +19,7 @@ from ..policy.room import with_room
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples
-from ..sampling.plan import plan_of
+from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
 from ..sampling.settings import AUTO, Sampling
@@ -64,8 +64,15 @@ class Course:
         self.samples = chosen_samples(len(prompts), sampling, iteration)
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
+        self._plan: SamplingPlan | None = None
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
+
+    def plan(self, net: Network) -> SamplingPlan:
+        """The same for the whole step."""
+        if self._plan is None:
+            self._plan = plan_of(net, self.sampling, self.iteration)
+        return self._plan
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""
@@ -107,7 +114,7 @@ class Course:
     def note(self, look: Look, images: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
         """Keeps images and rewards for the step's report and preview."""
         self._images[look.rows.start] = images.detach().cpu()
-        self._rewards[look.rows.start] = {name: v.detach().cpu().double() for name, v in values.items()}
+        self._rewards[look.rows.start] = {name: v.detach() for name, v in values.items()}  # read once the step is over
 
     @property
     def images(self) -> torch.Tensor:
@@ -117,7 +124,7 @@ class Course:
     def stats(self) -> dict[str, float]:
         """reward_mean, reward_std, failed (a count), and the mean of each member of a composite reward."""
         names = next(iter(self._rewards.values()))
-        rewards = {name: torch.cat([self._rewards[at][name] for at in sorted(self._rewards)]) for name in names}
+        rewards = {name: torch.cat([self._rewards[at][name] for at in sorted(self._rewards)]).cpu().double() for name in names}
         means = {name: float(v[v.isfinite()].mean()) if bool(v.isfinite().any()) else float("nan")
                  for name, v in rewards.items()}
         total = rewards[""]
@@ -132,7 +139,7 @@ class Walk:
 
     def __init__(self, course: Course, net: Network, bank: Bank, look: Look):
         self.course, self.net, self.bank, self.look = course, net, bank, look
-        self.plan = plan_of(net, course.sampling, course.iteration)
+        self.plan = course.plan(net)
         self.index = course.samples.index[look.rows]
         self._noise = course.samples.noise(look.rows)
         self.noise = self._noise.start(course.shape).to(net.device)
@@ -187,8 +194,8 @@ class Walk:
 
     def judged(self, images: torch.Tensor, prompts: Sequence) -> dict[str, torch.Tensor]:
         """The reward of each image as "", and the members of a composite one by name: [B] each."""
-        reward, usable = self.course.reward, usable_images(images)
-        found = evaluate(reward, usable[0], prompts, self.index)
+        reward, (usable, broken) = self.course.reward, blackened(images)
+        found = evaluate(reward, usable, prompts, self.index)
         if found.values.shape != (len(images),):
             raise ValueError(f"reward: '{reward.info.name}' must answer one number per image: expected [{len(images)}], "
                              f"got {list(found.values.shape)}")
@@ -198,8 +205,6 @@ class Walk:
         self.net.check_loaded("the reward")
         members = found.members if len(found.members) > 1 else {}
         values = {"": found.values, **members}
-        # an image that is not a number was blackened for the reward
-        broken = usable[1].to(self.net.device)
         return {name: v.to(self.net.device, torch.float32).masked_fill(broken, torch.nan) for name, v in values.items()}
 
     def _ask(self, x, sigma, bank: Bank | None) -> torch.Tensor:

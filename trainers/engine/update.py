@@ -117,8 +117,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 reports.add(report | {"loss": loss / share}, micro.size)
                 losses.append(loss)
                 done += 1
-                if progress is not None:
-                    progress(done, total)
+                (progress or _nobody)(done, total)
             found = on_host([*(learner.norm() for learner in learners), *losses])  # the update's one wait for the device
             if all(map(math.isfinite, found)):
                 for learner, norm in zip(learners, found):
@@ -145,6 +144,10 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                        metrics=metrics)
 
     return _remembering(*in_room(policy, made, also_load=also_load))
+
+
+def _nobody(done: int, total: int) -> None:
+    """Who is told of the progress where nobody asked."""
 
 
 def _remembering(policy: Policy, room: Room) -> Policy:

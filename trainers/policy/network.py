@@ -15,6 +15,7 @@ from .bank import Overlay, members_of, trainable_layers
 from .checkpoint import checkpointed, mended, mutation_guard, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
+from .gradients import add, gradients_of
 from .guider import Guider, host_guider
 from .kernels import kernels_with_gradient
 from .levels import path_of, sigmas_of
@@ -49,6 +50,7 @@ class Network:
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
+        self._sigma_max: float | None = None  # read from the device once
         self.evaluations = 0
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
@@ -62,7 +64,9 @@ class Network:
 
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
-        largest = math.isclose(float(self.sampling.sigma_max), sigma, rel_tol=1e-5) or sigma > float(self.sampling.sigma_max)
+        if self._sigma_max is None:
+            self._sigma_max = float(self.sampling.sigma_max)
+        largest = math.isclose(self._sigma_max, sigma, rel_tol=1e-5) or sigma > self._sigma_max
         level = torch.tensor(sigma, device=noise.device)
         return self.sampling.noise_scaling(level, noise.clone(), torch.zeros_like(noise), largest)
 
@@ -149,15 +153,22 @@ class Network:
         """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
         return share_shown(self._overlay.layers, bank, self._overlay.members, self.dtype)
 
-    def recomputing_blocks(self, on: bool) -> None:
-        """Whether the network's repeated blocks drop their activations until the backward pass, as they do in any case where
-        memory ran out without it."""
-        self._overlay.recompute = on or self.room.recompute
+    @property
+    def blocks(self) -> int:
+        """How many repeated blocks the network has."""
+        return len(self._overlay.blocks)
 
     @property
     def recomputes(self) -> bool:
-        """See ``recomputing_blocks``."""
-        return self._overlay.recompute
+        """Whether any of them drops its activations."""
+        return bool(self._overlay.recompute)
+
+    def recomputing_blocks(self, on: bool | int) -> None:
+        """Whether the network's repeated blocks drop their activations until the backward pass: all, none, or the first so many.
+
+        Each costs one forward of it more and saves what it keeps, so as many as must is quickest. Where memory ran out it is all.
+        """
+        self._overlay.recompute = self.room.recompute or on
 
     def backward_safe(self):
         """The context for forward and backward of this network; see ``gradients`` for the usual way in."""
@@ -173,7 +184,7 @@ class Network:
         def run():
             with torch.enable_grad(), self.backward_safe():
                 loss, report = loss_of()
-                found = _gradients(loss, leaves)
+                found = gradients_of(loss, leaves)
             remember_plain(self._model.diffusion_model)
             return loss.detach(), report, found
 
@@ -184,7 +195,7 @@ class Network:
             except RuntimeError as error:
                 if not mended(error, self._model.diffusion_model):
                     raise
-        _add(found, leaves)
+        add(found, leaves)
         return loss, report
 
     def check_cancelled(self) -> None:
@@ -254,25 +265,6 @@ class Network:
             replays = True
             return answer
         return run
-
-
-def _gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
-    """Of each leaf, beside what it has collected so far: a pass that fails half-way has added nothing to it."""
-    if leaves:
-        return torch.autograd.grad(loss, leaves, allow_unused=True)
-    loss.backward()
-    return ()
-
-
-def _add(found: tuple[torch.Tensor | None, ...], leaves: list[torch.Tensor]) -> None:
-    """To the leaves' ``.grad``, never in place: two gradients may be one tensor."""
-    there = [(leaf, gradient.contiguous()) for leaf, gradient in zip(leaves, found) if gradient is not None]
-    later = [(leaf, gradient) for leaf, gradient in there if leaf.grad is not None]
-    sums = torch._foreach_add([leaf.grad for leaf, _ in later], [gradient for _, gradient in later]) if later else []
-    for leaf, gradient in there:
-        leaf.grad = gradient if leaf.grad is None else leaf.grad
-    for (leaf, _), total in zip(later, sums):
-        leaf.grad = total
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -275,8 +276,10 @@ def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
 
 
 def test_what_memory_did_not_suffice_for_is_said_once_and_not_again_after_a_resume(tmp_path):
+    @dataclass(frozen=True)
     class Roomy(Counter):
-        memory = {"room": {"at_once": 1, "words": "Memory ran out, so from now on one image at a time."}}
+        memory: dict = field(default_factory=lambda: {
+            "room": {"at_once": 1, "words": "Memory ran out, so from now on one image at a time."}})
 
     heard = Heard()
     for iterations in (3, 5):
