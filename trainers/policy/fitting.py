@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from comfy.model_management import OOM_EXCEPTION
 
+from ...rewards.base import ranks
 from .loading import can_stream
 from .network import Network, open_policy
 from .room import Room, room_of
@@ -27,10 +28,14 @@ def in_room(policy: Policy, work: Callable[[Network], Found], *, also_load=()) -
         net = None
         try:
             with open_policy(policy, also_load=also_load, room=room) as net:
-                return work(net), net.room
+                found = work(net)
+                for other in ranks.met("what was given up", net.room):
+                    room = room.and_also(other)
+                return found, room
         except OOM_EXCEPTION:
             more = (room if net is None else net.room).more_in_ram()
-            if more is None or not can_stream(policy.model):
+            # several ranks cannot begin anew: the others are further on
+            if more is None or ranks.count() > 1 or not can_stream(policy.model):
                 raise
         room = more  # not before here: the exception holds on to the memory of what failed
         logging.warning(

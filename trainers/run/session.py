@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
+from ...rewards.base import ranks
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE_CHANGED, FolderLost, Run
 from .held_out import HeldOutCurve
 from .notices import Notices
+from .on_ranks import open_on_all
 from .pictures import picture_stats
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
-from .steered import Steered
+from .steered import Steered, room_of
 from .steering import SAMPLE, STOP, Steering
 from .stopping import Stopping
 from .summary import summary
@@ -28,7 +30,6 @@ from .summary import summary
 SKIPPED = "skipped_updates_in_a_row"
 STOPPED_BY = "stopped_by"  # the sentence of a stop rule
 STOPPED = "early_stopped"  # a trainer's word that what it was to reach is reached
-ROOM = "room"  # in a policy's memory: what was given up for want of memory, with its "words"
 MOST_SKIPPED = 3
 RECENT = 20        # iterations that the time left is guessed from
 LOG_SECONDS = 10.0
@@ -71,7 +72,6 @@ class Session(Steered):
         self._result: Any = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._logged = self._clock = time.monotonic()
-        self._room: dict = {}
 
     @property
     def done(self) -> bool:
@@ -86,8 +86,8 @@ class Session(Steered):
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain,
-                                self._defaults)
+            self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
+                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
             try:
                 self._resume()
             except BaseException:
@@ -117,23 +117,26 @@ class Session(Steered):
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
-        self._note_room(getattr(policy, "memory", {}).get(ROOM, {}))
-        self._show_now = self._steering.take(SAMPLE)
-        if self._steering.take(STOP):
+        self._note_room()
+        self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
+        if stops:
             self._stop(self.run, "you have ended it")
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
         try:
             metrics |= self._measured()
-        finally:  # a cancel in the middle of it costs the measurement, not the iteration
-            self._book(metrics, images, seconds)
+        except BaseException:  # a cancel in the middle of it costs the measurement, not the iteration
+            self._book(metrics, images, seconds, met=False)
+            raise
+        self._book(metrics, images, seconds)
         self._obey()
 
-    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float) -> None:
-        """Writes down what an iteration gave, and tells the page and the log."""
+    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float, met: bool = True) -> None:
+        """Writes down what an iteration gave, and tells the page and the log. met: other ranks come here, too."""
         point = {"iteration": self.iteration, "seconds": seconds, **metrics}
         alarms = self._alarms.look(point)
-        if ended := self._stopping.look(point, [alarm.text for alarm in alarms]):
+        ended = self._stopping.look(point, [alarm.text for alarm in alarms])
+        if ended := ranks.of_first("stop rules", lambda: ended) if met else ended:
             self._stop(self.run, ended)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
@@ -216,7 +219,7 @@ class Session(Steered):
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
-        self._room = getattr(self.policy, "memory", {}).get(ROOM, {})
+        self._room = room_of(self.policy)
         self._take_up_numbers()
         self._keep_workflow()
         points = self.run.points()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...rewards.base import ranks
 from ...rewards.base.files import written_whole
 from .journal import write_entry
 from .run_plan import RunPlan
@@ -17,6 +18,11 @@ from .steering import CHECKPOINT, PAUSE, Steering, let_go, numbers_of, turned
 
 RUN = "run"  # in a policy's memory: the name and the id of the run that trains it
 WORKFLOW = "workflow.json"
+
+
+def room_of(policy: Any) -> dict:
+    """What a policy's memory says was given up for want of memory, with its "words"."""
+    return getattr(policy, "memory", {}).get("room", {})
 
 
 def save_workflow(folder: Path, workflow: dict | None) -> None:
@@ -34,7 +40,7 @@ class Steered:
     done: Any
     _before: int
     _workflow: dict | None
-    _room: dict
+    _room: dict = {}
     _steering: Steering
     _check_cancelled: Callable[[], None]
     _tell: Callable[..., None]
@@ -47,7 +53,7 @@ class Steered:
         if self._steering.take(CHECKPOINT):
             self._attempt("checkpoint", self._save_for_good)
         self._steering.numbers = numbers_of(self.policy)
-        for name, value in self._steering.take_numbers().items():
+        for name, value in ranks.of_first("numbers", self._steering.take_numbers).items():
             before = self._steering.numbers[name]
             self._steering.numbers[name] = value
             self.policy = turned(self.policy, {name: value}, self.run.config["fingerprint"])
@@ -79,8 +85,9 @@ class Steered:
         else:
             self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
-    def _note_room(self, room: dict) -> None:
+    def _note_room(self) -> None:
         """What the iteration gave up for want of memory, said once; the policy's memory keeps it for the run."""
+        room = room_of(self.policy)
         if room != self._room:
             self._room = room
             self.message(room.get("words", ""), "warning")
