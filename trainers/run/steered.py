@@ -40,7 +40,7 @@ class Steered:
     done: Any
     _before: int
     _workflow: dict | None
-    _room: dict = {}
+    _room: dict
     _steering: Steering
     _check_cancelled: Callable[[], None]
     _tell: Callable[..., None]
