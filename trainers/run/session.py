@@ -65,7 +65,7 @@ class Session(Steered):
         self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
-        self._defaults, self._check_cancelled, self._workflow = defaults, check_cancelled, workflow
+        self._defaults, self._check_cancelled, self._workflow, self._room = defaults, check_cancelled, workflow, room_of(policy)
         self._steering = Steering(self.root / plan.run_name)
         self._notices, self._stopping = Notices(), Stopping(())
         self._held_out: HeldOutCurve | None = None
