@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from .engine.cost import Train, Work
 from .engine.limits import BELOW_1, FROM_0, FROM_1
 from .engine.renoise import Noised, Renoised, noised, with_empty_prompt
 from .engine.update import Number, Optimizer, numbers, update
@@ -107,3 +108,9 @@ def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torc
             change = (error - reference_error)[rows].mean()
             found |= numbers(**{f"{name}_error": error[rows].mean(), f"{name}_change": change})
     return found
+
+
+def kto_cost(settings: KTO, work: Work) -> Train:
+    """With several micro-batches in an update its reference point takes one evaluation more of each, see ReferencePoints."""
+    alone = settings.levels == 1 and work.images <= work.batch * work.updates
+    return work.noised(settings.levels, 1 if alone else 2)
