@@ -20,6 +20,24 @@ from world import BACKPROP, RAW, TRAINERS, World
 TABLE = Path(posttrain.__path__[0]) / "docs" / "memory.md"
 HEAD = f"""# Memory of a train step
 
+## Where memory runs out
+
+The batch is a wish. A rollout or a train step for which memory does not suffice goes on in another way, with the same samples,
+the same random numbers and the same mean over them. In this order, each only where the one before was not enough:
+
+1. what the step does not need is moved off the card (a text encoder, a reward's network);
+2. activations are recomputed, as with *low memory* switched on: one more forward;
+3. half of the images go through the network at once, then half of those, down to one: one forward more again;
+4. half of the network's weights, then all, stay in RAM and are streamed in.
+
+The gradient is that of the whole batch up to rounding, for every trainer (`tests/unit/trainers/policy/test_fitting.py`). What it
+took is said once, on the node and in the log, and the run remembers it, also after a resume: later rollouts go through the
+network in the same parts, so that the first ratio is 1 again. Only in the iteration in which memory ran out in the update itself
+does the ratio differ by rounding. Where nothing is left, the error says what to lower: batch, image size, low memory. The VAE of a
+rollout is the host's to fit, in tiles where it must; through the reward it decodes one image at a time from the second remedy on.
+
+## Measured
+
 The most that is held on the card at once in a train step of two images (32 x 32 pixels, guidance on), for the small
 random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
 trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,

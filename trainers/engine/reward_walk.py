@@ -12,9 +12,11 @@ from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
 from ..noise.transitions import sample
+from ..policy.fitting import in_room
 from ..policy.latents import latent_shape, to_images_with_gradient
 from ..policy.levels import sigmas_of
-from ..policy.network import Network, open_policy
+from ..policy.network import Network
+from ..policy.room import with_room
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples
@@ -68,7 +70,6 @@ class Course:
         self.samples = chosen_samples(len(prompts), sampling, iteration)
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
-        self.recompute_vae = False
         self._plan: SamplingPlan | None = None
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
@@ -88,7 +89,6 @@ class Course:
 
     def train(self, policy: Policy, evaluate: Evaluate, optimizer: Optimizer, parts: int = 1) -> Policy:
         """See ``update``; every optimizer step samples its own images, with the policy as it is then."""
-        self.recompute_vae = optimizer.low_memory
         with held_together(self.reward) as networks:
             new = update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
                          also_load=[self.vae.patcher, *networks])
@@ -97,14 +97,18 @@ class Course:
 
     def only_look(self, policy: Policy) -> Policy:
         """Samples and scores without training; the metrics say what came out."""
-        with torch.no_grad(), open_policy(policy, also_load=[self.vae.patcher]) as net:
+        def looked(net: Network) -> int:
             bank = net.to_device(policy.bank)
             for (look,) in self.looks(len(self.samples)):
                 walk = Walk(self, net, bank, look)
                 walk.go_to(self.steps)
                 walk.rewards(walk.x)
-            return replace(policy, metrics={"updates": 0, "skipped_updates": 0, SKIPPED: 0,
-                                            "update_evaluations": net.evaluations})
+            return net.evaluations
+
+        with torch.no_grad():
+            evaluations, room = in_room(policy, looked, also_load=[self.vae.patcher])
+        return replace(policy, memory=with_room(policy.memory, room), metrics={
+            "updates": 0, "skipped_updates": 0, SKIPPED: 0, "update_evaluations": evaluations})
 
     def draw(self, look: Look) -> torch.Generator:
         """For choices that all micro-batches of an optimizer step share, so that cutting a batch changes nothing."""
@@ -194,7 +198,7 @@ class Walk:
         return found[""]
 
     def images(self, latents: torch.Tensor) -> torch.Tensor:
-        return to_images_with_gradient(self.course.model, self.course.vae, latents, recompute=self.course.recompute_vae)
+        return to_images_with_gradient(self.course.model, self.course.vae, latents, recompute=self.net.recomputes)
 
     def judged(self, images: torch.Tensor, prompts: Sequence) -> dict[str, torch.Tensor]:
         """The reward of each image as "", and the members of a composite one by name: [B] each."""

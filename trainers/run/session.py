@@ -22,7 +22,7 @@ from .on_ranks import open_on_all
 from .pictures import picture_stats
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
-from .steered import Steered
+from .steered import Steered, room_of
 from .steering import SAMPLE, STOP, Steering
 from .stopping import Stopping
 from .summary import summary
@@ -65,7 +65,7 @@ class Session(Steered):
         self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
-        self._defaults, self._check_cancelled, self._workflow = defaults, check_cancelled, workflow
+        self._defaults, self._check_cancelled, self._workflow, self._room = defaults, check_cancelled, workflow, room_of(policy)
         self._steering = Steering(self.root / plan.run_name)
         self._notices, self._stopping = Notices(), Stopping(())
         self._held_out: HeldOutCurve | None = None
@@ -117,6 +117,7 @@ class Session(Steered):
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
+        self._note_room()
         self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
         if stops:
             self._stop(self.run, "you have ended it")
@@ -218,6 +219,7 @@ class Session(Steered):
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
+        self._room = room_of(self.policy)
         self._take_up_numbers()
         self._keep_workflow()
         points = self.run.points()

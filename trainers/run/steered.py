@@ -20,6 +20,11 @@ RUN = "run"  # in a policy's memory: the name and the id of the run that trains 
 WORKFLOW = "workflow.json"
 
 
+def room_of(policy: Any) -> dict:
+    """What a policy's memory says was given up for want of memory, with its "words"."""
+    return getattr(policy, "memory", {}).get("room", {})
+
+
 def save_workflow(folder: Path, workflow: dict | None) -> None:
     with written_whole(folder / WORKFLOW) as beside:
         beside.write_text(json.dumps(workflow), encoding="utf-8")
@@ -35,6 +40,7 @@ class Steered:
     done: Any
     _before: int
     _workflow: dict | None
+    _room: dict
     _steering: Steering
     _check_cancelled: Callable[[], None]
     _tell: Callable[..., None]
@@ -81,6 +87,13 @@ class Steered:
             self.message(numbers["words"])
         else:
             self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
+
+    def _note_room(self) -> None:
+        """What the iteration gave up for want of memory, said once; the policy's memory keeps it for the run."""
+        room = room_of(self.policy)
+        if room != self._room:
+            self._room = room
+            self.message(room.get("words", ""), "warning")
 
     def _save_for_good(self) -> None:
         self.run.update(kept=sorted({*self.run.config.get("kept", ()), self.iteration}))
