@@ -80,7 +80,7 @@ class Session:
     def __enter__(self) -> Session:
         if _running.get() is None:
             self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain,
-                                self._defaults)
+                                self._defaults, self.plan.continue_from)
             try:
                 self._resume()
             except BaseException:
