@@ -210,8 +210,8 @@ class Walk:
 
 def known(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The rows whose value is a number, of each; all of them where none is, so that the update is seen to fail."""
-    good = values.isfinite()
-    return tuple(v[good] if bool(good.any()) else v for v in (values, *others))
+    rows = values.isfinite().nonzero().flatten()  # the one wait for the device
+    return tuple(v[rows] if len(rows) else v for v in (values, *others))
 
 
 def _check_differentiable(reward: Reward) -> None:

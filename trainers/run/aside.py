@@ -6,6 +6,7 @@ ends it; until then no step takes anything away that is not where it is to be.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ...rewards.base.files import PART, read_bytes, written_whole
 from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint
+from .journal import cut_entries
 
 CONFIG, LOCK, CHECKPOINTS, BEST = "config.json", "lock", "checkpoints", "best"
 CALIBRATION = "calibration.json"  # measured on the base model: it holds for a run that starts over, too
@@ -88,7 +90,16 @@ def as_it_was(config: dict, iteration: int) -> dict:
             settings[key] = old
     settings = {key: value for key, value in settings.items() if value != MISSING}
     left = {key: value for key, value in config.items() if key not in ("stopped", WENT_BACK)}
-    return left | {"settings": settings, "changes": [change for change in changes if change["iteration"] < iteration]}
+    return left | {
+        "settings": settings,
+        "fingerprint": fingerprint(settings),
+        "changes": [change for change in changes if change["iteration"] < iteration],
+        "kept": [each for each in config.get("kept", ()) if each <= iteration],
+    }
+
+
+def fingerprint(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _marked(folder: Path, mark: str, task: dict) -> str:
@@ -135,6 +146,7 @@ def _divide(folder: Path, task: dict) -> None:
             _keep(path, backup / inside, own=len(inside.parts) == 1)
     # from here on everything lies in the backup, too
     _keep(_checkpoint(folder, iteration), folder / CHECKPOINTS / _checkpoint(folder, iteration).name, own=False)
+    cut_entries(folder, iteration)
     _write_down(folder, backup, iteration)
     for path in _after(folder, iteration):
         path.unlink(missing_ok=True)

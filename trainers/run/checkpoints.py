@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import safetensors
@@ -100,12 +100,12 @@ def load_newest(folder: Path) -> tuple[tuple[int, dict, dict] | None, list[str]]
     return None, said
 
 
-def prune(folder: Path, save_every: int) -> None:
-    """Keeps the last ones, and a series over the whole run that thins out with age."""
+def prune(folder: Path, save_every: int, kept: Collection[int] = ()) -> None:
+    """Keeps the last ones, a series over the whole run that thins out with age, and those that a user has asked for."""
     saved = list_checkpoints(folder)
     series = thinned([iteration for iteration, _ in saved], save_every)
     for iteration, path in saved[:-KEEP_LAST]:
-        if iteration not in series:
+        if iteration not in series and iteration not in kept:
             path.unlink(missing_ok=True)
 
 

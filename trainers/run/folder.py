@@ -1,7 +1,6 @@
 """The folder of a run: who may write there, with which settings, and what is in it."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from .aside import (
     WENT_BACK,
     as_it_was,
     check_kept,
+    fingerprint,
     finish,
     go_back,
     move_aside,
@@ -180,7 +180,7 @@ class Run:
             raise
         _unsaved.pop(self.folder, None)
         self.saved = iteration
-        prune(folder, save_every)
+        prune(folder, save_every, self.config.get("kept", ()))
         return path
 
     def save_samples(self, images: torch.Tensor, iteration: int, kind: str = TRAINED) -> Path:
@@ -214,7 +214,7 @@ def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str
     if old is None:
         _unsaved.pop(folder, None)  # the folder was removed by hand
     fresh = {"id": uuid.uuid4().hex, "name": folder.name, "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-             "settings": settings, "fingerprint": _fingerprint(settings), "changes": []}
+             "settings": settings, "fingerprint": fingerprint(settings), "changes": []}
     newest = _newest(folder)
     done = old is not None and old.get(WENT_BACK) == continue_from and not _changed(old, settings, defaults)
     iteration = newest if done or not continue_from else continue_from
@@ -267,10 +267,6 @@ def _completed(settings: dict, defaults: dict) -> dict:
     """With the defaults of the nodes that the settings have a word of: a setting is named "node.input"."""
     nodes = {key.rpartition(".")[0] for key in settings}
     return {key: value for key, value in defaults.items() if key.rpartition(".")[0] in nodes} | settings
-
-
-def _fingerprint(settings: dict) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _short(value) -> str:

@@ -6,7 +6,8 @@ import os
 
 import pytest
 from posttrain.nodes.page import live
-from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path, thin
+from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path
+from posttrain.trainers.run.thinning import thin
 
 
 def nothing(run: str) -> dict:

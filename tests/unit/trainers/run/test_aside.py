@@ -13,6 +13,7 @@ from posttrain.trainers.run import RunPlan, SettingsChanged, aside, run_state
 from posttrain.trainers.run import folder as run_folder
 from posttrain.trainers.run.checkpoints import SaveFailed, list_checkpoints, save_checkpoint
 from posttrain.trainers.run.folder import CONTINUE_CHANGED, START_OVER, Run
+from posttrain.trainers.run.journal import write_entry
 from posttrain.trainers.run.metrics import read_metrics
 
 OLD = "cats_backup_1"
@@ -38,6 +39,8 @@ def collapsed(tmp_path):
     samples.mkdir()
     for name in ("iteration_000002.webp", "iteration_000003.webp", "held_out_000000.webp", "held_out_000006.webp", "mine.webp"):
         (samples / name).write_bytes(name.encode())
+    write_entry(tmp_path / "cats", 2, "of its beginning")
+    write_entry(tmp_path / "cats", 6, "of the old run")
     return tmp_path
 
 
@@ -71,6 +74,10 @@ def test_it_goes_back_once_and_then_goes_on(collapsed):
         session = train(collapsed, 9, continue_from=3)
     assert session.iteration == 9 and lines(collapsed) == list(range(1, 10))
     assert sorted(path.name for path in collapsed.iterdir()) == ["cats", OLD]
+    # said in iteration 6 of the old run, which is none of this one's any more
+    journal = (collapsed / "cats" / "history.jsonl", collapsed / OLD / "history.jsonl")
+    assert ["of the old run" in path.read_text() for path in journal] == [False, True]
+    assert all("of its beginning" in path.read_text() for path in journal) and "Went back" in journal[0].read_text()
     assert config(collapsed)["branches"][0] | {"time": ""} == {"iteration": 3, "kept_as": OLD, "time": ""}
 
 
