@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .weights import plain_words
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -27,11 +28,13 @@ class RewardUnavailable(RuntimeError):
 class Prompt:
     """A prompt and, where a rule verifier checks it, what the image must show.
 
-    text: what the model is asked for. spec: a record that a verifier understands (toy world, GenEval) or None.
+    text: what the model is asked for; to rewards, in plain words. spec: a record that a verifier understands (toy world,
+    GenEval) or None. written: the text with its weights, where they were taken out of it.
     """
 
     text: str
     spec: dict | None = field(default=None, hash=False)
+    written: str | None = None
     __repr__ = brief
 
 
@@ -172,6 +175,7 @@ def score_rollout(reward: Reward, rollout) -> Scores:
 
 def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
     """Ask any reward, composite or single, the same question (gradients are kept where there are any)."""
+    prompts = in_plain_words(prompts)
     if isinstance(reward, CompositeReward):
         return reward.evaluate(images, prompts, groups)
     values = reward(images, prompts)
@@ -191,7 +195,7 @@ def compares(reward: Reward) -> bool:
 def check_prompts(reward: Any, prompts: Sequence[Prompt]) -> None:
     """Whether a reward, or a member of it, can judge each of these prompts: ValueError now and not in the middle of a run."""
     if hasattr(reward, "check_prompts"):
-        reward.check_prompts(prompts)
+        reward.check_prompts(in_plain_words(prompts))
     for part in parts_of(reward):
         check_prompts(part, prompts)
 
@@ -205,8 +209,22 @@ def parts_of(reward: Any) -> list:
 
 def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:
     """The prompts, each with the record of the known one that has the same text, where there is one."""
-    by_text = {p.text: p for p in known}
+    by_text = {plain_words(p.text): p for p in known} | {p.text: p for p in known}
     return [by_text.get(p.text, p) for p in prompts]
+
+
+def in_plain_words(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """As rewards see them: without the weights that only a text encoder understands. Done once, however often it is asked."""
+    found: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.written is None and prompt.text not in found:
+            found[prompt.text] = plain_words(prompt.text)
+    return [p if p.written is not None or found[p.text] == p.text else replace(p, text=found[p.text], written=p.text)
+            for p in prompts]
+
+
+def as_written(prompt: Prompt) -> str:
+    return prompt.text if prompt.written is None else prompt.written
 
 
 def networks_of(reward: Reward) -> list:
@@ -217,7 +235,7 @@ def networks_of(reward: Reward) -> list:
 def groups_of(prompts: Sequence[Prompt]) -> Tensor:
     """[B] int64: images with the same prompt text share a group. For callers that know no prompt index."""
     first: dict[str, int] = {}
-    return torch.tensor([first.setdefault(p.text, len(first)) for p in prompts], dtype=torch.int64)
+    return torch.tensor([first.setdefault(as_written(p), len(first)) for p in prompts], dtype=torch.int64)
 
 
 def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:

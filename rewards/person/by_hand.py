@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, RewardInfo, groups_of
+from ..base.reward import Judgement, Prompt, RewardInfo, as_written, groups_of
 
 THUMBS, BEST_AND_WORST = "thumbs", "best and worst"
 MODES = (THUMBS, BEST_AND_WORST)
@@ -69,4 +69,4 @@ def sheets_of(prompts: Sequence[Prompt], groups: Tensor) -> list[Sheet]:
     rows: dict[int, list[int]] = {}
     for row, group in enumerate(groups.tolist()):
         rows.setdefault(group, []).append(row)
-    return [Sheet(prompts[found[0]].text, tuple(random.sample(found, len(found)))) for found in rows.values()]
+    return [Sheet(as_written(prompts[found[0]]), tuple(random.sample(found, len(found)))) for found in rows.values()]
