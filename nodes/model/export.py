@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from ...rewards.base import ranks
 from ...rewards.base.words import shown, unwritable
 from ...trainers.run import STOPPED_BY
 from ...trainers.run.folder import RESERVED
@@ -148,7 +149,10 @@ def wrong_part(part: str) -> bool:
 
 
 def lora_folder() -> Path:
+    """Where LoRAs are saved; of several processes that share a training only the first one's are kept."""
     import folder_paths
+    if ranks.helps():
+        return Path(folder_paths.get_output_directory()) / "loras"
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 

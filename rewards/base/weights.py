@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .reward import Prompt
 
 # none: the minutes of a time, the second half of 16:9, a port
 WEIGHT = re.compile(r"\s*[+-]?(\d{1,2}|\d{0,2}\.\d+|\d{1,2}\.)\s*")
@@ -51,3 +57,19 @@ def _ends_of_quotes(text: str) -> dict[int, int]:
             at = end
         at += 1
     return found
+
+
+def in_plain_words(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """As rewards see them: without the weights that only a text encoder understands. Done once, however often it is asked."""
+    found: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.written is None and prompt.text not in found:
+            found[prompt.text] = plain_words(prompt.text)
+    return [
+        p if p.written is not None or found[p.text] == p.text else replace(p, text=found[p.text], written=p.text)
+        for p in prompts
+    ]
+
+
+def as_written(prompt: Prompt) -> str:
+    return prompt.text if prompt.written is None else prompt.written

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.reward import Judgement, Prompt, RewardInfo, as_written, groups_of
+from ..base.reward import Judgement, Prompt, RewardInfo, groups_of
+from ..base.weights import as_written
 
 THUMBS, BEST_AND_WORST = "thumbs", "best and worst"
 MODES = (THUMBS, BEST_AND_WORST)
@@ -33,6 +34,8 @@ Ask = Callable[[Tensor, Sequence[Sheet]], dict[int, int]]
 
 class HumanReward:
     """ask: shows the sheets and waits for the votes. It may raise RewardUnavailable where nobody answers."""
+
+    asked_once = True  # by the first of several ranks
 
     def __init__(self, ask: Ask, mode: str = BEST_AND_WORST):
         if mode not in MODES:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", "develop.py")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "execution", "folder_paths", "latent_preview", "node_helpers",
                 "nodes", "server"}
-KNOWS_HOST = ("__init__.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
+KNOWS_HOST = ("__init__.py", "headless.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
               "toy/evaluate.py", "rewards/learned/holder.py")
 MAY_IMPORT = {"nodes": {"nodes", "trainers", "rewards", "toy"}, "trainers": {"trainers", "rewards"},
               "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "__init__.py": {"nodes"}}

@@ -58,8 +58,9 @@ def readings(line: str, name: str) -> tuple[list[str], int]:
     """-> the different readings of a line with choices, and how many there are to draw from: all up to MOST, of more MOST drawn
     by the line itself. [] for a line that is empty without its comments. ValueError names the input."""
     if line.count("|") > MOST_BARS:
-        raise ValueError(f"{name}: {line.count('|'):,} choices are too many for one line: {shown(line, 60)}; write {MOST_BARS} at "
-                         "most")  # fmt: skip
+        raise ValueError(
+            f"{name}: {line.count('|'):,} choices are too many for one line: {shown(line, 60)}; write {MOST_BARS:,} at most"
+        )
     parts = _parsed(without_comments(line, name).strip(), name)
     count = _count(parts)
     found = _all(parts) if count <= MOST else _drawn(parts, line)

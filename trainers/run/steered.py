@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...rewards.base import ranks
 from ...rewards.base.files import written_whole
 from .journal import write_entry
 from .run_plan import RunPlan
@@ -46,7 +47,7 @@ class Steered:
         if self._steering.take(CHECKPOINT):
             self._attempt("checkpoint", self._save_for_good)
         self._steering.numbers = numbers_of(self.policy)
-        for name, value in self._steering.take_numbers().items():
+        for name, value in ranks.of_first("numbers", self._steering.take_numbers).items():
             before = self._steering.numbers[name]
             self._steering.numbers[name] = value
             self.policy = turned(self.policy, {name: value}, self.run.config["fingerprint"])

@@ -8,15 +8,13 @@ from posttrain.rewards.base.reward import (
     Adopted,
     Prompt,
     RewardInfo,
-    as_written,
     check_prompts,
     evaluate,
     groups_of,
-    in_plain_words,
     score,
     with_rules,
 )
-from posttrain.rewards.base.weights import plain_words
+from posttrain.rewards.base.weights import as_written, in_plain_words, plain_words
 from posttrain.rewards.composite.ensemble import Ensemble, Member
 from posttrain.rewards.person.by_hand import HumanReward
 
