@@ -26,16 +26,21 @@ class PTPromptList:
         return {"required": {"text": ("STRING", {
             "multiline": True, "default": "a photo of a cat\na photo of a dog",
             "tooltip": "One prompt on each line. Empty lines are left out. A few dozen different prompts generalise "
-                       "better than a handful."})}}
+                       "better than a handful. {red|blue} is a choice: each reading of a line is a prompt of its own. "
+                       "// and /* */ are comments. Weights, (red:1.2), are for the text encoder; rewards see plain words."})}}
 
     def run(self, text):
-        return (prompt_set(lines_of(text), "text"),)
+        from ..trainers.data.wildcards import without_comments
+
+        notes: list[str] = []
+        prompts = prompt_set(lines_of(without_comments(text, "text")), "text", notes)
+        return {"ui": {"text": [" ".join([f"{len(prompts):,} prompts", *notes])]}, "result": (prompts,)}
 
 
 class PTPromptFile:
     DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each "
                    "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check. Tables "
-                   "(.csv, .tsv) need a column called prompt.")
+                   "(.csv, .tsv) need a column called prompt. Choices {a|b} and comments are read as in Prompt List.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
@@ -79,14 +84,28 @@ class PTEncodePrompts:
                            "out."})}}
 
     def run(self, prompts, clip, negative, distilled_guidance=0.0):
-        return (encode_prompts(prompts, clip, negative, distilled_guidance),)
+        return (encode_prompts(prompts, clip, one_reading(negative, "negative"), distilled_guidance),)
 
 
-def prompt_set(lines, name: str) -> PromptSet:
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
+def prompt_set(lines, name: str, notes: list[str] | None = None) -> PromptSet:
+    """Each reading of each line. notes: takes what a user should know of it."""
+    from ..trainers.data.wildcards import every_reading
+
+    prompts = tuple(every_reading((Prompt(line.strip()) for line in lines), name, [] if notes is None else notes))
+    if not prompts:
         raise ValueError(f"{name}: there is no prompt in it; write at least one line")
-    return PromptSet(tuple(Prompt(text) for text in texts))
+    return PromptSet(prompts)
+
+
+def one_reading(text: str, name: str) -> str:
+    """A text without its comments. ValueError where it has choices, of which there is one text only."""
+    from ..trainers.data.wildcards import readings, without_comments
+
+    found, count = readings(without_comments(text, name), name)
+    if count > 1:
+        raise ValueError(f"{name}: it holds choices ({{a|b}}), which are read in prompts only; write one text, or \\{{ for a "
+                         "brace")
+    return text if found == [text.strip()] else "".join(found)
 
 
 def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:

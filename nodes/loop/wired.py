@@ -59,6 +59,15 @@ def watch_inputs() -> dict:
                                         "on."})}
 
 
+def back_input() -> dict:
+    """The last widget of Loop Start and Train; optional, since workflows from before have no word of it."""
+    return {"continue_from": ("INT", {"default": 0, "min": 0, "max": 1_000_000, "tooltip":
+                              "0: go on from the newest checkpoint. Another number: go back to the checkpoint of this iteration, "
+                              "after a collapse for example, and train on from there; the run as it was is kept beside it. It "
+                              "goes back once; after a change of settings, once more. A number that there is none of lists those "
+                              "that there are."})}
+
+
 def samples_input() -> tuple:
     return ("INT", {"default": 10, "min": 0, "max": 100_000,
                     "tooltip": "Iterations between saved sample grids. 0: none."})
@@ -115,7 +124,7 @@ class PTLoopStart:
     def INPUT_TYPES(cls):
         return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
                              **run_inputs()},
-                "optional": watch_inputs(),
+                "optional": watch_inputs() | back_input(),
                 "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -127,12 +136,13 @@ class PTLoopStart:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id, stop=(),
-            evaluation=None):
+            evaluation=None, continue_from=0):
         from comfy_execution.graph_utils import ExecutionBlocker
         check_name(run_name)
         if not has_end(whole_prompt(dynprompt), unique_id):
             raise ValueError("loop: no Loop End is wired to it, so nothing would run; add Loop End and connect 'loop'")
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop), evaluation=evaluation)
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop), evaluation=evaluation,
+                       continue_from=continue_from)
         # outside of the loop's own runs the body has to stay still, also where a preview hangs on it
         return (Loop(policy, plan), ExecutionBlocker(None), ExecutionBlocker(None))
 

@@ -87,7 +87,8 @@ class Session(Steered):
     def __enter__(self) -> Session:
         if _running.get() is None:
             self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
-                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
+                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults,
+                self.plan.continue_from))
             try:
                 self._resume()
             except BaseException:
