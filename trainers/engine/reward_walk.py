@@ -16,7 +16,7 @@ from ..policy.levels import sigmas_of
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
-from ..sampling.draws import chosen_samples
+from ..sampling.draws import chosen_samples, coming_prompts
 from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
@@ -60,11 +60,21 @@ class Course:
         self.model, self.prompts, self.vae, self.reward = policy.model, prompts, vae, reward
         self.sampling, self.iteration, self.data, self.progress = sampling, iteration, data, progress
         self.samples = chosen_samples(len(prompts), sampling, iteration)
+        self._prepare_prompts()
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
         self.recompute_vae = False
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
+
+    def _prepare_prompts(self) -> None:
+        """Of this iteration's images, and of those for ReFL's pretraining term."""
+        wanted = self.samples.index
+        if self.data is not None and self.data.prompts is self.prompts:
+            wanted = torch.cat([wanted, self.data.index])
+        elif self.data is not None:
+            self.data.prompts.prepare(self.data.index.unique())
+        self.prompts.prepare(wanted.unique(), coming_prompts(len(self.prompts), self.sampling, self.iteration))
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""
