@@ -209,6 +209,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     policy = replace(policy, memory=with_room(policy.memory, rollout.room))
+    rollout.prompts.prepare(rollout.index.unique())
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if rollout.left_out:
