@@ -18,6 +18,7 @@ from .d3po import D3PO, train_d3po
 from .ddpo import DDPO, train_ddpo
 from .dgpo import DGPO, train_dgpo
 from .diffusion_dpo import DiffusionDPO, train_dpo
+from .diffusion_opd import DiffusionOPD, train_opd
 from .dpok import DPOK, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
@@ -85,6 +86,7 @@ METHODS: dict[type, Method] = {
     SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY),
     LCM: Method(train_lcm, None),
     ADD: Method(train_add, None),
+    DiffusionOPD: Method(train_opd, None),
     DRaFT: Method(train_draft, None, OWN_IMAGES),
     AlignProp: Method(train_alignprop, None, OWN_IMAGES),
     ReFL: Method(train_refl, None, OWN_IMAGES),

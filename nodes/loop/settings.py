@@ -20,7 +20,7 @@ LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompt
          "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,),
          "PTCreatePolicy.kind": ("LoRA",)}
 # names of files, in whose place the file's digest is remembered
-FILES = {"PTCreatePolicy.lora": digest_of}
+FILES = {"PTCreatePolicy.lora": digest_of, "PTTeacher.lora": digest_of}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:

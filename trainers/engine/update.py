@@ -13,7 +13,7 @@ import torch
 
 from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
-from ..policy.value import Bank, Policy
+from ..policy.value import Bank, Guest, Policy
 from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
 
@@ -83,19 +83,19 @@ class Beside:
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
            progress: Callable[[int, int], None] | None = None, also_load: Sequence = (),
-           beside: Beside | None = None) -> Policy:
+           beside: Beside | None = None, guests: Sequence[Guest] = ()) -> Policy:
     """A new policy after one optimizer step for each list of micro-batches in ``steps``.
 
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
-    beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
+    beside: further weights to train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones, see open_policy.
     """
     total, done = sum(len(micros) for micros in steps), 0
     before = int(policy.metrics.get(SKIPPED, 0))
     reports, skipped, in_a_row, norms = _Mean(), 0, before, []
-    with open_policy(policy, also_load=also_load) as net:
+    with open_policy(policy, also_load=also_load, guests=guests) as net:
         net.recomputing_blocks(optimizer.low_memory)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
         own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)

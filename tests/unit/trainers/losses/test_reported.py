@@ -16,6 +16,7 @@ from posttrain.trainers.losses.d3po import d3po_loss
 from posttrain.trainers.losses.ddpo import ppo_clip_loss
 from posttrain.trainers.losses.dgpo import dgpo_loss, gate
 from posttrain.trainers.losses.diffusion_dpo import diffusion_dpo_loss
+from posttrain.trainers.losses.diffusion_opd import opd_loss
 from posttrain.trainers.losses.dpok import dpok_loss, value_loss
 from posttrain.trainers.losses.draft import alignprop_loss, draft_loss
 from posttrain.trainers.losses.flow_dppo import flow_dppo_loss
@@ -62,6 +63,11 @@ LEARN = {
     "ppo_clip_loss": (lambda log_prob, old: ppo_clip_loss(log_prob, old, UP, 10.0), "log_prob", "old"),
     "dgpo_loss": (lambda error, weights, kl: dgpo_loss(error, UP, weights, None, kl, 1.0), "error kl", "weights"),
     "diffusion_dpo_loss": (lambda w, l_, rw, rl: diffusion_dpo_loss(w, l_, rw, rl, 1.0), "w l_", "rw rl"),
+    "opd_loss": (
+        lambda student, teacher, variance: opd_loss(student[:, None], teacher[:, None], variance),
+        "student",
+        "teacher variance",
+    ),
     "dpok_loss": (lambda log_prob, old, kl: dpok_loss(log_prob, old, UP, 10.0, kl), "log_prob kl", "old"),
     "value_loss": (value_loss, "values", "rewards"),
     "draft_loss": (lambda rewards, drift: draft_loss(rewards, drift, 1.0), "rewards drift", ""),
@@ -171,6 +177,10 @@ REPORTED = {
     "consistency": (
         lambda: consistency_loss(torch.stack([f(1, 2), f(3, 4)]), torch.stack([f(0, 2), f(1, 0)])),
         {"error": 5.25},
+    ),
+    "distilled": (
+        lambda: opd_loss(torch.stack([f(1, 2), f(3, 4)]), torch.stack([f(0, 2), f(1, 0)]), f(1, 4)),
+        {"error": 5.25, "loss": (0.5 / 2 + 10 / 8) / 2},
     ),
     "likelihood": (
         lambda: mapo_loss(f(1, 2, 5), f(2, 1, 9)),
