@@ -14,6 +14,7 @@ from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
 from .awm import AWM, FOLLOWER, train_awm
+from .crd import CRD, RIVAL, train_crd
 from .d3po import D3PO, train_d3po
 from .ddpo import DDPO, train_ddpo
 from .dgpo import DGPO, train_dgpo
@@ -78,6 +79,7 @@ METHODS: dict[type, Method] = {
     NFT: Method(train_nft, keeps=(OLD,)),
     AWM: Method(train_awm, keeps=(FOLLOWER,)),
     DGPO: Method(train_dgpo),
+    CRD: Method(train_crd, keeps=(OLD, RIVAL)),
     RWR: Method(train_rwr),
     DiffusionDPO: Method(train_dpo, Preferences),
     MaPO: Method(train_mapo, Preferences),

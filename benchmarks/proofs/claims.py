@@ -57,6 +57,7 @@ PROOFS = {
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
     "dgpo": Proof("DGPO", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTDGPO", decay_steps=100)),
+    "crd": Proof("CRD", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTCRD", decay_steps=100)),
     "rwr": Proof("Reward-weighted regression", rises(), iterations(15) | NO_NOISE, images=1224,
                 trainer=fast("PTRWR", sharpness=10.0, learning_rate=2e-4, decay_steps=30)),
     # RL on the denoising chain of an eps model

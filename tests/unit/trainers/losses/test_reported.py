@@ -12,6 +12,7 @@ from posttrain.trainers import losses
 from posttrain.trainers.losses.add import discriminator_loss, student_loss
 from posttrain.trainers.losses.awm import awm_loss
 from posttrain.trainers.losses.bradley_terry import choice_loss
+from posttrain.trainers.losses.crd import crd_loss
 from posttrain.trainers.losses.d3po import d3po_loss
 from posttrain.trainers.losses.ddpo import ppo_clip_loss
 from posttrain.trainers.losses.dgpo import dgpo_loss, gate
@@ -58,6 +59,7 @@ LEARN = {
         "old",
     ),
     "choice_loss": (lambda a, b: choice_loss(a, b, torch.tensor([1, 0, -1]), 5.0), "a b", ""),
+    "crd_loss": (lambda implicit, kl: crd_loss([(implicit, DOWN)], kl=kl), "implicit kl", ""),
     "d3po_loss": (lambda w, l_, rw, rl: d3po_loss(w, l_, rw, rl, clip_range=0.9), "w l_", "rw rl"),
     "spo_loss": (lambda w, l_, rw, rl: spo_loss(w, l_, rw, rl, clip_range=0.9), "w l_", "rw rl"),
     "ppo_clip_loss": (lambda log_prob, old: ppo_clip_loss(log_prob, old, UP, 10.0), "log_prob", "old"),
@@ -139,6 +141,10 @@ REPORTED = {
     ),
     "choices": (lambda: choice_loss(f(1, 2, 0, 5), f(0, 1, 2, 5), torch.tensor([1, -1, -1, 0]), 5.0), {"accuracy": 2 / 3}),
     "only ties": (lambda: choice_loss(f(1, 2), f(0, 2), torch.tensor([0, 0]), 5.0), {"accuracy": 0.0}),
+    "rewards": (
+        lambda: crd_loss([(f(1, 2), f(0, 2)), (f(1, 1), f(1, 4))], 2.0, 1.0, kl=f(1, 3)),
+        {"policy_loss": (4 + 4 + 1 + 4) / 8, "kl": 2.0, "loss": 13 / 8 + 2},
+    ),
     "step pairs": (
         lambda: d3po_loss(f(0.05, -0.5, 0.06), f(0.02, 0.3, -0.3), f(0, 0, 0), f(0, 0, 0)),
         {"accuracy": 2 / 3, "clip_fraction": 0.5, "winner_gain": -0.13, "loser_gain": 0.02 / 3},
