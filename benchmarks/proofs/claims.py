@@ -7,9 +7,9 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
-from tools.graphs import compare_steps, learn_through_reward
+from tools.graphs import compare_steps, learn_through_reward, merge_skills
 
-from .claim import Proof, beats_teacher, gains, keeps, reaches, rises, stays
+from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 
 # random where the composition is decided, and nowhere else: later random steps would redraw it, earlier ones be redrawn
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dense (partial credit)",
@@ -99,6 +99,11 @@ PROOFS = {
     "srpo": Proof("SRPO, bright rather than dark, by a small CLIP", rises("own"), few(20) | NO_NOISE, **JUDGED,
                   trainer=fast("PTSRPO", wanted="bright", unwanted="dark"),
                   measured=node("PTRewardColour", statistic="brightness", aim="more")),
+    # one LoRA made of two, each of which was trained for one skill
+    "opd": Proof("DiffusionOPD: a LoRA for the number of balls and one for their colours, merged", keeps_skills(2),
+                 iterations(24, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
+                 trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=48), images=612, merged_words=("two", "three"),
+                 wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=48), words="two, three")),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(
