@@ -44,6 +44,8 @@ PROOFS = {
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0})),
     "grpo_guard": Proof("GRPO-Guard", rises(), iterations(30, **{
         "PTFlowGRPO.trust": "guard", "PTFlowGRPO.clip_range": 0.0})),
+    "tempflow": Proof("Flow-GRPO, steps weighed by their noise (TempFlow-GRPO)", rises(), iterations(30, **{
+        "PTFlowGRPO.step_weights": "by noise"})),
     "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(30, **{
         "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
     "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(30, **{
