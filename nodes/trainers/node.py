@@ -39,8 +39,8 @@ def optimizer_kind() -> type:
 class TrainerNode:
     """A node of trainer settings. kind(): their class, which has the defaults, limits and menus; SETTINGS: the method's own
     widgets; LATER: those that came later, which stand last, since a workflow keeps its widgets' values by their places, and
-    NEWEST: those that came after LAST; RENAMED: the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method
-    starts with where the table of recommended numbers does not know it."""
+    NEWEST: those that came after LAST; RENAMED: the field that a widget sets where it is called otherwise; RATE, UPDATES:
+    what the method starts with where the table of recommended numbers does not know it."""
 
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (TRAINER,), ("trainer",)
