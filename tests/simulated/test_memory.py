@@ -67,7 +67,7 @@ def know(kind: str) -> None:
     """A first step on an architecture finds out whether it writes in place, and holds more than later ones for it."""
     there, trainer = World(kind, "fp32"), next(t for t in TRAINERS if t.__name__ == "NFT")
     with world.placed(there, "whole", 0):
-        world.train_step(there.policy, *world.made_for(there, trainer), world.Trainer(world.settings_of(trainer), RAW))
+        world.train_step(there.policy, *world.made_for(there, trainer), world.Trainer(world.settings_of(trainer, there.policy), RAW))
 
 
 def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[i
         if through:
             world.step(there, trainer, optimizer)
         else:
-            world.train_step(there.policy, *made, world.Trainer(world.settings_of(trainer), optimizer))
+            world.train_step(there.policy, *made, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
         most = device.counts()["peak"] - start
     return most // 1024, (there.size + (there.vae_size if through else 0)) // 1024
 

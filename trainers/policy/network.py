@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import comfy.model_management
 import torch
@@ -11,7 +11,7 @@ import torch
 from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words, load_models
 from ..prompts import PromptSet
-from .bank import Overlay, members_of, trainable_layers
+from .bank import Overlay, guest_key, members_of, trainable_layers
 from .checkpoint import checkpointed, mended, mutation_guard, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
@@ -25,7 +25,7 @@ from .precision import share_shown
 from .remedies import Remedies
 from .room import WHOLE, Room
 from .steady import check_steady
-from .value import REFERENCE, Bank, Policy
+from .value import REFERENCE, Bank, Guest, Policy
 from .weights import freeze_for_autograd, lent
 
 
@@ -33,7 +33,8 @@ class Network:
     """Valid inside ``open_policy`` only.
 
     path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on
-    a sample so far (one per sample and branch of the guidance); room: what has been given up for want of memory.
+    a sample so far (one per sample and branch of the guidance); room: what has been given up for want of memory;
+    guests: banks of others, to be asked in place of the policy's.
     """
 
     def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None, room: Room = WHOLE):
@@ -52,6 +53,7 @@ class Network:
         self.device = patcher.load_device
         self._sigma_max = float(self.sampling.sigma_max)
         self.evaluations = 0
+        self.guests: tuple[Bank, ...] = ()
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
     @property
@@ -266,10 +268,11 @@ class Network:
 
 
 @contextlib.contextmanager
-def open_policy(policy: Policy, *, also_load=(), room: Room = WHOLE) -> Iterator[Network]:
+def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), room: Room = WHOLE) -> Iterator[Network]:
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
-    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); room: what is given up from the start,
+    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the
+    same model, which are then ``Network.guests``; room: what is given up from the start,
     see ``in_room``. Inside, autograd works although the host runs nodes in inference mode; afterwards the user's MODEL is as it
     was, also after an error or a cancel.
     """
@@ -278,7 +281,7 @@ def open_policy(policy: Policy, *, also_load=(), room: Room = WHOLE) -> Iterator
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     layers = trainable_layers(diffusion_model, policy.recipe)
-    overlay = Overlay(diffusion_model, layers, members_of(layers, policy.recipe))
+    overlay = Overlay(diffusion_model, layers, members_of(layers, policy.recipe), [guest.members for guest in guests])
     with in_words():
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
@@ -288,6 +291,8 @@ def open_policy(policy: Policy, *, also_load=(), room: Room = WHOLE) -> Iterator
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
             net = Network(patcher, overlay, (*beside, *also_load), policy.model, room)
+            net.guests = tuple(net.to_device({guest_key(number, key): weight for key, weight in guest.bank.items()})
+                               for number, guest in enumerate(guests))
             if REFERENCE in policy.anchors:
                 overlay.reference = net.to_device(policy.anchors[REFERENCE])
             with contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider:
