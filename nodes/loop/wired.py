@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...rewards.base.ranks import RankCancelled, RankPaused
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
-from ..model.export import SAVE_LORA, checked_name
+from ..model.export import SAVE_LORA, checked_name, metadata_is_off
 from ..page.live import emit
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
@@ -72,9 +73,10 @@ def cache_key(run_name, when_run_exists):
     return "" if when_run_exists == START_OVER else run_state(runs_root(), run_name)
 
 
-def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], curve: RunCurve) -> Session:
+def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], curve: RunCurve,
+                 extra_pnginfo=None) -> Session:
     """The session of the loop at ``node``, whose ``inputs`` decide what is trained. curve: hears what the page hears."""
-    from comfy.model_management import InterruptProcessingException
+    from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 
     from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     prompt = whole_prompt(dynprompt)
@@ -88,9 +90,11 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
 
     return Session(runs_root(), plan, policy, settings,
                    tell,
-                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
-                   paused=(RewardUnavailable, BodyPaused),
-                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS))
+                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt, RankCancelled),
+                   paused=(RewardUnavailable, BodyPaused, RankPaused),
+                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
+                   check_cancelled=throw_exception_if_processing_interrupted,
+                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:
@@ -198,7 +202,7 @@ class PTLoopRunner:
         extra_data = {key: value[0] for key, value in others.items() if value[0] is not None}
         plan = RunPlan(**{**loop.plan.__dict__, "samples_every": samples_every[0]})
         curve = RunCurve()
-        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, curve)
+        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, curve, extra_data.get("extra_pnginfo"))
         runner = BodyRunner(body, outside, dynprompt, unique_id, extra_data,
                             lambda: (session.iteration, plan.iterations))
         try:
