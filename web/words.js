@@ -66,7 +66,7 @@ const EN = {
   note: "Note", noteOf: "A note on the run \"{run}\":", csv: "Download CSV", openWorkflow: "Open its workflow",
   copyFolder: "Copy its folder", deleteRun: "Delete",
   deleteSure: "Move the run \"{run}\" to output/posttrain/.trash? Its checkpoints go with it. LoRAs that were saved stay.",
-  copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
+  copyPath: "Copy", copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
   metrics: {
     "*parts": "Parts of the reward", "*time": "Where the time goes",
     seconds_sampling: "Seconds of sampling", seconds_decoding: "Seconds of decoding", seconds_scoring: "Seconds of scoring",
@@ -152,7 +152,7 @@ const ZH = {
   note: "备注", noteOf: "训练“{run}”的备注：", csv: "下载 CSV", openWorkflow: "打开它的工作流",
   copyFolder: "复制文件夹位置", deleteRun: "删除",
   deleteSure: "要把训练“{run}”移到 output/posttrain/.trash 吗？检查点会一起移走，已保存的 LoRA 不受影响。",
-  copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
+  copyPath: "复制", copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
   metrics: {
     "*parts": "奖励的各部分", "*time": "时间分布",
     seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",

@@ -199,7 +199,7 @@ class Session(Steered):
             for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
                 if kind is not None and issubclass(kind, kinds):
                     status = name
-            self.summary = " ".join(filter(None, (self._summarise(status, failed), best)))
+            self.summary = " ".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
             if status in ("error", "paused"):
                 self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))

@@ -13,6 +13,7 @@ from typing import Any
 from ...rewards.base import ranks
 from ...rewards.base.files import written_whole
 from .journal import write_entry
+from .out_of_memory import is_out_of_memory, what_to_change
 from .run_plan import RunPlan
 from .steering import CHECKPOINT, PAUSE, Steering, let_go, numbers_of, turned
 
@@ -34,6 +35,7 @@ class Steered:
     iteration: int
     done: Any
     _before: int
+    settings: dict
     _workflow: dict | None
     _steering: Steering
     _check_cancelled: Callable[[], None]
@@ -105,6 +107,14 @@ class Steered:
     def _keep_workflow(self) -> None:
         if self._workflow is not None:
             self._attempt("workflow", lambda: save_workflow(self.run.folder, self._workflow))
+
+    def _memory_advice(self, error: BaseException | None) -> str:
+        """Said in the run's history, too; "" where there was memory enough."""
+        if not is_out_of_memory(error):
+            return ""
+        said = what_to_change(self.settings)
+        self.message(said, "warning")
+        return said
 
     def steered(self, text: str, **values) -> None:
         """Something that the user has done, said on the page and kept in the run's history."""
