@@ -50,6 +50,9 @@ const EN = {
   askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
     "The answer is kept.",
   addressAllowed: "{address} is allowed. Press Run again.",
+  questionTitle: "The settings of \"{run}\" have changed", questionBody: "What shall happen?", was: "was", nowIs: "is now",
+  answers: { "continue with changed settings": "Go on with the new settings", "start over": "Start over; the old run is kept as a backup",
+    "leave it": "Leave it" },
   steer: "Steer this training",
   steerPause: "Pause", steerPauseHint: "Waits after this iteration, with everything saved",
   steerGoOn: "Go on", steerGoOnHint: "Trains on at once",
@@ -136,6 +139,8 @@ const ZH = {
   askAddressTitle: "要把图像发送到另一台机器吗？",
   askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
   addressAllowed: "已允许 {address}。请再次点击运行。",
+  questionTitle: "训练“{run}”的设置已更改", questionBody: "要怎么做？", was: "之前", nowIs: "现在",
+  answers: { "continue with changed settings": "用新设置继续", "start over": "重新开始；旧的训练会作为备份保留", "leave it": "先不处理" },
   steer: "控制这次训练",
   steerPause: "暂停", steerPauseHint: "在本次迭代之后等待，一切都会保存",
   steerGoOn: "继续", steerGoOnHint: "立即继续训练",
@@ -227,6 +232,9 @@ export function messageWords({ text, alarm, values }) {
   const plain = Object.fromEntries(numbers);
   return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });
 }
+
+/** An answer to a question on a run. */
+export const answerName = (answer) => language().answers[answer] ?? answer;
 
 /** A number that can be changed while it trains. */
 export const numberName = (name) => language().numbers[name] ?? name;

@@ -15,7 +15,7 @@ import torch
 from ...rewards.base import ranks
 from .alarms import Alarms
 from .checkpoints import SaveFailed
-from .folder import CONTINUE_CHANGED, FolderLost, Run
+from .folder import CONTINUE_CHANGED, FolderLost, Run, SettingsChanged
 from .held_out import HeldOutCurve
 from .notices import Notices
 from .on_ranks import open_on_all
@@ -48,15 +48,17 @@ class Session(Steered):
     policy: any value with ``state()``, ``with_state(tensors, meta)`` and ``metrics``; it is never changed, ``advance``
     takes its successor. iteration: iterations finished. tell(kind, **data): live events. cancelled: the exceptions that
     mean a cancel; paused: those that mean that something outside is missing for the moment; check_cancelled raises one of the
-    former, and is asked while the user has paused the run. workflow: as the page draws it, for a later look. However the block
-    is left, the policy so far is saved, and the user is told where.
+    former, and is asked while the user has paused the run. workflow: as the page draws it, for a later look. ask: how
+    a run that has other settings shall be met, "" where nobody can be asked. However the block is left, the policy so far is
+    saved, and the user is told where.
     """
 
     def __init__(self, root: Path, plan: RunPlan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
                  paused: tuple[type[BaseException], ...] = (),
                  plain: Callable[[str], str] = str, defaults: dict | None = None,
-                 check_cancelled: Callable[[], None] = lambda: None, workflow: dict | None = None):
+                 check_cancelled: Callable[[], None] = lambda: None, workflow: dict | None = None,
+                 ask: Callable[[SettingsChanged], str] = lambda changed: ""):
         for needed in ("state", "with_state", "metrics"):
             if not hasattr(policy, needed):
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
@@ -65,7 +67,7 @@ class Session(Steered):
         self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
-        self._defaults, self._check_cancelled, self._workflow = defaults, check_cancelled, workflow
+        self._defaults, self._check_cancelled, self._workflow, self._ask = defaults, check_cancelled, workflow, ask
         self._steering = Steering(self.root / plan.run_name)
         self._notices, self._stopping = Notices(), Stopping(())
         self._held_out: HeldOutCurve | None = None
@@ -86,8 +88,7 @@ class Session(Steered):
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
-                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
+            self.run = open_on_all(self.root, self.plan.run_name, self._opened)
             try:
                 self._resume()
             except BaseException:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ...rewards.base import ranks
 from ...rewards.base.files import written_whole
+from .folder import Run, SettingsChanged
 from .journal import write_entry
 from .out_of_memory import is_out_of_memory, what_to_change
 from .run_plan import RunPlan
@@ -36,6 +37,10 @@ class Steered:
     done: Any
     _before: int
     settings: dict
+    root: Path
+    _ask: Callable[[SettingsChanged], str]
+    _plain: Callable[[str], str]
+    _defaults: dict | None
     _workflow: dict | None
     _steering: Steering
     _check_cancelled: Callable[[], None]
@@ -43,6 +48,22 @@ class Steered:
     _attempt: Callable[..., Any]
     _save: Callable[..., Any]
     message: Callable[..., Any]
+
+    def _opened(self, when_exists: str) -> Run:
+        """The run's folder. when_exists: how it shall be met if there is one, "" as the plan says; where its settings are others
+        the user is asked."""
+
+        def opened(how: str) -> Run:
+            return Run.open(self.root, self.plan.run_name, self.settings, how, self._plain, self._defaults)
+
+        try:
+            return opened(when_exists or self.plan.when_exists)
+        except SettingsChanged as changed:
+            answer = self._ask(changed)
+            if not answer:
+                raise
+            self.plan = replace(self.plan, when_exists=answer)
+            return opened(answer)
 
     def _obey(self) -> None:
         """After an iteration: a checkpoint that was asked for, changed numbers, and a pause, which lasts until it is over."""
