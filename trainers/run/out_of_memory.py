@@ -25,8 +25,8 @@ def what_to_change(settings: Mapping[str, object]) -> str:
         steps.append("switch on low_memory in the trainer (it costs about a third more time, and changes nothing else)")
     batches = [value for name, value in settings.items() if name.endswith(f".{BATCH}") and isinstance(value, int)]
     if batches and max(batches) > 1:
-        steps.append(f"lower batch_size in Sampling Settings, now {max(batches)}, to {max(batches) // 2} (slower, the same result "
-                     "but for rounding)")  # fmt: skip
+        steps.append(f"lower batch_size in Sampling Settings, now {max(batches)}, to {max(batches) // 2} (slower, the same "
+                     "result but for rounding)")  # fmt: skip
     steps.append("use the model in fp8 or as GGUF, or start ComfyUI with --lowvram, so that its weights take less")
     steps.append("train smaller pictures (the empty latent's width and height)")
     listed = "; ".join(f"{number}) {step}" for number, step in enumerate(steps, 1))
