@@ -12,6 +12,7 @@ from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
 from ..model.export import SAVE_LORA, checked_name, metadata_is_off
 from ..page.live import emit
+from ..page.question import ask_the_page
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
 from ..sockets import EVALUATION, LOOP, MENU, POLICY, STOP
@@ -103,7 +104,8 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
                    paused=(RewardUnavailable, BodyPaused, RankPaused),
                    plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
                    check_cancelled=throw_exception_if_processing_interrupted,
-                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))
+                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"),
+                   ask=lambda changed: ask_the_page(plan.run_name, changed, throw_exception_if_processing_interrupted))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:

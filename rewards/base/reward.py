@@ -209,11 +209,8 @@ def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], gro
 
 def _counted(reward: Reward) -> dict[str, float]:
     """What the reward has counted, on all ranks."""
-    counted: dict[str, float] = {}
-    for found in ranks.met("counts of rewards", counts_of(reward)):
-        for name, value in found.items():
-            counted[name] = counted.get(name, 0.0) + value
-    return counted
+    found = ranks.met("counts of rewards", counts_of(reward))
+    return {name: sum(each.get(name, 0.0) for each in found) for name in dict.fromkeys(key for each in found for key in each)}
 
 
 def counts_of(reward: Reward) -> dict[str, float]:

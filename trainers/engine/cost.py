@@ -55,14 +55,14 @@ class Work:
         return 2 * self.pairs * each, 2 * self.pairs * each if reference else 0
 
     def walked(self, further: int = 0) -> Train:
-        """Images made in the step itself, and so many evaluations more of each. Which of them carry gradient differs by method."""
+        """Images made in the step itself, and so many evaluations more of each. Which carry gradient differs by method."""
         return self.branches * self.images * (self.steps + further), 0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an iteration takes. images: that an iteration makes; sampling: evaluations of the rollout; gradient, further: of the train step, with and
-    without a backward. An evaluation is one image through the network once; guidance makes it two."""
+    """What an iteration takes. images: that it makes; sampling: evaluations of the rollout; gradient, further: of the train step,
+    with and without a backward. An evaluation is one image through the network once; guidance makes it two."""
 
     images: int
     sampling: int

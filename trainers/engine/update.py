@@ -94,8 +94,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's; beside: further weights to
-    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones, see open_policy. What memory took, see
-    ``in_room``, is in the policy's memory.
+    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones. What memory took is in its memory.
     """
     shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
     total, before = sum(len(part) for _, part in shares), int(policy.metrics.get(SKIPPED, 0))

@@ -32,9 +32,8 @@ from .weights import freeze_for_autograd, lent
 class Network:
     """Valid inside ``open_policy`` only.
 
-    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on
-    a sample so far (one per sample and branch of the guidance); room: what has been given up for want of memory;
-    guests: banks of others, to be asked in place of the policy's.
+    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on a
+    sample so far (one per branch of the guidance); room: what memory took; guests: further banks, in place of the policy's.
     """
 
     def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None, room: Room = WHOLE):
@@ -67,8 +66,7 @@ class Network:
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
         largest = math.isclose(self._sigma_max, sigma, rel_tol=1e-5) or sigma > self._sigma_max
-        level = torch.tensor(sigma, device=noise.device)
-        return self.sampling.noise_scaling(level, noise.clone(), torch.zeros_like(noise), largest)
+        return self.sampling.noise_scaling(torch.tensor(sigma).to(noise.device), noise.clone(), torch.zeros_like(noise), largest)
 
     def to_device(self, bank: Bank, train: bool = False) -> Bank:
         """The bank where the network computes; with ``train`` as leaves that collect gradients."""
@@ -272,9 +270,8 @@ def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), r
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
     also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the
-    same model, which are then ``Network.guests``; room: what is given up from the start,
-    see ``in_room``. Inside, autograd works although the host runs nodes in inference mode; afterwards the user's MODEL is as it
-    was, also after an error or a cancel.
+    same model, then ``Network.guests``; room: what is given up from the start, see ``in_room``. Inside, autograd works although
+    the host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
     patcher = policy.model.clone()
