@@ -5,7 +5,7 @@ from . import host_version
 
 host_version.check()  # before the nodes, which need what older hosts lack
 
-from . import demo, prompts  # noqa: E402
+from . import demo, headless, prompts  # noqa: E402, F401  headless is for headless.py
 from .feedback import advantages, data, preferences  # noqa: E402
 from .guard import guarded  # noqa: E402
 from .loop import held_out, stop, train, wired  # noqa: E402

@@ -41,8 +41,8 @@ def low_memory() -> list[Measure]:
         whole = kept(asked, bank)
         held = {name: kept(asked, bank, blocks) / whole for name, blocks in ways.items()}
     limits = {"half of the blocks": 1.4, "all blocks": 1.6}
-    return [Measure(f"low memory, {name}", taken[name][0], "x", limits[name], f"of the time, with {held[name]:.2f} of the bytes kept")
-            for name in ways]  # fmt: skip
+    words = {name: f"of the time, with {share:.2f} of the bytes kept" for name, share in held.items()}
+    return [Measure(f"low memory, {name}", taken[name][0], "x", limits[name], words[name]) for name in ways]
 
 
 def kept(asked: Asked, bank, blocks: bool | int = False) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...rewards.base.ranks import RankCancelled, RankPaused
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
@@ -81,8 +82,8 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
     settings = settings_of(prompt, node, inputs)
     return Session(runs_root(), plan, policy, settings,
                    partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
-                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
-                   paused=(RewardUnavailable, BodyPaused),
+                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt, RankCancelled),
+                   paused=(RewardUnavailable, BodyPaused, RankPaused),
                    plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
                    check_cancelled=throw_exception_if_processing_interrupted,
                    workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from ...rewards.base import ranks
 from ...rewards.base.words import shown, unwritable
 from ...trainers.run import STOPPED_BY
 from ...trainers.run.folder import RESERVED
@@ -88,7 +89,8 @@ def free_path(path: Path, tensors: dict) -> Path:
     wanted, number = path, 1
     while path.exists() and not holds(path / WEIGHTS if path.is_dir() else path, tensors):
         number += 1
-        path = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}" if wanted.suffix == SUFFIX else f"{wanted.name}_{number}")
+        stem, suffix = (wanted.stem, SUFFIX) if wanted.suffix == SUFFIX else (wanted.name, "")
+        path = wanted.with_name(f"{stem}_{number}{suffix}")
     return path
 
 
@@ -148,7 +150,10 @@ def wrong_part(part: str) -> bool:
 
 
 def lora_folder() -> Path:
+    """Where LoRAs are saved; of several processes that share a training only the first one's are kept."""
     import folder_paths
+    if ranks.helps():
+        return Path(folder_paths.get_output_directory()) / "loras"
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
@@ -93,7 +94,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
     beside: further weights to train, which ``evaluate`` then gets as a fourth argument.
     """
-    total, done = sum(len(micros) for micros in steps), 0
+    shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
+    total, done = sum(len(part) for _, part in shares), 0
     before = int(policy.metrics.get(SKIPPED, 0))
     reports, skipped, in_a_row, norms = _Mean(), 0, before, []
     with open_policy(policy, also_load=also_load) as net:
@@ -103,10 +105,9 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         learners = [own] if beside is None else [own, _beside(net, policy, beside)]
         banks = [learner.bank for learner in learners]
         leaves = [weight for bank in banks for weight in bank.values()]
-        for micros in steps:
-            size = sum(micro.size for micro in micros)
+        for size, part in shares:
             losses = []
-            for micro in micros:
+            for micro in part:
                 net.check_cancelled()
                 share = micro.size / size
                 loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
@@ -117,8 +118,9 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 done += 1
                 if progress is not None:
                     progress(done, total)
+            ranks.add_gradients("gradients", leaves)
             found = on_host([*(learner.norm() for learner in learners), *losses])  # the update's one wait for the device
-            if all(map(math.isfinite, found)):
+            if all(ranks.met("losses", all(map(math.isfinite, found)))):
                 for learner, norm in zip(learners, found):
                     learner.move(norm)
                 in_a_row = 0
@@ -131,7 +133,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
-            "update_evaluations": net.evaluations}
+            "update_evaluations": sum(ranks.met("evaluations", net.evaluations))}
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
@@ -246,7 +248,9 @@ class _Mean:
     def means(self) -> dict[str, float]:
         sums: dict[str, float] = {}
         sizes: dict[str, float] = {}
-        for (key, _, size), value in zip(self._numbers, on_host([value for _, value, _ in self._numbers])):
+        read = zip(self._numbers, on_host([value for _, value, _ in self._numbers]))
+        told = ranks.met("reports", [(key, value, size) for (key, _, size), value in read])
+        for key, value, size in (each for rank in told for each in rank):
             sums[key] = sums.get(key, 0.0) + value * size
             sizes[key] = sizes.get(key, 0.0) + size
         return {key: total / sizes[key] for key, total in sums.items()}

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from ...rewards.base import ranks
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE_CHANGED, FolderLost, Run
 from .held_out import HeldOutCurve
 from .notices import Notices
+from .on_ranks import open_on_all
 from .pictures import picture_stats
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
@@ -84,8 +86,8 @@ class Session(Steered):
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain,
-                                self._defaults)
+            self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
+                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
             try:
                 self._resume()
             except BaseException:
@@ -115,22 +117,25 @@ class Session(Steered):
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
-        self._show_now = self._steering.take(SAMPLE)
-        if self._steering.take(STOP):
+        self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
+        if stops:
             self._stop(self.run, "you have ended it")
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
         try:
             metrics |= self._measured()
-        finally:  # a cancel in the middle of it costs the measurement, not the iteration
-            self._book(metrics, images, seconds)
+        except BaseException:  # a cancel in the middle of it costs the measurement, not the iteration
+            self._book(metrics, images, seconds, met=False)
+            raise
+        self._book(metrics, images, seconds)
         self._obey()
 
-    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float) -> None:
-        """Writes down what an iteration gave, and tells the page and the log."""
+    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float, met: bool = True) -> None:
+        """Writes down what an iteration gave, and tells the page and the log. met: other ranks come here, too."""
         point = {"iteration": self.iteration, "seconds": seconds, **metrics}
         alarms = self._alarms.look(point)
-        if ended := self._stopping.look(point, [alarm.text for alarm in alarms]):
+        ended = self._stopping.look(point, [alarm.text for alarm in alarms])
+        if ended := ranks.of_first("stop rules", lambda: ended) if met else ended:
             self._stop(self.run, ended)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
