@@ -11,6 +11,7 @@ from dataclasses import asdict
 from tools.host import ROOT
 
 from .costs import Measure
+from .report import write_report
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "costs").glob("[a-z]*.py"))
 
@@ -18,6 +19,7 @@ NAMES = sorted(path.stem for path in (ROOT / "benchmarks" / "costs").glob("[a-z]
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="develop.py bench", description="Measures what things cost.")
     parser.add_argument("name", nargs="*", help=f"which of: {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--write", action="store_true", help="put the numbers into docs/bench.md")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.name) - set(NAMES):
@@ -26,7 +28,12 @@ def main(arguments: list[str]) -> int:
         measures = importlib.import_module(f"benchmarks.costs.{chosen.name[0]}").measure()
         print(json.dumps([asdict(measure) for measure in measures]))
         return 0
-    good = [report(measure) for name in chosen.name or NAMES for measure in in_own_process(name)]
+    good, found = [], {}
+    for name in chosen.name or NAMES:
+        found[name] = in_own_process(name)
+        good += [report(measure) for measure in found[name]]
+    if chosen.write:
+        write_report(found)
     print(f"{sum(good)} of {len(good)} within their limits")
     return 0 if all(good) else 1
 

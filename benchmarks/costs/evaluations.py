@@ -26,7 +26,7 @@ def lora() -> list[Measure]:
             count = len(made.bank) // 2
             with pack.module("trainers.policy").open_policy(made) as net:
                 asked, bank = Asked(net, 8), net.to_device(made.bank)
-                ratio, seconds = ratios(asked.forward(None), {"on": asked.forward(bank)})["on"]
+                ratio, seconds = ratios(asked.forward(None), {"on": asked.forward(bank)}, 7)["on"]
             what = f"{count} layers ({layers}), {str(dtype).removeprefix('torch.')}"
             found.append(Measure(f"forward with a LoRA of rank 16 on {what}", ratio, "x", 1.5, f"{1000 * seconds:.0f} ms"))
     return found
@@ -41,8 +41,8 @@ def low_memory() -> list[Measure]:
         whole = kept(asked, bank)
         held = {name: kept(asked, bank, blocks) / whole for name, blocks in ways.items()}
     limits = {"half of the blocks": 1.4, "all blocks": 1.6}
-    return [Measure(f"low memory, {name}", taken[name][0], "x", limits[name], f"of the time, with {held[name]:.2f} of the bytes kept")
-            for name in ways]  # fmt: skip
+    words = {name: f"of the time, with {share:.2f} of the bytes kept" for name, share in held.items()}
+    return [Measure(f"low memory, {name}", taken[name][0], "x", limits[name], words[name]) for name in ways]
 
 
 def kept(asked: Asked, bank, blocks: bool | int = False) -> int:
@@ -55,7 +55,7 @@ def attention() -> list[Measure]:
     module, made, found = pack.module("trainers.policy.attention", host=True), policy(layers="attention"), []
     with pack.module("trainers.policy").open_policy(made) as net:
         bank, trained = net.to_device(made.bank), net.to_device(made.bank, train=True)
-        for side in (16, 32, 48):
+        for side in (16, 32):
             asked = Asked(net, 1, side)
             for name, run in (("rollout", asked.forward(bank)), ("train step", asked.train(trained))):
                 ratio, seconds = ratios(hosts(module, run), {"ours": run}, 5)["ours"]

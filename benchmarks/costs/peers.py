@@ -73,7 +73,8 @@ def regression(batch: int) -> tuple[Callable, torch.nn.Module, int]:
         guidance=1.0, sigmas=sigmas, trajectory=None, batch_size=batch)  # fmt: skip
     rewards = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     feedback = pack.module("trainers.feedback.advantages").Advantages(
-        values=rewards, used=torch.ones(count, dtype=torch.bool), groups=rows, stats={}, memory=None, rewards=rewards)  # fmt: skip
+        values=rewards, used=torch.ones(count, dtype=torch.bool), groups=rows, stats={}, memory=None,
+        rewards=rewards)  # fmt: skip
     settings, optimizer = rwr.RWR(among="all images", levels=1), pack.module("trainers.engine.update").Optimizer(updates=STEPS)
 
     def steps() -> None:

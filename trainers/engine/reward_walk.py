@@ -102,6 +102,7 @@ class Course:
         with held_together(self.reward) as networks:
             new = update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
                          also_load=[self.vae.patcher, *networks])
+        self._rewards = {at: {name: v.cpu() for name, v in values.items()} for at, values in self._rewards.items()}
         self._images, self._rewards = (ranks.merged("images and rewards", noted) for noted in (self._images, self._rewards))
         return new
 

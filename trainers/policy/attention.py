@@ -3,9 +3,9 @@
 Forward is the user's attention as it is, so the rollout, the train step and KSampler see the same numbers. Backward makes
 PyTorch's attention of the same inputs once more and takes its gradient; queries, keys and values are all that is kept.
 
-On a CPU the host's choice is made for want of a better one, and PyTorch's takes a third to two thirds of its time. There it
-stands for the host's in rollouts and train steps alike, wherever there are enough positions for it to matter; the answers
-differ in their last digits (1e-6), as they do between any two of the host's attentions.
+On a CPU the host's choice is made for want of a better one, and in float32 PyTorch's takes a third to two thirds of its time.
+There it stands for the host's in rollouts and train steps alike, wherever there are enough positions for it to matter; the
+answers differ in their last digits (1e-6), as they do between any two of the host's attentions.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _fused(args: tuple, kwargs: dict) -> bool:
     q, k, v = tensors[:3]
     plain = all(type(tensor) is torch.Tensor for tensor in tensors)
     masked = any(tensor.requires_grad for tensor in tensors[3:])
-    return plain and q.device.type == "cpu" and q.shape[-2] >= LEAST and k.shape == v.shape and not masked
+    measured = q.device.type == "cpu" and q.dtype == torch.float32  # in bfloat16 a CPU gains nothing
+    return plain and measured and q.shape[-2] >= LEAST and k.shape == v.shape and not masked
 
 
 def _say(function: Callable) -> None:

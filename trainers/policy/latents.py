@@ -15,6 +15,8 @@ from .frozen import frozen_layers
 from .pictures import check_decodes_pictures, check_one_frame
 from .weights import freeze_for_autograd, outside_inference
 
+CPU_PIXELS = 2**16  # decoded at once on a CPU: of 64 pixels 16 images, of 128 four, larger ones one by one (docs/bench.md)
+
 
 def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
     """[C, H, W] of a latent for this size in pixels ([C, 1, H, W] for models whose latents have a time axis)."""
@@ -36,7 +38,8 @@ def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
     with in_words(), torch.inference_mode(), _of_this_model(latents):
         if hasattr(vae, "patcher"):  # the host would go on, in tiles, with a VAE that it could load only in part
             load_models([vae.patcher], memory_required=vae.memory_used_decode(latents.shape, vae.vae_dtype))
-        images = vae.decode(_for_decoder(vae, model.model.process_latent_out(latents)))
+        parts = _for_decoder(vae, model.model.process_latent_out(latents)).split(_at_once(vae, latents))
+        images = torch.cat([vae.decode(part) for part in parts])
     return _one_each(outside_inference(images).float().cpu().clamp(0, 1))
 
 
@@ -65,6 +68,16 @@ def to_images_with_gradient(model, vae, latents: torch.Tensor, *, recompute: boo
     # the host's process_output maps [-1, 1] (or [0, 1]) to [0, 1] and cuts, without a gradient, what lies outside
     images = _InwardClamp.apply(vae.process_output(_InwardClamp.apply(pixels, -1.0)), 0.0).movedim(1, -1)
     return _one_each(images)
+
+
+def _at_once(vae, latents: torch.Tensor) -> int:
+    """How many images are decoded in one call: all, and the host cuts them as its memory wants; on a CPU as many as stay near
+    its caches, which takes half the time."""
+    device = getattr(getattr(vae, "patcher", None), "load_device", None)
+    if device is None or device.type != "cpu":
+        return len(latents)
+    pixels = latents.shape[-1] * latents.shape[-2] * vae.spacial_compression_decode() ** 2
+    return max(1, CPU_PIXELS // pixels)
 
 
 def _for_decoder(vae, latents: torch.Tensor) -> torch.Tensor:

@@ -280,4 +280,5 @@ def test_a_mask_that_learns_or_keys_of_another_size_are_left_to_the_host():
     q, k, mask = torch.randn(1, 200, 16), torch.randn(1, 200, 16), torch.zeros(1, 200, 200)
     assert attention._fused((q, k, k, 2), {"mask": mask}) and attention._fused((q, k[:, :7], k[:, :7], 2), {})
     assert not attention._fused((q, k, k, 2), {"mask": mask.requires_grad_()})
+    assert not attention._fused((q.bfloat16(), k.bfloat16(), k.bfloat16(), 2), {})
     assert not attention._fused((q, k, k[..., :8], 2), {}) and not attention._fused((q[:, :100], k, k, 2), {})

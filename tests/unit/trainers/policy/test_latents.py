@@ -9,6 +9,7 @@ import torch
 from posttrain.rewards.rules.colour import ColourReward
 from posttrain.tests.unit.trainers.kept_for_backward import Kept
 from posttrain.toy.models import load_model, load_vae
+from posttrain.trainers.policy import latents as latents_module
 from posttrain.trainers.policy.latents import to_images, to_images_with_gradient
 from small_models import small_vae, trained_policy
 
@@ -73,3 +74,17 @@ def test_a_latent_format_made_by_a_node_can_be_differentiated():
     to_images_with_gradient(model, vae, latents).sum().backward()
     assert float(latents.grad.abs().sum()) > 0
     assert model.model.latent_format.latents_std.is_inference(), "the user's model is as it was"
+
+
+@pytest.mark.parametrize("side, calls", [(8, [16, 1]), (16, [4, 4, 4, 4, 1]), (32, [1] * 3)])
+def test_a_cpu_decodes_as_many_pictures_at_once_as_it_is_quick_with(monkeypatch, side, calls):
+    """The same pictures in the same order as all at once."""
+    model, vae, seen = trained_policy("sd15").model, small_vae("sd15"), []
+    latents = torch.randn(sum(calls), 4, side, side, generator=torch.Generator().manual_seed(5))
+    monkeypatch.setattr(latents_module, "CPU_PIXELS", 2**40)
+    whole = to_images(model, vae, latents)
+    monkeypatch.undo()
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda part: (seen.append(len(part)), decode(part))[1])
+    torch.testing.assert_close(to_images(model, vae, latents), whole, rtol=0, atol=1e-5)
+    assert seen == calls
