@@ -65,7 +65,7 @@ class Adopted:
     __repr__ = brief
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return torch.as_tensor(self.function(images, prompts))
+        return torch.as_tensor(self.function(images.clone(), prompts))  # it may write into them
 
 
 def as_reward(value: Any) -> Reward:
@@ -155,12 +155,21 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     if reward.info.needs_prompt and not any(p.text.strip() or p.spec for p in prompts):
         raise ValueError(f"The reward '{reward.info.name}' compares the image with its prompt, but every prompt is "
                          "empty. Connect prompts, or use a reward that looks at the image alone.")
+    before = _version(images)
     with torch.no_grad():
         found = evaluate(reward, images, prompts, groups)
+    if _version(images) != before:
+        raise ValueError(f"The reward '{reward.info.name}' has written into the images that it was given, which are also shown "
+                         "and judged by others. It has to work on a copy (images.clone()); ask the maker of its pack.")
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
     normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
     return Scores(values, groups, members, summary(values) | counts_of(reward), normalised, found.weights)
+
+
+def _version(images: Tensor) -> int:
+    """Changes where somebody writes into them, as far as torch counts that."""
+    return 0 if images.is_inference() else images._version
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:
@@ -234,13 +243,14 @@ def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"images must be floats in 0..1, got {images.dtype}. Divide 8-bit images by 255.")
     images = images.float()
     images = images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
-    broken = ~torch.isfinite(images).flatten(1).all(1)
-    images = images.masked_fill(broken.view(-1, 1, 1, 1), 0.0)
+    broken = torch.stack([~torch.isfinite(image).all() for image in images])
+    if broken.any():  # a copy only where something has to be changed
+        images = images.masked_fill(broken.view(-1, 1, 1, 1), 0.0)
     low, high = images.detach().aminmax()
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
         raise ValueError(f"images must be in 0..1, got {low.item():.3g}..{high.item():.3g}. "
                          "8-bit images must be divided by 255.")
-    return images.clamp(0, 1), broken.cpu()
+    return images if low >= 0 and high <= 1 else images.clamp(0, 1), broken.cpu()
 
 
 def checked_values(values: Tensor, name: str, count: int) -> Tensor:

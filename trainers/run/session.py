@@ -34,6 +34,17 @@ LOG_SECONDS = 10.0
 _running: contextvars.ContextVar[Session | None] = contextvars.ContextVar("posttrain_session", default=None)
 
 
+def say_once(what: str, text: str) -> None:
+    """A sentence for the user of the training that runs now, where nothing was said in it about ``what`` before; where none runs,
+    for the log."""
+    session = _running.get()
+    if session is None or session.run is None:
+        logging.info("PostTrain: %s", text)
+    elif what not in session.said:
+        session.said.add(what)
+        session.message(text)
+
+
 class TrainingStopped(RuntimeError):
     """The training cannot go on; the state so far is saved."""
 
@@ -58,6 +69,7 @@ class Session:
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
         self.iteration, self.summary, self._ended = 0, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
+        self.said: set[str] = set()
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._defaults = defaults
         self._notices, self._stopping = Notices(), Stopping(())

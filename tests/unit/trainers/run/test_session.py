@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard, files, train
-from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped
+from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped, say_once
 from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
 from posttrain.trainers.run.stopping import HELD_OUT, RULES, StopRule
@@ -272,3 +272,17 @@ def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
     again, heard = go()
     assert again.iteration == 4 and not heard.of("iteration") and torch.equal(again.policy.value, session.policy.value)
     assert go(when_exists="continue with changed settings")[0].iteration == 9
+
+
+def test_what_is_to_be_said_once_is_said_once_in_each_training(tmp_path, caplog):
+    for _ in range(2):
+        heard = Heard()
+        with Session(tmp_path, RunPlan("cats", 2), Counter(), {"a": 1}, heard):
+            for number in range(3):
+                say_once("need", f"it needs {number} MB")
+                with Session(tmp_path, RunPlan("inner", 2), Counter(), {"a": 1}, Heard()):
+                    say_once("inner", "of a loop inside")
+        assert [each["text"] for each in heard.of("message")] == ["it needs 0 MB"]
+    with caplog.at_level("INFO"):
+        say_once("need", "without a training")
+    assert "PostTrain: without a training" in caplog.text
