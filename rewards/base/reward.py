@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .untouched import untouched
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -157,21 +158,12 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     if reward.info.needs_prompt and not any(p.text.strip() or p.spec for p in prompts):
         raise ValueError(f"The reward '{reward.info.name}' compares the image with its prompt, but every prompt is "
                          "empty. Connect prompts, or use a reward that looks at the image alone.")
-    before = _version(images)
-    with torch.no_grad(), ranks.dealing_out():
+    with torch.no_grad(), ranks.dealing_out(), untouched(images, reward.info.name):
         found = evaluate(reward, images, prompts, groups)
-    if _version(images) != before:
-        raise ValueError(f"The reward '{reward.info.name}' has written into the images that it was given, which are also shown "
-                         "and judged by others. It has to work on a copy (images.clone()); ask the maker of its pack.")
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
     normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
     return Scores(values, groups, members, summary(values) | _counted(reward), normalised, found.weights)
-
-
-def _version(images: Tensor) -> int:
-    """Changes where somebody writes into them, as far as torch counts that."""
-    return 0 if images.is_inference() else images._version
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:

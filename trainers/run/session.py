@@ -38,17 +38,6 @@ LOG_SECONDS = 10.0
 _running: contextvars.ContextVar[Session | None] = contextvars.ContextVar("posttrain_session", default=None)
 
 
-def say_once(what: str, text: str) -> None:
-    """A sentence for the user of the training that runs now, where nothing was said in it about ``what`` before; where none runs,
-    for the log."""
-    session = _running.get()
-    if session is None or session.run is None:
-        logging.info("PostTrain: %s", text)
-    elif what not in session.said:
-        session.said.add(what)
-        session.message(text)
-
-
 class TrainingStopped(RuntimeError):
     """The training cannot go on; the state so far is saved."""
 
