@@ -31,8 +31,9 @@ class PromptSet:
     def prepare(self, numbers: Iterable[int], ahead: Iterable[int] = ()) -> None:
         """Has the encodings of these prompts at hand before the network is loaded. ahead: prompts whose turn comes next; they
         are encoded along with these where the text encoder has to be loaded anyway."""
-        if hasattr(self.positive, "prepare"):
-            self.positive.prepare(numbers, ahead)
+        known: Any = self.positive
+        if hasattr(known, "prepare"):
+            known.prepare(numbers, ahead)
 
     def plus(self, prompt: Prompt, positive: list) -> PromptSet:
         """The same with one prompt more, at the end."""

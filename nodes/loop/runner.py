@@ -148,6 +148,11 @@ def new_executor(server):
     return execution.PromptExecutor(server, cache_type=execution.CacheType.CLASSIC, **limits)
 
 
+def fed(node: dict, slot: int) -> list | None:
+    """What a node of a body's prompt hands on from before the loop; None where it is none that does."""
+    return _values.get(node["inputs"].get("key"), {}).get(slot) if node["class_type"] == FEED else None
+
+
 class PTLoopFeed:
     """Stands in the body's prompt for Loop Start and for every node before the loop, under their ids."""
 

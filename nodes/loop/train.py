@@ -6,6 +6,7 @@ from dataclasses import replace
 from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
+from ..sampling.rollout import say_need
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
 from .curve import RunCurve
 from .wired import back_input, cache_key, open_session, run_inputs, samples_input, watch_inputs
@@ -86,7 +87,8 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
         raise ValueError("reward: this trainer learns from scores; connect a reward")
     if goes_through_reward(trainer):
         return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
-    made, feedback = rollout(policy, prompts, vae, sampling, iteration, keep_means=reads_means(trainer)), None
+    made, feedback = rollout(policy, prompts, vae, sampling, iteration, keep_means=reads_means(trainer),
+                             tell=say_need), None
     if reward is not None:
         # scores that are only shown need no rule, so one image of a prompt is enough
         feedback = advantages(score_rollout(reward, made), rule if learns else "batch", memory=policy.memory.get("rewards"))

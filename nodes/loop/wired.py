@@ -242,7 +242,8 @@ def joined(images: list | None):
     import torch
     if not images or any(image is None for image in images):
         return None
-    return torch.cat([image for image in images if image.shape[1:] == images[0].shape[1:]])
+    alike = [image for image in images if image.shape[1:] == images[0].shape[1:]]
+    return alike[0] if len(alike) == 1 else torch.cat(alike)
 
 
 NODES = {"PTLoopStart": PTLoopStart, "PTLoopEnd": PTLoopEnd, RUNNER: PTLoopRunner, FEED: PTLoopFeed, SINK: PTLoopSink}

@@ -1,11 +1,14 @@
 """Sampling settings, the rollout, and a rollout made of latents from any sampler."""
 from __future__ import annotations
 
+from ...trainers.run import say_once
+from ..loop.readers import means_are_read
 from ..progress import node_progress
 from ..sockets import MENU, POLICY, PROMPTS, ROLLOUT, SAMPLING, SEED
 from ..widgets import CHOICE, filled, left_open
 
 CATEGORY = f"{MENU}/3 Rollout"
+WORTH_SAYING = 2**28  # bytes
 # the settings that the table of recommended numbers has something to say on
 RECOMMENDED = ("steps", "guidance", "prompts_per_iteration", "images_per_prompt", "transition", "noise_level", "noisy_steps",
                "window")
@@ -88,14 +91,21 @@ class PTRollout:
             "iteration": ("INT", {"default": 0, "min": 0, "max": 2**31, "forceInput": True,
                           "tooltip": "From Loop Start: decides which prompts and which noise this time. Unwired, the policy's "
                                      "own count of train steps does."})},
-            "hidden": {"unique_id": "UNIQUE_ID"}}
+            "hidden": {"unique_id": "UNIQUE_ID", "dynprompt": "DYNPROMPT"}}
 
-    def run(self, policy, prompts, vae, sampling, iteration=None, unique_id=None):
+    def run(self, policy, prompts, vae, sampling, iteration=None, unique_id=None, dynprompt=None):
         from ...trainers.policy.latents import to_latent_socket
         from ...trainers.sampling.rollout import rollout
         iteration = policy.iteration if iteration is None else iteration
-        made = rollout(policy, prompts, vae, sampling, iteration, progress=node_progress(unique_id, policy.model))
+        made = rollout(policy, prompts, vae, sampling, iteration, keep_means=means_are_read(dynprompt, unique_id),
+                       tell=say_need, progress=node_progress(unique_id, policy.model))
         return (made, made.images, to_latent_socket(policy.model, made.latents))
+
+
+def say_need(need) -> None:
+    """What a rollout needs, once in a training; on the page where it is worth a word."""
+    if need.in_ram + need.on_disk >= WORTH_SAYING:
+        say_once("need of a rollout", need.words())
 
 
 class PTRolloutFromLatents:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .untouched import untouched
 from .weights import as_written, in_plain_words, plain_words
 from .words import brief
 
@@ -70,7 +71,7 @@ class Adopted:
     __repr__ = brief
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return torch.as_tensor(self.function(images, prompts))
+        return torch.as_tensor(self.function(images.clone(), prompts))  # it may write into them
 
 
 def as_reward(value: Any) -> Reward:
@@ -160,7 +161,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     if reward.info.needs_prompt and not any(p.text.strip() or p.spec for p in prompts):
         raise ValueError(f"The reward '{reward.info.name}' compares the image with its prompt, but every prompt is "
                          "empty. Connect prompts, or use a reward that looks at the image alone.")
-    with torch.no_grad(), ranks.dealing_out():
+    with torch.no_grad(), ranks.dealing_out(), untouched(images, reward.info.name):
         found = evaluate(reward, images, prompts, groups)
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
@@ -268,12 +269,15 @@ def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in 0..1, got {images.dtype}. Divide 8-bit images by 255.")
     images = images.float()
-    images, broken = blackened(images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3])
+    images = images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
+    broken = torch.stack([~torch.isfinite(image).all() for image in images])
+    if broken.any():  # a copy only where something has to be changed
+        images, _ = blackened(images)
     low, high = images.detach().aminmax()
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
         raise ValueError(f"images must be in 0..1, got {low.item():.3g}..{high.item():.3g}. "
                          "8-bit images must be divided by 255.")
-    return images.clamp(0, 1), broken.cpu()
+    return images if low >= 0 and high <= 1 else images.clamp(0, 1), broken.cpu()
 
 
 def blackened(images: Tensor) -> tuple[Tensor, Tensor]:

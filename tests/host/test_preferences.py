@@ -107,7 +107,7 @@ def test_offline_training_from_a_folder_of_pairs(host, trainer, settings):
     assert [line["pairs"] for line in lines] == [4, 4] and lines[1]["updates"] == 1
     assert lines[1]["epochs"] == pytest.approx(8 / 11)
     texts = "\n".join(t for shown in result.outputs.values() for t in shown.get("text", []))
-    assert "11 pairs" in texts and "005: it has no caption" in texts and "MB of latents in RAM" in texts
+    assert "11 pairs" in texts and "005: it has no caption" in texts and "MB of latents on the disk" in texts
 
 
 def test_offline_training_is_resumed_as_if_never_stopped(host):

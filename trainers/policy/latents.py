@@ -13,9 +13,12 @@ from .attention import vae_attention
 from .checkpoint import checkpointed
 from .frozen import frozen_layers
 from .pictures import check_decodes_pictures, check_one_frame
+from .scratch import mapped
 from .weights import freeze_for_autograd, outside_inference
 
 CPU_PIXELS = 2**16  # decoded at once on a CPU: of 64 pixels 16 images, of 128 four, larger ones one by one (docs/bench.md)
+LARGE = 2**29  # bytes of images that may stay in RAM
+PART = 8  # images of more that are decoded at once
 
 
 def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
@@ -31,10 +34,21 @@ def latent_shape(model, vae, width: int, height: int) -> tuple[int, ...]:
 
 
 def to_images(model, vae, latents: torch.Tensor) -> torch.Tensor:
-    """Model-space latents [B, C, H, W] or [B, C, 1, H, W] -> images [B, H, W, 3] in [0, 1], on the CPU; the host tiles if it
-    must."""
+    """Model-space latents [B, C, H, W] or [B, C, 1, H, W] -> images [B, H, W, 3] in [0, 1], float32 on the CPU; the host tiles
+    if it must. Where they are LARGE they are decoded a PART at a time and lie in a file that is mapped into memory."""
     check_decodes_pictures(vae)
     check_one_frame(latents)
+    if image_bytes(vae, latents.shape) <= LARGE:
+        return _decoded(model, vae, latents)
+    return mapped((_decoded(model, vae, part) for part in latents.split(PART)), image_bytes(vae, latents.shape), "images")
+
+
+def image_bytes(vae, shape: tuple[int, ...]) -> int:
+    """Bytes of the images of latents of this shape [B, C, (1,) H, W], as 32-bit numbers."""
+    return 3 * 4 * shape[0] * shape[-1] * shape[-2] * vae.spacial_compression_decode() ** 2
+
+
+def _decoded(model, vae, latents: torch.Tensor) -> torch.Tensor:
     with in_words(), torch.inference_mode(), _of_this_model(latents):
         if hasattr(vae, "patcher"):  # the host would go on, in tiles, with a VAE that it could load only in part
             load_models([vae.patcher], memory_required=vae.memory_used_decode(latents.shape, vae.vae_dtype))

@@ -62,6 +62,7 @@ class Session(Steered):
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
         self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
+        self.said: set[str] = set()
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
         self._defaults, self._check_cancelled, self._workflow, self._ask = defaults, check_cancelled, workflow, ask
         self._room = room_of(policy)

@@ -11,14 +11,16 @@ from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.fitting import in_room
-from ..policy.latents import latent_shape, to_images
+from ..policy.latents import image_bytes, latent_shape, to_images
 from ..policy.levels import sigmas_of
 from ..policy.network import Network
 from ..policy.room import WHOLE, Room
+from ..policy.scratch import free_ram
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
+from .need import Need, check_room, encoding_bytes, rollout_need
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
 from .settings import Sampling
@@ -94,12 +96,14 @@ class Rollout:
 @torch.inference_mode(False)
 @torch.no_grad()
 def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int = 0, *,
-            weights: str = "behaviour", keep_means: bool = True, progress: Progress | None = None) -> Rollout:
+            weights: str = "behaviour", keep_means: bool = True, progress: Progress | None = None,
+            tell: Callable[[Need], None] | None = None) -> Rollout:
     """Samples ``images_per_prompt`` images for some of the prompts.
 
     vae: the user's VAE; iteration: decides prompts and noise together with the seed; weights: which of the policy's,
     see ``Policy.chosen``; keep_means: whether the steps' means stay, see ``methods.reads_means``;
-    progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each.
+    progress: called with (network calls made, all, a clean estimate [1, C, H, W]) after each; tell: called with what it needs
+    before it samples.
     Raises ValueError naming the setting that does not fit.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
@@ -109,6 +113,11 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
 
     def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)
+        need = rollout_need(shape, sampling, len(prompts), plan.noisy[1] - plan.noisy[0], keep_means,
+                            image_bytes(vae, (1, *shape)), encoding_bytes(prompts, samples.index.unique().tolist()))
+        if tell is not None:
+            tell(need)
+        check_room(need, min(ranks.met("free memory", free_ram())))
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
@@ -151,7 +160,9 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
 def pictures(model, vae, latents: torch.Tensor, at_once: int = 0) -> torch.Tensor:
     """[B, H, W, 3]: decoded, each rank its own. at_once: how many, 0 for all."""
     own = latents[ranks.block(len(latents))]
-    made = {"images": torch.cat([to_images(model, vae, part) for part in own.split(at_once or len(own))])} if len(own) else {}
+    parts = [to_images(model, vae, part) for part in own.split(at_once or max(1, len(own)))] if len(own) else []
+    # one part may lie in a mapped file, and stays there
+    made = {"images": parts[0] if len(parts) == 1 else torch.cat(parts)} if parts else {}
     return ranks.gathered("images", made, len(latents))["images"]
 
 

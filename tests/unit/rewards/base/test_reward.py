@@ -134,3 +134,27 @@ def test_usable_images_keeps_gradients():
 def test_prompts_are_hashable_and_groups_follow_their_text():
     assert len({Prompt("a", {"n": 1}), Prompt("a", {"n": 1})}) == 1
     assert groups_of([Prompt("b"), Prompt("a"), Prompt("b")]).tolist() == [0, 1, 0]
+
+
+def test_a_good_batch_is_judged_without_a_copy():
+    given, reward = images(0.0, 0.4, 1.0), Mean()
+    score(reward, given, PROMPTS, GROUPS)
+    assert reward.seen.data_ptr() == given.data_ptr()
+    outside = images(-0.1, 0.4, 1.1)
+    score(reward, outside, PROMPTS, GROUPS)
+    assert float(reward.seen.min()) == 0 and float(reward.seen.max()) == 1 and float(outside.min()) < 0
+
+
+def test_a_reward_that_writes_into_the_images_is_named():
+    class Darkens(Mean):
+        def __call__(self, images, prompts):
+            return images.mul_(0.5).mean((1, 2, 3))
+
+    with pytest.raises(ValueError, match="The reward 'mean' has written into the images"):
+        score(Darkens(), images(0.2, 0.4, 0.9), PROMPTS, GROUPS)
+
+
+def test_a_function_of_another_pack_may_write_into_its_images():
+    given = images(0.2, 0.4, 0.9)
+    assert score(lambda images, prompts: images.mul_(0.5).mean((1, 2, 3)), given, PROMPTS, GROUPS).values[2] == pytest.approx(0.45)
+    assert torch.equal(given, images(0.2, 0.4, 0.9))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard, files, train
-from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped
+from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped, say_once
 from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint, thinned
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
 from posttrain.trainers.run.stopping import HELD_OUT, RULES, StopRule
@@ -307,3 +307,17 @@ def test_what_memory_did_not_suffice_for_is_said_once_and_not_again_after_a_resu
                 session.advance(now if session.iteration == 0 else Roomy(now.value, now.metrics))
     said = [data for data in heard.of("message") if "Memory ran out" in data["text"]]
     assert len(said) == 1 and said[0]["level"] == "warning"
+
+
+def test_what_is_to_be_said_once_is_said_once_in_each_training(tmp_path, caplog):
+    for _ in range(2):
+        heard = Heard()
+        with Session(tmp_path, RunPlan("cats", 2), Counter(), {"a": 1}, heard):
+            for number in range(3):
+                say_once("need", f"it needs {number} MB")
+                with Session(tmp_path, RunPlan("inner", 2), Counter(), {"a": 1}, Heard()):
+                    say_once("inner", "of a loop inside")
+        assert [each["text"] for each in heard.of("message")] == ["it needs 0 MB"]
+    with caplog.at_level("INFO"):
+        say_once("need", "without a training")
+    assert "PostTrain: without a training" in caplog.text
