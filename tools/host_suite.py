@@ -20,7 +20,7 @@ from pathlib import Path
 from .environment import ROOT, Environment
 from .overlay import laid
 
-FOLDERS = ("tests-unit", "tests/execution")
+FOLDERS = ("tests-unit",)  # tests/execution, which starts many servers, takes a quarter of an hour each way
 PINS = ("pytest-asyncio==1.5.0", "pytest-aiohttp==1.1.1")  # ComfyUI's own tests ask for them
 PACK = "ComfyUI-PostTrain"
 PLUGIN = "posttrain_in_this_host"

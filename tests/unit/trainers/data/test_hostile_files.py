@@ -20,7 +20,9 @@ from posttrain.rewards.base.reward import RewardInfo
 
 pytestmark = pytest.mark.usefixtures("opened")
 MOST = 4000  # bytes of an error
-FILES = int(os.environ.get("POSTTRAIN_FILES", "250"))  # contents at least; beyond those that are listed, damaged at random
+FILES = int(
+    os.environ.get("POSTTRAIN_FILES", "250")
+)  # different contents at least; beyond those that are listed, damaged at random
 
 
 class Bright:
@@ -101,8 +103,10 @@ def hostile() -> dict[str, bytes]:
         "mac": b"\x00\x05\x16\x07" + bytes(60),
     }
     sound = [*GOOD_IMAGES.values(), *(text.encode() for text in TEXTS[:7])]
-    for number in range(FILES - len(found)):
-        found[f"damaged {number}"] = damaged(choose.choice(sound), choose)
+    different = set(found.values())  # some texts are the same in several encodings
+    while len(different) < FILES:
+        found[f"damaged {len(found)}"] = damaged(choose.choice(sound), choose)
+        different.add(found[f"damaged {len(found) - 1}"])
     return found
 
 
@@ -146,7 +150,7 @@ def said(run, *arguments) -> str:
 
 
 def test_there_are_many():
-    assert len(HOSTILE) >= max(FILES, 217) and len(set(HOSTILE.values())) > 0.9 * len(HOSTILE)
+    assert len(set(HOSTILE.values())) >= max(FILES, 200) and len(HOSTILE) > 217
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES["prompts"])
