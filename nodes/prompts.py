@@ -1,7 +1,8 @@
-"""Prompts: written in a box, read from a file, encoded once by the user's text encoder."""
+"""Prompts: written in a box, read from a file, encoded by the user's text encoder when their turn comes."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from .access import located, state_of
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"
-MOST = 1_000  # encoded, one prompt takes up to 4 MB
+AT_ONCE = 1_000  # prompts that are encoded before the run; of more, those whose turn comes
 
 
 class PTPromptList:
@@ -50,9 +51,9 @@ class PTPromptFile:
         return {"required": {
             "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
                                   "path into a folder that you have opened (docs/security.md). UTF-8 text."}),
-            "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
-                              "tooltip": "Read at most this many prompts, from the top. Encoded prompts stay in memory: 4 MB "
-                                         "each for Flux, less for others."})}}
+            "limit": ("INT", {"default": 100_000, "min": 1, "max": 1_000_000,
+                              "tooltip": "Read at most this many prompts, from the top. Their encodings lie on the disk, not in "
+                                         "memory."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, limit):
@@ -65,8 +66,8 @@ class PTPromptFile:
 
 
 class PTEncodePrompts:
-    DESCRIPTION = ("Encodes the prompts once with your text encoder, which can then leave the memory. Use it outside "
-                   "the loop.")
+    DESCRIPTION = ("Encodes the prompts with your text encoder: up to 1,000 at once, after which it can leave the memory, and "
+                   "of more those whose turn comes, 256 together. Encodings lie on the disk. Use it outside the loop.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts with their encodings, for Rollout and Train.",)
@@ -109,28 +110,36 @@ def one_reading(text: str, name: str) -> str:
 
 
 def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:
-    """The same prompts with a CONDITIONING each. Encoding takes one text encoder call per different prompt."""
-    import comfy.model_management
+    """The same prompts with a CONDITIONING each: one text encoder call per different prompt, for few at once, for more than
+    AT_ONCE when their turn comes."""
     import comfy.utils
+
+    from ..trainers.policy.encodings import Encodings
+
+    encode = partial(encoding, clip, guidance)
+    positive = Encodings([prompt.text for prompt in prompts.prompts], encode)
+    encoded = replace(prompts, positive=positive, negative=encode(negative))
+    if len(prompts) <= AT_ONCE:
+        bar = comfy.utils.ProgressBar(len(prompts))
+        positive.make(range(len(prompts)), lambda: bar.update(1))
+    return encoded
+
+
+@torch.inference_mode()  # as the host runs a node: what it loads is made so
+def encoding(clip, guidance: float, text: str) -> list:
+    """The CONDITIONING of a text, in RAM."""
+    import comfy.model_management
     import node_helpers
 
-    bar, encoded = comfy.utils.ProgressBar(len(prompts) + 1), {}
-
-    def encode(text: str):
-        if text not in encoded:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-            if guidance:
-                conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
-            encoded[text] = [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
-        bar.update(1)
-        return encoded[text]
-
-    return replace(prompts, positive=tuple(encode(p.text) for p in prompts.prompts), negative=encode(negative))
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if guidance:
+        conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
+    return [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
 
 
 def _to_ram(value):
-    return value.cpu() if isinstance(value, torch.Tensor) else value
+    return value.cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 
 NODES = {"PTPromptList": PTPromptList, "PTPromptFile": PTPromptFile, "PTEncodePrompts": PTEncodePrompts}

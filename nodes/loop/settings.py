@@ -18,9 +18,9 @@ OWN = {"run_name", "iterations"}
 LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
          "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,), "PTCreatePolicy.lora": ("none",),
          "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,),
-         "PTCreatePolicy.kind": ("LoRA",)}
+         "PTCreatePolicy.kind": ("LoRA",), "PTFlowGRPO.step_weights": ("even",)}
 # names of files, in whose place the file's digest is remembered
-FILES = {"PTCreatePolicy.lora": digest_of}
+FILES = {"PTCreatePolicy.lora": digest_of, "PTTeacher.lora": digest_of}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:

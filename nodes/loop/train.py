@@ -7,6 +7,7 @@ from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
+from .curve import RunCurve
 from .wired import back_input, cache_key, open_session, run_inputs, samples_input, watch_inputs
 
 
@@ -54,14 +55,15 @@ class PTTrain:
                        continue_from)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
-        with open_session(plan, policy, dynprompt, unique_id, inputs, extra_pnginfo) as session:
+        curve = RunCurve()
+        with open_session(plan, policy, dynprompt, unique_id, inputs, curve, extra_pnginfo) as session:
             while not session.done:
                 throw_exception_if_processing_interrupted()
                 new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,
                                             session.iteration)
                 session.advance(new, images)
-                bar(session.iteration, iterations)
-        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+                bar(session.iteration, iterations, preview=curve.preview(session))
+        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):

@@ -12,10 +12,12 @@ from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
 from ..model.export import SAVE_LORA, checked_name, metadata_is_off
 from ..page.live import emit
+from ..page.question import ask_the_page
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
 from ..sockets import EVALUATION, LOOP, MENU, POLICY, STOP
 from .body import Body, find_body, has_end
+from .curve import RunCurve
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
 from .settings import defaults_of, plain, settings_of
 
@@ -81,21 +83,29 @@ def cache_key(run_name, when_run_exists):
     return "" if when_run_exists == START_OVER else run_state(runs_root(), run_name)
 
 
-def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], extra_pnginfo=None) -> Session:
-    """The session of the loop at ``node``, whose ``inputs`` decide what is trained."""
+def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], curve: RunCurve,
+                 extra_pnginfo=None) -> Session:
+    """The session of the loop at ``node``, whose ``inputs`` decide what is trained. curve: hears what the page hears."""
     from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 
     from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     prompt = whole_prompt(dynprompt)
     check_names(prompt)
     settings = settings_of(prompt, node, inputs)
+    to_page = partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node))
+
+    def tell(kind: str, **data) -> None:
+        to_page(kind, **data)
+        curve.hear(kind, **data)
+
     return Session(runs_root(), plan, policy, settings,
-                   partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
+                   tell,
                    cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt, RankCancelled),
                    paused=(RewardUnavailable, BodyPaused, RankPaused),
                    plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
                    check_cancelled=throw_exception_if_processing_interrupted,
-                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))
+                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"),
+                   ask=lambda changed: ask_the_page(plan.run_name, changed, throw_exception_if_processing_interrupted))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:
@@ -203,7 +213,8 @@ class PTLoopRunner:
         outside = {link: others.pop(f"outside_{i}") for i, link in enumerate(body.outside)}
         extra_data = {key: value[0] for key, value in others.items() if value[0] is not None}
         plan = RunPlan(**{**loop.plan.__dict__, "samples_every": samples_every[0]})
-        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, extra_data.get("extra_pnginfo"))
+        curve = RunCurve()
+        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, curve, extra_data.get("extra_pnginfo"))
         runner = BodyRunner(body, outside, dynprompt, unique_id, extra_data,
                             lambda: (session.iteration, plan.iterations))
         try:
@@ -211,10 +222,12 @@ class PTLoopRunner:
                 while not session.done:
                     results = await runner.run(loop, session.policy, session.iteration)
                     session.advance(one_policy(results["policy"]), joined(results.get("images")))
+                    if picture := curve.preview(session):
+                        runner.show(picture)
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
             raise RuntimeError(f"{error}\n{session.summary}") from None
-        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
 
 
 def one_policy(values: list):

@@ -209,11 +209,8 @@ def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], gro
 
 def _counted(reward: Reward) -> dict[str, float]:
     """What the reward has counted, on all ranks."""
-    counted: dict[str, float] = {}
-    for found in ranks.met("counts of rewards", counts_of(reward)):
-        for name, value in found.items():
-            counted[name] = counted.get(name, 0.0) + value
-    return counted
+    found = ranks.met("counts of rewards", counts_of(reward))
+    return {name: sum(each.get(name, 0.0) for each in found) for name in dict.fromkeys(key for each in found for key in each)}
 
 
 def counts_of(reward: Reward) -> dict[str, float]:
@@ -271,14 +268,18 @@ def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in 0..1, got {images.dtype}. Divide 8-bit images by 255.")
     images = images.float()
-    images = images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
-    broken = ~torch.isfinite(images).flatten(1).all(1)
-    images = images.masked_fill(broken.view(-1, 1, 1, 1), 0.0)
+    images, broken = blackened(images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3])
     low, high = images.detach().aminmax()
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
         raise ValueError(f"images must be in 0..1, got {low.item():.3g}..{high.item():.3g}. "
                          "8-bit images must be divided by 255.")
     return images.clamp(0, 1), broken.cpu()
+
+
+def blackened(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The images [B,H,W,3], those that hold NaN or infinity black, and the mask [B] of these; nobody waits for a device."""
+    broken = ~torch.isfinite(images).flatten(1).all(1)
+    return images.masked_fill(broken.view(-1, 1, 1, 1), 0.0), broken
 
 
 def checked_values(values: Tensor, name: str, count: int) -> Tensor:

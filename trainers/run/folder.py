@@ -50,10 +50,11 @@ class FolderLost(RuntimeError):
 
 
 class SettingsChanged(ValueError):
-    """The run was trained with other settings; the user has to say what is meant. changes: name -> (old, new)."""
+    """The run was trained with other settings; the user has to say what is meant. changes: name -> (old, new); named: the same
+    under the names that the user knows."""
 
     def __init__(self, run_name: str, iteration: int, changes: dict[str, tuple], plain: Callable[[str], str] = str):
-        self.changes = changes
+        self.changes, self.named = changes, {plain(key): change for key, change in changes.items()}
         lines = [f"  {plain(key)}: {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items()]
         if len(lines) > MOST_CHANGES:
             lines = [*lines[:MOST_CHANGES], f"  and {len(lines) - MOST_CHANGES} more"]

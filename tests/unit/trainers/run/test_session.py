@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -289,3 +290,20 @@ def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
     again, heard = go()
     assert again.iteration == 4 and not heard.of("iteration") and torch.equal(again.policy.value, session.policy.value)
     assert go(when_exists="continue with changed settings")[0].iteration == 9
+
+
+def test_what_memory_did_not_suffice_for_is_said_once_and_not_again_after_a_resume(tmp_path):
+    @dataclass(frozen=True)
+    class Roomy(Counter):
+        memory: dict = field(default_factory=lambda: {
+            "room": {"at_once": 1, "words": "Memory ran out, so from now on one image at a time."}})
+
+    heard = Heard()
+    for iterations in (3, 5):
+        start = Roomy() if iterations == 5 else Counter()
+        with Session(tmp_path, RunPlan("tight", iterations), start, {"a": 1}, heard) as session:
+            while not session.done:
+                now = session.policy.stepped()
+                session.advance(now if session.iteration == 0 else Roomy(now.value, now.metrics))
+    said = [data for data in heard.of("message") if "Memory ran out" in data["text"]]
+    assert len(said) == 1 and said[0]["level"] == "warning"
