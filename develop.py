@@ -6,7 +6,9 @@
     python develop.py test [pytest's]   run the tests (all, or what pytest's own arguments choose); --transformers 4.57
                                         runs them with that older release of transformers, --comfyui PATH [--python PY]
                                         on another ComfyUI (in its own Python), --frontend RELEASE with another page,
-                                        --libraries lowest (or newest) with the optional packages at their lower bounds
+                                        --libraries lowest (or newest) with the optional packages at their lower bounds,
+                                        --generators the bad days of docs/reliability.md in full, --host-suite [folder]
+                                        ComfyUI's own tests, without the pack and with it
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
@@ -27,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, compiler, hosts, overlay
+from tools import browser, compiler, generators, host_suite, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
@@ -74,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--comfyui", metavar="PATH", help="on this ComfyUI, a checkout or 0.3.52")
             command.add_argument("--libraries", choices=(overlay.LOWEST, overlay.NEWEST), help="of the optional packages")
             command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
+            command.add_argument("--generators", action="store_true", help="the generators of docs/reliability.md, in full")
+            command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
@@ -93,11 +97,18 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         laid += [overlay.libraries(env, chosen.libraries)]
     if chosen.frontend:
         laid += [hosts.frontend(env, chosen.frontend)]
+    if chosen.generators:
+        variables |= generators.COUNTS
+        rest = [*generators.FILES, *rest]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more
     if laid:
         variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
+    if chosen.host_suite:
+        paths = [host_suite.plugins(env), *laid]
+        return call(env, "-c", MODULE, str(ROOT), "tools.host_suite", str(env.host), *rest,
+                    extra={"PYTHONPATH": os.pathsep.join(map(str, paths))})
     if wants("page", rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
     if not os.access(ROOT, os.W_OK):

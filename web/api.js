@@ -76,9 +76,22 @@ export const endQuestion = (id, how) => postJson(`${question(id)}/end`, { how })
 /** The user's yes to sending pictures to another machine. */
 export const allowAddress = (address) => postJson("/posttrain/addresses", { address });
 
-/** Calls handle(address) when a workflow wants to send pictures to another machine. */
+const FAILED_MS = 2000; // in which the host hears that the workflow has failed
+const DRAWN_MS = 600; // in which its own dialog on that is there
+
+/** Calls handle(address) when a workflow wants to send pictures to another machine: once the host's words on the failed node are
+ * there, since they would lie over a question that was asked before. */
 export function listenForAddresses(handle) {
-  api.addEventListener("posttrain.address", (event) => handle(event.detail.address));
+  api.addEventListener("posttrain.address", (event) => {
+    let asked = false;
+    const ask = () => {
+      if (asked) return;
+      asked = true;
+      setTimeout(() => handle(event.detail.address), DRAWN_MS);
+    };
+    api.addEventListener("execution_error", ask, { once: true });
+    setTimeout(ask, FAILED_MS);
+  });
 }
 
 /** Calls handle() whenever a question comes or goes, and when the server is back. */

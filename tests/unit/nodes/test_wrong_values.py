@@ -34,6 +34,13 @@ NOT_NUMBERS = [
     1 + 2j,
     SimpleNamespace(value=3),
     [[1] * 1000] * 1000,
+    "nan",
+    "1e999",
+    "٣",
+    {1, 2},
+    range(3),
+    int,
+    bytearray(b"1"),
 ]
 NOT_TEXTS = [
     None,
@@ -50,6 +57,10 @@ NOT_TEXTS = [
     "a\udfffb",
     "x" * 2_000_000,
     SimpleNamespace(text="x"),
+    {"a"},
+    bytearray(b"a"),
+    str,
+    10**400,
 ]
 NOT_CHOICES = [
     None,
@@ -66,6 +77,10 @@ NOT_CHOICES = [
     object(),
     b"auto",
     10**400,
+    "\x00",
+    {"auto"},
+    str,
+    -1,
 ]
 NOT_BOOLEANS = [None, "", "true", "False", [], [True], {}, math.nan, 0.5, object(), b"1"]
 
@@ -119,7 +134,7 @@ def explained_by_the_node(node, name) -> bool:
 
 def test_every_input_of_every_node_is_asked():
     tried = sum(len(wrong_values(kind, options)) for _, _, _, kind, options in CASES)
-    assert len(NODE_CLASS_MAPPINGS) > 60 and len(CASES) > 400 and tried > 4000
+    assert len(NODE_CLASS_MAPPINGS) > 60 and len(CASES) > 400 and tried >= 10_000, f"{tried} wrong values"
 
 
 @pytest.mark.parametrize("node_id", NODE_CLASS_MAPPINGS)

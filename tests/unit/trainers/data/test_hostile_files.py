@@ -20,6 +20,9 @@ from posttrain.rewards.base.reward import RewardInfo
 
 pytestmark = pytest.mark.usefixtures("opened")
 MOST = 4000  # bytes of an error
+FILES = int(
+    os.environ.get("POSTTRAIN_FILES", "250")
+)  # different contents at least; beyond those that are listed, damaged at random
 
 
 class Bright:
@@ -90,7 +93,7 @@ def hostile() -> dict[str, bytes]:
             for _ in range(3):
                 changed[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
             found[f"{kind} flipped {number}"] = bytes(changed)
-    return found | {
+    found |= {
         "bomb": bomb(),
         "zip": b"PK\x03\x04" + bytes(100),
         "html": b"<html>404</html>",
@@ -99,6 +102,29 @@ def hostile() -> dict[str, bytes]:
         "lfs": b"version https://git-lfs\noid sha256:0\nsize 5\n",
         "mac": b"\x00\x05\x16\x07" + bytes(60),
     }
+    sound = [*GOOD_IMAGES.values(), *(text.encode() for text in TEXTS[:7])]
+    different = set(found.values())  # some texts are the same in several encodings
+    while len(different) < FILES:
+        found[f"damaged {len(found)}"] = damaged(choose.choice(sound), choose)
+        different.add(found[f"damaged {len(found) - 1}"])
+    return found
+
+
+def damaged(data: bytes, choose: random.Random) -> bytes:
+    """Cut, doubled, with a piece of noise, with bytes changed, or all of it."""
+    changed = bytearray(data)
+    for how in choose.sample(("cut", "double", "noise", "change"), choose.randint(1, 4)):
+        at, length = choose.randrange(len(changed) or 1), choose.randint(1, 40)
+        if how == "cut":
+            del changed[at : at + length]
+        elif how == "double":
+            changed[at:at] = changed[at : at + length]
+        elif how == "noise":
+            changed[at : at + length] = choose.randbytes(length)
+        else:
+            for place in choose.sample(range(len(changed)), min(len(changed), 4)):
+                changed[place] = choose.randrange(256)
+    return bytes(changed)
 
 
 HOSTILE = hostile()
@@ -124,7 +150,7 @@ def said(run, *arguments) -> str:
 
 
 def test_there_are_many():
-    assert len(HOSTILE) > 200
+    assert len(set(HOSTILE.values())) >= max(FILES, 200) and len(HOSTILE) > 217
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES["prompts"])
