@@ -103,6 +103,8 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more
+    elif wants("host", rest):
+        hosts.say_beside()
     if laid:
         variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
     if chosen.host_suite:

@@ -84,6 +84,11 @@ def beside() -> list[Path]:
     return sorted(place for place in places if (place / "main.py").is_file())
 
 
+def say_beside() -> None:
+    for comfyui in beside():
+        print(f"Also on ComfyUI {version(comfyui)}, {comfyui}: what tests/host/test_other_hosts.py names", flush=True)
+
+
 def version(comfyui: Path) -> str:
     """What the checkout says that it is, "0.33.0"; "of unknown version" for one that does not say."""
     file = comfyui / "comfyui_version.py"

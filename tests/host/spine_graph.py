@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -42,8 +43,10 @@ def latents(host, name: str):
 
 
 def weights(host, run: str) -> dict:
-    """The LoRA that the graph exported."""
-    return safetensors.torch.load_file(host.base / "models" / "loras" / "tests" / f"{run}.safetensors")
+    """The LoRA that the graph exported last: each that differs from those before it has a name of its own."""
+    exported = [path for path in (host.base / "models" / "loras" / "tests").glob("*.safetensors")
+                if re.fullmatch(rf"{re.escape(run)}(_\d+)?", path.stem)]
+    return safetensors.torch.load_file(max(exported, key=lambda path: path.stat().st_mtime_ns))
 
 
 def same(first: dict, second: dict) -> bool:

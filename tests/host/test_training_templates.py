@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 from posttrain.tools.rater import Rater, brightest
-from posttrain.tools.training import WORKFLOWS, every, load_workflow, the
+from posttrain.tools.training import WORKFLOWS, every, load_workflow, the, with_defaults
 
 SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
          "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
@@ -24,17 +24,6 @@ def small(name: str) -> dict:
     graph = load_workflow(name)
     kinds = {content["class_type"] for content in graph.values()}
     return load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
-
-
-def with_its_own_widgets(host, graph: dict) -> dict:
-    """What a newer host asks of its own nodes besides, at its defaults, as the page fills it in."""
-    known = host.object_info()
-    for content in graph.values():
-        for key, (_, *options) in known[content["class_type"]]["input"].get("required", {}).items():
-            default = (options or [{}])[0].get("default")
-            if key not in content["inputs"] and default is not None:
-                content["inputs"][key] = default
-    return graph
 
 
 def pixels(file: Path) -> numpy.ndarray:
@@ -60,7 +49,7 @@ def look_right(host, graph: dict, result) -> None:
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_it_trains_and_exports(host, name):
-    graph = with_its_own_widgets(host, small(name))
+    graph = with_defaults(small(name), host.object_info())
     if name == "improve_a_lora" and host.get("/system_stats").json()["system"]["comfyui_version"] == "0.3.52":
         pytest.skip("Train LoRA of that ComfyUI takes one batch of pictures, and of later ones a list of them")
     with Rater(host, brightest):  # for the one that asks a person

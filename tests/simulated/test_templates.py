@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from posttrain.tools.host import Host
-from posttrain.tools.training import every, load_workflow, only
+from posttrain.tools.training import every, load_workflow, only, with_defaults
 from simulated_card import dynamic
 from small_checkpoint import write_checkpoint
 
@@ -43,7 +43,7 @@ def small(name: str) -> dict:
 def test_it_trains_on_the_card(server, name):
     described = server.get("/system_stats").json()["devices"][0]
     assert described["type"] == "cuda" and "Simulated" in described["name"]
-    trains(server, small(name))
+    trains(server, with_defaults(small(name), server.object_info()))
 
 
 def trains(server, graph: dict) -> None:

@@ -38,13 +38,17 @@ def test_a_checkout_is_what_has_comfyuis_files(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is named by another variable there")
-def test_the_checkouts_beside_the_pinned_one_are_found(tmp_path, monkeypatch):
+def test_the_checkouts_beside_the_pinned_one_are_found_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert hosts.beside() == []
+    hosts.say_beside()
+    assert hosts.beside() == [] and capsys.readouterr().out == ""
     place = tmp_path / "comfyui-posttrain" / "hosts"
     (place / "no-checkout").mkdir(parents=True)
     made = [checkout(place / "b"), checkout(place / "c")]
     assert hosts.beside() == made
+    hosts.say_beside()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == [f"Also on ComfyUI 0.9.1, {each}" for each in made]
 
 
 def test_a_hosts_own_packages_come_before_those_of_the_tests(tmp_path):
