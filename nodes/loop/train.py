@@ -46,6 +46,7 @@ class PTTrain:
             save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
+        from ...trainers.methods import cost_of
         from ...trainers.run import RunPlan
         if reward is not None:
             check_prompts(reward, prompts.prompts)
@@ -53,6 +54,9 @@ class PTTrain:
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
         with open_session(plan, policy, dynprompt, unique_id, inputs, extra_pnginfo) as session:
+            cost = cost_of(session.policy, trainer, sampling, len(prompts))
+            if cost is not None and session.run is not None and not session.done:
+                session.message(cost.words())
             while not session.done:
                 throw_exception_if_processing_interrupted()
                 new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
+from ...rewards.base.words import brief
+
 ROOM = "room"  # its place in the policy's memory, which a run's checkpoints keep
 SHARES = (0.5, 1.0)  # of the network's weights that are kept in RAM, one after the other
 
@@ -16,6 +18,7 @@ class Room:
     recompute: bool = False
     at_once: int = 0
     in_ram: float = 0.0
+    __repr__ = brief
 
     def halved(self, asked: int) -> Room | None:
         """With half of the samples that are asked at once now; None where it is one already."""
