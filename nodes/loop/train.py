@@ -20,6 +20,7 @@ class PTTrain:
     @classmethod
     def INPUT_TYPES(cls):
         from ...trainers.feedback.advantages import RULES
+        from ...trainers.recipes.cards import CHOICES
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
@@ -31,7 +32,10 @@ class PTTrain:
                                "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
             "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
-                                             "without one."}), **watch_inputs()},
+                                             "without one."}), **watch_inputs(),
+                         "card": (CHOICES, {"default": CHOICES[0], "tooltip": "The size of your card: what it takes to train the "
+                                            "model there is done from the start. as set: low memory and batch size as they "
+                                            "stand; where memory runs out the run goes on all the same, after a lost try."})},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     @classmethod
@@ -43,7 +47,8 @@ class PTTrain:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
-            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None):
+            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, card="as set",
+            extra_pnginfo=None):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.methods import cost_of
@@ -59,11 +64,22 @@ class PTTrain:
                 session.message(cost.words())
             while not session.done:
                 throw_exception_if_processing_interrupted()
-                new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,
-                                            session.iteration)
+                new, images = one_iteration(on_card(session.policy, card), prompts, vae, sampling, reward, trainer,
+                                            advantage_rule, session.iteration)
                 session.advance(new, images)
                 bar(session.iteration, iterations)
         return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+
+
+def on_card(policy, card: str):
+    """The policy with what training it on such a card gives up from the start."""
+    from ...trainers.policy.room import Room, with_room
+    from ...trainers.recipes.cards import row_for
+    row = row_for(card, policy.model.model_size())
+    if row is None:
+        return policy
+    room = Room(row.recompute, row.at_once, row.in_ram)
+    return replace(policy, memory=with_room(policy.memory, room, f"The card has {card}"))
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):
