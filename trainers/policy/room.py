@@ -62,6 +62,9 @@ def room_of(memory: dict) -> Room:
 
 
 def with_room(memory: dict, room: Room, why: str = FULL) -> dict:
-    """why: the beginning of the words, where something is new. The memory with what is given up by now, in numbers and words; as it is where that is nothing."""
+    """The memory with what is given up by now, in numbers and words; as it is where nothing of it is new.
+
+    why: the beginning of the words.
+    """
     room = room_of(memory).and_also(room)
     return memory if room == room_of(memory) else {**memory, ROOM: {**asdict(room), "words": room.words(why)}}
