@@ -89,7 +89,8 @@ def free_path(path: Path, tensors: dict) -> Path:
     wanted, number = path, 1
     while path.exists() and not holds(path / WEIGHTS if path.is_dir() else path, tensors):
         number += 1
-        path = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}" if wanted.suffix == SUFFIX else f"{wanted.name}_{number}")
+        stem, suffix = (wanted.stem, SUFFIX) if wanted.suffix == SUFFIX else (wanted.name, "")
+        path = wanted.with_name(f"{stem}_{number}{suffix}")
     return path
 
 

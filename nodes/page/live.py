@@ -3,7 +3,8 @@
 Events are broadcast under "posttrain.<kind>", each with "run" and "node" (the node that drives the run):
 start(iteration, iterations) | iteration(iteration, iterations, metrics, seconds, seconds_left) |
 samples(iteration, file; held_out of pictures of held-out prompts) |
-state(status: "paused" or "running", iteration) | message(text, level, iteration; of an alarm also "alarm", its kind, and its values) |
+state(status: "paused" or "running", iteration) |
+message(text, level, iteration; of an alarm also "alarm", its kind, and its values) |
 error(text; node = the node that failed) | end(status, iteration, iterations, text).
 Routes: GET /posttrain/runs | /posttrain/runs/{run}?since=N | /posttrain/runs/{run}/samples/{file}.
 """

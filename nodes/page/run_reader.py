@@ -12,6 +12,7 @@ from ...rewards.base.words import shown, unwritable
 from ...trainers.run.journal import read_entries
 from ...trainers.run.metrics import curve, last_points
 from ...trainers.run.samples import HELD_OUT, TRAINED
+from ...trainers.run.steering import state_of
 from ..privacy import without_places
 
 MOST_POINTS = 2000
@@ -67,7 +68,8 @@ def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
 
 def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
     """The summary, points of iterations after ``since`` (at most MOST_POINTS), messages, samples [{iteration, file}] and
-    held_out, alike: pictures of held-out prompts, those of iteration 0 made before training.
+    held_out, alike: pictures of held-out prompts, those of iteration 0 made before training; the folder; steering, None where
+    this process does not train it.
 
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """
@@ -80,7 +82,8 @@ def read_run(run: str, since: str | int, live: LiveState, root: Path | None = No
     if points:
         summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
     return {**summary, "points": points, "thinned": factor, **_samples(folder),
-            "messages": _messages(folder, live(run).get("messages", [])), "folder": f"output/posttrain/{run}"}
+            "messages": _messages(folder, live(run).get("messages", [])), "folder": f"output/posttrain/{run}",
+            "steering": state_of(folder)}
 
 
 def _messages(folder: Path, live: list[dict]) -> list[dict]:
@@ -100,7 +103,8 @@ def _samples(folder: Path) -> dict[str, list[dict]]:
 def _summary(folder: Path, live: LiveState) -> dict:
     facts, state = _facts(folder), live(folder.name)
     return {"run": folder.name, **facts, "status": _status(folder, facts["status"], state), "node": state.get("node"),
-            "iteration": state.get("iteration") or facts["iteration"], "iterations": state.get("iterations") or facts["iterations"],
+            "iteration": state.get("iteration") or facts["iteration"],
+            "iterations": state.get("iterations") or facts["iterations"],
             "seconds_left": state.get("seconds_left")}
 
 

@@ -1,6 +1,7 @@
 """Runs as things on a shelf: renamed, pinned, noted on, thrown away, taken out as a table, or opened with their workflow.
 
-POST /posttrain/runs/{run}/rename {"name"} | /pin {"pinned": true or false} | /note {"note"} | /delete {"delete": the run's name again}
+POST /posttrain/runs/{run}/rename {"name"} | /pin {"pinned": true or false} | /note {"note"} |
+/delete {"delete": the run's name again}
 -> {"run": its name afterwards}; GET /posttrain/runs/{run}/metrics.csv | /posttrain/runs/{run}/workflow
 A deleted run lies in output/posttrain/.trash until its user empties that folder. Pin and note are in the run's page.json.
 """

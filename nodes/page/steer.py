@@ -1,13 +1,13 @@
 """Steering a run from the page or a script: what is asked for is carried out between two iterations.
 
-GET /posttrain/runs/{run}/steer -> {"paused", "asked", "numbers": {"learning rate": 0.0003, ...}}
+GET /posttrain/runs/{run}/steer -> {"paused", "asked", "numbers": {"learning rate": 0.0003, ...}}, or null
 POST /posttrain/runs/{run}/steer {"do": one of ORDERS of trainers/run/steering.py, "value": for a number} -> the same
-404 where the run is not being trained by this ComfyUI; 400 where the order cannot be. Both say what to do.
+Null, or 404, where the run is not being trained by this ComfyUI; 400 where the order cannot be. Both say what to do.
 """
 
 from __future__ import annotations
 
-from ...trainers.run.steering import steering_of
+from ...trainers.run.steering import state_of, steering_of
 from .run_reader import run_folder
 from .server import add_routes, answering, body_of
 
@@ -15,14 +15,11 @@ from .server import add_routes, answering, body_of
 def register_routes(routes) -> None:
     """Adds the two routes to a server's route table."""
 
-    def steering(request):
-        return steering_of(run_folder(request.match_info["run"]))
-
     async def look(request):
-        return steering(request).plain()
+        return state_of(run_folder(request.match_info["run"]))
 
     async def order(request):
-        body, found = await body_of(request, do=str), steering(request)
+        body, found = await body_of(request, do=str), steering_of(run_folder(request.match_info["run"]))
         found.order(body["do"], body.get("value"))
         return found.plain()
 

@@ -182,6 +182,12 @@ def test_the_map_names_every_module():
                 and not name.endswith("__init__.py") and f"`{Path(name).name}`" not in page]
 
 
+def test_every_row_about_the_page_names_a_test_that_is_there():
+    rows = re.findall(r"\| `(tests/[\w/]+\.py)::(test_\w+)` \|", read("docs/page.md"))
+    assert len(rows) >= 15
+    assert not [f"{name}::{test}" for name, test in rows if not re.search(rf"^def {test}\(", read(name), re.MULTILINE)]
+
+
 def test_only_the_adapters_know_the_host():
     faults = [f"{name}:{line} imports {module}" for name in python_files() if not name.startswith(KNOWS_HOST)
               for line, module in imports(name) if module.split(".")[0] in HOST_MODULES]

@@ -65,12 +65,15 @@ class Steered:
         if self.iteration > self.run.saved:
             self._attempt("state", self._save)
         self._attempt("status", lambda: self.run.update(status="paused", iteration=self.iteration))
-        self.steered("Paused. Its state is saved: go on with the button, or cancel to free the queue and queue again later.")
+        self.steered(
+            "Paused. Its state is saved: go on with the button, or cancel to free the queue and queue again later.",
+            what="paused",
+        )
         self._tell("state", status="paused", iteration=self.iteration)
         self._steering.pause(self._check_cancelled)
         self._clock = time.monotonic()  # it is no part of the next iteration
         self._attempt("status", lambda: self.run.update(status="running"))
-        self.steered("It goes on.")
+        self.steered("It goes on.", what="goes on")
         self._tell("state", status="running", iteration=self.iteration)
 
     def _note_numbers(self, numbers: dict) -> None:
@@ -95,14 +98,18 @@ class Steered:
     def _save_for_good(self) -> None:
         self.run.update(kept=sorted({*self.run.config.get("kept", ()), self.iteration}))
         self._save()
-        self.steered(f"The checkpoint of iteration {self.iteration} is kept for good.")
+        self.steered(f"The checkpoint of iteration {self.iteration} is kept for good.", what="kept")
 
     def _take_up_numbers(self) -> None:
         """When a run goes on: with the numbers that were changed while it trained, or with the workflow's where those are new."""
         self.policy, dropped = let_go(self.policy, self.run.config["fingerprint"])
         if dropped:
             said = ", ".join(f"{name} {value:g}" for name, value in dropped.items())
-            self.steered(f"The workflow's settings are new, so what was changed on the page holds no longer ({said}).")
+            self.steered(
+                f"The workflow's settings are new, so what was changed on the page holds no longer ({said}).",
+                what="let go",
+                said=said,
+            )
 
         if hasattr(self.policy, "memory"):  # a LoRA that is saved from it says where it comes from
             made_in = {"name": self.run.name, "id": self.run.config["id"]}

@@ -117,6 +117,13 @@ def steering_of(folder: Path) -> Steering:
     return found
 
 
+def state_of(folder: Path) -> dict | None:
+    """What a page shows of a run that this process trains; None of any other."""
+    with _lock:
+        found = _open.get(folder.resolve())
+    return found.plain() if found is not None else None
+
+
 def numbers_of(policy: Any) -> dict[str, float]:
     """The numbers that can be changed while this policy is trained, as its last train step used them."""
     used = getattr(policy, "numbers", None) or {}
