@@ -38,16 +38,10 @@ def trial_sizes(at_once: int) -> tuple[int, ...]:
 
 def small(sampling: Sampling, images: int, own_images: bool) -> Sampling:
     """The same for one prompt and so many images, in one batch. own_images: the trainer counts the steps, so all stay."""
-    fewer = {} if own_images else {"steps": min(sampling.steps, STEPS), "first_noisy_step": 0, "noisy_steps": 1}
-    return replace(
-        sampling,
-        prompts_per_iteration=1,
-        images_per_prompt=images,
-        batch_size=images,
-        window="fixed",
-        same_start=False,
-        **fewer,
+    few = replace(
+        sampling, prompts_per_iteration=1, images_per_prompt=images, batch_size=images, window="fixed", same_start=False
     )
+    return few if own_images else replace(few, steps=min(sampling.steps, STEPS), first_noisy_step=0, noisy_steps=1)
 
 
 def at_one_level(settings):
