@@ -17,10 +17,12 @@ from .trainers import (  # noqa: E402
            add,
            alignprop,
            awm,
+           crd,
            d3po,
            ddpo,
            dgpo,
            diffusion_dpo,
+           diffusion_opd,
            dpok,
            draft,
            drtune,
@@ -37,9 +39,9 @@ from .trainers import (  # noqa: E402
 )
 
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
-           judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, rwr,
-           diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, train_step, wired, train, stop,
-           held_out, trained_lora, estimate)
+           judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, crd, rwr,
+           diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, diffusion_opd, train_step, wired,
+           train, stop, held_out, trained_lora, estimate)
 
 NODE_CLASS_MAPPINGS = {node_id: guarded(node) for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

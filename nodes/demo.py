@@ -9,7 +9,7 @@ from .sockets import MENU, PROMPTS, REWARD
 
 MODELS = {"flow (tiny SD3)": "flow", "eps (tiny SD1.5)": "eps"}
 SCORES = {"mixed (half strict, half partial credit)": "mixed", "strict (all or nothing)": "strict",
-          "dense (partial credit)": "dense"}
+          "dense (partial credit)": "dense", "number (how many balls)": "number", "colours (which ones)": "colours"}
 LAYOUTS = {"pairs (win, lose)": "pairs", "thumbs (like, dislike)": "thumbs"}
 
 
@@ -36,7 +36,8 @@ class PTDemoWorld:
             "which_model": (list(MODELS), {"tooltip": "Flow matching transformer (for Flow-GRPO and other flow "
                                                       "trainers), or noise-predicting UNet (for DDPO and DPO)."}),
             "score": (list(SCORES), {"tooltip": "Strict gives 1 only to a picture that is right in everything. Partial "
-                                                "credit tells near misses from failures, mixed is the mean of both."}),
+                                                "credit tells near misses from failures, mixed is the mean of both. Number "
+                                                "and colours look at one skill alone."}),
         }}
 
     def load(self, which_model: str, score: str):

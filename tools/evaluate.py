@@ -16,6 +16,8 @@ from .training import finished
 
 STEPS, SAMPLER, SCHEDULER, GUIDANCE, SIZE = 15, "euler", "simple", 1.0, 192  # 192 / 8 = 24 pixels
 SCORES = {"strict": "strict (all or nothing)", "dense": "dense (partial credit)"}
+SKILLS = {"number": "number (how many balls)", "colours": "colours (which ones)"}
+RIGHT = 0.9995  # a score that is 1 in a table of few digits
 SHOWN = 4  # images of each prompt kept for the picture
 
 
@@ -27,6 +29,19 @@ class Few:
     teacher: str
     steps: int
     sampler: str = SAMPLER
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A LoRA that was made of others. teachers: skill -> the LoRA that was trained for it alone; words: the prompts that hold
+    one are of the first skill, the others of the second."""
+
+    teachers: dict[str, str]
+    words: tuple[str, ...]
+
+    def skill_of(self, prompt: str) -> str:
+        first, second = self.teachers
+        return first if set(self.words) & set(prompt.split()) else second
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ class Group:
 @dataclass(frozen=True)
 class Evaluation:
     groups: list[Group]
+    merged: Merged | None = None
 
     def values(self, when: str, score: str) -> list[float]:
         return [value for group in self.groups for value in group.scores[when, score]]
@@ -64,6 +80,17 @@ class Evaluation:
         base, teacher, student = (self.rate(when, score)[0] for when in ("base", "teacher", "after"))
         return (student - base) / (teacher - base)
 
+    def skills(self) -> dict[str, tuple[float, float, float]]:
+        """With Merged: skill -> the shares of images that are right in it, of the base, the skill's own LoRA and the merged one,
+        on the prompts of the skill."""
+        found = {}
+        for skill in self.merged.teachers if self.merged else ():
+            groups = [group for group in self.groups if self.merged.skill_of(group.prompt) == skill]
+            found[skill] = tuple(
+                mean_and_error([float(score >= RIGHT) for group in groups for score in group.scores[when, skill]])[0]
+                for when in ("before", f"teacher of {skill}", "after"))
+        return found
+
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
@@ -72,17 +99,18 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000,
-             own: dict | None = None, few: Few | None = None) -> Evaluation:
+             own: dict | None = None, few: Few | None = None, merged: Merged | None = None) -> Evaluation:
     """At least ``images`` images of the held-out prompts without and with the LoRA, from the same noise.
 
     lora: its name as LoraLoader lists it. which_model: an option of the demo world node. own: a reward node that was
-    trained on in place of the verifier; its score is measured too, under the name "own". few: the LoRA is a student's.
+    trained on in place of the verifier; its score is measured too, under the name "own". few: the LoRA is a student's;
+    merged: it was made of others.
     """
     prompts = held_out_prompts()
     each = math.ceil(images / len(prompts))
-    graph = workflow(prompts, lora, which_model, each, seed, own, few)
+    graph = workflow(prompts, lora, which_model, each, seed, own, few, merged)
     result = finished(host, graph, "evaluation", timeout=1800)
-    return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)])
+    return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)], merged)
 
 
 def held_out_prompts() -> list[str]:
@@ -90,7 +118,7 @@ def held_out_prompts() -> list[str]:
 
 
 def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None,
-             few: Few | None = None) -> dict:
+             few: Few | None = None, merged: Merged | None = None) -> dict:
     """The evaluation as a workflow in API format."""
     usual = {}
     shots = {"before": ("world", usual), "after": ("lora", usual)}  # model and sampling of each
@@ -107,6 +135,10 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
     if few:
         graph["teacher"] = node("LoraLoaderModelOnly", model=["world", 0], lora_name=few.teacher, strength_model=1.0)
     rewards = {"strict": ["world", 5], "dense": ["partial", 5]}
+    for skill, teacher in merged.teachers.items() if merged else ():
+        graph[f"teacher of {skill}"] = node("LoraLoaderModelOnly", model=["world", 0], lora_name=teacher, strength_model=1.0)
+        graph[skill] = node("PTDemoWorld", which_model=which_model, score=SKILLS[skill])
+        shots[f"teacher of {skill}"], rewards[skill] = (f"teacher of {skill}", usual), [skill, 5]
     if own:
         graph["own"], rewards["own"] = own, ["own", 0]
     for number, prompt in enumerate(prompts):
@@ -140,7 +172,7 @@ def read(outputs: dict[str, dict], number: int, prompt: str, base: Path) -> Grou
     shown = {name.removeprefix("show-").removesuffix(end): output["images"] for name, output in outputs.items()
              if name.startswith("show-") and name.endswith(end)}
     scores = {(when, score): column(outputs[f"{score}-{when}{end}"]["text"][1])
-              for when in shown for score in (*SCORES, "own") if f"{score}-{when}{end}" in outputs}
+              for when in shown for score in (*SCORES, "own", *SKILLS) if f"{score}-{when}{end}" in outputs}
     pictures = {when: [base / image["type"] / image["subfolder"] / image["filename"] for image in images]
                 for when, images in shown.items()}
     return Group(prompt, scores, pictures)

@@ -4,7 +4,7 @@ A graph is a workflow in API format; each function changes the one that it is gi
 """
 from __future__ import annotations
 
-from .evaluate import node
+from .evaluate import SKILLS, node
 from .training import only, producer
 
 IMAGES = {"PTRollout": 1, "PTStepRollout": 2, "PTBackpropStep": 1}  # the output that holds the images
@@ -63,6 +63,34 @@ def compare_steps(graph: dict, **settings: object) -> None:
     rewire(graph, [rollout, IMAGES["PTRollout"]], [rollout, IMAGES["PTStepRollout"]])
     graph[rollout] = node("PTStepRollout", **graph[rollout]["inputs"], judge=graph[score]["inputs"]["reward"], **settings)
     graph[step]["inputs"]["feedback"] = [rollout, 1]
+
+
+def merge_skills(graph: dict, trainer: dict, words: str) -> None:
+    """Two loops before the one of the workflow, each of which learns one skill from the checker; that one then learns from both,
+    by the trainer that it has, without a reward. words: of the prompts that the first teaches."""
+    kinds = ("PTLoopStart", "PTRollout", "PTScore", "PTAdvantages", "PTTrainStep", "PTLoopEnd", "PTSaveLora")
+    loop = {kind: only(graph, kind) for kind in kinds}
+    rest, teacher = dict(graph), None
+    checker = rest[loop["PTScore"]]["inputs"]["reward"]
+    graph.clear()
+    for skill, own in zip(SKILLS, (words, "")):
+        mine = {name: f"{name} for {skill}" for name in loop.values()}
+        for name in loop.values():
+            inputs = {key: [mine.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+                      for key, value in rest[name]["inputs"].items()}
+            graph[mine[name]] = {**rest[name], "inputs": inputs}
+        graph[mine[loop["PTScore"]]]["inputs"]["reward"] = [f"checker of {skill}", 0]
+        graph[mine[loop["PTTrainStep"]]]["inputs"]["trainer"] = [f"trainer for {skill}", 0]
+        graph[f"checker of {skill}"] = node("ControlSkill", checker=checker, skill=skill)
+        graph[f"trainer for {skill}"] = trainer
+        before = {} if teacher is None else {"others": [teacher, 0]}
+        teacher = f"teacher of {skill}"
+        graph[teacher] = node("PTTeacher", lora="none", words=own, guidance=0.0, policy=[mine[loop["PTLoopEnd"]], 0], **before)
+    graph.update(rest)
+    step = graph[loop["PTTrainStep"]]["inputs"]
+    del graph[step.pop("feedback")[0]]
+    remove(graph, loop["PTScore"])
+    graph[step["trainer"][0]]["inputs"]["teacher"] = [teacher, 0]
 
 
 def images_seen(graph: dict, iterations: int) -> int:

@@ -19,7 +19,8 @@ MAX_SPREAD = 1.3  # second moment of the spot over that of a disc of the same ar
 MAX_ELONGATION = 2.2  # ratio of the two principal second moments
 # pixels along the relation: right at RIGHT_BY (as in GenEval, a diagonal is both left of and above), 0 at WRONG_BY
 RIGHT_BY, WRONG_BY = 4.0, -8.0
-KINDS = ("mixed", "strict", "dense")
+PARTS = ("number", "colours")
+KINDS = ("mixed", "strict", "dense", *PARTS)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,21 @@ def judge(found: Found, spec: dict) -> tuple[float, float]:
     return float(strict), dense
 
 
+def judge_part(found: Found, spec: dict, part: str) -> float:
+    """0..1 for one skill alone, 1 where it is right: "number", how many balls there are; "colours", which they have."""
+    wanted, have = Counter(), Counter(colour for colour, _, _ in found.balls)
+    for n, colour in spec["objects"]:
+        wanted[colour] += n
+    total, want = sum(have.values()), sum(wanted.values())
+    number = 1 - abs(total - want) / max(total, want, 1)
+    colours = 2 * len(have.keys() & wanted.keys()) / max(len(have) + len(wanted), 1)
+    score = number if part == "number" else colours
+    return score * (1.0 if found.clean else 0.5) * 0.8**found.malformed
+
+
 class ToyVerifier:
-    """Reward of the toy world. ``kind``: "strict" (0 or 1), "dense" (partial credit) or "mixed" (half of each)."""
+    """Reward of the toy world. ``kind``: "strict" (0 or 1), "dense" (partial credit) or "mixed" (half of each); "number" and
+    "colours" judge one skill alone, see ``judge_part``."""
 
     def __init__(self, kind: str = "mixed") -> None:
         if kind not in KINDS:
@@ -136,14 +150,21 @@ class ToyVerifier:
 
     def both(self, images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """-> [B, 2]: strict and dense."""
+        self._check(images, prompts)
+        return torch.tensor([judge(f, p.spec) for f, p in zip(find_balls(images), prompts)]).reshape(-1, 2)
+
+    def _check(self, images: torch.Tensor, prompts: Sequence[Prompt]) -> None:
         if len(images) != len(prompts):
             raise ValueError(f"There are {len(images)} images and {len(prompts)} prompts; each image needs its prompt.")
         for p in prompts:
             if not p.spec:
                 raise ValueError(f"The prompt {p.text!r} has no spec: the verifier only knows the demo world's prompts.")
-        return torch.tensor([judge(f, p.spec) for f, p in zip(find_balls(images), prompts)]).reshape(-1, 2)
 
     def __call__(self, images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """images [B, H, W, 3] in [0, 1] -> scores [B]."""
+        if self.kind in PARTS:
+            self._check(images, prompts)
+            return torch.tensor([judge_part(f, p.spec, self.kind) for f, p in zip(find_balls(images), prompts)],
+                                dtype=torch.float32)
         strict, dense = self.both(images, prompts).unbind(1)
         return {"strict": strict, "dense": dense, "mixed": (strict + dense) / 2}[self.kind]

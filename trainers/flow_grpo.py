@@ -12,14 +12,17 @@ from .engine.replay import Replayed, train_on_trajectory
 from .engine.update import Optimizer
 from .feedback.advantages import Advantages
 from .losses.flow_dppo import flow_dppo_loss
-from .losses.flow_grpo import flow_grpo_loss
+from .losses.flow_grpo import flow_grpo_loss, noise_weight
 from .losses.grpo_guard import grpo_guard_loss, guard_log_ratio
-from .noise.transitions import TRANSITIONS, gaussian_kl
+from .noise.transitions import TRANSITIONS, gaussian_kl, transition_named
+from .policy.levels import path_of
 from .policy.value import Policy
+from .sampling.plan import usual_noise
 from .sampling.rollout import Rollout
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
 FROM_MEANS = ("guard", "exact KL")  # read how far a step's mean has moved since the rollout
+STEP_WEIGHTS = ("even", "by noise")
 CPS_CLIP = 1e-5  # for the clipped ratio of flow_cps, whose likelihood is on another scale
 
 
@@ -31,15 +34,17 @@ class FlowGRPO:
     (arXiv:2606.11025). clip_range: how far a step may move (0: the usual value of ``trust``, see TRUST_REGIONS and
     CPS_CLIP); beta: weight of the KL to the reference, 0 is off (the official code leaves the step's length out of its KL:
     its 0.04 is about 0.006 here at 10 steps of SD3); watch_kl: with beta 0, measure the KL on one micro-batch per update,
-    which costs one reference evaluation of it.
+    which costs one reference evaluation of it; step_weights: "by noise" weighs a step by its own noise, as TempFlow-GRPO
+    (arXiv:2508.04324), since noisier steps explore more and their likelihood's gradient is smaller.
     """
 
     LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
-    CHOICES: ClassVar[dict] = {"trust": tuple(TRUST_REGIONS)}
+    CHOICES: ClassVar[dict] = {"trust": tuple(TRUST_REGIONS), "step_weights": STEP_WEIGHTS}
     clip_range: float = 0.0
     beta: float = 0.0
     watch_kl: bool = True
     trust: str = "clipped ratio"
+    step_weights: str = STEP_WEIGHTS[0]
 
 
 def usual_clip(trust: str, form: str) -> float:
@@ -59,6 +64,7 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
     if settings.trust in FROM_MEANS and rollout.random_steps().means is None:
         raise ValueError(f"trust: {settings.trust!r} reads the means of the rollout's steps, and this rollout was made without "
                          "them; make it with the node Rollout, or with keep_means")
+    weight_of = weights_by(settings, policy, rollout)
     clip, beta = settings.clip_range or usual_clip(settings.trust, TRANSITIONS[name].form), settings.beta
 
     def loss_of(now: Replayed):
@@ -68,9 +74,23 @@ def train_flow_grpo(policy: Policy, rollout: Rollout, advantages: Advantages, se
             return grpo_guard_loss(log_ratio, now.advantage, now.delta, clip, kl, beta)
         if settings.trust == "exact KL":
             moved = gaussian_kl(now.mean, old_mean, now.std)
-            out = flow_dppo_loss(now.log_prob, now.old_log_prob, now.advantage, moved, clip)
+            out = flow_dppo_loss(now.log_prob, now.old_log_prob, now.advantage, moved, clip, weight_of(now))
             return out._replace(loss=out.loss + beta * kl.mean()) if beta else out
-        return flow_grpo_loss(now.log_prob, now.old_log_prob, now.advantage, clip, kl, beta)
+        return flow_grpo_loss(now.log_prob, now.old_log_prob, now.advantage, clip, kl, beta, weight_of(now))
 
     return train_on_trajectory(policy, rollout, advantages, optimizer, loss_of, beta=beta, watch_kl=settings.watch_kl,
                   progress=progress)
+
+
+def weights_by(settings: FlowGRPO, policy: Policy, rollout: Rollout) -> Callable[[Replayed], torch.Tensor | float]:
+    """The weight of a replayed step's rows, [U] or 1. ValueError where the setting does not fit."""
+    if settings.step_weights not in STEP_WEIGHTS:
+        raise ValueError(f"step weights: unknown {settings.step_weights!r}; use one of {', '.join(STEP_WEIGHTS)}")
+    if settings.step_weights == "even":
+        return lambda now: 1.0
+    if settings.trust == "guard":
+        raise ValueError("step weights: 'guard' makes the steps alike by itself; set step weights to 'even', or trust to "
+                         "'clipped ratio'")
+    there, path = rollout.random_steps(), path_of(policy.model.get_model_object("model_sampling"))
+    usual = usual_noise(path, transition_named(there.transition, there.strength, path), rollout.sigmas)
+    return lambda now: noise_weight(now.std, usual)

@@ -14,10 +14,12 @@ from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
 from .awm import AWM, FOLLOWER, train_awm
+from .crd import CRD, RIVAL, train_crd
 from .d3po import D3PO, train_d3po
 from .ddpo import DDPO, train_ddpo
 from .dgpo import DGPO, train_dgpo
 from .diffusion_dpo import DiffusionDPO, train_dpo
+from .diffusion_opd import DiffusionOPD, opd_cost, train_opd
 from .dpok import DPOK, dpok_cost, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
@@ -84,6 +86,8 @@ METHODS: dict[type, Method] = {
         s.levels, (s.beta > 0) + (s.ema_beta > 0 and w.lagging), 1)),
     DGPO: Method(train_dgpo, cost=lambda s, w: w.noised(
         s.levels, branches(s.reference_guidance), s.clip_range > 0, groups=True)),
+    CRD: Method(train_crd, keeps=(OLD, RIVAL), cost=lambda s, w: w.noised(
+        s.levels, (s.kl_weight > 0) * branches(s.reference_guidance) + w.lagging, not w.lagging, groups=True)),
     RWR: Method(train_rwr, cost=lambda s, w: w.noised(s.levels)),
     DiffusionDPO: Method(train_dpo, Preferences, cost=lambda s, w: w.paired(s.levels, True)),
     MaPO: Method(train_mapo, Preferences, cost=lambda s, w: w.paired(s.levels, False)),
@@ -92,6 +96,7 @@ METHODS: dict[type, Method] = {
     SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY, cost=lambda s, w: (w.branches * w.pairs,) * 2),
     LCM: Method(train_lcm, None, cost=lcm_cost),
     ADD: Method(train_add, None, cost=lambda s, w: w.noised(s.levels, 2 + branches(s.guidance or w.guidance))),
+    DiffusionOPD: Method(train_opd, None, cost=opd_cost),
     DRaFT: Method(train_draft, None, OWN_IMAGES, cost=lambda s, w: w.walked(
         s.extra_noises + (s.kl_weight > 0) * ((s.steps or w.steps) + s.extra_noises))),
     AlignProp: Method(train_alignprop, None, OWN_IMAGES, cost=lambda s, w: w.walked()),
@@ -209,6 +214,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
     policy = replace(policy, memory=with_room(policy.memory, rollout.room))
+    rollout.prompts.prepare(rollout.index.unique())
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if rollout.left_out:

@@ -64,11 +64,21 @@ def keeps(share: float) -> Goal:
     return judge
 
 
+def keeps_skills(points: float) -> Goal:
+    """Of each skill, on its own prompts, at most ``points`` hundredths less are right than with the LoRA of that skill alone."""
+    def judge(found: Evaluation) -> Verdict:
+        shares = found.skills().values()
+        return (bool(shares) and all(after >= teacher - points / 100 for _, teacher, after in shares),
+                f"each skill within {points:g} points of its own LoRA")
+    return judge
+
+
 @dataclass(frozen=True)
 class Proof:
     """One claim. changes: inputs set on the workflow's nodes; trainer, feedback, reward: nodes in place of the workflow's
     (feedback without its scores); measured: a reward node that says on held-out images whether it was learned, where that is
     not the reward itself; wiring: what else is wired in another way; shuffled: rewards dealt out at random;
+    merged_words: the last LoRA was made of one for each of evaluate.SKILLS, and prompts that hold one of these are the first's;
     few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; images: held-out ones, before and
     after each, more of them where a small gain is to be told from none. What the workflow asks a person, a simulated one
     answers."""
@@ -83,6 +93,7 @@ class Proof:
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
     few_steps: int = 0
+    merged_words: tuple[str, ...] = ()
     images: int = 306
     workflow: str = "learn_to_follow_prompts_flow_grpo"
 

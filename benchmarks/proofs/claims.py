@@ -7,9 +7,9 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
-from tools.graphs import compare_steps, learn_through_reward
+from tools.graphs import compare_steps, learn_through_reward, merge_skills
 
-from .claim import Proof, beats_teacher, gains, keeps, reaches, rises, stays
+from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 
 # random where the composition is decided, and nowhere else: later random steps would redraw it, earlier ones be redrawn
 EPS = {"PTDemoWorld.which_model": "eps (tiny SD1.5)", "PTDemoWorld.score": "dense (partial credit)",
@@ -44,6 +44,8 @@ PROOFS = {
         "PTFlowGRPO.trust": "exact KL", "PTFlowGRPO.clip_range": 0.0})),
     "grpo_guard": Proof("GRPO-Guard", rises(), iterations(30, **{
         "PTFlowGRPO.trust": "guard", "PTFlowGRPO.clip_range": 0.0})),
+    "tempflow": Proof("Flow-GRPO, steps weighed by their noise (TempFlow-GRPO)", rises(), iterations(30, **{
+        "PTFlowGRPO.step_weights": "by noise"})),
     "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(30, **{
         "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
     "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(30, **{
@@ -57,6 +59,7 @@ PROOFS = {
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),
     "dgpo": Proof("DGPO", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTDGPO", decay_steps=100)),
+    "crd": Proof("CRD", gains(25), iterations(50) | NO_NOISE, trainer=fast("PTCRD", decay_steps=100)),
     "rwr": Proof("Reward-weighted regression", rises(), iterations(15) | NO_NOISE, images=1224,
                 trainer=fast("PTRWR", sharpness=10.0, learning_rate=2e-4, decay_steps=30)),
     # RL on the denoising chain of an eps model
@@ -98,6 +101,11 @@ PROOFS = {
     "srpo": Proof("SRPO, bright rather than dark, by a small CLIP", rises("own"), few(20) | NO_NOISE, **JUDGED,
                   trainer=fast("PTSRPO", wanted="bright", unwanted="dark"),
                   measured=node("PTRewardColour", statistic="brightness", aim="more")),
+    # one LoRA made of two, each of which was trained for one skill
+    "opd": Proof("DiffusionOPD: a LoRA for the number of balls and one for their colours, merged", keeps_skills(2),
+                 iterations(24, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
+                 trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=48), images=612, merged_words=("two", "three"),
+                 wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=48), words="two, three")),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(

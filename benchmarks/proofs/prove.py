@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from tools.evaluate import Evaluation, Few, evaluate, picture
+from tools.evaluate import SKILLS, Evaluation, Few, Merged, evaluate, picture
 from tools.graphs import images_seen, made_once
 from tools.host import Host
 from tools.rater import Rater
@@ -32,7 +32,8 @@ class Outcome:
 
     images: held-out ones, before and after each; seen: images that the training made; evaluations: of the network, each
     of one image, in rollouts and updates; kl: to the reference, at the end, as the trainer logs it, or else ``distance``;
-    diversity: before and after; recipe: see ``Proof.recipe``; kept: a student's share of its teacher's gain, see Evaluation.kept.
+    diversity: before and after; recipe: see ``Proof.recipe``; kept: a student's share of its teacher's gain, see Evaluation.kept;
+    skills: of a LoRA made of others, see Evaluation.skills.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Outcome:
     diversity: tuple[float, float]
     recipe: str
     kept: float | None = None
+    skills: dict[str, tuple[float, float, float]] | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -105,7 +107,9 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
         with Rater(host, Person(seed)) if every(graph, "PTRewardHuman", "mode") else nullcontext():
             training = train(host, graph, Progress(every=60, label=label))
         few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
-        found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few)
+        merged = Merged(dict(zip(SKILLS, training.earlier)), proof.merged_words) if proof.merged_words else None
+        found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few,
+                         merged=merged)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
         kl = metrics[-1].get("kl")
@@ -133,12 +137,13 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
         len(found.values("after", "strict")),
         *({score: measure(score) for score in scores}
           for measure in (partial(found.rate, "before"), partial(found.rate, "after"), found.gain)),
-        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one], seen=images_seen(graph, len(metrics)),
+        goal, reached, [round(one["reward_mean"], 4) for one in metrics if "reward_mean" in one],
+        seen=images_seen(graph, len(metrics)),
         evaluations=int(sum(one.get("rollout_evaluations", 0) for one in (metrics[:1] if made_once(graph) else metrics))
                         + sum(one.get("update_evaluations", 0) for one in metrics)),
         kl=kl, diversity=(found.diversity("before"), found.diversity("after")),
         recipe=proof.recipe(),
-        kept=found.kept() if proof.few_steps else None)
+        kept=found.kept() if proof.few_steps else None, skills=found.skills() or None)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ def row(title: str, runs: list[dict]) -> str:
              f"{runs[0]['goal']}: {each(lambda run: 'reached' if run['reached'] else '**not reached**')}"]
     if runs[0].get("kept") is not None:
         cells[-1] += f"; {each(lambda run: format(run['kept'], '.0%'))} of the teacher's gain kept"
+    for skill in runs[0].get("skills") or ():
+        told = each(lambda run: "{2:.1%} ({1:.1%} with its own LoRA, {0:.1%} before)".format(*run["skills"][skill]))
+        cells[-1] += f"; {skill} right: {told}"
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,16 +11,16 @@ from .body import Graph, links_of
 # what no result depends on: when it ends, how often things are saved or shown, where votes are kept, how long a person is
 # waited for
 NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes", "stop",
-         "evaluation", "card"}
+         "evaluation", "continue_from", "card"}
 # a loop's own length and place; those of a loop before it say which policy it hands on
 OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not
 LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
          "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,), "PTCreatePolicy.lora": ("none",),
          "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,),
-         "PTCreatePolicy.kind": ("LoRA",)}
+         "PTCreatePolicy.kind": ("LoRA",), "PTFlowGRPO.step_weights": ("even",)}
 # names of files, in whose place the file's digest is remembered
-FILES = {"PTCreatePolicy.lora": digest_of}
+FILES = {"PTCreatePolicy.lora": digest_of, "PTTeacher.lora": digest_of}
 
 
 def settings_of(prompt: Graph, node: str, inputs: tuple[str, ...]) -> dict[str, object]:

@@ -7,7 +7,8 @@ from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
-from .wired import cache_key, open_session, run_inputs, samples_input, watch_inputs
+from .curve import RunCurve
+from .wired import back_input, cache_key, open_session, run_inputs, samples_input, watch_inputs
 
 
 class PTTrain:
@@ -32,7 +33,7 @@ class PTTrain:
                                "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
             "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
-                                             "without one."}), **watch_inputs(),
+                                             "without one."}), **watch_inputs(), **back_input(),
                          "card": (CHOICES, {"default": CHOICES[0], "tooltip": "The size of your card: what it takes to train the "
                                             "model there is done from the start. as set: low memory and batch size as they "
                                             "stand; where memory runs out the run goes on all the same, after a lost try."})},
@@ -47,18 +48,20 @@ class PTTrain:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
-            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, card="as set",
-            extra_pnginfo=None):
+            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None,
+            continue_from=0, card="as set"):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.methods import cost_of
         from ...trainers.run import RunPlan
         if reward is not None:
             check_prompts(reward, prompts.prompts)
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every, tuple(stop), evaluation)
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every, tuple(stop), evaluation,
+                       continue_from)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
-        with open_session(plan, policy, dynprompt, unique_id, inputs, extra_pnginfo) as session:
+        curve = RunCurve()
+        with open_session(plan, policy, dynprompt, unique_id, inputs, curve, extra_pnginfo) as session:
             cost = cost_of(session.policy, trainer, sampling, len(prompts))
             if cost is not None and session.run is not None and not session.done:
                 session.message(cost.words())
@@ -67,8 +70,8 @@ class PTTrain:
                 new, images = one_iteration(on_card(session.policy, card), prompts, vae, sampling, reward, trainer,
                                             advantage_rule, session.iteration)
                 session.advance(new, images)
-                bar(session.iteration, iterations)
-        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+                bar(session.iteration, iterations, preview=curve.preview(session))
+        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
 
 
 def on_card(policy, card: str):

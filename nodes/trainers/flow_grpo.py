@@ -20,6 +20,10 @@ class PTFlowGRPO(TrainerNode):
                             "cost; raise it when pictures lose quality while the reward rises. The papers' 0.04 and 0.01 are "
                             "about 0.006 and 0.0015 here."}),
         "watch_kl": WATCH_KL}
+    NEWEST = {
+        "step_weights": (CHOICE, {"tooltip": "How much each random step counts. by noise: as TempFlow-GRPO, the noisier "
+                                  "the more, which are the early ones that decide the composition; on average as "
+                                  "much as even."})}
 
     @classmethod
     def kind(cls):

@@ -38,15 +38,16 @@ def optimizer_kind() -> type:
 
 class TrainerNode:
     """A node of trainer settings. kind(): their class, which has the defaults, limits and menus; SETTINGS: the method's own
-    widgets; LATER: those that came later, which stand last, since a workflow keeps its widgets' values by their places; RENAMED:
-    the field that a widget sets where it is called otherwise; RATE, UPDATES: what the method starts with where the table of
-    recommended numbers does not know it."""
+    widgets; LATER: those that came later, which stand last, since a workflow keeps its widgets' values by their places, and
+    NEWEST: those that came after LAST; RENAMED: the field that a widget sets where it is called otherwise; RATE, UPDATES:
+    what the method starts with where the table of recommended numbers does not know it."""
 
     CATEGORY, FUNCTION = TRAINERS, "run"
     RETURN_TYPES, RETURN_NAMES = (TRAINER,), ("trainer",)
     OUTPUT_TOOLTIPS = ("For Train Step and Train. Connect another trainer to change the algorithm.",)
     SETTINGS: dict = {}
     LATER: dict = {}
+    NEWEST: dict = {}
     RENAMED: dict = {}
     RATE, UPDATES = 3e-4, 1
 
@@ -62,7 +63,8 @@ class TrainerNode:
                                          **filled(cls.SETTINGS, cls.kind(), cls.RENAMED)}),
                 "optional": cls._opened({**filled(OPTIONS, optimizer_kind(), OPTIMIZER_FIELDS),
                                          **filled(cls.LATER, cls.kind(), cls.RENAMED),
-                                         **filled(LAST, optimizer_kind(), OPTIMIZER_FIELDS)})}
+                                         **filled(LAST, optimizer_kind(), OPTIMIZER_FIELDS),
+                                         **filled(cls.NEWEST, cls.kind(), cls.RENAMED)})}
 
     @classmethod
     def _opened(cls, widgets: dict) -> dict:
@@ -76,7 +78,7 @@ class TrainerNode:
         from ...trainers.recipes.table import fields_of, methods
         if cls.kind().__name__ not in methods():
             return {}
-        own = {cls.RENAMED.get(name, name): name for name in (*cls.SETTINGS, *cls.LATER)}
+        own = {cls.RENAMED.get(name, name): name for name in (*cls.SETTINGS, *cls.LATER, *cls.NEWEST)}
         known = {own[field]: f"method.{field}" for field in fields_of(cls.kind().__name__) if field in own}
         return known | {name: f"optimizer.{OPTIMIZER_FIELDS.get(name, name)}" for name in OPEN}
 
@@ -89,7 +91,8 @@ class TrainerNode:
         known = self._known()
         asked = [name for name, value in values.items() if name in known and value == ASKED]
         given = {name: value for name, value in values.items() if name not in asked}
-        own = {name: given.pop(name) for name in (*self.SETTINGS, *self.LATER) if name in given}
+        own = {name: given.pop(name) for name in (*self.SETTINGS, *self.LATER, *self.NEWEST)
+               if name in given}
         # what nothing is known for stays at what the method starts with
         start = {"learning_rate": self.RATE, "updates_per_rollout": self.UPDATES} | given
         optimizer = optimizer_kind()(**{OPTIMIZER_FIELDS.get(name, name): value for name, value in start.items()})

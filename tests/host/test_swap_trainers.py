@@ -8,7 +8,7 @@ from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.tests.host.lab_graph import node
 from posttrain.tests.host.spine_graph import spine, weights
 from posttrain.tools.graphs import compare_steps, learn_through_reward, swap_feedback, swap_reward, swap_trainer
-from posttrain.tools.training import with_defaults
+from posttrain.tools.training import only, with_defaults
 
 TRAINERS = {name for name, content in NODE_CLASS_MAPPINGS.items() if content.RETURN_TYPES == ("PT_TRAINER",)}
 PAIRS, THUMBS = node("PTPreferences"), node("PTLabels")
@@ -24,6 +24,9 @@ def workflow(trainer: str) -> dict:
     """The shipped workflow with this trainer in the place of Flow-GRPO, and nothing else changed."""
     graph = spine(f"swap {trainer}", 2)
     settings = {"learning_rate": 1e-3, "updates_per_rollout": 1} | SETTINGS.get(trainer, {})
+    if trainer == "PTDiffusionOPD":  # an untrained teacher, guided, has something to say, too
+        graph["teacher"] = node("PTTeacher", lora="none", words="", guidance=3.0, policy=[only(graph, "PTCreatePolicy"), 0])
+        settings["teacher"] = ["teacher", 0]
     swap_trainer(graph, node(trainer, **settings))
     return graph
 

@@ -82,7 +82,7 @@ def trainer_of(kind: str, name: str) -> type:
 
 
 def step(there: Here, trainer: type, made, low: bool = False):
-    settings = world.Trainer(world.settings_of(trainer), replace(RAW, low_memory=low))
+    settings = world.Trainer(world.settings_of(trainer, there.policy), replace(RAW, low_memory=low))
     if trainer in BACKPROP:
         return world.backprop_step(there.policy, there.prompts, there.vae, world.Smooth(), there.sampling, settings)[0]
     return world.train_step(there.policy, made, world.feedback_for(settings.settings, made), settings)

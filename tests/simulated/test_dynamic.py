@@ -141,7 +141,7 @@ def expected(path: str, trainer: type):
 
 
 def step_from(there: World, trainer: type, made, feedback, **optimizer):
-    chosen = world.Trainer(world.settings_of(trainer), replace(RAW, **optimizer))
+    chosen = world.Trainer(world.settings_of(trainer, there.policy), replace(RAW, **optimizer))
     return world.train_step(there.policy, made, feedback, chosen)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import posttrain
 import pytest
 import world
+from comfyui_version import __version__ as HOST
 from simulated_card import device
 from world import BACKPROP, RAW, TRAINERS, World
 
 TABLE = Path(posttrain.__path__[0]) / "docs" / "memory.md"
-HEAD = """# Memory of a train step
+HEAD = f"""# Memory of a train step
 
 ## Where memory runs out
 
@@ -54,9 +55,10 @@ The most that is held on the card at once in a train step of two images (32 x 32
 random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
 trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,
 and what low memory and partial loading save, carry over. The first step on an architecture is left out. Counted on the simulated
-card and held by `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
+card, on ComfyUI {HOST}, and held by `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
 
-Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked.
+Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked; newer hosts keep buffers for that
+from one layer to the next.
 
 | trainer | architecture | weights are | in | peak | peak, low memory | weights |
 |---|---|---|---|---|---|---|
@@ -78,7 +80,7 @@ def know(kind: str) -> None:
     """A first step on an architecture finds out whether it writes in place, and holds more than later ones for it."""
     there, trainer = World(kind, "fp32"), next(t for t in TRAINERS if t.__name__ == "NFT")
     with world.placed(there, "whole", 0):
-        world.train_step(there.policy, *world.made_for(there, trainer), world.Trainer(world.settings_of(trainer), RAW))
+        world.train_step(there.policy, *world.made_for(there, trainer), world.Trainer(world.settings_of(trainer, there.policy), RAW))
 
 
 def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[int, int]:
@@ -95,7 +97,7 @@ def peak(name: str, kind: str, placement: str, dtype: str, low: bool) -> tuple[i
         if through:
             world.step(there, trainer, optimizer)
         else:
-            world.train_step(there.policy, *made, world.Trainer(world.settings_of(trainer), optimizer))
+            world.train_step(there.policy, *made, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
         most = device.counts()["peak"] - start
     return most // 1024, (there.size + (there.vae_size if through else 0)) // 1024
 
@@ -104,6 +106,10 @@ def written() -> dict[tuple, list[int]]:
     cells = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in TABLE.read_text(encoding="utf-8").splitlines()
              if line.startswith("| ") and not line.startswith("| trainer") and line.count("|") == 8]
     return {tuple(row[:4]): [int(cell.replace(",", "")) for cell in row[4:]] for row in cells}
+
+
+def is_documented_host() -> bool:
+    return TABLE.read_text(encoding="utf-8").startswith(HEAD)
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +125,18 @@ def table() -> dict[tuple, list[int]]:
 @pytest.mark.parametrize("row", rows(), ids="-".join)
 def test_the_table_is_true(table, row):
     plain, low, weights = table[row]
-    assert peak(*row, False) == (pytest.approx(plain, rel=HELD), weights)
-    assert peak(*row, True) == (pytest.approx(low, rel=HELD), weights)
+    measured = [peak(*row, False), peak(*row, True)]
+    assert [size for _, size in measured] == [weights, weights]
+    if row[2] == "streamed" and not is_documented_host():
+        whole = table[row[0], row[1], "whole", row[3]]
+        assert [most < limit for (most, _), limit in zip(measured, whole)] == [True, True], "streaming saves nothing"
+        return
+    assert [most for most, _ in measured] == [pytest.approx(plain, rel=HELD), pytest.approx(low, rel=HELD)]
 
 
 def test_the_table_has_these_rows_and_no_others(table):
     assert list(table) == rows()
+    assert is_documented_host() or os.environ.get("POSTTRAIN_OTHER_HOST"), "write docs/memory.md anew"
     assert all(low <= plain * (1 + HELD) for plain, low, _ in table.values()), "low memory needs no more"
 
 

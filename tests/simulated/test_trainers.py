@@ -45,7 +45,7 @@ def on_the_card(kind, trainer, placement, dtype, low):
         if trainer in BACKPROP:
             new = world.step(there, trainer, optimizer)
         else:
-            new = world.train_step(there.policy, made, feedback, world.Trainer(world.settings_of(trainer), optimizer))
+            new = world.train_step(there.policy, made, feedback, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
         if placement != "whole":
             assert there.policy.model.loaded_size() < there.size, "the card was to be too small"
     assert not host.strays(new)
@@ -82,7 +82,7 @@ def test_a_step_under_the_hosts_flags(flag, trainer, dtype):
     there = World("sd3", dtype)
     made = on_cpu("sd3", dtype, trainer)[:2]
     new = world.step(there, trainer) if trainer in BACKPROP else world.train_step(
-        there.policy, *made, world.Trainer(world.settings_of(trainer), RAW))
+        there.policy, *made, world.Trainer(world.settings_of(trainer, there.policy), RAW))
     assert not host.strays(new)
     assert_equal_to_the_cpus(new, "sd3", trainer, dtype)
     loaded = there.policy.model.loaded_size()

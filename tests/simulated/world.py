@@ -15,8 +15,10 @@ from posttrain.rewards.base.reward import RewardInfo, score_rollout
 from posttrain.rewards.composite.combine import WeightedSum
 from posttrain.rewards.composite.ensemble import COMBINE, ROLES, SCALES, Ensemble, Member
 from posttrain.rewards.composite.formula import FormulaReward
+from posttrain.tests.unit.trainers.usual_settings import usual
 from posttrain.toy.judge import demo_judge
 from posttrain.trainers.add import ADD
+from posttrain.trainers.diffusion_opd import DiffusionOPD
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
@@ -92,16 +94,16 @@ class World:
         return {f"{part}.{name}": value.detach().cpu().clone() for part, values in parts.items() for name, value in values.items()}
 
 
-def settings_of(trainer: type):
+def settings_of(trainer: type, policy):
     """The trainer's settings for these tests: its own, every part of it switched on, at one noise level."""
     chosen = {DPOK: DPOK(value_steps=3), SRPO: SRPO("bright", "dark")}
-    settings = chosen[trainer] if trainer in chosen else trainer()
+    settings = chosen[trainer] if trainer in chosen else usual(trainer, policy)
     return replace(settings, levels=1) if hasattr(settings, "levels") else settings
 
 
 def feedback_for(settings, made):
     """What this trainer learns from, of a rollout."""
-    if isinstance(settings, (LCM, ADD)):
+    if isinstance(settings, (LCM, ADD, DiffusionOPD)):
         return None
     rules = {Preferences: preferences, Labels: labels}
     rule = rules.get(METHODS[type(settings)].learns_from, advantages)
@@ -109,14 +111,14 @@ def feedback_for(settings, made):
 
 
 def sampling_for(settings) -> Sampling:
-    if isinstance(settings, (LCM, ADD)):
+    if isinstance(settings, (LCM, ADD, DiffusionOPD)):
         return replace(SAMPLING, transition="deterministic", guidance=1.0)
     return SAMPLING
 
 
 def step(world: World, trainer: type, optimizer: Optimizer = RAW, reward=None):
     """One whole step of this trainer in this world, sampling included: the new policy."""
-    settings = settings_of(trainer)
+    settings = settings_of(trainer, world.policy)
     if trainer in BACKPROP:
         return backprop_step(world.policy, world.prompts, world.vae, reward or Smooth(), sampling_for(settings),
                              Trainer(settings, optimizer))[0]
@@ -126,7 +128,7 @@ def step(world: World, trainer: type, optimizer: Optimizer = RAW, reward=None):
 
 def made_for(world: World, trainer: type):
     """(rollout, feedback) that this trainer learns from, made by this world's policy where it computes."""
-    settings = settings_of(trainer)
+    settings = settings_of(trainer, world.policy)
     if trainer is SPO:
         return step_rollout(world.policy, world.prompts, world.vae, SAMPLING, 0, Smooth(), Candidates(threshold=0.0))
     made = rollout(world.policy, world.prompts, world.vae, sampling_for(settings), 0)
@@ -140,7 +142,7 @@ def on_cpu(kind: str, dtype: str, trainer: type):
     if trainer in BACKPROP:
         return None, None, step(world, trainer)
     made, feedback = made_for(world, trainer)
-    return made, feedback, train_step(world.policy, made, feedback, Trainer(settings_of(trainer), RAW))
+    return made, feedback, train_step(world.policy, made, feedback, Trainer(settings_of(trainer, world.policy), RAW))
 
 
 def gradient(policy) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from ..policy.recommended import family, recommended
@@ -44,7 +44,8 @@ def numbers_in_use(
     }
     numbers = {f"{part}.{name}": values[part][name] for part, names in SHOWN.items() for name in names if name in values[part]}
     # a trainer of another pack keeps its settings to itself
-    own: dict[str, Any] = {} if isinstance(settings, Foreign) else asdict(settings)
+    named = () if isinstance(settings, Foreign) else fields(settings)
+    own: dict[str, Any] = {each.name: getattr(settings, each.name) for each in named}
     own = {f"method.{name}": value for name, value in own.items() if isinstance(value, (int, float, str))}
     names = [*(f"lora.{name}" for name in policy.recipe.open), *left_open]
     used = {

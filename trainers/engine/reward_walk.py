@@ -19,7 +19,7 @@ from ..policy.network import Network
 from ..policy.room import with_room
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
-from ..sampling.draws import chosen_samples
+from ..sampling.draws import chosen_samples, coming_prompts
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
@@ -68,6 +68,7 @@ class Course:
         self.model, self.prompts, self.vae, self.reward = policy.model, prompts, vae, reward
         self.sampling, self.iteration, self.data, self.progress = sampling, iteration, data, progress
         self.samples = chosen_samples(len(prompts), sampling, iteration)
+        self._prepare_prompts()
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
         self._plan: SamplingPlan | None = None
@@ -79,6 +80,15 @@ class Course:
         if self._plan is None:
             self._plan = plan_of(net, self.sampling, self.iteration)
         return self._plan
+
+    def _prepare_prompts(self) -> None:
+        """Of this iteration's images, and of those for ReFL's pretraining term."""
+        wanted = self.samples.index
+        if self.data is not None and self.data.prompts is self.prompts:
+            wanted = torch.cat([wanted, self.data.index])
+        elif self.data is not None:
+            self.data.prompts.prepare(self.data.index.unique())
+        self.prompts.prepare(wanted.unique(), coming_prompts(len(self.prompts), self.sampling, self.iteration))
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""

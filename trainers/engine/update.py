@@ -16,7 +16,7 @@ from ...rewards.base.words import brief
 from ..policy.fitting import in_room
 from ..policy.network import Network
 from ..policy.room import Room, with_room
-from ..policy.value import Bank, Policy
+from ..policy.value import Bank, Guest, Policy
 from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
 
@@ -87,14 +87,14 @@ class Beside:
 
 def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate, optimizer: Optimizer, *,
            progress: Callable[[int, int], None] | None = None, also_load: Sequence = (),
-           beside: Beside | None = None) -> Policy:
+           beside: Beside | None = None, guests: Sequence[Guest] = ()) -> Policy:
     """A new policy after one optimizer step for each list of micro-batches in ``steps``.
 
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's; beside: further weights to
-    train, which ``evaluate`` then gets as a fourth argument. What memory took, see ``in_room``, is in the policy's memory.
+    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones. What memory took is in its memory.
     """
     shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
     total, before = sum(len(part) for _, part in shares), int(policy.metrics.get(SKIPPED, 0))
@@ -144,7 +144,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         return replace(policy, bank=bank, ema=ema, anchors={**policy.anchors, **kept}, optimizer=moments, step=own.step,
                        metrics=metrics)
 
-    return _remembering(*in_room(policy, made, also_load=also_load))
+    return _remembering(*in_room(policy, made, also_load=also_load, guests=guests))
 
 
 def _of_all(learners: list[_Learner]) -> tuple[list[Bank], list[torch.Tensor]]:

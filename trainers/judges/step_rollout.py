@@ -21,7 +21,7 @@ from ..policy.network import Network, open_policy
 from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
-from ..sampling.draws import Samples, chosen_samples
+from ..sampling.draws import Samples, chosen_samples, coming_prompts
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, Trajectory, pictures
@@ -60,6 +60,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+    prompts.prepare(walk.samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
     with open_policy(policy) as net:
         plan = plan_of(net, sampling, iteration)
         noise = walk.samples.noise(slice(None))

@@ -27,12 +27,17 @@ class FlowDPPOLoss(NamedTuple):
 
 
 def flow_dppo_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, kl_old: Tensor, threshold: float = 1e-5
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    kl_old: Tensor,
+    threshold: float = 1e-5,
+    weight: Tensor | float = 1.0,
 ) -> FlowDPPOLoss:
-    """All tensors [B]; gradient through log_prob only. A plain batch mean."""
+    """All tensors [B]; gradient through log_prob only. A plain batch mean; weight: see flow_grpo.noise_weight."""
     log_ratio = log_prob - old_log_prob.detach()
     ratio, kl = log_ratio.exp(), kl_old.detach()
     outward = (log_ratio > 0) & (advantages > 0) | (log_ratio < 0) & (advantages < 0)
     dropped = ((kl >= threshold) & outward).to(ratio.dtype)
-    loss = (-advantages * ratio * (1 - dropped)).mean()
+    loss = (-weight * advantages * ratio * (1 - dropped)).mean()
     return FlowDPPOLoss(loss, ratio.detach(), kl.mean(), dropped.mean(), 0.5 * log_ratio.detach().square().mean())

@@ -38,15 +38,22 @@ def flow_grpo_loss(
     clip_range: float = 1e-4,
     kl: Tensor | None = None,
     beta: float = 0.0,
+    weight: Tensor | float = 1.0,
 ) -> KLPolicyLoss:
     """All tensors [B]; gradient through log_prob and kl. beta 0 needs no kl, hence no reference evaluation.
 
-    A plain batch mean: micro-batches weighted by their size give the same.
+    A plain batch mean: micro-batches weighted by their size give the same. weight: of the policy's part, see ``noise_weight``.
     """
     log_ratio = log_prob - old_log_prob.detach()
     ratio = log_ratio.exp()
-    policy = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
-    return with_kl(policy, log_ratio, clip_range, kl, beta)
+    each = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
+    return with_kl((weight * each).mean(), log_ratio, clip_range, kl, beta)
+
+
+def noise_weight(std: Tensor, usual: Tensor) -> Tensor:
+    """[B]: TempFlow-GRPO's weight of a step (arXiv 2508.04324), which is its noise over the mean of the schedule's steps. std:
+    [B]; usual: of every step that may be random. The official 2.25 std is this for SD3's 10 steps at noise 0.7."""
+    return std / usual.mean()
 
 
 def with_kl(policy: Tensor, log_ratio: Tensor, clip_range: float, kl: Tensor | None, beta: float) -> KLPolicyLoss:

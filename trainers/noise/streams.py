@@ -39,6 +39,8 @@ class Stream(IntEnum):
     STEP_PAIR_ORDER = 25  # pairs of candidates of one step
     SHARED_LEVEL = 26  # level of all groups of a step
     EMPTY_PROMPT = 27  # images that are learned without their prompt
+    OWN_WALK = 28  # noise of a walk on which a student meets its teachers
+    TEACHER_OF_SAMPLE = 29  # which teacher it has, where several know its prompt
 
 
 def generator(*key: int) -> torch.Generator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -165,6 +166,11 @@ def repeated_blocks(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return blocks
 
 
+def guest_key(number: int, key: str) -> str:
+    """What a weight of guest ``number`` is called while the guest's bank is on."""
+    return f"guest {number}: {key}"
+
+
 class Overlay:
     """Replaces the forward of each covered layer while it is in place, and says which bank is on.
 
@@ -174,8 +180,10 @@ class Overlay:
     so many, whose activations would be held longest.
     """
 
-    def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], members: dict[str, Member]):
-        self.model, self.members = model, members
+    def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], members: dict[str, Member],
+                 guests: Sequence[dict[str, Member]] = ()):
+        """guests: members of further banks, which may be of other layers, kinds and ranks; see ``guest_key``."""
+        self.model, self.members, self.guests = model, members, guests
         self.layers = {name: layers[name] for name in members}
         self.active: dict[str, torch.Tensor] | None = None
         self.reference: dict[str, torch.Tensor] | None = None
@@ -184,8 +192,10 @@ class Overlay:
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
     def inject(self) -> None:
-        covered = set(self.layers.values())
-        for name, layer in self.layers.items():
+        strangers = {name: self.model.get_submodule(name) for guest in self.guests for name in guest if name not in self.layers}
+        layers = self.layers | strangers
+        covered = set(layers.values())
+        for name, layer in layers.items():
             self._replace(layer, self._layer_forward(name, layer, through_frozen(layer, layer.forward)))
         for module in self.model.modules():
             if module not in covered and casts(module):
@@ -225,11 +235,19 @@ class Overlay:
         return block
 
     def _layer_forward(self, name: str, layer: torch.nn.Module, base):
-        keys, over = self._keys(name), laid_over(layer, self.members[name], base)
+        laid = [([guest_key(number, f"{name}.{part}") for part in guest[name].parts], laid_over(layer, guest[name], base))
+                for number, guest in enumerate(self.guests) if name in guest]
+        if name in self.members:
+            laid.append((self._keys(name), laid_over(layer, self.members[name], base)))
 
         def adapted(x, *args, **kwargs):
             y, bank = base(x, *args, **kwargs), self.active or self.reference
-            return y if bank is None else over(x, y, *(bank[key] for key in keys))
+            if bank is None:
+                return y
+            for keys, over in laid:
+                if keys[0] in bank:  # a guest's bank, or the policy's own, which need not have all layers of the other
+                    return over(x, y, *(bank[key] for key in keys))
+            return y
 
         return adapted
 

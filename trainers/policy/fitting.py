@@ -17,7 +17,7 @@ from .value import Policy
 Found = TypeVar("Found")
 
 
-def in_room(policy: Policy, work: Callable[[Network], Found], *, also_load=()) -> tuple[Found, Room]:
+def in_room(policy: Policy, work: Callable[[Network], Found], *, also_load=(), guests=()) -> tuple[Found, Room]:
     """``work`` on the opened policy, and what was given up for want of memory.
 
     Where memory runs out in spite of all that the network can do itself, work begins anew with more of the model's weights in
@@ -27,7 +27,7 @@ def in_room(policy: Policy, work: Callable[[Network], Found], *, also_load=()) -
     while True:
         net = None
         try:
-            with open_policy(policy, also_load=also_load, room=room) as net:
+            with open_policy(policy, also_load=also_load, guests=guests, room=room) as net:
                 found = work(net)
                 for other in ranks.met("what was given up", net.room):
                     room = room.and_also(other)

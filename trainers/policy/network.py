@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import comfy.model_management
 import torch
@@ -11,11 +11,11 @@ import torch
 from ...rewards.base.half import scaled
 from ...rewards.learned.holder import in_words, load_models
 from ..prompts import PromptSet
-from .bank import Overlay, members_of, trainable_layers
+from .bank import Overlay, guest_key, members_of, trainable_layers
 from .checkpoint import checkpointed, mended, mutation_guard, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
-from .gradients import add, gradients_of
+from .gradients import collect, gradients_of
 from .guider import Guider, host_guider
 from .kernels import kernels_with_gradient
 from .levels import path_of, sigmas_of
@@ -25,15 +25,15 @@ from .precision import share_shown
 from .remedies import Remedies
 from .room import WHOLE, Room
 from .steady import check_steady
-from .value import REFERENCE, Bank, Policy
+from .value import REFERENCE, Bank, Guest, Policy
 from .weights import freeze_for_autograd, lent
 
 
 class Network:
     """Valid inside ``open_policy`` only.
 
-    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on
-    a sample so far (one per sample and branch of the guidance); room: what has been given up for want of memory.
+    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on a
+    sample so far (one per branch of the guidance); room: what memory took; guests: further banks, in place of the policy's.
     """
 
     def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None, room: Room = WHOLE):
@@ -50,8 +50,9 @@ class Network:
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
-        self._sigma_max: float | None = None  # read from the device once
+        self._sigma_max = float(self.sampling.sigma_max)
         self.evaluations = 0
+        self.guests: tuple[Bank, ...] = ()
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
 
     @property
@@ -64,11 +65,8 @@ class Network:
 
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
-        if self._sigma_max is None:
-            self._sigma_max = float(self.sampling.sigma_max)
         largest = math.isclose(self._sigma_max, sigma, rel_tol=1e-5) or sigma > self._sigma_max
-        level = torch.tensor(sigma, device=noise.device)
-        return self.sampling.noise_scaling(level, noise.clone(), torch.zeros_like(noise), largest)
+        return self.sampling.noise_scaling(torch.tensor(sigma).to(noise.device), noise.clone(), torch.zeros_like(noise), largest)
 
     def to_device(self, bank: Bank, train: bool = False) -> Bank:
         """The bank where the network computes; with ``train`` as leaves that collect gradients."""
@@ -195,7 +193,7 @@ class Network:
             except RuntimeError as error:
                 if not mended(error, self._model.diffusion_model):
                     raise
-        add(found, leaves)
+        collect(found, leaves)
         return loss, report
 
     def check_cancelled(self) -> None:
@@ -268,19 +266,19 @@ class Network:
 
 
 @contextlib.contextmanager
-def open_policy(policy: Policy, *, also_load=(), room: Room = WHOLE) -> Iterator[Network]:
+def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), room: Room = WHOLE) -> Iterator[Network]:
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
-    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); room: what is given up from the start,
-    see ``in_room``. Inside, autograd works although the host runs nodes in inference mode; afterwards the user's MODEL is as it
-    was, also after an error or a cancel.
+    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the
+    same model, then ``Network.guests``; room: what is given up from the start, see ``in_room``. Inside, autograd works although
+    the host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
     patcher = policy.model.clone()
     diffusion_model = patcher.model.diffusion_model
     beside = [*patcher.get_nested_additional_models(), *patcher.model_patches_models()]
     layers = trainable_layers(diffusion_model, policy.recipe)
-    overlay = Overlay(diffusion_model, layers, members_of(layers, policy.recipe))
+    overlay = Overlay(diffusion_model, layers, members_of(layers, policy.recipe), [guest.members for guest in guests])
     with in_words():
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
@@ -290,6 +288,8 @@ def open_policy(policy: Policy, *, also_load=(), room: Room = WHOLE) -> Iterator
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
             net = Network(patcher, overlay, (*beside, *also_load), policy.model, room)
+            net.guests = tuple(net.to_device({guest_key(number, key): weight for key, weight in guest.bank.items()})
+                               for number, guest in enumerate(guests))
             if REFERENCE in policy.anchors:
                 overlay.reference = net.to_device(policy.anchors[REFERENCE])
             with contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 Bank = dict[str, torch.Tensor]
 REFERENCE = "reference"  # its place among the policy's anchors, where it is not the model alone
+
+
+class Guest(NamedTuple):
+    """Weights beside a policy's, for the same model: members: how each layer is adapted; bank: float32 on the CPU."""
+
+    members: dict[str, Member]
+    bank: Bank
 
 
 @dataclass(frozen=True)

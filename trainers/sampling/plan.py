@@ -74,3 +74,10 @@ def noise_after(path: Path, step: Transition, sigma: torch.Tensor, sigma_next: t
     noise = sigma.reshape(-1, 1)
     taken = step(path, noise, torch.zeros_like(noise), sigma, sigma_next)
     return (taken.mean[:, 0].square() + taken.std.square()).sqrt() / sigma_next
+
+
+def usual_noise(path: Path, step: Transition, sigmas: torch.Tensor) -> torch.Tensor:
+    """[S]: the std of every step of this schedule that may be random, whichever of them are in an iteration."""
+    first, end = payable_steps(path, step, sigmas)
+    zero = torch.zeros(end - first, 1, device=sigmas.device)
+    return step(path, zero, zero, sigmas[first:end], sigmas[first + 1:end + 1]).std

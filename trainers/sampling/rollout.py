@@ -18,7 +18,7 @@ from ..policy.room import WHOLE, Room
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
-from .draws import SampleNoise, Samples, chosen_samples
+from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
 from .settings import Sampling
@@ -105,6 +105,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+    prompts.prepare(samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
 
     def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)
@@ -141,6 +142,7 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
                          "number, or sample equally many for each")
     index = (torch.full((count,), prompt_number - 1) if prompt_number
              else torch.arange(len(prompts)).repeat_interleave(count // len(prompts)))
+    prompts.prepare(index.unique())
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
                    seeds=torch.arange(count), guidance=guidance, trajectory=None, batch_size=min(count, 4),
                    sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))

@@ -21,6 +21,18 @@ class ShuffleScores:
         return (replace(scores, values=scores.values[order]),)
 
 
+class Skill:
+    DESCRIPTION = "The demo world's checker, which looks at one skill alone."
+    CATEGORY, FUNCTION, RETURN_TYPES = "PostTrain control", "run", ("PT_REWARD",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"checker": ("PT_REWARD",), "skill": (["number", "colours"],)}}
+
+    def run(self, checker, skill):
+        return (type(checker)(skill),)
+
+
 class PredictionDistance:
     DESCRIPTION = ("Mean squared difference of two models' predictions (noise or velocity, each element) for the same noised "
                    "latents, over four noise levels; one step of the stock sampler to the end is the denoised answer.")
@@ -46,4 +58,4 @@ class PredictionDistance:
         return {"ui": {"text": [repr(sum(found) / len(found))]}}
 
 
-NODE_CLASS_MAPPINGS = {"ControlShuffleScores": ShuffleScores, "ControlPredictionDistance": PredictionDistance}
+NODE_CLASS_MAPPINGS = {"ControlShuffleScores": ShuffleScores, "ControlPredictionDistance": PredictionDistance, "ControlSkill": Skill}

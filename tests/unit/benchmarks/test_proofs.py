@@ -14,10 +14,10 @@ from posttrain.trainers.policy.recommended import family
 
 sys.path.append(str(ROOT))  # the claims name their tools absolutely; last, so that ComfyUI's nodes.py is not hidden
 from benchmarks.proofs import prove, report
-from benchmarks.proofs.claim import beats_teacher, gains, keeps, reaches, rises, stays
+from benchmarks.proofs.claim import beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 from benchmarks.proofs.claims import PROOFS
 from benchmarks.proofs.person import Person
-from tools.evaluate import Evaluation, Few, Group, workflow
+from tools.evaluate import Evaluation, Few, Group, Merged, workflow
 from tools.graphs import images_seen
 from tools.training import every
 
@@ -201,3 +201,59 @@ def test_what_a_claim_leaves_to_its_widgets_is_what_it_was_before_they_had_recom
     for which in ("flow", "eps") if kind in ("PTDDPO", "PTDPOK") else ("flow",):
         policy = create_policy(load_model(which), Recipe(rank=4, targets="all linear layers"))
         assert family(policy.model).name == f"other {which}" and settled_trainer(policy, asked).settings == asked.settings
+
+
+def test_two_loops_teach_one_skill_each_and_the_last_learns_from_both():
+    graph = PROOFS["opd"].graph("opd-0", 0, {})
+    steps = [content["inputs"] for content in graph.values() if content["class_type"] == "PTTrainStep"]
+    *teaching, student = steps
+    for skill, step in zip(("number", "colours"), teaching):
+        assert graph[step["trainer"][0]]["class_type"] == "PTNFT"
+        scores = graph[graph[step["feedback"][0]]["inputs"]["scores"][0]]["inputs"]
+        assert graph[scores["reward"][0]]["inputs"]["skill"] == skill and scores["rollout"] == step["rollout"]
+    trainer = graph[student["trainer"][0]]
+    assert trainer["class_type"] == "PTDiffusionOPD" and "feedback" not in student
+    last = graph[trainer["inputs"]["teacher"][0]]["inputs"]
+    first = graph[last["others"][0]]["inputs"]
+    assert (first["words"], last["words"]) == ("two, three", "")
+    ends = [name for name, content in graph.items() if content["class_type"] == "PTLoopEnd"]
+    assert [first["policy"][0], last["policy"][0]] == ends[:2] and len(ends) == 3
+    assert len({graph[graph[end]["inputs"]["loop"][0]]["inputs"]["run_name"] for end in ends}) == 3
+
+
+def merged_evaluation(number, colours) -> Evaluation:
+    """Shares of right images: of the base, the skill's own LoRA, the merged one."""
+    def group(prompt, skill, shares):
+        scores = {(when, skill): [1.0 if i < 100 * share else 0.9 for i in range(100)]
+                  for when, share in zip(("before", f"teacher of {skill}", "after"), shares)}
+        other = "colours" if skill == "number" else "number"
+        return Group(prompt, scores | {(when, other): [0.0] * 100 for when in ("before", f"teacher of {other}", "after")}, {})
+
+    groups = [group("two red balls", "number", number), group("a red ball", "colours", colours)]
+    return Evaluation(groups, Merged({"number": "n", "colours": "c"}, ("two", "three")))
+
+
+@pytest.mark.parametrize("number, colours, reached", [
+    ((0.5, 0.8, 0.78), (0.7, 0.9, 0.95), True), ((0.5, 0.8, 0.77), (0.7, 0.9, 0.95), False),
+    ((0.5, 0.8, 0.9), (0.7, 0.9, 0.87), False)])
+def test_a_skill_is_kept_on_its_own_prompts(number, colours, reached):
+    found = merged_evaluation(number, colours)
+    assert found.skills() == {"number": pytest.approx(number), "colours": pytest.approx(colours)}
+    assert keeps_skills(2)(found)[0] is reached
+
+
+def test_a_merged_lora_is_measured_beside_its_teachers():
+    merged = Merged({"number": "n.safetensors", "colours": "c.safetensors"}, ("two",))
+    graph = workflow(["two red balls"], "m.safetensors", "flow (tiny SD3)", 2, 0, None, merged=merged)
+    for skill, lora in merged.teachers.items():
+        assert graph[f"teacher of {skill}"]["inputs"]["lora_name"] == lora
+        scored = graph[f"{skill}-teacher of {skill}-0"]["inputs"]
+        assert scored["reward"] == [skill, 5] and graph[skill]["inputs"]["score"].startswith(skill)
+        assert graph[scored["images"][0]]["inputs"]["samples"] == [f"sample-teacher of {skill}-0", 0]
+
+
+def test_the_report_tells_each_skill(empty_report):
+    skills = {"number": (0.5, 0.8, 0.79), "colours": (0.7, 0.9, 0.91)}
+    report.write_report([outcome("opd", 0, True) | {"skills": skills}], PROOFS)
+    page = report.PAGE.read_text()
+    assert "number right: 79.0% (80.0% with its own LoRA, 50.0% before)" in page and "colours right: 91.0%" in page

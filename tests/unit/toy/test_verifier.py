@@ -108,3 +108,16 @@ def test_one_iteration_of_images_is_scored_in_a_moment(true_pictures):
     started = time.process_time()
     ToyVerifier()(images[:384], prompts[:384])
     assert time.process_time() - started < 1.0  # 0.2 s measured; wide, because a test machine may be busy
+
+
+@pytest.mark.parametrize("shown, number, colours", [
+    ([(2, "red"), (1, "blue")], 1, 1), ([(1, "red"), (2, "blue")], 1, 1), ([(3, "green")], 1, 0),
+    ([(1, "red"), (1, "blue")], 2 / 3, 1), ([(3, "red")], 1, 2 / 3), ([(3, "red"), (2, "green")], 3 / 5, 1 / 2), ([], 0, 0)])
+def test_one_skill_alone(shown, number, colours):
+    """Two red balls and a blue one are asked for; where they lie and which colour has how many is not looked at."""
+    asked = world.spec("mixed count", [(2, "red"), (1, "blue")])
+    picture = torch.from_numpy(world.render([world.spec("any", shown)], seed=3))
+    for part, expected in (("number", number), ("colours", colours)):
+        assert ToyVerifier(part)(picture, [Prompt("", asked)]).tolist() == pytest.approx([expected])
+    noisy = (picture + 0.4 * (torch.arange(24) % 2).view(1, 24, 1, 1)).clamp(0, 1)
+    assert ToyVerifier("number")(noisy, [Prompt("", asked)]).item() < max(number, 1e-9), "a spoiled background costs"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from posttrain.rewards.base.reward import RewardInfo, Scores
+from posttrain.tests.unit.trainers.usual_settings import usual
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import Advantages, advantages
@@ -32,8 +33,9 @@ class Wave:
         return (signs[:, None] * (3 * images).sin().flatten(1)).mean(1)
 
 
-def settings_of(kind: type):
-    settings = {DPOK: DPOK(value_steps=2), SRPO: SRPO("light", "dark")}.get(kind) or kind()
+def settings_of(kind: type, policy=None):
+    chosen = {DPOK: DPOK(value_steps=2), SRPO: SRPO("light", "dark")}
+    settings = chosen.get(kind) or usual(kind, policy or trained_policy("sd3"))
     return replace(settings, levels=1) if hasattr(settings, "levels") else settings
 
 
@@ -46,7 +48,7 @@ def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | No
         made = rollout(policy, prompts, vae, sampling, policy.iteration)
         scores = Scores(torch.tensor([0.1, 0.7, 0.4, 0.2], dtype=torch.float64), made.index, {}, {})
         feedback = RULES[method.learns_from or type(None)](scores)
-    return policy, made, feedback, trainer or Trainer(settings_of(kind), RAW)
+    return policy, made, feedback, trainer or Trainer(settings_of(kind, policy), RAW)
 
 
 def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Trainer | None = None):
@@ -54,5 +56,5 @@ def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Traine
     policy = policy or trained_policy("sd3")
     if METHODS[kind].needs != OWN_IMAGES:
         return train_step(*rolled(kind, policy, sampling, trainer))
-    trainer = trainer or Trainer(settings_of(kind), RAW)
+    trainer = trainer or Trainer(settings_of(kind, policy), RAW)
     return backprop_step(policy, prompts_for("sd3"), small_vae("sd3"), Wave(), sampling, trainer)[0]

@@ -127,3 +127,40 @@ def test_without_a_clip_range_each_trust_region_takes_its_papers(later):
             for clip in (0.0, usual_clip(trust, "gaussian"))
         )
         assert left_out.metrics["loss"] == said.metrics["loss"]
+
+
+@pytest.mark.parametrize("trust, formula, clip", [("clipped ratio", by_ratio, 0.01), ("exact KL", by_exact_kl, 0.02)])
+def test_steps_weigh_by_their_noise_on_average_as_much_as_even(later, trust, formula, clip):
+    """Over the mean of all steps but the last, whether they are in this iteration's window or not; the KL keeps its weight."""
+    policy, run, feed = later
+    sigmas = run.sigmas
+    rest = 1 - torch.cat([sigmas[1:2], sigmas[1:-2]])
+    usual = (0.7 * (sigmas[:-2] / rest).sqrt() * (sigmas[:-2] - sigmas[1:-1]).sqrt()).mean()
+
+    def weighted(now):
+        return now.std / usual * formula(now, clip, 0.0) + 0.7 * now.kl
+
+    settings = FlowGRPO(clip_range=clip, beta=0.7, trust=trust, watch_kl=False, step_weights="by noise")
+    agrees(train_step(policy, run, feed, Trainer(settings, PLAIN)), by_hand(policy, run, feed.values, weighted))
+
+
+def test_a_window_of_one_step_keeps_the_weight_of_its_place():
+    policy, run = made("sd3", steps=6, first_noisy_step=3, noisy_steps=1)
+    even, weighed = (
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(step_weights=weights), PLAIN))
+        for weights in ("even", "by noise")
+    )
+    assert weighed.metrics["grad_norm"] < 0.95 * even.metrics["grad_norm"], "a late step has less noise than most"
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"trust": "guard"}, "step weights: 'guard' makes the steps alike"),
+        ({"step_weights": "mine"}, "step weights: unknown 'mine'"),
+    ],
+)
+def test_step_weights_that_do_not_fit_are_named(settings, words):
+    policy, run = made("sd3")
+    with pytest.raises(ValueError, match=words):
+        train_step(policy, run, feedback(run), Trainer(FlowGRPO(**{"step_weights": "by noise"} | settings), Optimizer()))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
 from posttrain.rewards.rules.colour import ColourReward
+from posttrain.tests.unit.trainers.usual_settings import usual
 from posttrain.trainers.awm import AWM, FOLLOWER
 from posttrain.trainers.d3po import D3PO
 from posttrain.trainers.draft import DRaFT
@@ -43,7 +44,7 @@ FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, No
 def stepped(policy: Policy, made: Rollout, kind: type, iteration: int) -> dict[str, torch.Tensor]:
     scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
     feedback = FEEDBACK[METHODS[kind].learns_from](scores)
-    trainer = Trainer(kind(), Optimizer(learning_rate=1e-3))
+    trainer = Trainer(usual(kind, policy), Optimizer(learning_rate=1e-3))
     return train_step(replace(policy, iteration=iteration), made, feedback, trainer).bank
 
 

@@ -19,9 +19,9 @@ SET = {DRTune: {"early_stop": 0}, ReFL: {"earliest": 0.6, "latest": 0.6}, LCM: {
 SAMPLINGS = {"two updates": (SMALL, 2, 1), "parts and levels": (replace(SMALL, batch_size=2, guidance=1.0), 1, 2)}
 
 
-def case(kind: type, name: str):
+def case(kind: type, name: str, policy):
     sampling, updates, levels = SAMPLINGS[name]
-    settings = replace(settings_of(kind), **SET.get(kind, {}))
+    settings = replace(settings_of(kind, policy), **SET.get(kind, {}))
     if hasattr(settings, "levels"):
         settings = replace(settings, levels=levels)
     return sampling, Trainer(settings, replace(RAW, updates=updates))
@@ -31,8 +31,9 @@ def case(kind: type, name: str):
 @pytest.mark.parametrize("kind", [kind for kind in METHODS if kind is not SPO], ids=lambda kind: kind.__name__)
 def test_what_is_counted_before_is_what_is_made(kind, name):
     """In the second iteration, with the copies of older weights that the first one leaves."""
-    sampling, trainer = case(kind, name)
-    policy = stepped(kind, trained_policy("sd3"), sampling, trainer)
+    policy = trained_policy("sd3")
+    sampling, trainer = case(kind, name, policy)
+    policy = stepped(kind, policy, sampling, trainer)
     cost = cost_of(policy, trainer, sampling, prompts=2)
     made = stepped(kind, policy, sampling, trainer).metrics
     assert cost.images == 4 and cost.training == made["update_evaluations"] and cost.gradient > 0
@@ -41,8 +42,9 @@ def test_what_is_counted_before_is_what_is_made(kind, name):
 
 
 def test_spos_pairs_are_asked_once_with_gradient_and_once_of_the_reference():
-    sampling, trainer = case(SPO, "parts and levels")
-    made = stepped(SPO, trained_policy("sd3"), sampling, trainer).metrics
+    policy = trained_policy("sd3")
+    sampling, trainer = case(SPO, "parts and levels", policy)
+    made = stepped(SPO, policy, sampling, trainer).metrics
     gradient, further = METHODS[SPO].cost(trainer.settings, Work(4, 2, int(made["pairs"]), 3, 2, batch=2))
     assert gradient == further and gradient + further == made["update_evaluations"]
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from posttrain.trainers.losses.flow_grpo import flow_grpo_loss
+from posttrain.trainers.losses.flow_grpo import flow_grpo_loss, noise_weight
 from posttrain.trainers.noise.paths import FLOW
-from posttrain.trainers.noise.transitions import Gaussian, dance_sde, flow_sde, gaussian_kl, log_prob
+from posttrain.trainers.noise.transitions import Gaussian, dance_sde, deterministic, flow_sde, gaussian_kl, log_prob, sample
 
 F64 = torch.float64
 
@@ -93,3 +93,74 @@ def test_kl_is_zero_at_the_reference_and_pulls_towards_it():
     lp = log_prob(mean, Gaussian(mean, std))
     flow_grpo_loss(lp, lp, zero, kl=gaussian_kl(mean, ref, std), beta=1.0).loss.backward()
     torch.testing.assert_close(mean.grad, (mean.detach() - ref) / std**2 / 3)
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 8])
+def test_tempflow_golden(golden, close, float32_constant, number):
+    """Branches of one state, their weight by the noise of their step, and the exact KL."""
+    file = golden("12a").view(f"step{number}.")
+    assert number in file["in.branch_step"].tolist() and len(file["in.noise"]) == file.const("branches")
+    sigmas, transition = file["in.sigmas"], flow_sde(file.const("noise_level"))
+    sigma, sigma_next = (sigmas[k:k + 1] for k in (number, number + 1))
+    trunk, rows = file["in.trunk"], len(file["in.noise"])
+
+    def taken(velocity, by=transition):
+        count = len(velocity)
+        x = trunk.expand(count, -1, -1, -1)
+        return by(FLOW, x, FLOW.x0(x, velocity, sigma.expand(count)), sigma.expand(count), sigma_next.expand(count))
+
+    branching = taken(file["in.trunk_v"].expand(rows, -1, -1, -1))
+    close(branching.std[:1], file["out.transition_std"])
+    branches = sample(branching, file["in.noise"])
+    close(branches, file["out.branches"])
+    close(taken(file["in.trunk_v"], deterministic()).mean, file["out.trunk_next"])
+    old = log_prob(branches, branching) + float32_constant
+    close(old, file["out.log_prob"])
+    velocity = file["in.policy_v"].clone().requires_grad_()
+    now = taken(velocity)
+    lp, kl = log_prob(branches, now) + float32_constant, gaussian_kl(now.mean, taken(file["in.ref_v"]).mean, now.std)
+    weight, most = file.const("weight_scale") * now.std, file.const("adv_clip_max")
+    advantages = file["in.advantages"].clamp(-most, most)
+    out = flow_grpo_loss(lp, old, advantages, file.const("clip_range"), kl, file.const("beta"), weight)
+    close(lp, file["out.policy_log_prob"])
+    close(out.ratio, file["out.ratio"])
+    close(out.policy_loss, file["out.policy_loss"])
+    close(out.kl, file["out.kl_loss"])
+    close(out.loss, file["out.loss"])
+    close(weight, file["unirl.out.weight"], 1e-6)
+    close(out.policy_loss, file["unirl.out.loss"], 1e-5)  # without the KL, its weights in float32
+    out.loss.backward()
+    close(velocity.grad, file["grad.policy_v"], 1e-6)
+
+
+def test_tempflows_constant_is_one_over_the_mean_of_the_noise(golden, close):
+    """2.25, for the schedule that it was written for."""
+    file = golden("12a")
+    sigmas = file["in.sigmas"]
+    assert len(sigmas) == file.const("num_steps") + 1
+    close(file["in.timesteps"].double(), 1000 * sigmas[:-1], 1e-6)
+    least = file.const("shift") * 1e-3 / (1 + (file.const("shift") - 1) * 1e-3)
+    shifted = file.const("shift") * torch.linspace(1, least, 10, dtype=F64)
+    close(sigmas[:-1], shifted / (1 + (file.const("shift") - 1) * torch.linspace(1, least, 10, dtype=F64)), 1e-6)
+    zero = torch.zeros(10, 1, dtype=F64)
+    std = flow_sde(file.const("noise_level"))(FLOW, zero, zero, sigmas[:-1], sigmas[1:]).std
+    close(file.const("weight_scale") * std, file["out.weight_of_every_step"])
+    assert noise_weight(std[:9], std[:9]).mean().item() == pytest.approx(1)
+    close(noise_weight(std, std[:9]), file["out.weight_of_every_step"], 1.5e-3)
+
+
+def test_the_kl_is_unirls_as_it_is_now(golden, close):
+    """With the step's length and with sigma 1 taken at the next level, as ours; the file's std is in float32."""
+    file = golden("18")
+    sigmas, places = file["in.sigmas"].double(), file["in.step_index"]
+    assert len(sigmas) == file.const("num_steps") + 1
+    shift = file.const("shift")
+    assert sigmas[-2].item() == pytest.approx(shift * (least := shift * 1e-3 / (1 + (shift - 1) * 1e-3)) / (1 + (shift - 1) * least))
+    zero = torch.zeros(len(places), 1, dtype=F64)
+    std = flow_sde(file.const("eta"))(FLOW, zero, zero, sigmas[places], sigmas[places + 1]).std
+    close(std, file["out.sigma_t"].double(), 1e-6)
+    mean, reference = file["in.policy_means"].clone().requires_grad_(), file["in.reference_means"]
+    kl = gaussian_kl(mean.flatten(0, 1), reference.flatten(0, 1), std.repeat(len(mean)))
+    close(kl.mean(), file["out.kl"], 1e-5)
+    kl.mean().backward()
+    close(mean.grad, file["grad.policy_means"], 1e-5)

@@ -12,10 +12,12 @@ from posttrain.trainers import losses
 from posttrain.trainers.losses.add import discriminator_loss, student_loss
 from posttrain.trainers.losses.awm import awm_loss
 from posttrain.trainers.losses.bradley_terry import choice_loss
+from posttrain.trainers.losses.crd import crd_loss
 from posttrain.trainers.losses.d3po import d3po_loss
 from posttrain.trainers.losses.ddpo import ppo_clip_loss
 from posttrain.trainers.losses.dgpo import dgpo_loss, gate
 from posttrain.trainers.losses.diffusion_dpo import diffusion_dpo_loss
+from posttrain.trainers.losses.diffusion_opd import opd_loss
 from posttrain.trainers.losses.dpok import dpok_loss, value_loss
 from posttrain.trainers.losses.draft import alignprop_loss, draft_loss
 from posttrain.trainers.losses.flow_dppo import flow_dppo_loss
@@ -57,11 +59,17 @@ LEARN = {
         "old",
     ),
     "choice_loss": (lambda a, b: choice_loss(a, b, torch.tensor([1, 0, -1]), 5.0), "a b", ""),
+    "crd_loss": (lambda implicit, kl: crd_loss([(implicit, DOWN)], kl=kl), "implicit kl", ""),
     "d3po_loss": (lambda w, l_, rw, rl: d3po_loss(w, l_, rw, rl, clip_range=0.9), "w l_", "rw rl"),
     "spo_loss": (lambda w, l_, rw, rl: spo_loss(w, l_, rw, rl, clip_range=0.9), "w l_", "rw rl"),
     "ppo_clip_loss": (lambda log_prob, old: ppo_clip_loss(log_prob, old, UP, 10.0), "log_prob", "old"),
     "dgpo_loss": (lambda error, weights, kl: dgpo_loss(error, UP, weights, None, kl, 1.0), "error kl", "weights"),
     "diffusion_dpo_loss": (lambda w, l_, rw, rl: diffusion_dpo_loss(w, l_, rw, rl, 1.0), "w l_", "rw rl"),
+    "opd_loss": (
+        lambda student, teacher, variance: opd_loss(student[:, None], teacher[:, None], variance),
+        "student",
+        "teacher variance",
+    ),
     "dpok_loss": (lambda log_prob, old, kl: dpok_loss(log_prob, old, UP, 10.0, kl), "log_prob kl", "old"),
     "value_loss": (value_loss, "values", "rewards"),
     "draft_loss": (lambda rewards, drift: draft_loss(rewards, drift, 1.0), "rewards drift", ""),
@@ -133,6 +141,10 @@ REPORTED = {
     ),
     "choices": (lambda: choice_loss(f(1, 2, 0, 5), f(0, 1, 2, 5), torch.tensor([1, -1, -1, 0]), 5.0), {"accuracy": 2 / 3}),
     "only ties": (lambda: choice_loss(f(1, 2), f(0, 2), torch.tensor([0, 0]), 5.0), {"accuracy": 0.0}),
+    "rewards": (
+        lambda: crd_loss([(f(1, 2), f(0, 2)), (f(1, 1), f(1, 4))], 2.0, 1.0, kl=f(1, 3)),
+        {"policy_loss": (4 + 4 + 1 + 4) / 8, "kl": 2.0, "loss": 13 / 8 + 2},
+    ),
     "step pairs": (
         lambda: d3po_loss(f(0.05, -0.5, 0.06), f(0.02, 0.3, -0.3), f(0, 0, 0), f(0, 0, 0)),
         {"accuracy": 2 / 3, "clip_fraction": 0.5, "winner_gain": -0.13, "loser_gain": 0.02 / 3},
@@ -171,6 +183,10 @@ REPORTED = {
     "consistency": (
         lambda: consistency_loss(torch.stack([f(1, 2), f(3, 4)]), torch.stack([f(0, 2), f(1, 0)])),
         {"error": 5.25},
+    ),
+    "distilled": (
+        lambda: opd_loss(torch.stack([f(1, 2), f(3, 4)]), torch.stack([f(0, 2), f(1, 0)]), f(1, 4)),
+        {"error": 5.25, "loss": (0.5 / 2 + 10 / 8) / 2},
     ),
     "likelihood": (
         lambda: mapo_loss(f(1, 2, 5), f(2, 1, 9)),

@@ -56,7 +56,7 @@ def test_as_many_blocks_are_recomputed_as_are_asked_for(kind):
     assert kept[0] == kept_bytes(policy, kind) and kept[-1] == kept_bytes(policy, kind, blocks=True)
     found = [bank_gradient(policy, kind, blocks) for blocks in (0, 1, count)]
     for gradient in found[1:]:
-        torch.testing.assert_close(gradient, found[0], rtol=1e-4, atol=1e-6)
+        assert float((gradient - found[0]).norm() / found[0].norm()) < 1e-5
 
 
 def bank_gradient(policy, kind: str, blocks: int) -> torch.Tensor:
