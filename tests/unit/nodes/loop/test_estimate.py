@@ -17,7 +17,8 @@ from small_models import prompts_for, small_vae, trained_policy
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
 def test_every_trainer_is_tried_and_the_policy_stays(kind):
-    policy, trainer = trained_policy("sd3"), Trainer(settings_of(kind), RAW)
+    policy = trained_policy("sd3")
+    trainer = Trainer(settings_of(kind, policy), RAW)
     before = {key: value.clone() for key, value in policy.bank.items()}
     reward = Wave() if METHODS[kind].needs == OWN_IMAGES else None
     (text,) = PTEstimate().run(policy, prompts_for("sd3"), small_vae("sd3"), SMALL, trainer, reward)["result"]
