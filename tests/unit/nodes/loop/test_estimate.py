@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from posttrain.nodes.loop.estimate import PTEstimate, estimate
+from posttrain.tests.unit.trainers import conftest  # noqa: F401 (lays the small models beside the tests)
 from posttrain.tests.unit.trainers.every_method import RAW, SMALL, Wave, settings_of
 from posttrain.trainers.draft import DRaFT
 from posttrain.trainers.engine.cost import Cost
