@@ -65,8 +65,8 @@ class Method:
     step: (policy, rollout, feedback, settings, optimizer, progress) -> policy; where needs is OWN_IMAGES
     (policy, course, settings, optimizer) -> policy. learns_from: the kind of feedback, None for none. needs: of a rollout,
     its TRAJECTORY or only its LATENTS; OWN_IMAGES where images are made inside the step, for the reward's gradient.
-    cost: (settings, Work) -> the train step's evaluations, at most. keeps: names among the policy's anchors of copies that
-    follow the weights while this method trains; under another one they would stay where they are, so they are dropped then.
+    cost: (settings, Work) -> the train step's evaluations, at most. keeps: names among the policy's anchors of copies that follow
+    the weights while this method trains; under another one they would stay where they are, so they are dropped then.
     """
 
     step: Callable

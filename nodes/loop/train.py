@@ -22,6 +22,7 @@ class PTTrain:
     @classmethod
     def INPUT_TYPES(cls):
         from ...trainers.feedback.advantages import RULES
+        from ...trainers.recipes.cards import CHOICES
         return {"required": {
             "policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
             "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
@@ -33,7 +34,10 @@ class PTTrain:
                                "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
             "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
-                                             "without one."}), **watch_inputs(), **back_input()},
+                                             "without one."}), **watch_inputs(), **back_input(),
+                         "card": (CHOICES, {"default": CHOICES[0], "tooltip": "The size of your card: what it takes to train the "
+                                            "model there is done from the start. as set: low memory and batch size as they "
+                                            "stand; where memory runs out the run goes on all the same, after a lost try."})},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     @classmethod
@@ -46,9 +50,10 @@ class PTTrain:
 
     def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
             save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None,
-            continue_from=0):
+            continue_from=0, card="as set"):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
+        from ...trainers.methods import cost_of
         from ...trainers.run import RunPlan
         if reward is not None:
             check_prompts(reward, prompts.prompts)
@@ -58,13 +63,27 @@ class PTTrain:
         bar = node_progress(unique_id)
         curve = RunCurve()
         with open_session(plan, policy, dynprompt, unique_id, inputs, curve, extra_pnginfo) as session:
+            cost = cost_of(session.policy, trainer, sampling, len(prompts))
+            if cost is not None and session.run is not None and not session.done:
+                session.message(cost.words())
             while not session.done:
                 throw_exception_if_processing_interrupted()
-                new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,
-                                            session.iteration)
+                new, images = one_iteration(on_card(session.policy, card), prompts, vae, sampling, reward, trainer,
+                                            advantage_rule, session.iteration)
                 session.advance(new, images)
                 bar(session.iteration, iterations, preview=curve.preview(session))
         return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
+
+
+def on_card(policy, card: str):
+    """The policy with what training it on such a card gives up from the start."""
+    from ...trainers.policy.room import Room, with_room
+    from ...trainers.recipes.cards import row_for
+    row = row_for(card, policy.model.model_size())
+    if row is None:
+        return policy
+    room = Room(row.recompute, row.at_once, row.in_ram)
+    return replace(policy, memory=with_room(policy.memory, room, f"The card has {card}"))
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):

@@ -98,6 +98,9 @@ def test_train_answers_as_the_loop_does(host):
     asked = host.run(in_one_node("answers", 2, advantage_rule="batch"))
     assert "Train, advantage_rule: per-prompt memory -> batch" in asked.text
     assert host.run(in_one_node("a/b", 1)).event == "rejected"
+    went_on = host.run(in_one_node("answers", 2, card="8 GB"), keep=True)
+    told = [m["data"]["text"] for _, m in went_on.messages if m["type"] == "posttrain.message"]
+    assert went_on.event == "success" and sum("network evaluations" in text for text in told) == 1
 
 
 @pytest.mark.parametrize("graph", [wired, in_one_node])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...rewards.base.words import brief
 from ..sampling.settings import Sampling, noisy_range
 
 Train = tuple[int, int]  # evaluations of a train step with gradient, and further ones
@@ -15,6 +16,8 @@ class Work:
     them that are trained on; shared: the steps before the first random one, where a prompt's images are one until then;
     guidance: of the sampling, and branches: evaluations that it makes of one; batch: samples at once; updates: per iteration;
     lagging: whether the method's copy of older weights is not the policy itself."""
+
+    __repr__ = brief
 
     images: int
     prompts: int
@@ -55,19 +58,20 @@ class Work:
         return 2 * self.pairs * each, 2 * self.pairs * each if reference else 0
 
     def walked(self, further: int = 0) -> Train:
-        """Images made in the step itself, and so many evaluations more of each. Which carry gradient differs by method."""
+        """Images made in the step itself, and so many evaluations more of each; all of them count as with gradient."""
         return self.branches * self.images * (self.steps + further), 0
 
 
 @dataclass(frozen=True)
 class Cost:
     """What an iteration takes. images: that it makes; sampling: evaluations of the rollout; gradient, further: of the train step,
-    with and without a backward. An evaluation is one image through the network once; guidance makes it two."""
+    with a backward and without. An evaluation is one image through the network once; guidance makes it two."""
 
     images: int
     sampling: int
     gradient: int
     further: int
+    __repr__ = brief
 
     @property
     def training(self) -> int:

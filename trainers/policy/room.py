@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
+from ...rewards.base.words import brief
+
 ROOM = "room"  # its place in the policy's memory, which a run's checkpoints keep
+FULL = "Memory ran out"
 SHARES = (0.5, 1.0)  # of the network's weights that are kept in RAM, one after the other
 
 
@@ -16,6 +19,7 @@ class Room:
     recompute: bool = False
     at_once: int = 0
     in_ram: float = 0.0
+    __repr__ = brief
 
     def halved(self, asked: int) -> Room | None:
         """With half of the samples that are asked at once now; None where it is one already."""
@@ -32,8 +36,8 @@ class Room:
         sizes = [room.at_once for room in (self, other) if room.at_once]
         return Room(self.recompute or other.recompute, min(sizes, default=0), max(self.in_ram, other.in_ram))
 
-    def words(self) -> str:
-        """One sentence for the run's log and its node; empty where nothing is given up."""
+    def words(self, why: str = FULL) -> str:
+        """For the run's log and its node; empty where nothing is given up."""
         parts = []
         if self.recompute:
             parts.append("activations are recomputed, as with low memory switched on")
@@ -43,10 +47,9 @@ class Room:
             parts.append("the model is streamed from RAM" if self.in_ram == 1 else "half of the model is streamed from RAM")
         if not parts:
             return ""
-        return (
-            f"Memory ran out, so from now on {', '.join(parts)}. The mathematics stay the same, it only takes longer. "
-            "A smaller batch or image size, or low memory switched on from the start, lose no time on tries."
-        )
+        advice = " A smaller batch or image size, or low memory switched on from the start, lose no time on tries."
+        said = f"{why}, so from now on {', '.join(parts)}. The mathematics stay the same, it only takes longer."
+        return said + (advice if why == FULL else "")
 
 
 WHOLE = Room()  # nothing is given up
@@ -58,7 +61,10 @@ def room_of(memory: dict) -> Room:
     return Room(**{field.name: known[field.name] for field in fields(Room) if field.name in known})
 
 
-def with_room(memory: dict, room: Room) -> dict:
-    """The memory with what is given up by now, in numbers and words; as it is where that is nothing."""
+def with_room(memory: dict, room: Room, why: str = FULL) -> dict:
+    """The memory with what is given up by now, in numbers and words; as it is where nothing of it is new.
+
+    why: the beginning of the words.
+    """
     room = room_of(memory).and_also(room)
-    return memory if room == WHOLE else {**memory, ROOM: {**asdict(room), "words": room.words()}}
+    return memory if room == room_of(memory) else {**memory, ROOM: {**asdict(room), "words": room.words(why)}}

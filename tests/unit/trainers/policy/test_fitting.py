@@ -16,6 +16,7 @@ from posttrain.trainers.policy import fitting
 from posttrain.trainers.policy.fitting import in_room
 from posttrain.trainers.policy.network import Network
 from posttrain.trainers.policy.room import ROOM, Room, room_of
+from posttrain.trainers.policy.value import Policy
 from small_models import trained_policy
 
 
@@ -111,3 +112,28 @@ def test_a_reference_point_that_memory_did_not_suffice_for_is_made_anew(monkeypa
     monkeypatch.setattr(Network, "_guided", fails_once)
     assert_same(train_step(*given), expected)
     assert failed
+
+
+def test_a_cards_preset_is_given_up_from_the_start_and_said_as_such():
+    from posttrain.nodes.loop.train import on_card
+
+    policy = trained_policy("sd3")
+    assert on_card(policy, "as set") is policy and on_card(policy, "8 GB").memory == policy.memory
+    monster = Policy(**{**vars(policy), "model": Weighing(policy.model, 11 * 2**30)})
+    room = on_card(monster, "12 GB").memory[ROOM]
+    assert room_of({ROOM: room}) == Room(recompute=True, at_once=1, in_ram=0.5)
+    assert room["words"].startswith("The card has 12 GB, so from now on") and "tries" not in room["words"]
+    assert on_card(on_card(monster, "12 GB"), "12 GB").memory[ROOM] == room
+
+
+class Weighing:
+    """A MODEL of another size."""
+
+    def __init__(self, model, size: int):
+        self._model, self._size = model, size
+
+    def model_size(self) -> int:
+        return self._size
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
