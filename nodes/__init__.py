@@ -5,12 +5,12 @@ from . import host_version
 
 host_version.check()  # before the nodes, which need what older hosts lack
 
-from . import demo, prompts  # noqa: E402
+from . import demo, headless, prompts  # noqa: E402, F401  headless is for headless.py
 from .feedback import advantages, data, preferences  # noqa: E402
 from .guard import guarded  # noqa: E402
 from .loop import held_out, stop, train, wired  # noqa: E402
 from .model import export, hooks, policy, trained_lora  # noqa: E402
-from .page import live  # noqa: E402, F401  adds the page's routes
+from .page import live, shelf, steer  # noqa: E402, F401  add the page's routes
 from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
 from .sampling import evaluate, rollout, step_rollout  # noqa: E402
 from .trainers import (  # noqa: E402

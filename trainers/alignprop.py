@@ -8,7 +8,7 @@ import torch
 
 from .engine.limits import ABOVE_0, ANY
 from .engine.reward_walk import Course, Look, Walk, known
-from .engine.update import Optimizer
+from .engine.update import Optimizer, numbers
 from .losses.draft import alignprop_loss
 from .policy.network import Network
 from .policy.value import Bank, Policy
@@ -50,7 +50,7 @@ def train_alignprop(policy: Policy, course: Course, settings: AlignProp, optimiz
         walk.go_quietly_to(total - count)
         walk.go_to(total)
         out = alignprop_loss(*known(walk.rewards(walk.x)), settings.target, settings.coefficient)
-        return out.loss, {"saturated": float(out.saturated)} | {"backpropagated_steps": count}
+        return out.loss, numbers(saturated=out.saturated, backpropagated_steps=count)
 
     new = course.train(policy, evaluate, optimizer)
     mean = course.stats()["reward_mean"]

@@ -47,7 +47,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
         x0, reference = renoised.ask(bank), renoised.ask_quietly(None, settings.reference_guidance)
         error, advantage = renoised.error(x0), renoised.of(advantages.values)
         weights = group_weights(error, renoised.error(reference), advantage,
-                                rollout.index[micro.rows].to(error.device), settings.beta)
+                                rollout.index[micro.rows], settings.beta)
         gated = None
         if settings.clip_range and not micro.first:
             old = renoised.error(renoised.ask_quietly(net.anchor(before)))

@@ -8,7 +8,7 @@ import torch
 
 from .engine.limits import FROM_0
 from .engine.reward_walk import Course, Look, Walk, checked_count, known
-from .engine.update import Optimizer
+from .engine.update import Optimizer, numbers
 from .losses.draft import draft_loss
 from .policy.network import Network
 from .policy.value import Bank, Policy
@@ -48,7 +48,7 @@ def train_draft(policy: Policy, course: Course, settings: DRaFT, optimizer: Opti
         rewards = walk.rewards(walk.x, note=look.part == 0)
         drift = torch.stack(drifts).mean(0) if drifts else torch.zeros_like(rewards)
         out = draft_loss(*known(rewards, drift), settings.kl_weight)
-        return out.loss, {"kl": float(drift.detach().mean())} if drifts else {}
+        return out.loss, numbers(kl=drift.mean()) if drifts else {}
 
     return course.train(policy, evaluate, optimizer, parts=1 + settings.extra_noises)
 

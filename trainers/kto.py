@@ -9,7 +9,7 @@ import torch
 
 from .engine.limits import BELOW_1, FROM_0, FROM_1
 from .engine.renoise import Noised, Renoised, noised, with_empty_prompt
-from .engine.update import Optimizer, numbers, update
+from .engine.update import Number, Optimizer, numbers, update
 from .feedback.labels import Labels
 from .losses.kto import kto_loss, reference_point
 from .policy.network import Network
@@ -79,8 +79,8 @@ def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, o
         x0 = renoised.ask(bank)
         error = renoised.error(x0)
         z, reference = points.of(net, bank, micro, error)
-        reference_error, good = renoised.error(reference), up[micro.rows].to(net.device)
-        out = kto_loss(error, reference_error, good, z, settings.beta or USUAL_BETA[net.path.name], *weights)
+        reference_error, good = renoised.error(reference), up[micro.rows]
+        out = kto_loss(error, reference_error, good.to(net.device), z, settings.beta or USUAL_BETA[net.path.name], *weights)
         return out.loss, (_numbers(out, good, error, reference_error)
                           | numbers(reference_point=z, kl=renoised.distance(x0, reference).mean()))
 
@@ -95,11 +95,14 @@ def _weights(desirable: torch.Tensor, balance: bool) -> tuple[float, float]:
     return (ups + downs) / (2 * ups), (ups + downs) / (2 * downs)
 
 
-def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torch.Tensor) -> dict[str, float]:
-    """The errors of thumbs up and down apart, as the pair trainers name them; a kind that is missing is left out."""
+def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torch.Tensor) -> dict[str, Number]:
+    """The errors of thumbs up and down apart, as the pair trainers name them; a kind that is missing is left out.
+
+    good: [B] on the CPU, so that nobody waits for the device."""
     found = numbers(accuracy=out.accuracy)
-    for name, rows in (("winner", good), ("loser", ~good)):
-        if bool(rows.any()):
+    for name, chosen in (("winner", good), ("loser", ~good)):
+        rows = chosen.nonzero().flatten().to(error.device)
+        if len(rows):
             change = (error - reference_error)[rows].mean()
             found |= numbers(**{f"{name}_error": error[rows].mean(), f"{name}_change": change})
     return found

@@ -45,6 +45,7 @@ from .policy.weights import outside_inference
 from .prompts import PromptSet
 from .recipes.settle import settled, variant_of
 from .refl import ReFL, train_refl
+from .run.steering import KL_WEIGHT, KNOBS, LEARNING_RATE
 from .rwr import RWR, train_rwr
 from .sampling.rollout import Progress, Rollout, for_autograd
 from .sampling.settings import Sampling
@@ -150,6 +151,17 @@ def settled_trainer(policy: Policy, trainer: Trainer) -> Trainer:
                    settled(trainer.optimizer, wanted["optimizer"], found.values("optimizer")))
 
 
+def as_steered(policy: Policy, trainer: Trainer) -> Trainer:
+    """The trainer with the numbers that the user has changed while it trains."""
+    knobs = policy.memory.get(KNOBS, {})
+    if LEARNING_RATE in knobs:
+        trainer = replace(trainer, optimizer=replace(trainer.optimizer, learning_rate=knobs[LEARNING_RATE]))
+    if KL_WEIGHT in knobs:
+        name = "kl_weight" if hasattr(trainer.settings, "kl_weight") else "beta"
+        trainer = replace(trainer, settings=replace(trainer.settings, **{name: knobs[KL_WEIGHT]}))  # type: ignore[type-var]
+    return trainer
+
+
 def goes_through_reward(trainer: Trainer) -> bool:
     """Whether ``backprop_step`` serves this trainer, not ``train_step``."""
     return method_of(trainer).needs == OWN_IMAGES
@@ -174,7 +186,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     """
     given = adopted(trainer)
     method = _checked(given, through_reward=False)
-    trainer = settled_trainer(policy, given)
+    trainer = as_steered(policy, settled_trainer(policy, given))
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
@@ -212,7 +224,7 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     """
     given = adopted(trainer)
     method = _checked(given, through_reward=True)
-    trainer = settled_trainer(policy, given)
+    trainer = as_steered(policy, settled_trainer(policy, given))
     asking = replace(policy, method=policy.method or table_name(trainer))
     course = Course(asking, prompts, vae, reward, sampling, iteration, data=None if data is None else for_autograd(data),
                     progress=progress)

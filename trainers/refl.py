@@ -9,7 +9,7 @@ import torch
 from .engine.limits import ABOVE_0, ANY, FROM_0, FROM_0_TO_1
 from .engine.renoise import Noised, Renoised
 from .engine.reward_walk import Course, Look, Walk, known
-from .engine.update import Optimizer
+from .engine.update import Optimizer, numbers
 from .losses.refl import refl_loss
 from .noise.streams import Stream, generator
 from .policy.network import Network
@@ -46,8 +46,8 @@ def train_refl(policy: Policy, course: Course, settings: ReFL, optimizer: Optimi
         rewards, *_ = known(walk.rewards(walk.denoised()))
         error = _denoising_error(walk) if settings.pretrain_weight else None
         out = refl_loss(rewards, settings.margin, settings.scale, error, settings.pretrain_weight)
-        report = {} if error is None else {"denoising_error": float(error.detach().mean())}
-        return out.loss, report | {"saturated": float(out.saturated)}
+        report = {} if error is None else numbers(denoising_error=error.mean())
+        return out.loss, report | numbers(saturated=out.saturated)
 
     return course.train(policy, evaluate, optimizer)
 

@@ -13,7 +13,7 @@ import torch
 
 from .engine.limits import ANY, FROM_0_TO_1, INSIDE_0_1
 from .engine.reward_walk import Course, Look, Walk, known
-from .engine.update import Optimizer
+from .engine.update import Optimizer, numbers
 from .losses.srpo import direct_align, relative_reward, srpo_loss
 from .noise.paths import Path
 from .noise.transitions import deterministic
@@ -60,8 +60,8 @@ def train_srpo(policy: Policy, course: Course, settings: SRPO, optimizer: Optimi
         x0 = aligned(net.path, walk.denoised, finished[look.rows.start], walk.noise, *levels)
         (rewards,) = known(_relative(walk, settings, x0, extra_weight(look.part, settings, place)))
         out = srpo_loss(rewards, settings.threshold)
-        report = {"saturated": float(out.saturated)}
-        return out.loss, report | ({"relative_reward": float(out.reward)} if look.part == DENOISING else {})
+        report = numbers(saturated=out.saturated)
+        return out.loss, report | (numbers(relative_reward=out.reward) if look.part == DENOISING else {})
 
     return course.train(policy, evaluate, optimizer, parts=2)
 

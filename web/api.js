@@ -1,7 +1,7 @@
 // The pack's routes and events, as plain functions.
 import { api } from "../../scripts/api.js";
 
-export const KINDS = ["start", "iteration", "samples", "message", "error", "end"];
+export const KINDS = ["start", "iteration", "samples", "message", "state", "error", "end"];
 
 const postJson = (route, body) => getJson(route, { method: "POST", body: JSON.stringify(body),
   headers: { "Content-Type": "application/json" } });
@@ -20,6 +20,21 @@ export const fetchRuns = () => getJson("/posttrain/runs");
 
 /** One run with the points after iteration `since`. */
 export const fetchRun = (run, since = 0) => getJson(`${path(run)}?since=${since}`);
+
+/** What can be asked of a run while it trains: {paused, asked, numbers}; null where it does not. */
+export const fetchSteering = (run) => getJson(`${path(run)}/steer`);
+
+/** Asks something of a run that trains; value: of a number. -> as fetchSteering */
+export const order = (run, what, value) => postJson(`${path(run)}/steer`, { do: what, value });
+
+/** Renames, pins, notes on or deletes a run: how is the route's last word. -> {run: its name now} */
+export const moveRun = (run, how, body) => postJson(`${path(run)}/${how}`, body);
+
+/** The workflow that a run was trained with. */
+export const fetchWorkflow = (run) => getJson(`${path(run)}/workflow`);
+
+/** Address of a run's numbers as a table. */
+export const csvUrl = (run) => api.apiURL(`${path(run)}/metrics.csv`);
 
 /** The texts of every pack's locales/ folder, by language. */
 export const fetchTranslations = () => getJson("/i18n");

@@ -4,7 +4,7 @@ import { listenForForeignAddresses } from "./address.js";
 import { listen, listenForQuestions } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { loadQuestions } from "./rate.js";
-import { askTheSilent, changed, getRun, loadAll, receive } from "./runs.js";
+import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
 import { translateDefinitions, translateNode } from "./translate.js";
@@ -13,7 +13,7 @@ import { messageWords, words } from "./words.js";
 const TAB = "posttrain";
 const TICK_MS = 1000;
 const TOAST_MS = 8000;
-const SEVERITY = { info: "info", warning: "warn", error: "error", done: "success", cancelled: "info" };
+const SEVERITY = { info: "info", warning: "warn", error: "error", done: "success", cancelled: "info", steer: "info" };
 
 const style = Object.assign(document.createElement("link"), { rel: "stylesheet" });
 style.href = new URL("./style.css", import.meta.url).href;
@@ -55,7 +55,7 @@ app.registerExtension({
   async setup() {
     app.extensionManager.registerSidebarTab({ id: TAB, icon: "pi pi-chart-line", title: "PostTrain",
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
-    listen(onEvent, loadAll);
+    listen(onEvent, loadAnew);
     listenForQuestions(loadQuestions);
     listenForForeignAddresses();
     // a slow clock: names that were edited, "3 min ago", a training that has gone silent

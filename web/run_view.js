@@ -1,55 +1,13 @@
-// What is shown of one run, on its node and in the side bar alike: words, reward curve, a second curve of choice.
-import { METRIC_COLOUR, REWARD_COLOUR, columns, createChart, meanOf } from "./charts.js";
+// What is shown of one run, on its node and in the side bar alike: words, reward curve, further curves of choice.
+import { createChart, lineOf, LINE_COLOURS, meanOf, METRIC_COLOUR, REWARD_COLOUR } from "./charts.js";
+import { HELD_OUT, MOST_SMOOTHING, choicesOf, further, linesOf, logarithmic, mainOf, smoothing, smoothingOf } from "./choices.js";
 import { element, say, show, themeColour } from "./dom.js";
 import { duration, messageWords, metricName, number, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
-const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a trainer reports is its first curve
-const HELD_OUT = "held_out_reward";
-const FIRST = [HELD_OUT, "kl", "pass_rate", "clip_fraction", "grad_norm", "loss", "reward_std", "zero_spread_groups"];
-const NOT_SHOWN = new Set(["iteration", "time", "reward_mean", "groups", "single_groups", "skipped_updates_in_a_row"]);
-
-/** The number of the first curve: trainers that learn from a folder of pictures have no reward, and where a person chooses
- *  the best and the worst its mean is always the same. */
-function mainOf(points) {
-  const known = MAIN.filter((key) => points.some((point) => Number.isFinite(point[key])));
-  const still = points.length > 1 && points.every((point) => point.reward_mean === points[0].reward_mean);
-  return still && known.includes("accuracy") ? "accuracy" : known[0] ?? MAIN[0];
-}
-
-/** The numbers that can be chosen for the second curve, the useful ones first. */
-function choices(points) {
-  const keys = new Set();
-  // held-out prompts are measured now and then
-  const measured = points.findLast((point) => HELD_OUT in point);
-  for (const point of [points[0], points.at(-1), measured]) for (const key of Object.keys(point ?? {})) keys.add(key);
-  const rank = (key) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
-  keys.delete(mainOf(points));
-  return [...keys].filter((key) => !NOT_SHOWN.has(key)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-}
-
-function chosen(keys) {
-  const wanted = localStorage.getItem(CHOICE);
-  return keys.includes(wanted) ? wanted : keys[0];
-}
-
-function metricSelect(redraw) {
-  const select = element("select", "pt-select");
-  let offered = "";
-  select.addEventListener("change", () => {
-    localStorage.setItem(CHOICE, select.value);
-    redraw();
-  });
-  select.offer = (keys) => {
-    const names = keys.map(metricName);
-    if (offered !== names.join()) {
-      offered = names.join();
-      select.replaceChildren(...keys.map((key, i) => Object.assign(element("option", "", names[i]), { value: key })));
-    }
-    select.value = chosen(keys) ?? "";
-  };
-  return select;
-}
+const BESIDE_COLOUR = LINE_COLOURS[0];
+const MARKED = new Set(["warning", "error", "steer"]);
+const MOST_FURTHER = 4;
 
 function header() {
   const dot = element("span", "pt-dot");
@@ -57,95 +15,243 @@ function header() {
   const left = element("span", "pt-left");
   const bar = element("div", "pt-bar", element("div", "pt-bar-fill"));
   const root = element("div", "pt-header", element("div", "pt-row", dot, status, left), bar);
+  bar.setAttribute("role", "progressbar");
   return {
     root,
     set(run) {
       dot.dataset.status = run.status;
       say(status, statusWords(run));
       say(left, run.status === "running" && run.seconds_left ? words("left", { time: duration(run.seconds_left) }) : "");
-      bar.firstChild.style.width = `${run.iterations ? Math.min(100, (100 * run.iteration) / run.iterations) : 0}%`;
+      const share = run.iterations ? Math.min(100, Math.round((100 * run.iteration) / run.iterations)) : 0;
+      bar.firstChild.style.width = `${share}%`;
+      bar.setAttribute("aria-valuenow", share);
+      bar.setAttribute("aria-label", words("progress"));
       show(bar, run.status === "running");
     },
   };
 }
 
-/** -> {root, set(run)}. root has no size of its own: the charts fill what it is given. */
-export function createRunView() {
+/** A chart of a number that can be chosen. chosen(): the one that is wanted; choose(key). */
+function metricChart(className, chosen, choose, hover) {
+  const select = element("select", className);
+  const value = element("span", "pt-value");
+  const place = element("div", "pt-chart pt-metric");
+  const legend = element("div", "pt-legend");
+  const root = element("div", "pt-metric-box", element("div", "pt-row", select, value), place, legend);
+  const chart = createChart(place, hover);
+  let offered = "";
+  place.setAttribute("role", "img");
+  select.addEventListener("change", () => choose(select.value));
+  return {
+    root, chart, select,
+    offer(keys) {
+      const names = keys.map(metricName);
+      if (offered !== names.join()) {
+        offered = names.join();
+        select.replaceChildren(...keys.map((key, i) => Object.assign(element("option", "", names[i]), { value: key })));
+      }
+      select.value = keys.includes(chosen()) ? chosen() : keys[0] ?? "";
+      select.setAttribute("aria-label", words("chooseCurve"));
+    },
+    say(points, point) {
+      const key = select.value;
+      const text = key.startsWith("*") ? "" : number(point ? point[key] : meanOf(points, key, true));
+      say(value, text);
+      place.setAttribute("aria-label", `${metricName(key)}: ${text}`);
+    },
+    set(points, smooth, log, marks) {
+      const lines = linesOf(points, select.value, smooth);
+      chart.set({ lines, log, marks });
+      writeLegend(legend, lines.length > 1 ? lines : []);
+    },
+  };
+}
+
+function writeLegend(legend, lines) {
+  show(legend, lines.length > 0);
+  legend.replaceChildren(...lines.map(({ name, colour }) => {
+    const dot = element("span", "pt-key");
+    dot.style.background = colour;
+    return element("span", "pt-legend-entry", dot, name);
+  }));
+}
+
+/** Smoothing, the axis, one more curve. -> {root, set()} */
+function chartTools(redraw, addCurve) {
+  const range = Object.assign(element("input", "pt-smooth"), { type: "range", min: 0, max: MOST_SMOOTHING });
+  const said = element("span", "pt-hint");
+  const log = Object.assign(element("input"), { type: "checkbox" });
+  const logWords = element("span");
+  const more = element("button", "pt-act");
+  const root = element("div", "pt-row pt-wrap pt-tools", element("label", "pt-row", said, range),
+    element("label", "pt-row", log, logWords), more);
+  range.addEventListener("input", () => { smoothing.set(Number(range.value)); redraw(); });
+  log.addEventListener("change", () => { logarithmic.set(log.checked); redraw(); });
+  more.addEventListener("click", addCurve);
+  return {
+    root,
+    set() {
+      range.value = smoothing.get();
+      log.checked = logarithmic.get();
+      const half = smoothingOf(smoothing.get());
+      say(said, half === null ? words("smoothAuto") : words("smooth", { n: half }));
+      say(logWords, words("log"));
+      say(more, words("moreCurves"));
+      more.disabled = further.get().length >= MOST_FURTHER;
+    },
+  };
+}
+
+/** -> {root, set(run, overlaid), destroy}. root has no size of its own: the charts fill what it is given. tools: whether curves
+ *  can be smoothed, added and laid over each other. overlaid: other runs, drawn behind the first curve. */
+export function createRunView({ tools = false } = {}) {
   let run = null;
-  let hovered = null;
+  let others = [];
+  let hovered = null; // an iteration
   let drawn = "";
   const head = header();
   const now = element("span", "pt-now");
   const start = element("span", "pt-start");
-  const value = element("span", "pt-value");
-  const select = metricSelect(() => draw());
   const reward = element("div", "pt-chart pt-reward");
-  const metric = element("div", "pt-chart pt-metric");
+  const legend = element("div", "pt-legend");
+  const happened = element("div", "pt-hint pt-happened");
   const thinned = element("div", "pt-hint");
   const problem = element("div", "pt-message");
-  const root = element("div", "pt-run", head.root, problem, element("div", "pt-row", now, start), reward,
-    element("div", "pt-row", select, value), metric, thinned);
-  const hover = (index) => {
-    hovered = index;
+  const extra = element("div", "pt-extra");
+  const bar = tools ? chartTools(redraw, () => { further.set([...further.get(), ""]); redraw(); }) : null;
+  const hover = (iteration) => {
+    hovered = iteration;
     if (run) texts();
   };
-  const charts = [createChart(reward, REWARD_COLOUR, hover), createChart(metric, METRIC_COLOUR, hover)];
+  const metric = metricChart("pt-select", () => localStorage.getItem(CHOICE), (key) => {
+    localStorage.setItem(CHOICE, key);
+    redraw();
+  }, hover);
+  const rewardRow = element("div", "pt-row", now, start);
+  const root = element("div", "pt-run", head.root, problem, rewardRow, reward, legend, happened, metric.root, extra, bar?.root,
+    thinned);
+  const main = createChart(reward, hover);
+  const charts = []; // of further numbers
+  reward.setAttribute("role", "img");
+
+  function redraw() {
+    drawn = "";
+    draw();
+  }
+
+  function removable(index) {
+    const made = metricChart("pt-choice", () => further.get()[index], (key) => choose(index, key), hover);
+    const away = element("button", "pt-act", "×");
+    away.addEventListener("click", () => choose(index, null));
+    made.root.firstChild.append(away);
+    made.away = away;
+    return made;
+  }
+
+  function choose(index, key) {
+    const wanted = further.get();
+    if (key === null) wanted.splice(index, 1);
+    else wanted[index] = key;
+    further.set(wanted);
+    redraw();
+  }
+
+  /** As many further charts as are wanted. */
+  function furtherCharts() {
+    const count = tools ? further.get().length : 0;
+    while (charts.length > count) {
+      const gone = charts.pop();
+      gone.chart.destroy();
+      gone.root.remove();
+    }
+    while (charts.length < count) {
+      charts.push(removable(charts.length));
+      extra.append(charts.at(-1).root);
+    }
+    for (const { away } of charts) away.setAttribute("aria-label", words("removeCurve"));
+    return [metric, ...charts];
+  }
 
   function texts() {
-    const point = hovered === null ? null : run.points[hovered];
-    const key = select.value;
-    const main = mainOf(run.points);
-    say(now, words("mainNow", { name: metricName(main), now: number(meanOf(run.points, main, true)) }));
-    const spread = main === "reward_mean" && Number.isFinite(point?.reward_std)
+    const point = hovered === null ? null : run.points.find((one) => one.iteration === hovered) ?? null;
+    const key = mainOf(run.points);
+    say(now, words("mainNow", { name: metricName(key), now: number(meanOf(run.points, key, true)) }));
+    const spread = key === "reward_mean" && Number.isFinite(point?.reward_std)
       ? words("spread", { value: number(point.reward_mean), spread: number(point.reward_std) })
-      : number(point?.[main]);
+      : number(point?.[key]);
     say(start, point ? words("at", { iteration: point.iteration, value: spread })
-      : words("rewardStart", { start: number(meanOf(run.points, main, false)) }));
-    say(value, number(point ? point[key] : meanOf(run.points, key, true)));
+      : words("rewardStart", { start: number(meanOf(run.points, key, false)) }));
+    reward.setAttribute("aria-label", `${now.textContent}, ${words("rewardStart", { start: number(meanOf(run.points, key, false)) })}`);
+    for (const one of [metric, ...charts]) one.say(run.points, point);
+    tellMark();
   }
+
+  /** What was said or done near the iteration under the mouse. */
+  function tellMark() {
+    const reach = Math.max(1, Math.round(run.points.length / 60));
+    const near = hovered === null ? [] : marks().filter((one) => Math.abs(one.iteration - hovered) <= reach);
+    show(happened, near.length > 0);
+    say(happened, near.map((one) => `${one.iteration}: ${messageWords(one)}`).join(" · "));
+  }
+
+  const marks = () => run.messages.filter((one) => MARKED.has(one.level) && one.iteration > 0);
 
   /** What ended the run, or else the newest alarm or warning. */
   function showProblem() {
     const newest = (level) => run.messages.findLast((one) => one.level === level);
-    const failed = ["error", "paused"].includes(run.status) && (newest("error")?.text ?? run.summary);
+    const ended = run.status === "error" || (run.status === "paused" && !run.steering);
+    const failed = ended && (newest("error")?.text ?? run.summary);
     const warning = newest("warning");
     const text = failed || (warning ? messageWords(warning) : "");
     show(problem, Boolean(text));
-    problem.classList.toggle("pt-error", Boolean(failed));
-    problem.classList.toggle("pt-warning", !failed);
+    problem.classList.toggle("pt-error", Boolean(failed) && run.status === "error");
+    problem.classList.toggle("pt-warning", !failed || run.status === "paused");
     say(problem, text);
     problem.title = text; // on a small node only its beginning is seen
+  }
+
+  function rewardLines(points, key, smooth) {
+    const spread = key === "reward_mean" ? "reward_std" : null;
+    const beside = spread && points.some((point) => Number.isFinite(point[HELD_OUT]));
+    const lines = [lineOf(points, key, { colour: REWARD_COLOUR, spread, smoothing: smooth, name: run.run })];
+    if (beside) lines.push(lineOf(points, HELD_OUT, { colour: BESIDE_COLOUR, sparse: true, name: metricName(HELD_OUT) }));
+    const overlaid = others.filter((one) => one.points?.length);
+    lines.push(...overlaid.map((one, i) => lineOf(one.points, key, { smoothing: smooth, name: one.run,
+      colour: LINE_COLOURS[(i + 1) % LINE_COLOURS.length] })));
+    reward.title = (beside ? words("heldOutCurve") : "") + words(spread ? "band" : "line");
+    writeLegend(legend, overlaid.length ? lines : []);
+    return lines;
   }
 
   function draw() {
     head.set(run);
     const points = run.points ?? [];
     const drawable = points.length > 0;
-    for (const part of [now.parentNode, reward, select.parentNode, metric]) show(part, drawable);
+    for (const part of [rewardRow, reward, metric.root, extra, bar?.root]) if (part) show(part, drawable);
     showProblem();
     show(thinned, run.thinned > 1);
     if (run.thinned > 1) say(thinned, words("thinned", { n: run.thinned }));
     if (!drawable) return;
-    const main = mainOf(points);
-    const spread = main === "reward_mean" ? "reward_std" : null;
-    const beside = spread && points.some((point) => Number.isFinite(point[HELD_OUT])) ? HELD_OUT : null;
-    reward.title = (beside ? words("heldOutCurve") : "") + words(spread ? "band" : "line");
-    select.offer(choices(points));
+    const [smooth, log, key] = [smoothingOf(tools ? smoothing.get() : 0), tools && logarithmic.get(), mainOf(points)];
+    const shown = furtherCharts();
+    for (const one of shown) one.offer(choicesOf(points));
+    bar?.set();
     texts();
     // the slow clock draws, too: most of the time nothing new has come, and the theme is the same
-    const key = [run.run, run.id, points.length, points.at(-1).iteration, select.value, main, themeColour("--descrip-text")].join();
-    if (key === drawn) return;
-    drawn = key;
-    charts[0].set(columns(points, main, spread, beside));
-    charts[1].set(columns(points, select.value));
+    const state = [run.run, run.id, points.length, points.at(-1).iteration, key, smooth, log, themeColour("--fg-color"),
+      marks().length, ...shown.map((one) => one.select.value), ...others.map((one) => `${one.run} ${one.points?.length}`)].join();
+    if (state === drawn) return;
+    drawn = state;
+    main.set({ lines: rewardLines(points, key, smooth), log, marks: marks() });
+    for (const one of shown) one.set(points, smooth, log, marks());
   }
 
   return {
     root,
-    set(shown) {
-      run = shown;
+    set(shown, overlaid = []) {
+      [run, others] = [shown, overlaid];
       draw();
     },
-    destroy: () => charts.forEach((chart) => chart.destroy()),
+    destroy: () => [main, metric.chart, ...charts.map((one) => one.chart)].forEach((chart) => chart.destroy()),
   };
 }

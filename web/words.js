@@ -12,6 +12,7 @@ const EN = {
   done: "Finished: {iteration} iterations",
   cancelled: "Cancelled after iteration {iteration} of {iterations}",
   paused: "Paused after iteration {iteration} of {iterations}. Queue again to go on",
+  held: "Paused after iteration {iteration} of {iterations}",
   error: "Stopped by an error after iteration {iteration} of {iterations}",
   stopped: "Broke off at iteration {iteration} of {iterations}. Queue again to go on",
   elsewhere: "Training in another process: iteration {iteration} of {iterations}",
@@ -49,7 +50,27 @@ const EN = {
   askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
     "The answer is kept.",
   addressAllowed: "{address} is allowed. Press Run again.",
+  steer: "Steer this training",
+  steerPause: "Pause", steerPauseHint: "Waits after this iteration, with everything saved",
+  steerGoOn: "Go on", steerGoOnHint: "Trains on at once",
+  steerSample: "Sample now", steerSampleHint: "Keeps this iteration's pictures, and measures the held-out prompts where there are any",
+  steerCheckpoint: "Checkpoint now", steerCheckpointHint: "Saves this iteration, and keeps it for good",
+  steerStop: "Stop and export", steerStopHint: "Ends the training after this iteration; the rest of the workflow, such as Save LoRA, then runs",
+  steerWaits: "It is done after this iteration.",
+  numbers: { "learning rate": "Learning rate", "KL weight": "KL weight" },
+  changedNumber: "From here on: {name} {value} (before: {before}).",
+  progress: "Progress of the training", chooseCurve: "Number of this curve", removeCurve: "Take this curve away",
+  moreCurves: "Add a curve", log: "log axis", smooth: "Smoothing ±{n}", smoothAuto: "Smoothing auto",
+  overlay: "Draw \"{run}\" behind the shown run", search: "Search runs and notes",
+  shelf: "This run…", pin: "Pin", unpin: "Unpin", rename: "Rename", renameTo: "A new name for the run \"{run}\":",
+  note: "Note", noteOf: "A note on the run \"{run}\":", csv: "Download CSV", openWorkflow: "Open its workflow",
+  copyFolder: "Copy its folder", deleteRun: "Delete",
+  deleteSure: "Move the run \"{run}\" to output/posttrain/.trash? Its checkpoints go with it. LoRAs that were saved stay.",
+  copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
   metrics: {
+    "*parts": "Parts of the reward", "*time": "Where the time goes",
+    seconds_sampling: "Seconds of sampling", seconds_decoding: "Seconds of decoding", seconds_scoring: "Seconds of scoring",
+    seconds_training: "Seconds of training", vram_gb: "GPU memory, most (GB)", ram_gb: "Memory of ComfyUI (GB)",
     reward_mean: "Reward", accuracy: "Accuracy",
     kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",
     pass_rate: "Pass rate", reward_std: "Spread of the reward", zero_spread_groups: "Prompts whose images score the same",
@@ -78,6 +99,7 @@ const ZH = {
   done: "已完成：{iteration} 次迭代",
   cancelled: "已取消，停在第 {iteration} / {iterations} 次迭代",
   paused: "已暂停于第 {iteration} / {iterations} 次迭代，再次运行即可继续",
+  held: "已暂停于第 {iteration} / {iterations} 次迭代",
   error: "因错误停在第 {iteration} / {iterations} 次迭代",
   stopped: "中断于第 {iteration} / {iterations} 次迭代，再次运行即可继续",
   elsewhere: "正在另一个进程中训练：第 {iteration} / {iterations} 次迭代",
@@ -114,7 +136,27 @@ const ZH = {
   askAddressTitle: "要把图像发送到另一台机器吗？",
   askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
   addressAllowed: "已允许 {address}。请再次点击运行。",
+  steer: "控制这次训练",
+  steerPause: "暂停", steerPauseHint: "在本次迭代之后等待，一切都会保存",
+  steerGoOn: "继续", steerGoOnHint: "立即继续训练",
+  steerSample: "立即出样图", steerSampleHint: "保存本次迭代的图像；若有留出提示词，也一并评估",
+  steerCheckpoint: "立即存检查点", steerCheckpointHint: "保存本次迭代，并永久保留",
+  steerStop: "停止并导出", steerStopHint: "在本次迭代之后结束训练，然后运行工作流的其余部分，例如保存 LoRA",
+  steerWaits: "将在本次迭代之后执行。",
+  numbers: { "learning rate": "学习率", "KL weight": "KL 权重" },
+  changedNumber: "从这里起：{name} {value}（之前：{before}）。",
+  progress: "训练进度", chooseCurve: "这条曲线的指标", removeCurve: "移除这条曲线",
+  moreCurves: "添加曲线", log: "对数轴", smooth: "平滑 ±{n}", smoothAuto: "平滑：自动",
+  overlay: "把“{run}”叠加在所选训练的后面", search: "搜索训练与备注",
+  shelf: "这次训练…", pin: "置顶", unpin: "取消置顶", rename: "重命名", renameTo: "训练“{run}”的新名称：",
+  note: "备注", noteOf: "训练“{run}”的备注：", csv: "下载 CSV", openWorkflow: "打开它的工作流",
+  copyFolder: "复制文件夹位置", deleteRun: "删除",
+  deleteSure: "要把训练“{run}”移到 output/posttrain/.trash 吗？检查点会一起移走，已保存的 LoRA 不受影响。",
+  copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
   metrics: {
+    "*parts": "奖励的各部分", "*time": "时间分布",
+    seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",
+    vram_gb: "显存峰值（GB）", ram_gb: "ComfyUI 内存（GB）",
     reward_mean: "奖励", accuracy: "准确率",
     kl: "KL：与原模型的距离", clip_fraction: "被裁剪的步（比例）", grad_norm: "梯度范数", loss: "损失", pass_rate: "通过率",
     reward_std: "奖励的离散程度", zero_spread_groups: "图像得分全相同的提示词", failed: "无法评分的图像",
@@ -141,6 +183,10 @@ const ZH = {
     looks: "留出提示词的画面与训练前相比{word}（{number}：训练前 {first}，现在 {now}）。如果这不是您想要的，说明奖励正在被钻空子：" +
       "请把留出图像与原模型的图像对照查看。",
     part: "总奖励在上升，但其中的“{name}”在下降（从 {first} 到 {now}）：其他部分是以它为代价换来的。请增大它的权重，或为它设定下限。",
+  },
+  steered: {
+    paused: "已暂停，状态已保存。点击按钮继续；也可取消以腾出队列，以后再次运行。", "goes on": "继续训练。",
+    kept: "这次迭代的检查点会永久保留。", "let go": "工作流的设置已更新，页面上的改动不再有效（{said}）。",
   },
   looks: {
     "much brighter": "画面明显变亮", "much darker": "画面明显变暗", "much higher in contrast": "画面对比度明显升高",
@@ -170,11 +216,20 @@ export const picturesName = (kind) => language().samplesOf[kind];
 /** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
 export function messageWords({ text, alarm, values }) {
   const { alarms, looks } = language();
+  if (values?.number in language().numbers) {
+    const [value, before] = [number(values.value), number(values.before)];
+    return words("changedNumber", { name: numberName(values.number), value, before });
+  }
+  const what = language().steered?.[values?.what];
+  if (what) return fill(what, values);
   if (!alarms?.[alarm]) return text;
   const numbers = Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? number(value) : value]);
   const plain = Object.fromEntries(numbers);
   return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });
 }
+
+/** A number that can be changed while it trains. */
+export const numberName = (name) => language().numbers[name] ?? name;
 
 /** A number of metrics.jsonl as the user should read it. */
 export function metricName(key) {
@@ -205,6 +260,7 @@ export function ago(time) {
 
 /** What becomes of a run, in one sentence. */
 export function statusWords(run) {
-  const key = run.status === "running" && run.iteration === 0 ? "starting" : run.status;
+  const held = run.status === "paused" && run.steering;
+  const key = held ? "held" : run.status === "running" && run.iteration === 0 ? "starting" : run.status;
   return words(language()[key] ? key : "unknown", run);
 }

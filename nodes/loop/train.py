@@ -32,7 +32,7 @@ class PTTrain:
             **run_inputs(), "samples_every": samples_input()},
             "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
                                              "without one."}), **watch_inputs()},
-            "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
+            "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, run_name=None):
@@ -43,7 +43,7 @@ class PTTrain:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
-            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None):
+            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.run import RunPlan
@@ -52,7 +52,7 @@ class PTTrain:
         plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every, tuple(stop), evaluation)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
-        with open_session(plan, policy, dynprompt, unique_id, inputs) as session:
+        with open_session(plan, policy, dynprompt, unique_id, inputs, extra_pnginfo) as session:
             while not session.done:
                 throw_exception_if_processing_interrupted()
                 new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,

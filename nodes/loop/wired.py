@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...rewards.base.ranks import RankCancelled, RankPaused
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
-from ..model.export import SAVE_LORA, checked_name
+from ..model.export import SAVE_LORA, checked_name, metadata_is_off
 from ..page.live import emit
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
@@ -71,9 +72,9 @@ def cache_key(run_name, when_run_exists):
     return "" if when_run_exists == START_OVER else run_state(runs_root(), run_name)
 
 
-def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...]) -> Session:
+def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], extra_pnginfo=None) -> Session:
     """The session of the loop at ``node``, whose ``inputs`` decide what is trained."""
-    from comfy.model_management import InterruptProcessingException
+    from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 
     from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     prompt = whole_prompt(dynprompt)
@@ -81,9 +82,11 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
     settings = settings_of(prompt, node, inputs)
     return Session(runs_root(), plan, policy, settings,
                    partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
-                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt),
-                   paused=(RewardUnavailable, BodyPaused),
-                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS))
+                   cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt, RankCancelled),
+                   paused=(RewardUnavailable, BodyPaused, RankPaused),
+                   plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
+                   check_cancelled=throw_exception_if_processing_interrupted,
+                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:
@@ -190,7 +193,7 @@ class PTLoopRunner:
         outside = {link: others.pop(f"outside_{i}") for i, link in enumerate(body.outside)}
         extra_data = {key: value[0] for key, value in others.items() if value[0] is not None}
         plan = RunPlan(**{**loop.plan.__dict__, "samples_every": samples_every[0]})
-        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING)
+        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, extra_data.get("extra_pnginfo"))
         runner = BodyRunner(body, outside, dynprompt, unique_id, extra_data,
                             lambda: (session.iteration, plan.iterations))
         try:

@@ -5,13 +5,16 @@ import json
 import re
 from pathlib import Path
 
+from ...rewards.base import ranks
 from ...rewards.base.words import shown, unwritable
 from ...trainers.run import STOPPED_BY
 from ...trainers.run.folder import RESERVED
+from ...trainers.run.steered import RUN
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
 
 SAVE_LORA = "PTSaveLora"
+SUFFIX, WEIGHTS = ".safetensors", "adapter_model.safetensors"  # the second is peft's, in its folder
 LONGEST, DEEPEST = 120, 8
 FOR = {"ComfyUI": "ComfyUI", "Forge, A1111, InvokeAI (kohya's names)": "kohya", "diffusers (one file)": "diffusers",
        "peft (a folder, also for diffusers)": "peft"}
@@ -33,7 +36,8 @@ class PTSaveLora:
             "policy": (POLICY, {"tooltip": "The policy to save, usually from Loop End or Train."}),
             "file_name": ("STRING", {"default": "posttrain/my_lora",
                                      "tooltip": "Name in models/loras; a folder before it is fine. {step} becomes the "
-                                                "number of train steps. A file of that name is replaced."})},
+                                                "number of train steps, {run} the run's name. Another LoRA of that name is never "
+                                                "replaced: the name counts up."})},
             "optional": {
             "made_for": (tuple(FOR), {"tooltip": "Which tool shall read it. ComfyUI reads its own form and kohya's."}),
             "precision": (tuple(PRECISIONS), {"tooltip": "Of the numbers in the file. float16 and bfloat16 halve its size."}),
@@ -55,17 +59,51 @@ class PTSaveLora:
         from ...trainers.policy.card import facts_for_tools
         from ...trainers.policy.export import lora_state_dict, save_tensors
         from ...trainers.policy.interchange import in_names, is_pairs
-        name = checked_name(file_name.replace("{step}", str(policy.iteration)))
-        facts = card(policy, prompt, extra_pnginfo)
+        name, facts = checked_name(filled(file_name, policy)), card(policy, prompt, extra_pnginfo)
         if loras_below == LEAVE_OUT and FOR[made_for] == "ComfyUI" and not is_pairs(policy):
-            path = save_tensors(lora_state_dict(policy, precision=precision), lora_folder() / f"{name}.safetensors", facts)
-            return {"ui": {"text": [f"Saved {path.name}"]}, "result": (f"{name}.safetensors", lora_state_dict(policy))}
+            tensors = lora_state_dict(policy, precision=precision)
+            path = save_tensors(tensors, free_path(lora_folder() / f"{name}.safetensors", tensors), facts)
+            return told(path, [], name, lora_state_dict(policy))
         lora, words = chosen(policy, loras_below, rank)
         facts |= facts_for_tools(lora, policy.model)
         path = written(lora, policy.model, lora_folder() / name, FOR[made_for], precision, facts)
-        file = path.relative_to(lora_folder()).as_posix()
-        shown = path.relative_to((lora_folder() / name).parent).as_posix()
-        return {"ui": {"text": [f"Saved {shown}", *words]}, "result": (file, in_names(lora, policy.model, "ComfyUI"))}
+        return told(path, words, name, in_names(lora, policy.model, "ComfyUI"))
+
+
+def filled(file_name: str, policy) -> str:
+    """A file's name with the train steps and the run's name in their places."""
+    run = policy.memory.get(RUN, {}).get("name", "no run")
+    return file_name.replace("{step}", str(policy.iteration)).replace("{run}", run)
+
+
+def told(path: Path, words: list[str], name: str, lora) -> dict:
+    """What the node shows and hands out: the file as LoraLoader lists it, and for the page where it lies."""
+    file = path.relative_to(lora_folder()).as_posix()
+    shown = path.relative_to((lora_folder() / name).parent).as_posix()
+    return {"ui": {"text": [f"Saved {shown}", *words], "posttrain_file": [str(path)]}, "result": (file, lora)}
+
+
+def free_path(path: Path, tensors: dict) -> Path:
+    """Where the LoRA goes: the path itself, or with the first number from 2 on at which no other LoRA lies. For a folder its
+    own name counts."""
+    wanted, number = path, 1
+    while path.exists() and not holds(path / WEIGHTS if path.is_dir() else path, tensors):
+        number += 1
+        stem, suffix = (wanted.stem, SUFFIX) if wanted.suffix == SUFFIX else (wanted.name, "")
+        path = wanted.with_name(f"{stem}_{number}{suffix}")
+    return path
+
+
+def holds(path: Path, tensors: dict) -> bool:
+    """Whether a file has these very weights, so that nothing is lost where it is written anew."""
+    import safetensors
+    import torch
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            same = set(file.keys()) == set(tensors)
+            return same and all(torch.equal(file.get_tensor(key), tensors[key].detach().cpu()) for key in tensors)
+    except (OSError, safetensors.SafetensorError, RuntimeError):
+        return False
 
 
 def chosen(policy, loras_below: str, rank: int):
@@ -86,10 +124,11 @@ def written(lora, model, path: Path, target: str, precision: str, facts: dict[st
     """The file with the weights; of peft's folder, the one in it."""
     from ...trainers.policy.export import save_tensors
     from ...trainers.policy.interchange import in_names
-    from ...trainers.policy.peft_folder import WEIGHTS, save_peft_folder
+    from ...trainers.policy.peft_folder import save_peft_folder
+    tensors = in_names(lora, model, target, precision)
     if target == "peft":
-        return save_peft_folder(lora, model, path, facts, precision) / WEIGHTS
-    return save_tensors(in_names(lora, model, target, precision), path.with_name(f"{path.name}.safetensors"), facts)
+        return save_peft_folder(lora, model, free_path(path, tensors), facts, precision) / WEIGHTS
+    return save_tensors(tensors, free_path(path.with_name(f"{path.name}{SUFFIX}"), tensors), facts)
 
 
 def checked_name(name: str) -> str:
@@ -97,7 +136,7 @@ def checked_name(name: str) -> str:
     if not isinstance(name, str):
         raise ValueError(f"file name: a text is needed, but {type(name).__name__} came")
     clean = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    parts = clean.replace("{step}", "0").split("/")
+    parts = clean.replace("{step}", "0").replace("{run}", "run").split("/")
     if not clean or any(wrong_part(part) for part in parts) or len(parts) > DEEPEST:
         raise ValueError(f"file name: '{shown(name)}' is not possible; use letters, digits, spaces, - and _, with / between "
                          f"folders, {LONGEST} characters at most in each, and no name that Windows keeps for itself (con, nul)")
@@ -111,7 +150,10 @@ def wrong_part(part: str) -> bool:
 
 
 def lora_folder() -> Path:
+    """Where LoRAs are saved; of several processes that share a training only the first one's are kept."""
     import folder_paths
+    if ranks.helps():
+        return Path(folder_paths.get_output_directory()) / "loras"
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 
@@ -124,11 +166,20 @@ def card(policy, prompt, extra_pnginfo) -> dict[str, str]:
              "posttrain.start": policy.recipe.start, "posttrain.numbers": json.dumps(for_others(policy.numbers)),
              "posttrain.base_model": type(policy.model.model).__name__, "posttrain.metrics": json.dumps(metrics)}
     if not metadata_is_off():
+        made_in = policy.memory.get(RUN, {})
+        facts |= {"posttrain.run": made_in.get("name", ""), "posttrain.run_id": made_in.get("id", ""),
+                  "posttrain.rewards": json.dumps(rewards_of(prompt or {}))}
         if prompt is not None:
             facts["prompt"] = json.dumps(for_others(prompt))
         if extra_pnginfo and "workflow" in extra_pnginfo:
             facts["workflow"] = json.dumps(for_others(extra_pnginfo["workflow"]))
     return {key: str(value) for key, value in facts.items()}
+
+
+def rewards_of(prompt: dict) -> list[str]:
+    """The rewards of a workflow, by the names of their nodes."""
+    kinds = (str(node.get("class_type", "")) for node in prompt.values())
+    return sorted({kind for kind in kinds if kind.startswith("PTReward")})
 
 
 def metadata_is_off() -> bool:

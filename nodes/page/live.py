@@ -3,7 +3,8 @@
 Events are broadcast under "posttrain.<kind>", each with "run" and "node" (the node that drives the run):
 start(iteration, iterations) | iteration(iteration, iterations, metrics, seconds, seconds_left) |
 samples(iteration, file; held_out of pictures of held-out prompts) |
-message(text, level; of an alarm also "alarm", its kind, and its values) |
+state(status: "paused" or "running", iteration) |
+message(text, level, iteration; of an alarm also "alarm", its kind, and its values) |
 error(text; node = the node that failed) | end(status, iteration, iterations, text).
 Routes: GET /posttrain/runs | /posttrain/runs/{run}?since=N | /posttrain/runs/{run}/samples/{file}.
 """
@@ -44,12 +45,18 @@ def live_state(run: str) -> dict:
         return {} if state is None else {**state, "messages": list(state["messages"])}
 
 
+def forget(run: str) -> None:
+    """A run of that name is not there any more."""
+    with _lock:
+        _live.pop(run, None)
+
+
 def _remember(kind: str, event: dict) -> None:
     state = _live.setdefault(event["run"], {"messages": deque(maxlen=MESSAGES)})
     if kind == "start":
         state["messages"].clear()
         state |= {"status": "running", "seconds_left": None}
-    if kind == "end":
+    if kind in ("end", "state"):
         state |= {"status": event.get("status"), "seconds_left": None}
     if kind in ("message", "error") and event.get("text"):
         state["messages"].append({"text": event["text"], "level": event.get("level", kind),

@@ -9,13 +9,18 @@ from pathlib import Path
 
 from ...rewards.base.files import read_bytes
 from ...rewards.base.words import shown, unwritable
+from ...trainers.run.journal import read_entries
+from ...trainers.run.metrics import curve, last_points
 from ...trainers.run.samples import HELD_OUT, TRAINED
+from ...trainers.run.steering import state_of
+from ..privacy import without_places
 
 MOST_POINTS = 2000
-TAIL_BYTES = 8192
+MARKS = "page.json"
 LONGEST = 255  # characters of a folder's name
 SAMPLE = re.compile(r"(iteration|held_out)_([0-9]{1,9})\.(?:webp|jpg|png)")
 LiveState = Callable[[str], dict]
+_known: dict[Path, tuple[tuple, dict]] = {}  # what run folders say, by the stamps of their files
 
 
 def runs_root() -> Path:
@@ -26,7 +31,7 @@ def runs_root() -> Path:
 def run_folder(run: str, root: Path | None = None) -> Path:
     """The folder of a run. ValueError where the name is none, LookupError where there is no such run."""
     root = runs_root() if root is None else root
-    if not run or run in (".", "..") or len(run) > LONGEST or unwritable(run) or re.search(r"[/\\:]", run):
+    if not run or run.startswith(".") or len(run) > LONGEST or unwritable(run) or re.search(r"[/\\:]", run):
         raise ValueError(f"run: {shown(run)} is not the name of a run")
     folder = root / run
     if not folder.is_dir() or folder.resolve().parent != root.resolve():
@@ -35,8 +40,8 @@ def run_folder(run: str, root: Path | None = None) -> Path:
 
 
 def _is_own(folder: Path, root: Path) -> bool:
-    """Whether it lies in the folder of runs, and has a name that can be written."""
-    return folder.resolve().parent == root.resolve() and not unwritable(folder.name)
+    """Whether it lies in the folder of runs, which is resolved, and has a name that can be written."""
+    return not unwritable(folder.name) and not ((folder.is_symlink() or os.name == "nt") and folder.resolve().parent != root)
 
 
 def sample_path(run: str, file: str, root: Path | None = None) -> Path:
@@ -51,61 +56,41 @@ def sample_path(run: str, file: str, root: Path | None = None) -> Path:
 
 
 def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
-    """Newest first: run, id, status, iteration, iterations, node, modified, created, reward (mean of the last few)."""
+    """Newest first: run, id, status, iteration, iterations, node, modified, created, reward (mean of the last few), pinned and
+    note."""
     root = runs_root() if root is None else root
     if not root.is_dir():
         return []
-    found = [_summary(folder, live) for folder in root.iterdir() if (folder / "config.json").is_file() and _is_own(folder, root)]
+    whole = root.resolve()
+    found = [_summary(folder, live) for folder in root.iterdir() if (folder / "config.json").is_file() and _is_own(folder, whole)]
     return sorted(found, key=lambda run: run["modified"], reverse=True)
 
 
 def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
     """The summary, points of iterations after ``since`` (at most MOST_POINTS), messages, samples [{iteration, file}] and
-    held_out, alike: pictures of held-out prompts, those of iteration 0 made before training.
+    held_out, alike: pictures of held-out prompts, those of iteration 0 made before training; the folder; steering, None where
+    this process does not train it.
 
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """
-    from ...trainers.run.metrics import read_metrics
     if not re.fullmatch(r"\d{1,9}", str(since), re.ASCII):
         raise ValueError(f"since: {shown(str(since))} is not a number of iterations")
     after = int(since)
     folder = run_folder(run, root)
-    points = read_metrics(folder / "metrics.jsonl", after)
-    drawn, factor = thin(points, MOST_POINTS)
+    points, factor = curve(folder / "metrics.jsonl", after, MOST_POINTS)
     summary = _summary(folder, live)
     if points:
         summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
-    return {**summary, "points": drawn, "thinned": factor, **_samples(folder),
-            "messages": live(run).get("messages", [])}
+    return {**summary, "points": points, "thinned": factor, **_samples(folder),
+            "messages": _messages(folder, live(run).get("messages", [])), "folder": f"output/posttrain/{run}",
+            "steering": state_of(folder)}
 
 
-def thin(points: list[dict], most: int) -> tuple[list[dict], int]:
-    """At most ``most`` points that still show every spike, and how many iterations a pair stands for.
-
-    Each stretch of the run becomes two points that carry, for every number by itself, its least and its greatest value
-    there, in the order in which they came. The first and the last point stay as they are.
-    """
-    if len(points) <= most:
-        return points, 1
-    inner = points[1:-1]
-    size = -(-len(inner) // ((most - 2) // 2))
-    shown = [points[0]]
-    for start in range(0, len(inner), size):
-        shown += _extremes(inner[start:start + size])
-    return [*shown, points[-1]], size
-
-
-def _extremes(stretch: list[dict]) -> list[dict]:
-    if len(stretch) == 1:
-        return stretch
-    first, last = dict(stretch[0]), dict(stretch[-1])
-    for key in {key: None for point in stretch for key in point if key != "iteration"}:
-        values = [point[key] for point in stretch if isinstance(point.get(key), (int, float))]
-        if not values:
-            continue
-        low, high = min(values), max(values)
-        first[key], last[key] = (low, high) if values.index(low) <= values.index(high) else (high, low)
-    return [first, last]
+def _messages(folder: Path, live: list[dict]) -> list[dict]:
+    """What is in the run's history, and what only this process has heard."""
+    kept = [entry | {"text": without_places(entry["text"])} for entry in read_entries(folder)]
+    known = {entry["text"] for entry in kept}
+    return kept + [message for message in live if message["text"] not in known]
 
 
 def _samples(folder: Path) -> dict[str, list[dict]]:
@@ -116,16 +101,38 @@ def _samples(folder: Path) -> dict[str, list[dict]]:
 
 
 def _summary(folder: Path, live: LiveState) -> dict:
-    config, state, ending = _config(folder), live(folder.name), _last_points(folder / "metrics.jsonl")
+    facts, state = _facts(folder), live(folder.name)
+    return {"run": folder.name, **facts, "status": _status(folder, facts["status"], state), "node": state.get("node"),
+            "iteration": state.get("iteration") or facts["iteration"],
+            "iterations": state.get("iterations") or facts["iterations"],
+            "seconds_left": state.get("seconds_left")}
+
+
+def _facts(folder: Path) -> dict:
+    """What the run's files say. They are read again only where they have changed: a page asks for every run there is."""
+    files = [folder / name for name in ("metrics.jsonl", "config.json", MARKS)]
+    stamps = tuple(_stamp(path) for path in files)
+    known = _known.get(folder)
+    if known is None or known[0] != stamps:
+        known = _known[folder] = (stamps, _facts_of(folder, max(stamp[0] for stamp in stamps[:2]) / 1e9))
+    return known[1]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+        return found.st_mtime_ns, found.st_size
+    except OSError:
+        return 0, 0
+
+
+def _facts_of(folder: Path, modified: float) -> dict:
+    config, ending = _config(folder), last_points(folder / "metrics.jsonl")
     last = ending[-1] if ending else {}
     rewards = [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
-    files = [path for path in (folder / "metrics.jsonl", folder / "config.json") if path.is_file()]
-    modified = max((path.stat().st_mtime for path in files), default=0.0)
-    return {"run": folder.name, "id": config.get("id"), "created": config.get("created"), "modified": modified,
-            "status": _status(folder, config.get("status"), state), "node": state.get("node"),
-            "iteration": state.get("iteration") or last.get("iteration") or config.get("iteration") or 0,
-            "iterations": state.get("iterations") or config.get("iterations") or 0,
-            "seconds_left": state.get("seconds_left"), "reward": sum(rewards) / len(rewards) if rewards else None}
+    return {"id": config.get("id"), "created": config.get("created"), "modified": modified, "status": config.get("status"),
+            "iteration": last.get("iteration") or config.get("iteration") or 0, "iterations": config.get("iterations") or 0,
+            "reward": sum(rewards) / len(rewards) if rewards else None, **marks_of(folder)}
 
 
 def _status(folder: Path, saved: str | None, state: dict) -> str:
@@ -155,22 +162,10 @@ def _config(folder: Path) -> dict:
         return {}
 
 
-def _last_points(path: Path, count: int = 5) -> list[dict]:
-    """The last whole lines, the newest last, without reading the rest; as many as the page's own mean is over."""
-    if not path.is_file():  # a pipe would be waited for
-        return []
+def marks_of(folder: Path) -> dict:
+    """{"pinned": bool, "note": str}; what cannot be read counts as not said."""
     try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return []
-    points = []
-    for line in reversed(lines):
-        try:
-            point = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(point, dict) and len(points) < count:
-            points.append(point)
-    return points[::-1]
+        found = json.loads(read_bytes(folder / MARKS))
+        return {"pinned": bool(found.get("pinned")), "note": str(found.get("note", ""))}
+    except (OSError, ValueError, AttributeError):
+        return {"pinned": False, "note": ""}

@@ -1,15 +1,18 @@
 """Gradients through a half-precision network that do not vanish.
 
 A reward's gradient on a pixel is often below what float16 can hold (6e-8). The gradient is multiplied by a power of two
-where it enters the network from behind and divided by it where it leaves at the pixels: exact but for the rounding.
+where it enters the network from behind and divided by it where it leaves at the pixels: exact but for the rounding. It is
+chosen on the device, from each gradient anew, so nothing waits for it and no step is lost to a scale that was too large.
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+EXPONENT = 0x7F800000  # the bits of a float32 that hold its power of two
+TINY, HUGE = 1e-30, 1e30
 
 
 def through_half(network: Callable[[Tensor], Tensor], pixels: Tensor, dtype: torch.dtype) -> Tensor:
@@ -21,8 +24,24 @@ def through_half(network: Callable[[Tensor], Tensor], pixels: Tensor, dtype: tor
 
 def scaled(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """function(*inputs), whose backward runs at a scale that float16 can hold; the result must be float32."""
-    scale: list[float] = [1.0]
-    return EnterScaled.apply(function(*(LeaveScaled.apply(x, scale) for x in inputs)), scale)
+    scale: list[Tensor] = []
+    return EnterScaled.apply(function(*LeaveScaled.apply(scale, *inputs)), scale)
+
+
+def power_of_two(gradients: list[Tensor]) -> Tensor:
+    """[]: what brings the largest of them near 1, float32 where they are; 1 where it is near 0, beyond all bounds or no number."""
+    found = [gradient.abs().max().float() for gradient in gradients if gradient.numel()]
+    largest = torch.stack(found).max() if found else torch.zeros(())
+    below = largest.view(torch.int32).bitwise_and(EXPONENT).view(torch.float32)
+    usable = (largest > TINY) & (largest < HUGE)
+    return torch.where(usable, 0.5 / below, torch.ones_like(below))
+
+
+def over(gradients: list[Tensor | None], scale: Tensor) -> list[Tensor | None]:
+    """gradients / scale, in float32."""
+    there = [gradient.float() for gradient in gradients if gradient is not None]
+    found = iter(torch._foreach_mul(there, scale.reciprocal()) if there else [])
+    return [None if gradient is None else next(found) for gradient in gradients]
 
 
 class EnterScaled(torch.autograd.Function):
@@ -35,19 +54,19 @@ class EnterScaled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        largest = gradient.abs().max().item()
-        ctx.scale[0] = 2.0 ** -math.ceil(math.log2(largest)) if 0 < largest < math.inf else 1.0
+        ctx.scale[:] = [power_of_two([gradient])]
         return gradient * ctx.scale[0], None
 
 
 class LeaveScaled(torch.autograd.Function):
-    """Backward: divides by what EnterScaled multiplied with."""
+    """Backward: divides by what EnterScaled multiplied with. One for all inputs, which it copies no more than it must."""
 
     @staticmethod
-    def forward(ctx, pixels, scale):
+    def forward(ctx, scale, *inputs):
         ctx.scale = scale
-        return pixels.clone()
+        ctx.set_materialize_grads(False)
+        return tuple(each.view_as(each) for each in inputs)
 
     @staticmethod
-    def backward(ctx, gradient):
-        return gradient.float() / ctx.scale[0], None
+    def backward(ctx, *gradients):
+        return None, *over(gradients, ctx.scale[0])

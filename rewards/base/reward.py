@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from . import ranks
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -62,6 +63,7 @@ class Adopted:
 
     function: Callable[[Tensor, Sequence[Prompt]], Tensor]
     info: RewardInfo
+    asked_once = True  # nobody knows whether it looks at each image by itself
     __repr__ = brief
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -155,12 +157,12 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
     if reward.info.needs_prompt and not any(p.text.strip() or p.spec for p in prompts):
         raise ValueError(f"The reward '{reward.info.name}' compares the image with its prompt, but every prompt is "
                          "empty. Connect prompts, or use a reward that looks at the image alone.")
-    with torch.no_grad():
+    with torch.no_grad(), ranks.dealing_out():
         found = evaluate(reward, images, prompts, groups)
     values = checked_values(found.values, reward.info.name, count).masked_fill(broken, torch.nan)
     members = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.members.items()}
     normalised = {k: checked_values(v, k, count).masked_fill(broken, torch.nan) for k, v in found.normalised.items()}
-    return Scores(values, groups, members, summary(values) | counts_of(reward), normalised, found.weights)
+    return Scores(values, groups, members, summary(values) | _counted(reward), normalised, found.weights)
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:
@@ -172,10 +174,42 @@ def score_rollout(reward: Reward, rollout) -> Scores:
 
 def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
     """Ask any reward, composite or single, the same question (gradients are kept where there are any)."""
+    if ranks.deals() and not parts_of(reward):
+        return _on_all_ranks(reward, images, prompts, groups)
+    return _asked(reward, images, prompts, groups)
+
+
+def _asked(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
     if isinstance(reward, CompositeReward):
         return reward.evaluate(images, prompts, groups)
     values = reward(images, prompts)
     return Judgement(values, {reward.info.name: values})
+
+
+def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
+    """The same answer on each rank, from each about its own images; from the first alone where an image's score may depend on
+    the others, or where a person, or a reward of another pack, is asked once."""
+    name, count = reward.info.name, len(images)
+    if compares(reward) or getattr(reward, "asked_once", False):
+        return ranks.of_first(name, lambda: _asked(reward, images, prompts, groups))
+    own, parts = ranks.block(count), {}
+    if own.stop > own.start:
+        found = _asked(reward, images[own], prompts[own], groups[own])
+        parts = {("", name): found.values} | {(kind, key): value for kind in ("members", "normalised")
+                                              for key, value in getattr(found, kind).items()}
+    whole = ranks.gathered(f"scores of {name}", {key: checked_values(value, name, own.stop - own.start)
+                                                 for key, value in parts.items()}, count)
+    return Judgement(whole.pop(("", name)), *({key: value for (kind, key), value in whole.items() if kind == wanted}
+                                              for wanted in ("members", "normalised")))
+
+
+def _counted(reward: Reward) -> dict[str, float]:
+    """What the reward has counted, on all ranks."""
+    counted: dict[str, float] = {}
+    for found in ranks.met("counts of rewards", counts_of(reward)):
+        for name, value in found.items():
+            counted[name] = counted.get(name, 0.0) + value
+    return counted
 
 
 def counts_of(reward: Reward) -> dict[str, float]:

@@ -34,6 +34,8 @@ Ask = Callable[[Tensor, Sequence[Sheet]], dict[int, int]]
 class HumanReward:
     """ask: shows the sheets and waits for the votes. It may raise RewardUnavailable where nobody answers."""
 
+    asked_once = True  # by the first of several ranks
+
     def __init__(self, ask: Ask, mode: str = BEST_AND_WORST):
         if mode not in MODES:
             raise ValueError(f"mode: unknown {mode!r}; use one of {', '.join(MODES)}")

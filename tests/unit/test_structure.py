@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", "develop.py")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "execution", "folder_paths", "latent_preview", "node_helpers",
                 "nodes", "server"}
-KNOWS_HOST = ("__init__.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
+KNOWS_HOST = ("__init__.py", "headless.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
               "toy/evaluate.py", "rewards/learned/holder.py")
 MAY_IMPORT = {"nodes": {"nodes", "trainers", "rewards", "toy"}, "trainers": {"trainers", "rewards"},
               "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "__init__.py": {"nodes"}}
@@ -180,6 +180,12 @@ def test_the_map_names_every_module():
     assert page == refreshed(page), "run python -m tools.make_map"
     assert not [name for name in python_files() if name.split("/")[0] in ("nodes", "trainers", "rewards", "toy")
                 and not name.endswith("__init__.py") and f"`{Path(name).name}`" not in page]
+
+
+def test_every_row_about_the_page_names_a_test_that_is_there():
+    rows = re.findall(r"\| `(tests/[\w/]+\.py)::(test_\w+)` \|", read("docs/page.md"))
+    assert len(rows) >= 15
+    assert not [f"{name}::{test}" for name, test in rows if not re.search(rf"^def {test}\(", read(name), re.MULTILINE)]
 
 
 def test_only_the_adapters_know_the_host():

@@ -21,7 +21,9 @@ def check_reach(bank: Bank, loss_of: Callable[[], torch.Tensor]) -> None:
     """
     outputs = [key for key in bank if key.endswith(".lora_B")]
     gradients = {key: bank[key].grad for key in outputs}
-    without = [key for key, gradient in gradients.items() if gradient is None or not bool(gradient.any())]
+    there = {key: gradient.any() for key, gradient in gradients.items() if gradient is not None}
+    moved = dict(zip(there, torch.stack(list(there.values())).tolist())) if there else {}  # one wait for the device, not many
+    without = [key for key in gradients if not moved.get(key)]
     if not without or len(without) == len(outputs):
         return
     cut = _cut_off(bank, without, loss_of)

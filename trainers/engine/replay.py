@@ -13,11 +13,11 @@ import torch
 from ...rewards.base.words import brief
 from ..feedback.advantages import Advantages
 from ..noise.streams import Stream, generator
-from ..noise.transitions import TRANSITIONS, Gaussian, gaussian_kl, log_prob, transition_named
+from ..noise.transitions import TRANSITIONS, Gaussian, check_noise, gaussian_kl, log_prob, transition_named
 from ..policy.network import Network
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
-from .update import Optimizer, update
+from .update import Optimizer, numbers, update
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Ga
     sigma, sigma_next = (trajectory.sigmas[k].to(x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
     x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank,
                      schedule=rollout.sigmas)
-    return transition_named(trajectory.transition, trajectory.strength, net.path)(net.path, x, x0, sigma, sigma_next)
+    transition = transition_named(trajectory.transition, trajectory.strength, net.path)
+    check_noise(transition, net.path, trajectory.sigmas[micro.step], trajectory.sigmas[micro.step + 1])
+    return transition(net.path, x, x0, sigma, sigma_next)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Replayed:
 
 def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
     """advantage: [B, S], of each sample in each random step."""
-    trajectory, used = rollout.random_steps(), micro.used.to(net.device)
+    trajectory = rollout.random_steps()
+    used = micro.used.nonzero().flatten().to(net.device)  # counted on the CPU: nobody waits for the device
     now = replay(net, bank, rollout, micro)
     reached, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
         (trajectory.states, micro.step + 1), (trajectory.log_probs, micro.step)))
@@ -120,8 +123,8 @@ def train_on_trajectory(policy: Policy, rollout: Rollout, advantages: Advantages
     def evaluate(net, bank, micro):
         now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
         out = loss_of(now)
-        report = {"ratio_mean": float(out.ratio.mean()), "ratio_largest_change": float((out.ratio - 1).abs().max()),
-                  "clip_fraction": float(getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))}
-        return out.loss, report if now.kl is None else report | {"kl": float(now.kl.detach().mean())}
+        report = numbers(ratio_mean=out.ratio.mean(), ratio_largest_change=(out.ratio - 1).abs().max(),
+                         clip_fraction=getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))
+        return out.loss, report if now.kl is None else report | numbers(kl=now.kl.mean())
 
     return update(policy, steps, evaluate, optimizer, progress=progress)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.reward import Reward, as_reward, counts_of, evaluate, usable_images
 from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
@@ -39,6 +40,11 @@ class Look:
     @property
     def size(self) -> int:
         return self.rows.stop - self.rows.start
+
+    @property
+    def together(self) -> int:
+        """Looks at the same samples belong to one process: the later ones need what the first made."""
+        return self.rows.start
 
 
 class Course:
@@ -77,8 +83,10 @@ class Course:
         """See ``update``; every optimizer step samples its own images, with the policy as it is then."""
         self.recompute_vae = optimizer.low_memory
         with held_together(self.reward) as networks:
-            return update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
-                          also_load=[self.vae.patcher, *networks])
+            new = update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
+                         also_load=[self.vae.patcher, *networks])
+        self._images, self._rewards = (ranks.merged("images and rewards", noted) for noted in (self._images, self._rewards))
+        return new
 
     def only_look(self, policy: Policy) -> Policy:
         """Samples and scores without training; the metrics say what came out."""
@@ -210,8 +218,8 @@ class Walk:
 
 def known(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The rows whose value is a number, of each; all of them where none is, so that the update is seen to fail."""
-    good = values.isfinite()
-    return tuple(v[good] if bool(good.any()) else v for v in (values, *others))
+    rows = values.isfinite().nonzero().flatten()  # the one wait for the device
+    return tuple(v[rows] if len(rows) else v for v in (values, *others))
 
 
 def _check_differentiable(reward: Reward) -> None:

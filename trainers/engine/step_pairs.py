@@ -14,7 +14,7 @@ from ..policy.network import Network
 from ..policy.value import Bank
 from ..sampling.rollout import Rollout
 from .replay import replay
-from .update import numbers
+from .update import Number, numbers
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def with_reference(net: Network, bank: Bank, rollout: Rollout, micro: PairSteps)
     return replay(net, bank, rollout, micro), reference
 
 
-def step_numbers(out: StepPairLoss, now: Gaussian, reference: Gaussian) -> dict[str, float]:
+def step_numbers(out: StepPairLoss, now: Gaussian, reference: Gaussian) -> dict[str, Number]:
     return numbers(accuracy=out.accuracy, winner_gain=out.winner_gain, loser_gain=out.loser_gain,
                    clip_fraction=out.clip_fraction, kl=gaussian_kl(now.mean, reference.mean, now.std).mean())

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Guest, Policy
@@ -63,8 +64,9 @@ class Micro(Protocol):
     def size(self) -> int: ...
 
 
+Number = float | torch.Tensor  # a tensor of one number is read once the step is over
 # evaluate(net, bank, micro), and as a fourth the weights beside the policy's where there are any
-Evaluate = Callable[..., tuple[torch.Tensor, dict[str, float]]]
+Evaluate = Callable[..., tuple[torch.Tensor, dict[str, Number]]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
     beside: further weights to train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones, see open_policy.
     """
-    total, done = sum(len(micros) for micros in steps), 0
+    shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
+    total, done = sum(len(part) for _, part in shares), 0
     before = int(policy.metrics.get(SKIPPED, 0))
     reports, skipped, in_a_row, norms = _Mean(), 0, before, []
     with open_policy(policy, also_load=also_load, guests=guests) as net:
@@ -102,24 +105,24 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         learners = [own] if beside is None else [own, _beside(net, policy, beside)]
         banks = [learner.bank for learner in learners]
         leaves = [weight for bank in banks for weight in bank.values()]
-        for micros in steps:
-            size = sum(micro.size for micro in micros)
-            finite = True
-            for micro in micros:
+        for size, part in shares:
+            losses = []
+            for micro in part:
                 net.check_cancelled()
                 share = micro.size / size
                 loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
                 if own.step == 0 and done == 0:
                     check_reach(own.bank, lambda: evaluate(net, banks[0], micro, *banks[1:])[0])
-                reports.add(report | {"loss": float(loss) / share}, micro.size)
-                finite = finite and math.isfinite(float(loss))
+                reports.add(report | {"loss": loss / share}, micro.size)
+                losses.append(loss)
                 done += 1
                 if progress is not None:
                     progress(done, total)
-            found = [learner.clipped() for learner in learners]
-            if finite and all(math.isfinite(norm) for norm in found):
-                for learner in learners:
-                    learner.move()
+            ranks.add_gradients("gradients", leaves)
+            found = on_host([*(learner.norm() for learner in learners), *losses])  # the update's one wait for the device
+            if all(ranks.met("losses", all(map(math.isfinite, found)))):
+                for learner, norm in zip(learners, found):
+                    learner.move(norm)
                 in_a_row = 0
                 norms.append(found[0])
                 _running_mean(average, own.bank, optimizer.average, own.step)
@@ -130,7 +133,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
-            "update_evaluations": net.evaluations}
+            "update_evaluations": sum(ranks.met("evaluations", net.evaluations))}
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])
@@ -155,23 +158,29 @@ class _Learner:
                 self.adam.state[weight] = {"step": torch.tensor(float(step)), "exp_avg": moments[f"{key}.exp_avg"],
                                            "exp_avg_sq": moments[f"{key}.exp_avg_sq"]}
 
-    def clipped(self) -> float:
-        """The gradient's norm, after which it is at most the largest allowed."""
-        found, largest = [w.grad for w in self.bank.values() if w.grad is not None], self.settings.max_grad_norm
+    def norm(self) -> torch.Tensor | float:
+        """[]: of the whole gradient; NaN where there is none."""
+        found = self._gradients()
         if not found:
             return math.nan
-        # in float64: the last digit of a float32 sum is not the same in every run; on the CPU: not every device has that type
-        norms = [torch.linalg.vector_norm(gradient.cpu(), dtype=torch.float64) for gradient in found]
-        norm = float(torch.stack(norms).norm().float())
-        if 0 < largest < norm < math.inf:
-            for gradient in found:
-                gradient.mul_(largest / norm)
-        return norm
+        if found[0].device.type != "cpu":
+            return torch.stack(torch._foreach_norm(found)).norm()
+        # in float64: there the last digit of a float32 sum is not the same in every run
+        return torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found]).norm().float()
 
-    def move(self) -> None:
+    def move(self, norm: float) -> None:
+        """One step, with a gradient of this norm, which is at most the largest allowed in it."""
+        if 0 < self.settings.max_grad_norm < norm:
+            with_gradient = [weight for weight in self.bank.values() if weight.grad is not None]
+            shorter = torch._foreach_mul(self._gradients(), self.settings.max_grad_norm / norm)
+            for weight, gradient in zip(with_gradient, shorter):
+                weight.grad = gradient
         self.adam.param_groups[0]["lr"] = self.settings.rate(self.step)
         self.adam.step()
         self.step += 1
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [weight.grad for weight in self.bank.values() if weight.grad is not None]
 
     def moments(self) -> Bank:
         return {f"{key}.{name}": self.adam.state[weight][name].detach().cpu() for key, weight in self.bank.items()
@@ -216,22 +225,37 @@ def _running_mean(average: Bank | None, bank: Bank, decay: float, step: int) -> 
         mean.lerp_(bank[key], 1 - d)
 
 
+def on_host(values: Sequence[Number]) -> list[float]:
+    """The numbers, read from each device at once."""
+    found = [value if isinstance(value, torch.Tensor) else torch.tensor(float(value)) for value in values]
+    for device in {value.device for value in found}:
+        places = [place for place, value in enumerate(found) if value.device == device]
+        read = torch.stack([found[place].detach().float() for place in places]).cpu()
+        for place, value in zip(places, read):
+            found[place] = value
+    return [float(value) for value in found]
+
+
 class _Mean:
     """Means of reported numbers, weighted by size; a number counts where it was reported."""
 
     def __init__(self):
-        self._sums: dict[str, float] = {}
-        self._sizes: dict[str, float] = {}
+        self._numbers: list[tuple[str, Number, float]] = []
 
-    def add(self, report: dict[str, float], size: float) -> None:
-        for key, value in report.items():
-            self._sums[key] = self._sums.get(key, 0.0) + float(value) * size
-            self._sizes[key] = self._sizes.get(key, 0.0) + size
+    def add(self, report: dict[str, Number], size: float) -> None:
+        self._numbers += [(key, value, size) for key, value in report.items()]
 
     def means(self) -> dict[str, float]:
-        return {key: self._sums[key] / self._sizes[key] for key in self._sums}
+        sums: dict[str, float] = {}
+        sizes: dict[str, float] = {}
+        read = zip(self._numbers, on_host([value for _, value, _ in self._numbers]))
+        told = ranks.met("reports", [(key, value, size) for (key, _, size), value in read])
+        for key, value, size in (each for rank in told for each in rank):
+            sums[key] = sums.get(key, 0.0) + value * size
+            sizes[key] = sizes.get(key, 0.0) + size
+        return {key: total / sizes[key] for key, total in sums.items()}
 
 
-def numbers(**values) -> dict[str, float]:
-    """A micro-batch's report."""
-    return {key: float(torch.as_tensor(value).detach()) for key, value in values.items()}
+def numbers(**values) -> dict[str, Number]:
+    """A micro-batch's report; tensors of one number stay where they are."""
+    return {key: value.detach() if isinstance(value, torch.Tensor) else float(value) for key, value in values.items()}

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.reward import Reward, Scores, score
 from ..feedback.pairs import preferences
 from ..noise.streams import Stream, generator
 from ..noise.transitions import deterministic, sample, transition_named
-from ..policy.latents import to_images
 from ..policy.network import Network, open_policy
 from ..policy.value import Bank, Policy
 from ..sampling.draws import SampleNoise
-from ..sampling.rollout import Progress, Rollout, for_autograd
+from ..sampling.rollout import Progress, Rollout, for_autograd, pictures
 from .step_reward import States
 
 
@@ -57,15 +57,17 @@ def compared_states(rollout: Rollout, values: torch.Tensor, least_margin: float 
 def _values(policy: Policy, rollout: Rollout, vae, reward: Reward, step: int, position: int,
             completion: int) -> torch.Tensor:
     """[B]: rewards of one completion of every sample's state after this step."""
-    latents = []
+    latents, count, size = [], len(rollout.index), rollout.batch_size
+    own = ranks.block(count, size)
     with open_policy(policy) as net:
         bank = net.to_device(policy.chosen("behaviour"))
-        for rows in torch.arange(len(rollout.index)).split(rollout.batch_size):
+        for rows in torch.arange(own.start, own.stop).split(size):
             random = [generator(int(rollout.seeds[row]), step, completion, Stream.COMPLETION) for row in rows]
             noise = SampleNoise(torch.cat([torch.randint(2**62, (1,), generator=own) for own in random]))
             states, index = rollout.random_steps().states[rows, step], rollout.index[rows]
             latents.append(_finished(net, bank, rollout, states, index, position, noise))
-    images = torch.cat([to_images(policy.model, vae, part) for part in latents])
+    made = {"x": torch.cat(latents)} if own.stop > own.start else {}
+    images = pictures(policy.model, vae, ranks.gathered("completions", made, count, size)["x"], size)
     return score(reward, images, rollout.prompts_of_samples(), rollout.index).values
 
 

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.reward import Reward, score
 from ..feedback.step_pairs import StepPreferences
 from ..losses.spo import step_pairs
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
-from ..policy.latents import latent_shape, to_images
+from ..policy.latents import latent_shape
 from ..policy.network import open_policy
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
-from ..sampling.rollout import Progress, Rollout, Trajectory
+from ..sampling.rollout import Progress, Rollout, Trajectory, pictures
 from ..sampling.settings import Sampling
 from .step_reward import StepReward
 
@@ -84,7 +85,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         states.append((x, drawn[picks], step, scores[picks]))
         x, x0 = drawn[picks], None if estimates is None else estimates[picks]
     made = Rollout(
-        latents=x, images=to_images(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
+        latents=x, images=pictures(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
         seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
         batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, left_out=plan.left_out,
         sampling=sampling, recommended=left_open)
@@ -124,8 +125,7 @@ class _Walk:
         return score(self.judge, made.images, made.prompts_of_samples(), made.index).values
 
     def _image_scores(self, latents: torch.Tensor) -> torch.Tensor:
-        parts = latents.split(self.sampling.batch_size)
-        images = torch.cat([to_images(self.policy.model, self.vae, part) for part in parts])
+        images = pictures(self.policy.model, self.vae, latents, self.sampling.batch_size)
         count = len(self.samples)
         index = self.samples.index.repeat(len(latents) // count)
         # candidates of one state are a group of their own, for rewards that normalise within groups
@@ -134,15 +134,17 @@ class _Walk:
 
     def _in_batches(self, ask, count: int) -> torch.Tensor:
         index, parts = self.samples.index.repeat(count // len(self.samples)), []
+        size, own = self.sampling.batch_size, ranks.block(count, self.sampling.batch_size)
         # opened anew for every step: a decoder in between may have pushed the network out of memory
         with open_policy(self.policy) as net:
             chosen = self.policy.chosen("behaviour")
             bank = net.to_device(chosen)
-            for rows in torch.arange(count).split(self.sampling.batch_size):
+            for rows in torch.arange(own.start, own.stop).split(size):
                 net.check_cancelled()
                 parts.append(ask(net, bank, rows, index[rows]).cpu())
-            self.evaluations += net.evaluations
-        return torch.cat(parts)
+            self.evaluations += sum(ranks.met("evaluations", net.evaluations))
+        made = {"answers": torch.cat(parts)} if own.stop > own.start else {}
+        return ranks.gathered("answers about steps", made, count, size)["answers"]
 
 
 def _pairs(drawn: torch.Tensor, scores: torch.Tensor, step: int, candidates: Candidates) -> tuple[StepPreferences, torch.Tensor]:

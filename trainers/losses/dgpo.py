@@ -31,8 +31,8 @@ class DGPOLoss(NamedTuple):
 
 
 def group_weights(error: Tensor, ref_error: Tensor, advantages: Tensor, groups: Tensor, beta: float = 100.0) -> Tensor:
-    """w_g of each sample, [B], detached; groups int64 [B]. All samples of a group must be in the call."""
-    index, size = groups.unique(return_inverse=True, return_counts=True)[1:]
+    """w_g of each sample, [B], detached; groups int64 [B], best on the CPU. All samples of a group must be in the call."""
+    index, size = (found.to(error.device) for found in groups.unique(return_inverse=True, return_counts=True)[1:])
     term = advantages * beta * (error - ref_error).detach() / size[index]
     return torch.zeros_like(term).scatter_add(0, index, term)[index].sigmoid()
 

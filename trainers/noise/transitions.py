@@ -125,11 +125,21 @@ def sample(g: Gaussian, noise: Tensor) -> Tensor:
 
 
 def _refuse_zero(std: Tensor, what: str) -> None:
-    if not bool((std > 0).all()):
+    if std.device.type == "cpu" and not bool((std > 0).all()):
         raise ValueError(
             f"{what} of a step without noise is not defined: std is 0 for {int((std <= 0).sum())} of {std.numel()} "
             "steps. Choose a transition with noise, e.g. ddim with eta 1, and leave out the step that ends at sigma 0"
         )
+
+
+def check_noise(transition: Transition, path: Path, sigma: Tensor, sigma_next: Tensor) -> None:
+    """ValueError where a step between these levels, [] or [B] on the CPU, adds no noise.
+
+    For steps that are computed on another device: to look at the numbers there would stop it at every step.
+    """
+    sigma, sigma_next = sigma.reshape(-1), sigma_next.reshape(-1)
+    nothing = torch.zeros(len(sigma), 1)
+    _refuse_zero(transition(path, nothing, nothing, sigma, sigma_next).std, "the likelihood")
 
 
 def log_prob(x_next: Tensor, g: Gaussian, form: str = "gaussian") -> Tensor:
@@ -138,7 +148,7 @@ def log_prob(x_next: Tensor, g: Gaussian, form: str = "gaussian") -> Tensor:
     form "gaussian": -(x_next - mean)^2 / (2 std^2) - log std - log(2 pi) / 2.
     form "cps":      -(x_next - mean)^2, the official choice with flow_cps: neither scaled nor normalised, so ratios
                      have another scale (clip range 1e-5 instead of 1e-4).
-    Raises ValueError where std is 0. Only differences of log-probabilities at equal std carry meaning: a change of
+    Raises ValueError where std is 0, on the CPU; see ``check_noise``. Only differences of log-probabilities at equal std carry meaning: a change of
     convention (variance preserving to exploding) shifts all of them by the same constant.
     """
     _refuse_zero(g.std, "the log-probability")

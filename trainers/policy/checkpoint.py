@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ...rewards.base.half import power_of_two
 from .kernels import give_gradient, in_words_of_kernels
 from .streams import offload_streams_wait
 
@@ -108,6 +108,7 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, model, count, *tensors):
         ctx.run, ctx.model, ctx.count = run, model, count
+        ctx.set_materialize_grads(False)  # an output that nothing reads: zeros for it would become a gradient of idle layers
         ctx.save_for_backward(*(t.clone() for t in tensors[:count]), *tensors[count:])
         with torch.no_grad():
             return run([t.clone() for t in tensors[:count]], tensors[count:])
@@ -127,23 +128,20 @@ class _Recompute(torch.autograd.Function):
 
 def _recomputed_gradients(ctx, tensors, gradients):
     needed = ctx.needs_input_grad[3:]
-    offload_streams_wait(gradients[0].device if gradients[0] is not None else tensors[0].device)
+    offload_streams_wait(next(g.device for g in gradients if g is not None))
     leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed)]
     with torch.enable_grad(), mutation_guard(ctx.model):
         # a leaf must not be overwritten in place, its copy may be
         outputs = ctx.run([leaf.clone() for leaf in leaves[:ctx.count]], leaves[ctx.count:])
         pairs = [(o, g) for o, g in zip(outputs, gradients) if g is not None and o.requires_grad]
+        if not pairs:
+            return [None] * len(needed)
         wanted = [leaf for leaf, n in zip(leaves, needed) if n]
-        scale = _power_of_two([g for _, g in pairs])
+        # a network in float16 loses gradients below 6e-8
+        scale = power_of_two([g for _, g in pairs])
         found = torch.autograd.grad([o for o, _ in pairs], wanted, [g * scale for _, g in pairs], allow_unused=True)
     found = iter([None if g is None else g / scale for g in found])
     return [next(found) if n else None for n in needed]
-
-
-def _power_of_two(gradients: list[torch.Tensor]) -> float:
-    """What brings the largest of them near 1: a network in float16 loses gradients below 6e-8. Exact in itself."""
-    largest = max((float(g.abs().max()) for g in gradients if g.numel()), default=0.0)
-    return 2.0 ** -math.ceil(math.log2(largest)) if 1e-30 < largest < math.inf else 1.0
 
 
 def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, **kwargs):

@@ -84,17 +84,41 @@ def laid_over(layer: torch.nn.Module, member: Member, base: Callable) -> Over:
 
 
 def _lora(layer: Layer, member: Member, base: Callable) -> Over:
-    scale = member.scale
+    scale, cast = member.scale, _Casts()
 
     def linear(x, y, a, b):
-        # of strided tokens torch multiplies otherwise where A wants a gradient: the first ratio would not be 1
-        return y + F.linear(F.linear(x.contiguous(), a.to(x.dtype)), b.to(x.dtype)) * scale
+        # in two dimensions: of more torch multiplies otherwise where A wants a gradient, and the first ratio would not be 1
+        low, up = F.linear(x.reshape(-1, x.shape[-1]), cast(a, x.dtype)), cast(b, x.dtype).T
+        if y.dtype != x.dtype:
+            return y + (low @ up * scale).view(y.shape)
+        return torch.addmm(y.reshape(-1, y.shape[-1]), low, up, alpha=scale).view(y.shape)
 
     def convolution(x, y, a, b):
-        low = F.conv2d(x, a.to(x.dtype), None, layer.stride, layer.padding, layer.dilation)
-        return y + F.conv2d(low, b.to(x.dtype)) * scale
+        low = F.conv2d(x, cast(a, x.dtype), None, layer.stride, layer.padding, layer.dilation)
+        return y + F.conv2d(low * scale, cast(b, x.dtype))
 
     return linear if kind_of(layer) == LINEAR else convolution
+
+
+class _Casts:
+    """A layer's weights in the type that it computes in: without a gradient made once, for as long as they stay the same."""
+
+    MOST = 8  # the policy's, the reference's and those of anchors, two each
+
+    def __init__(self):
+        self._kept: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = {}
+
+    def __call__(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        with_gradient = weight.requires_grad and torch.is_grad_enabled()
+        if weight.dtype == dtype or with_gradient or torch.compiler.is_compiling():
+            return weight.to(dtype)
+        kept, version, cast = self._kept.get(id(weight), (None, 0, weight))
+        if kept is not weight or version != weight._version or cast.dtype != dtype:
+            if len(self._kept) >= self.MOST:
+                self._kept.clear()
+            cast = weight.to(dtype)
+            self._kept[id(weight)] = (weight, weight._version, cast)
+        return cast
 
 
 def _dense(layer: Layer, member: Member, base: Callable) -> Over:

@@ -148,28 +148,24 @@ class Network:
         runs out, models that this step does not need are moved out, and it is run again; then with activations recomputed,
         as with low memory switched on, which stays so until the policy is closed.
         """
-        kept = [None if leaf.grad is None else leaf.grad.clone() for leaf in leaves]
-
-        def undo():
-            for leaf, gradient in zip(leaves, kept):
-                leaf.grad = None if gradient is None else gradient.clone()
-
         def run():
             with torch.enable_grad(), self.backward_safe():
                 loss, report = loss_of()
-                loss.backward()
+                found = _gradients(loss, leaves)
             remember_plain(self._model.diffusion_model)
-            return loss.detach(), report
+            return loss.detach(), report, found
 
         while True:
             try:
-                return self._with_room(run, undo, self._recompute)
+                loss, report, found = self._with_room(run, further=(self._recompute,))
+                break
             except RuntimeError as error:
                 if not mended(error, self._model.diffusion_model):
                     raise
-            undo()
+        _add(found, leaves)
+        return loss, report
 
-    def _with_room(self, run: Callable, undo: Callable = lambda: None, *further: Callable[[], bool]):
+    def _with_room(self, run: Callable, undo: Callable = lambda: None, further: tuple[Callable[[], bool], ...] = ()):
         """run(); where memory runs out, again after each remedy that changes something: first the host moves out what this
         step does not need."""
         remedies = iter((self._make_room, *further))
@@ -263,6 +259,25 @@ class Network:
             replays = True
             return answer
         return run
+
+
+def _gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """Of each leaf, beside what it has collected so far: a pass that fails half-way has added nothing to it."""
+    if leaves:
+        return torch.autograd.grad(loss, leaves, allow_unused=True)
+    loss.backward()
+    return ()
+
+
+def _add(found: tuple[torch.Tensor | None, ...], leaves: list[torch.Tensor]) -> None:
+    """To the leaves' ``.grad``, never in place: two gradients may be one tensor."""
+    there = [(leaf, gradient.contiguous()) for leaf, gradient in zip(leaves, found) if gradient is not None]
+    later = [(leaf, gradient) for leaf, gradient in there if leaf.grad is not None]
+    sums = torch._foreach_add([leaf.grad for leaf, _ in later], [gradient for _, gradient in later]) if later else []
+    for leaf, gradient in there:
+        leaf.grad = gradient if leaf.grad is None else leaf.grad
+    for (leaf, _), total in zip(later, sums):
+        leaf.grad = total
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import safetensors
@@ -99,10 +100,10 @@ def load_newest(folder: Path) -> tuple[tuple[int, dict, dict] | None, list[str]]
     return None, said
 
 
-def prune(folder: Path, save_every: int) -> None:
-    """Keeps the last ones, and each tenth of the cadence for good."""
+def prune(folder: Path, save_every: int, kept: Collection[int] = ()) -> None:
+    """Keeps the last ones, and for good each tenth of the cadence and those that a user has asked for."""
     for iteration, path in list_checkpoints(folder)[:-KEEP_LAST]:
-        if iteration % (save_every * KEEP_EACH):
+        if iteration % (save_every * KEEP_EACH) and iteration not in kept:
             path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.files import read_bytes, sweep, written_whole
 from ...rewards.base.words import shown, unwritable
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
@@ -169,6 +170,9 @@ class Run:
     def save(self, iteration: int, tensors: dict[str, torch.Tensor], meta: dict, save_every: int) -> Path:
         """A checkpoint. Where it fails the state is kept in memory, and SaveFailed is raised."""
         folder = self.folder / "checkpoints"
+        if ranks.helps():  # the first of several processes saves for all
+            self.saved = iteration
+            return folder
         try:
             path = save_checkpoint(folder, iteration, tensors, meta)
         except SaveFailed:
@@ -176,7 +180,7 @@ class Run:
             raise
         _unsaved.pop(self.folder, None)
         self.saved = iteration
-        prune(folder, save_every)
+        prune(folder, save_every, self.config.get("kept", ()))
         return path
 
     def save_samples(self, images: torch.Tensor, iteration: int, kind: str = TRAINED) -> Path:

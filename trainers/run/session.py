@@ -12,14 +12,18 @@ from typing import Any
 
 import torch
 
+from ...rewards.base import ranks
 from .alarms import Alarms
 from .checkpoints import SaveFailed
 from .folder import CONTINUE_CHANGED, FolderLost, Run
 from .held_out import HeldOutCurve
 from .notices import Notices
+from .on_ranks import open_on_all
 from .pictures import picture_stats
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
+from .steered import Steered
+from .steering import SAMPLE, STOP, Steering
 from .stopping import Stopping
 from .summary import summary
 
@@ -38,28 +42,31 @@ class TrainingStopped(RuntimeError):
     """The training cannot go on; the state so far is saved."""
 
 
-class Session:
+class Session(Steered):
     """``with Session(...) as s: while not s.done: s.advance(policy after one more iteration, its images)``.
 
     policy: any value with ``state()``, ``with_state(tensors, meta)`` and ``metrics``; it is never changed, ``advance``
     takes its successor. iteration: iterations finished. tell(kind, **data): live events. cancelled: the exceptions that
-    mean a cancel; paused: those that mean that something outside is missing for the moment. However the block is left, the
-    policy so far is saved, and the user is told where.
+    mean a cancel; paused: those that mean that something outside is missing for the moment; check_cancelled raises one of the
+    former, and is asked while the user has paused the run. workflow: as the page draws it, for a later look. However the block
+    is left, the policy so far is saved, and the user is told where.
     """
 
     def __init__(self, root: Path, plan: RunPlan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
                  paused: tuple[type[BaseException], ...] = (),
-                 plain: Callable[[str], str] = str, defaults: dict | None = None):
+                 plain: Callable[[str], str] = str, defaults: dict | None = None,
+                 check_cancelled: Callable[[], None] = lambda: None, workflow: dict | None = None):
         for needed in ("state", "with_state", "metrics"):
             if not hasattr(policy, needed):
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
                                 "Create Policy")
         self.root, self.plan, self.policy, self.settings = Path(root), plan, policy, settings
-        self.iteration, self.summary, self._ended = 0, "", False
+        self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
-        self._defaults = defaults
+        self._defaults, self._check_cancelled, self._workflow = defaults, check_cancelled, workflow
+        self._steering = Steering(self.root / plan.run_name)
         self._notices, self._stopping = Notices(), Stopping(())
         self._held_out: HeldOutCurve | None = None
         self._result: Any = None
@@ -79,8 +86,8 @@ class Session:
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = Run.open(self.root, self.plan.run_name, self.settings, self.plan.when_exists, self._plain,
-                                self._defaults)
+            self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
+                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
             try:
                 self._resume()
             except BaseException:
@@ -90,6 +97,8 @@ class Session:
             raise ValueError("evaluation: this loop runs inside another one and has no curve of its own; connect it to the "
                              "outer Loop Start")
         self._token = _running.set(self)
+        if self.run is not None:
+            self._steering.__enter__()
         self._clock = time.monotonic()
         return self
 
@@ -108,18 +117,25 @@ class Session:
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
+        self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
+        if stops:
+            self._stop(self.run, "you have ended it")
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
         try:
             metrics |= self._measured()
-        finally:  # a cancel in the middle of it costs the measurement, not the iteration
-            self._book(metrics, images, seconds)
+        except BaseException:  # a cancel in the middle of it costs the measurement, not the iteration
+            self._book(metrics, images, seconds, met=False)
+            raise
+        self._book(metrics, images, seconds)
+        self._obey()
 
-    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float) -> None:
-        """Writes down what an iteration gave, and tells the page and the log."""
+    def _book(self, metrics: dict, images: torch.Tensor | None, seconds: float, met: bool = True) -> None:
+        """Writes down what an iteration gave, and tells the page and the log. met: other ranks come here, too."""
         point = {"iteration": self.iteration, "seconds": seconds, **metrics}
         alarms = self._alarms.look(point)
-        if ended := self._stopping.look(point, [alarm.text for alarm in alarms]):
+        ended = self._stopping.look(point, [alarm.text for alarm in alarms])
+        if ended := ranks.of_first("stop rules", lambda: ended) if met else ended:
             self._stop(self.run, ended)
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
@@ -142,7 +158,7 @@ class Session:
     def _measured(self) -> dict[str, float]:
         """The numbers of the held-out prompts where they are due, else none."""
         held_out = self._held_out
-        if held_out is None or not held_out.due(self.iteration, self.done):
+        if held_out is None or not (self._show_now or held_out.due(self.iteration, self.done)):
             return {}
         numbers, pictures, said = held_out.measure(self.policy, self.iteration)
         if said:
@@ -162,27 +178,16 @@ class Session:
 
     def _stop(self, run: Run, why: str) -> None:
         """Ends the training after this iteration, and says so on the page, in the run's folder and on the policy."""
-        self._ended = True
+        self._ended, self._why = True, why
         self._attempt("end", lambda: run.update(stopped=why))
         self.message(f"The training ends after iteration {self.iteration} of {self.plan.iterations}: {why}.")
         policy: Any = self.policy
         if hasattr(policy, "__dataclass_fields__"):
             self.policy = replace(policy, metrics={**policy.metrics, STOPPED_BY: why})
 
-    def _note_numbers(self, numbers: dict) -> None:
-        """The numbers that this session trains with, into the run's folder; said where they are not those of before."""
-        run: Any = self.run
-        known = run.config.get("numbers")
-        if self.iteration != self._before + 1 or not numbers or numbers == known:
-            return
-        self._attempt("numbers", lambda: run.update(numbers=numbers))
-        if known is None:
-            self.message(numbers["words"])
-        else:
-            self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
-
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
+        self._steering.__exit__()
         if self.run is None:
             return
         try:
@@ -195,6 +200,8 @@ class Session:
                 if kind is not None and issubclass(kind, kinds):
                     status = name
             self.summary = " ".join(filter(None, (self._summarise(status, failed), best)))
+            if status in ("error", "paused"):
+                self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
                        text=self.summary)
@@ -211,6 +218,8 @@ class Session:
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
+        self._take_up_numbers()
+        self._keep_workflow()
         points = self.run.points()
         self._before, self._alarms = self.iteration, Alarms(points)
         self._stopping = Stopping(self.plan.stop, points)
@@ -225,7 +234,9 @@ class Session:
     def message(self, text: str, level: str = "info", **for_the_page) -> None:
         """A sentence for the user, on the page and in the log."""
         logging.log(logging.WARNING if level == "warning" else logging.INFO, "PostTrain: %s: %s", self.run.name, text)
-        self._tell("message", text=text, level=level, **for_the_page)
+        self._tell("message", text=text, level=level, iteration=self.iteration, **for_the_page)
+        if self.run is not None:
+            self._write_down(text, level, for_the_page)
 
     def _check_folder(self, run: Run) -> None:
         """Raises TrainingStopped where the run's folder was taken away; leaving the session then saves into a new one."""
@@ -241,7 +252,7 @@ class Session:
 
     def _samples_due(self) -> bool:
         every = self.plan.samples_every
-        return every > 0 and (self.iteration % every == 0 or self.done or self.iteration == 1)
+        return self._show_now or every > 0 and (self.iteration % every == 0 or self.done or self.iteration == 1)
 
     def _save(self) -> None:
         self.run.save(self.iteration, *self.policy.state(), self.plan.save_every)
@@ -274,7 +285,7 @@ class Session:
     def _summarise(self, status: str, failed: SaveFailed | None) -> str:
         ended = ""
         if self._ended:
-            ended = self._stopping.ended or "the reward that it was to reach is reached"
+            ended = self._why or self._stopping.ended or "the reward that it was to reach is reached"
         return summary(self.run.name, self.run.folder, status, (self._before, self.iteration, self.plan.iterations),
                        ended=ended, nothing=self._notices.nothing_learned(), failed=failed)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.latents import latent_shape, to_images
@@ -107,8 +108,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         bank = None if chosen is None else net.to_device(chosen)
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
         latents = sampler.latents()
-        evaluations = net.evaluations
-    return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=samples.index,
+        evaluations = sum(ranks.met("evaluations", net.evaluations))
+    return Rollout(latents=latents, images=pictures(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas,
                    trajectory=_trajectory(sampler.kept, plan), batch_size=sampling.batch_size, iteration=iteration,
                    evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open)
@@ -139,6 +140,13 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
                    sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))
 
 
+def pictures(model, vae, latents: torch.Tensor, at_once: int = 0) -> torch.Tensor:
+    """[B, H, W, 3]: decoded, each rank its own. at_once: how many, 0 for all."""
+    own = latents[ranks.block(len(latents))]
+    made = {"images": torch.cat([to_images(model, vae, part) for part in own.split(at_once or len(own))])} if len(own) else {}
+    return ranks.gathered("images", made, len(latents))["images"]
+
+
 def for_autograd(rollout: Rollout) -> Rollout:
     """The same rollout with tensors that autograd accepts; prompts are as they are: what encodes them for the network takes
     care of those that it uses, and a copy of all would be as large as the prompt set."""
@@ -161,20 +169,27 @@ class _Sampler:
     def latents(self) -> torch.Tensor:
         """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
         count, size = len(self.samples), self.sampling.batch_size
-        self.total = (self.shared_steps * math.ceil(count / self.alike / size)
-                      + (self.plan.steps - self.shared_steps) * math.ceil(count / size))
+        own, starts = ranks.block(count, size), ranks.block(math.ceil(count / self.alike), size)
+        self.total = (self.shared_steps * math.ceil((starts.stop - starts.start) / size)
+                      + (self.plan.steps - self.shared_steps) * math.ceil((own.stop - own.start) / size))
         shared = self._shared(range(0, count, self.alike)) if self.shared_steps else None
-        return torch.cat([self._chunk(slice(at, at + size), shared) for at in range(0, count, size)])
+        parts = [self._chunk(slice(at, min(at + size, own.stop)), shared) for at in range(own.start, own.stop, size)]
+        made = {name: value[own] for name, value in self.kept.items()} if ranks.count() > 1 else {}
+        made = ranks.gathered("latents", made | ({"latents": torch.cat(parts)} if parts else {}), count, size)
+        latents = made.pop("latents")
+        self.kept |= made
+        return latents
 
     def _shared(self, first_rows: range) -> torch.Tensor:
         """[P, C, H, W]: each prompt's state before the first random step."""
-        states = []
-        for rows in torch.tensor(first_rows).split(self.sampling.batch_size):
+        states, own = [], ranks.block(len(first_rows), self.sampling.batch_size)
+        for rows in torch.tensor(first_rows[own]).split(self.sampling.batch_size):
             x, index = self._start(self.samples.noise(rows)), self.samples.index[rows]
             for i in range(self.shared_steps):
                 x = self._quiet(x, self._denoise(x, i, index), i)
             states.append(x)
-        return torch.cat(states)
+        made = {"x": torch.cat(states)} if own.stop > own.start else {}
+        return ranks.gathered("shared states", made, len(first_rows), self.sampling.batch_size)["x"].to(self.net.device)
 
     def _chunk(self, rows: slice, shared: torch.Tensor | None) -> torch.Tensor:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]

@@ -71,7 +71,9 @@ NO_NAMES = [
 
 def policy():
     recipe, model = SimpleNamespace(rank=4, alpha=4.0, start="kaiming"), SimpleNamespace(model=object())
-    return SimpleNamespace(metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, numbers={"words": "steps 8"})
+    return SimpleNamespace(
+        metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, memory={}, numbers={"words": "steps 8"}
+    )
 
 
 @pytest.mark.parametrize("text", PLACES)
@@ -179,6 +181,32 @@ def test_without_the_new_choices_it_saves_as_before(models):
     assert all(torch.equal(tensors[key], ours[key]) and tensors[key].dtype == torch.float32 for key in ours)
     assert metadata["ss_base_model_version"] == "sd_v1" and metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert metadata["ss_network_module"] == "networks.lora" and metadata["ss_tag_frequency"] == "{}"
+
+
+@pytest.mark.parametrize("made_for", FOR)
+def test_another_lora_of_that_name_is_never_replaced_and_the_same_one_not_doubled(models, made_for):
+    trained = trained_policy("sd3")
+    other = replace(trained, bank={key: value * 2 for key, value in trained.bank.items()}, ema=None)
+    said = [PTSaveLora().run(each, "mine", made_for) for each in (trained, other, trained, other)]
+    first, second, *again = [each["result"][0] for each in said]
+    assert first != second and "mine_2" in second and again == [first, second]
+    places = [each["ui"]["posttrain_file"][0] for each in said]
+    assert all(place == str(models / "loras" / file) for place, file in zip(places, (first, second, *again)))
+    (kept, _), (later, _) = (read(models, file) for file in (first, second))
+    assert any(not torch.equal(kept[key], later[key]) for key in kept) and said[1]["ui"]["text"][0].endswith(second)
+
+
+def test_a_lora_says_which_run_and_rewards_it_comes_from_where_metadata_is_wanted(models, monkeypatch):
+    from comfy.cli_args import args
+
+    trained = replace(trained_policy("sd3"), memory={"run": {"name": "blue cats", "id": "abc"}}, iteration=7)
+    prompt = {"1": {"class_type": "PTRewardCLIP", "inputs": {}}, "2": {"class_type": "KSampler", "inputs": {}}}
+    file = PTSaveLora().run(trained, "{run}/at {step}", prompt=prompt)["result"][0]
+    _, facts = read(models, file)
+    assert file == "blue cats/at 7.safetensors" and json.loads(facts["posttrain.rewards"]) == ["PTRewardCLIP"]
+    assert (facts["posttrain.run"], facts["posttrain.run_id"], facts["posttrain.steps"]) == ("blue cats", "abc", "7")
+    monkeypatch.setattr(args, "disable_metadata", True)
+    assert not {"posttrain.rewards", "posttrain.run"} & card(trained, prompt, None).keys()
 
 
 def test_a_refusal_writes_nothing(models):

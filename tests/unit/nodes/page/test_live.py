@@ -5,8 +5,9 @@ import json
 import os
 
 import pytest
-from posttrain.nodes.page import live
-from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path, thin
+from posttrain.nodes.page import live, run_reader
+from posttrain.nodes.page.run_reader import list_runs, read_run, run_folder, sample_path
+from posttrain.trainers.run.thinning import thin
 
 
 def nothing(run: str) -> dict:
@@ -55,6 +56,23 @@ def test_the_list_is_newest_first_and_holds_only_runs(tmp_path):
         os.utime(file, (1, 1))
     assert [run["run"] for run in list_runs(nothing, tmp_path)] == ["new", "old"]
     assert list_runs(nothing, tmp_path / "missing") == []
+
+
+def test_a_folder_that_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
+    """500 runs are asked for each time that a page looks; what changes in one of them is seen all the same."""
+    for number in range(20):
+        make_run(tmp_path, f"run {number}")
+    list_runs(nothing, tmp_path)
+    read = []
+    for name in ("last_points", "_config"):
+        real = getattr(run_reader, name)
+        monkeypatch.setattr(run_reader, name, lambda path, real=real: read.append(path) or real(path))
+    assert len(list_runs(nothing, tmp_path)) == 20 and read == []
+    with open(tmp_path / "run 7" / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 99, "reward_mean": 0.5}\n')
+    found = {run["run"]: run["iteration"] for run in list_runs(nothing, tmp_path)}
+    assert found["run 7"] == 99 and found["run 6"] == 3
+    assert {path.name for path in read} == {"run 7", "metrics.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../first", "a/b", "a\\b", "C:", "a\0"])

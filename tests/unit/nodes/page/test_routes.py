@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, rating
+from posttrain.nodes.page import address, live, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -89,6 +89,18 @@ BODIES = [
     b'{"address": "file:///etc/passwd"}',
     b'{"address": ""}',
     b'{"address": "\\u0000"}',
+    b'{"do": 5}',
+    b'{"do": "x"}',
+    b'{"do": "pause"}',
+    b'{"do": "learning rate", "value": "x"}',
+    b'{"name": "../outside"}',
+    b'{"name": "\\ud800"}',
+    b'{"name": ""}',
+    b'{"pinned": 1}',
+    b'{"note": 5}',
+    b'{"note": "' + b"x" * 5000 + b'"}',
+    b'{"delete": "x"}',
+    b'{"delete": ""}',
 ]
 TYPES = ["application/json", "text/plain", "application/json; charset=none", "multipart/form-data; boundary=x", ""]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
@@ -103,6 +115,10 @@ ROUTES = [
     "/posttrain/ratings/{}/votes",
     "/posttrain/ratings/{}/end",
     "/posttrain/addresses",
+    "/posttrain/runs/{}/steer",
+    "/posttrain/runs/{}/metrics.csv",
+    "/posttrain/runs/{}/workflow",
+    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete")),
 ]
 
 
@@ -130,7 +146,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address)):
+def asked(requests, *, register=(live, rating, address, steer, shelf)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
@@ -168,8 +184,16 @@ def generated(count: int):
     for route, part in product(ROUTES, PARTS):
         for known in ("first", "open", part):
             yield "GET", route.format(*([known] * (route.count("{}") - 1)), part), options()
-    for route, body in product([route for route in ROUTES if route.endswith(("votes", "end", "addresses"))], BODIES):
-        yield "POST", route.format("open"), options(body, TYPES[0])
+    for route, body in product(
+        [
+            route
+            for route in ROUTES
+            if route.endswith(("votes", "end", "addresses", "steer", "rename", "pin", "note", "delete"))
+        ],
+        BODIES,
+    ):
+        for known in ("open", "first") if "/runs/" in route else ("open",):
+            yield "POST", route.format(known), options(body, TYPES[0])
     for _ in range(count):
         route = choose.choice(ROUTES)
         parts = [choose.choice([*PARTS, "open", "first", "0"]) for _ in range(route.count("{}"))]
@@ -229,6 +253,25 @@ def test_what_a_workflow_asked_for_is_allowed_by_the_users_yes_and_kept(world):
     assert [answer[0] for answer in asked([request, request])] == [200, 404]
     address.check_and_ask(url)
     assert json.loads((world / "posttrain.json").read_text()) == {"addresses": ["https://judge-host:443"]}
+
+
+def test_a_run_is_steered_by_its_route_while_it_trains_and_told_why_not_otherwise(world):
+    from posttrain.trainers.run.steering import Steering
+
+    def order(**body):
+        ((status, _, text),) = asked([("POST", "/posttrain/runs/first/steer", {"data": json.dumps(body).encode()})])
+        return status, json.loads(text)
+
+    status, told = order(do="pause")
+    assert status == 404 and "not being trained by this ComfyUI at the moment; queue its workflow" in told["error"]
+    with Steering(world / "output" / "posttrain" / "first") as steering:
+        steering.numbers = {"learning rate": 0.1}
+        assert order(do="pause") == (200, {"paused": False, "asked": ["pause"], "numbers": {"learning rate": 0.1}})
+        assert order(do="learning rate", value=0.2)[1]["asked"] == ["pause", "learning rate"]
+        assert order(do="go on")[1]["asked"] == ["learning rate"] and steering.take_numbers() == {"learning rate": 0.2}
+        assert [order(do="jump")[0], order(do="KL weight", value=1)[0], order()[0]] == [400, 400, 400]
+        ((status, _, text),) = asked([("GET", "/posttrain/runs/first/steer", {})])
+        assert status == 200 and json.loads(text)["asked"] == []
 
 
 def test_messages_of_a_run_hold_no_full_path(world):

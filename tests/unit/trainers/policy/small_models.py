@@ -36,11 +36,11 @@ def _sd3():
         context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}}))
 
 
-def _flux():
-    return supported.Flux(dict(
+def small_flux(**other):
+    return supported.Flux({**dict(
         image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=64, context_in_dim=32,
         hidden_size=64, mlp_ratio=2.0, num_heads=4, depth=2, depth_single_blocks=2, axes_dim=[4, 6, 6], theta=10000,
-        qkv_bias=True, guidance_embed=True, **NEWER_FLUX))
+        qkv_bias=True, guidance_embed=True, **NEWER_FLUX), **other})
 
 
 def _lumina():
@@ -49,7 +49,7 @@ def _lumina():
         n_heads=4, n_kv_heads=2, qk_norm=True, axes_dims=[4, 6, 6], axes_lens=[64, 64, 64]))
 
 
-BUILD = {"sd15": _sd15, "sd2_v": _sd2_v, "sdxl": _sdxl, "sd3": _sd3, "flux": _flux, "lumina": _lumina}
+BUILD = {"sd15": _sd15, "sd2_v": _sd2_v, "sdxl": _sdxl, "sd3": _sd3, "flux": small_flux, "lumina": _lumina}
 ARCHITECTURES = tuple(BUILD)
 OWN_TEXT: dict = {}  # kind -> (seed, tokens) -> CONDITIONING, of kinds that other files of the tests add
 

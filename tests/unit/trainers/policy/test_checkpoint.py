@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
+from architectures import HERE  # noqa: F401 - Qwen-Image among them
+from posttrain.trainers.engine.update import Optimizer, update
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.checkpoint import checkpointed
 from small_models import SIZE, prompts_for, small_model, trained_policy
@@ -108,3 +111,42 @@ def test_what_cannot_be_looked_into_keeps_its_activations():
 
     (found,) = gradients(lambda w: checkpointed(block, torch.nn.Identity(), [w], torch.ones(3)).tensor.sum(), torch.ones(3))
     assert torch.equal(found, torch.ones(3))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("read", ["both", "first", "second"])
+def test_what_nothing_reads_has_no_gradient(recompute, read):
+    """None and not zeros, which an optimizer would take for a gradient: the last block of some networks has such outputs."""
+
+    def block(weights, x):
+        return x * weights[0], x + weights[1], x.cos()
+
+    weights = [value.requires_grad_() for value in drawn(2)]
+    run = checkpointed if recompute else lambda function, model, *args: function(*args)
+    first, second, third = run(block, torch.nn.Identity(), weights, torch.ones(3))
+    ({"both": first + second, "first": first, "second": second}[read] + third).sum().backward()
+    assert [weight.grad is not None for weight in weights] == [read != "second", read != "first"]
+
+
+def test_a_block_whose_trained_part_nothing_reads():
+    (weight,) = [value.requires_grad_() for value in drawn(1)]
+    _, plain = checkpointed(lambda weights, x: (x * weights[0], x.sin()), torch.nn.Identity(), [weight], torch.ones(3))
+    plain.sum().backward()
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("kind", ["Qwen-Image", "sd3"])
+def test_a_step_is_the_same_in_low_memory_to_the_last_layer(kind):
+    """Qwen-Image's last block has layers that no picture depends on: weight decay must not move them in one way alone."""
+    policy, prompts = trained_policy(kind), prompts_for(kind)
+    x, micro = torch.randn(2, *SIZE[kind], generator=torch.Generator().manual_seed(3)), SimpleNamespace(size=2)
+
+    def evaluate(net, bank, micro):
+        return net.denoise(x, torch.tensor([0.8, 0.4]), prompts, [0, 1], 1.0, bank).square().mean(), {}
+
+    plain, low = (update(policy, [[micro]], evaluate, Optimizer(weight_decay=0.5, low_memory=low)) for low in (False, True))
+    assert plain.metrics["updates"] == 1 and not plain.optimizer.keys() ^ low.optimizer.keys()
+    for key, value in plain.bank.items():
+        torch.testing.assert_close(low.bank[key], value, msg=key)
+    still = [key for key, value in plain.bank.items() if torch.equal(value, policy.bank[key])]
+    assert bool(still) == (kind == "Qwen-Image")

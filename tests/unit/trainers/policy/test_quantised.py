@@ -17,9 +17,10 @@ from posttrain.trainers.policy import TARGETS, Recipe, checkpoint, create_policy
 from posttrain.trainers.policy.bank import trainable_layers
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
-from quantised_models import FORMATS, GGUF, dense_twin, gguf_model, gguf_pack, quantised_model
+from quantised_models import FLUX, FORMATS, GGUF, dense_twin, gguf_model, gguf_pack, kind_in, kind_of, quantised_model
 from small_models import SIZE, PlainVAE, conditioning, prompts_for, small_model, small_vae
 
+RATE = {"sd3": 2e-2, FLUX: 5e-3}
 SMALL = Sampling(steps=4, width=64, height=64, prompts_per_iteration=2, images_per_prompt=4, batch_size=4)
 
 
@@ -32,7 +33,9 @@ ROUNDED = 0.1  # of kernels that round what comes into a layer, too
 def what_is_known_of_a_network(request, monkeypatch):
     """One that was not seen to keep its activations is watched; of one that overwrites them copies are kept."""
     monkeypatch.setattr(checkpoint, "_plain_models", set())
-    monkeypatch.setattr(checkpoint, "mutates", lambda model: request.param)
+    monkeypatch.setattr(checkpoint, "_mutating_models", set())
+    if request.param:
+        monkeypatch.setattr(checkpoint, "mutates", lambda model: True)
 
 
 @pytest.fixture(scope="module", params=[*FORMATS, *(f"gguf {name}" for name in GGUF)])
@@ -50,7 +53,7 @@ def made(format, folder):
         return quantised_model(format, folder)
     if (root := gguf_pack()) is None:
         pytest.skip("the GGUF pack is not here: give a folder with ComfyUI-GGUF in it as POSTTRAIN_PACKS")
-    return gguf_model(root, format.split()[1], folder)
+    return gguf_model(root, format.split()[1], folder, kind_in(format))
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def host_answer(model):
     x, sigma = inputs()
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
-        conds = {name: comfy.sampler_helpers.convert_cond(conditioning("sd3", which)) for name, which in
+        conds = {name: comfy.sampler_helpers.convert_cond(conditioning(kind_of(model), which)) for name, which in
                  (("positive", 1), ("negative", 3))}
         conds = comfy.samplers.process_conds(model.model, x, conds, x.device, latent_image=torch.zeros_like(x))
         model.pre_run()
@@ -93,10 +96,15 @@ def trained(model, targets: str = "all linear layers and convolutions"):
     return policy
 
 
+def prompts_of(policy):
+    return prompts_for(kind_of(policy.model))
+
+
 def answered(policy, guidance: float = 2.0, bank=None, prompts=(0, 0)):
     x, sigma = inputs()
     with torch.inference_mode(), open_policy(policy) as net:
-        return net.denoise(x, sigma, prompts_for("sd3"), prompts, guidance, None if bank is None else net.to_device(bank))
+        bank = None if bank is None else net.to_device(bank)
+        return net.denoise(x, sigma, prompts_of(policy), prompts, guidance, bank)
 
 
 def gradient(policy, blocks: bool = False):
@@ -104,16 +112,17 @@ def gradient(policy, blocks: bool = False):
     with open_policy(policy) as net:
         net.recomputing_blocks(blocks)
         bank = net.to_device(policy.bank, train=True)
-        net.gradients(lambda: (net.denoise(x, sigma, prompts_for("sd3"), [0, 1], 2.0, bank).square().mean(), {}),
+        net.gradients(lambda: (net.denoise(x, sigma, prompts_of(policy), [0, 1], 2.0, bank).square().mean(), {}),
                       list(bank.values()))
         return {key: weight.grad.double() for key, weight in bank.items()}
 
 
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_same_layers_are_found_as_in_the_plain_model(model, targets):
-    found, plain = (trainable_layers(m.model.diffusion_model, Recipe(targets=targets)) for m in (model, small_model("sd3")))
+    models = model, small_model(kind_of(model))
+    found, plain = (trainable_layers(m.model.diffusion_model, Recipe(targets=targets)) for m in models)
     assert list(found) == list(plain)
-    policies = [create_policy(m, Recipe(rank=2, targets=targets)) for m in (model, small_model("sd3"))]
+    policies = [create_policy(m, Recipe(rank=2, targets=targets)) for m in models]
     assert {k: v.shape for k, v in policies[0].bank.items()} == {k: v.shape for k, v in policies[1].bank.items()}
 
 
@@ -135,7 +144,7 @@ def test_the_gradient_is_that_of_the_numbers_which_the_weights_stand_for(model, 
 def test_the_backward_keeps_no_dequantised_copy(model):
     policy = create_policy(model, Recipe(rank=1, targets="attention"))
     x, sigma = inputs()
-    shapes = {tuple(layer.weight.shape) for layer in small_model("sd3").model.diffusion_model.modules()
+    shapes = {tuple(layer.weight.shape) for layer in small_model(kind_of(model)).model.diffusion_model.modules()
               if isinstance(layer, torch.nn.Linear) and min(layer.weight.shape) >= 128}  # no activation looks like that
     kept = []
 
@@ -147,32 +156,32 @@ def test_the_backward_keeps_no_dequantised_copy(model):
     with open_policy(policy) as net:
         bank = net.to_device(policy.bank, train=True)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            out = net.denoise(x, sigma, prompts_for("sd3"), [0, 1], 1.0, bank)
+            out = net.denoise(x, sigma, prompts_of(policy), [0, 1], 1.0, bank)
         assert out.requires_grad and kept == []
 
 
 @pytest.mark.parametrize("settings", [FlowGRPO(), NFT(levels=2, kl_weight=0)], ids=lambda s: type(s).__name__)
 def test_a_rollout_and_its_steps_make_better_images_likelier(model, settings):
-    policy = trained(model)
+    policy, optimizer = trained(model), Optimizer(learning_rate=RATE[kind_of(model)])
     sampling = SMALL if isinstance(settings, FlowGRPO) else Sampling(**{**vars(SMALL), "transition": "deterministic"})
     with torch.inference_mode():
         start = brightness(policy, sampling)
         for iteration in range(3):
-            run = rollout(policy, prompts_for("sd3"), PlainVAE(), sampling, iteration)
+            run = rollout(policy, prompts_of(policy), PlainVAE(), sampling, iteration)
             scores = Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {})
-            policy = train_step(policy, run, advantages(scores), Trainer(settings, Optimizer(learning_rate=2e-2)))
+            policy = train_step(policy, run, advantages(scores), Trainer(settings, optimizer))
             assert policy.metrics["updates"] == 1
         assert brightness(policy, sampling) > start
 
 
 def brightness(policy, sampling) -> float:
-    return float(rollout(policy, prompts_for("sd3"), PlainVAE(), sampling, 9).images.mean())
+    return float(rollout(policy, prompts_of(policy), PlainVAE(), sampling, 9).images.mean())
 
 
 def test_the_first_ratio_is_one(model):
     policy = trained(model)
     with torch.inference_mode():
-        run = rollout(policy, prompts_for("sd3"), PlainVAE(), SMALL, 0)
+        run = rollout(policy, prompts_of(policy), PlainVAE(), SMALL, 0)
         scores = Scores(run.images.mean((1, 2, 3)).double(), run.index, {}, {})
         new = train_step(policy, run, advantages(scores), Trainer(FlowGRPO(), Optimizer(learning_rate=1e-3)))
     assert new.metrics["ratio_largest_change"] == 0
@@ -184,7 +193,7 @@ def test_draft_raises_its_reward(model):
     means = []
     with torch.inference_mode():
         for _ in range(3):
-            policy, _ = backprop_step(policy, prompts_for("sd3"), vae, ColourReward("brightness", "more", 0, 1), sampling,
+            policy, _ = backprop_step(policy, prompts_of(policy), vae, ColourReward("brightness", "more", 0, 1), sampling,
                                    Trainer(DRaFT(steps=1), Optimizer(learning_rate=1e-2)))
             means.append(policy.metrics["reward_mean"])
     assert means[-1] > means[0]
@@ -199,7 +208,7 @@ def with_exported(policy, model, folder):
 
 
 def test_the_exported_lora_in_the_stock_loader_is_the_policy(format, tmp_path):
-    if format == "packed":
+    if format.startswith("packed"):
         pytest.skip("layers that no LoRA of the host's can be merged into")
     model = made(format, tmp_path)  # its own: the host itself writes new tensors when it merges and unmerges
     policy = trained(model, "all linear layers")
@@ -221,7 +230,7 @@ def test_an_error_or_a_cancel_changes_nothing(model, error):
         bank = net.to_device(policy.bank, train=True)
 
         def loss_of():
-            net.denoise(x, sigma, prompts_for("sd3"), [0, 1], 2.0, bank)
+            net.denoise(x, sigma, prompts_of(policy), [0, 1], 2.0, bank)
             raise error("stopped")
 
         net.gradients(loss_of, list(bank.values()))
@@ -238,7 +247,7 @@ def test_a_train_step_says_nothing_for_each_layer(model, caplog):
 @pytest.mark.skipif(not hasattr(comfy.sd, "load_bypass_lora_for_models"), reason="this ComfyUI merges every LoRA")
 def test_the_exported_lora_beside_the_weights_loses_nothing(format, tmp_path):
     """By the host's Load LoRA (Bypass), which rounds nothing."""
-    if format == "packed" or format.startswith("gguf"):
+    if format.startswith(("packed", "gguf")):
         pytest.skip("not a file of the host's own")
     model = made(format, tmp_path)
     policy = trained(model, "all linear layers")

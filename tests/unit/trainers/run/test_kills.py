@@ -92,6 +92,7 @@ def test_a_kill_at_any_line_loses_nothing(tmp_path, way):
         assert points == list(range(1, 7)), (place, points)
         assert {path.name for path in (root / "cats").iterdir()} <= {
             "config.json",
+            "history.jsonl",
             "lock",
             "metrics.jsonl",
             "checkpoints",

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Runs a workflow without page or server, in one process or, shared, in several.
+
+    python headless.py workflow_api.json                                  one process
+    torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
+    python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
+
+The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
+custom_nodes this pack lies. A run that was cut short goes on from its last checkpoint when the command is given again.
+
+Exit codes: 0 done, 1 an error, 2 the workflow or the command is wrong, 3 paused (a reward is not there at the moment),
+130 stopped.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+PACK = Path(os.path.abspath(__file__)).parent  # of a link, the link's: ComfyUI lies above that
+
+
+def main(arguments: list[str]) -> int:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    words.add_argument("workflow", type=Path, help="a workflow in API format (.json)")
+    words.add_argument("--comfyui", type=Path, default=PACK.parent.parent, help="ComfyUI's folder; else the one around this pack")
+    words.add_argument("--quiet", action="store_true", help="no line of progress")
+    chosen, of_comfyui = words.parse_known_args(arguments)
+    workflow, comfyui = chosen.workflow.resolve(), chosen.comfyui.resolve()
+    if not workflow.is_file():
+        words.error(f"{workflow} is not there; export a workflow with Export (API)")
+    if not (comfyui / "main.py").is_file():
+        words.error(f"{comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
+    rank = int(os.environ.get("RANK", "0"))
+    with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
+        _choose_card(of_comfyui)
+        sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
+        return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0)
+
+
+def _folders(own: Path, rank: int) -> list[str]:
+    """Each process has its own temp folder, which ComfyUI empties at the start; what others than the first write is not kept."""
+    options = ["--temp-directory", str(own), "--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
+    if rank:
+        (own / "output").mkdir()
+        options += ["--output-directory", str(own / "output")]
+    return options
+
+
+def _choose_card(of_comfyui: list[str]) -> None:
+    """Each process of a machine takes a card of its own; which, ComfyUI reads before torch is there."""
+    number = os.environ.get("LOCAL_RANK")
+    if number is not None and not {"--cpu", "--cuda-device"} & set(of_comfyui):
+        cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(number) % len(cards)] if cards else number
+
+
+def _start(comfyui: Path):
+    """The pack's own module for this, out of a ComfyUI that has started; its server listens nowhere."""
+    here = str(PACK)
+    sys.path[:] = [str(comfyui), *(place for place in sys.path if os.path.abspath(place or ".") != here)]
+    import main as comfyui_main
+
+    loop, server, _ = comfyui_main.start_comfyui()
+    import nodes
+
+    kind = nodes.NODE_CLASS_MAPPINGS.get("PTTrain")
+    if kind is None:
+        sys.exit("The nodes of PostTrain were not loaded: see the lines above for why, or start ComfyUI once as usual.")
+    module = sys.modules[kind.__module__.rsplit(".nodes.", 1)[0] + ".nodes.headless"]
+    return module.Headless(loop, server)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,185 @@
+"""A workflow without page or server: in one process, or shared by the ranks that a launcher has started."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+from ..rewards.base import ranks
+from ..rewards.base.words import shown
+
+OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
+CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
+CLIENT = "headless"
+PATIENCE = datetime.timedelta(days=30)  # a person may be asked; a process that dies is noticed at once
+
+
+class WrongWorkflow(ValueError):
+    """The file cannot be run."""
+
+
+class Headless:
+    """A ComfyUI that has started and listens nowhere. loop, server: its own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server):
+        self._loop, self._server = loop, server
+
+    def run_file(self, path: Path, quiet: bool = False) -> int:
+        """Runs a workflow in API format. -> the exit code."""
+        try:
+            prompt = read_workflow(path)
+        except WrongWorkflow as error:
+            print(error, file=sys.stderr)
+            return WRONG
+        join_ranks()
+        if not quiet:
+            self._server.sockets[CLIENT] = ProgressLine()
+        self._server.client_id = CLIENT
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, cancel)
+        ended: list[int] = []
+        work = threading.Thread(target=lambda: ended.append(self._work(prompt)), name="workflow")
+        try:
+            self._loop.run_until_complete(self._until(work))
+        finally:
+            if ranks.launched():
+                import torch
+                torch.distributed.destroy_process_group()
+        return ended[0] if ended else ERROR
+
+    async def _until(self, work: threading.Thread) -> None:
+        """Hands out the server's messages while the workflow runs in a thread of its own, as ComfyUI does it."""
+        messages = asyncio.ensure_future(self._server.publish_loop())
+        work.start()
+        while work.is_alive():
+            await asyncio.sleep(0.05)
+        messages.cancel()
+
+    def _work(self, prompt: dict) -> int:
+        state, why = ranks.FAILED, "it could not start"
+        try:
+            state, why = asyncio.run(self._execute(prompt))
+            code = CODES[state]
+        except WrongWorkflow as error:
+            print(error, file=sys.stderr)
+            code = WRONG
+        except BaseException:
+            logging.exception("PostTrain: the workflow could not be run")
+            code = ERROR
+        ranks.leave(state, why)
+        return code
+
+    async def _execute(self, prompt: dict) -> tuple[str, str]:
+        """-> how it ended, and why."""
+        import execution
+
+        from .loop.runner import new_executor
+        name = str(uuid.uuid4())
+        fine, error, outputs, node_errors = await execution.validate_prompt(name, prompt, None)
+        if not fine or node_errors:
+            raise WrongWorkflow(in_words(error, node_errors))
+        executor = new_executor(self._server)
+        await executor.execute_async(prompt, name, {"client_id": CLIENT}, outputs)
+        return ending(executor)
+
+
+def ending(executor) -> tuple[str, str]:
+    """How an executor's run ended, and why."""
+    if executor.success:
+        return ranks.DONE, "the workflow's end"
+    event, data = next((m for m in reversed(executor.status_messages)
+                        if m[0] in ("execution_interrupted", "execution_error")), ("execution_error", {}))
+    kind = str(data.get("exception_type", ""))
+    if event == "execution_interrupted" or kind.endswith("RankCancelled"):
+        return ranks.CANCELLED, "cancelled"
+    words = str(data.get("exception_message", "")).strip()
+    logging.error("PostTrain: %s (%s): %s", data.get("node_type"), data.get("node_id"), words)
+    paused = kind.endswith(("RewardUnavailable", "BodyPaused", "RankPaused"))
+    return (ranks.PAUSED if paused else ranks.FAILED), words.splitlines()[0] if words else kind
+
+
+def read_workflow(path: Path) -> dict:
+    """The nodes of a workflow in API format. Raises WrongWorkflow in words."""
+    try:
+        prompt = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WrongWorkflow(f"{path} cannot be read as JSON ({error}).") from None
+    prompt = prompt.get("prompt", prompt) if isinstance(prompt, dict) else None
+    if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
+        raise WrongWorkflow(f"{path} is a workflow as the page draws it; in the page's menu choose Export (API), and give that "
+                            "file.")
+    if not prompt or not isinstance(prompt, dict) or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values()):
+        raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        going_on(prompt)
+    return prompt
+
+
+def going_on(prompt: dict) -> None:
+    """A launcher started all processes again: what "start over" began goes on."""
+    from ..trainers.run import CONTINUE_CHANGED, START_OVER
+    for node in prompt.values():
+        if node.get("inputs", {}).get("when_run_exists") == START_OVER:
+            node["inputs"]["when_run_exists"] = CONTINUE_CHANGED
+
+
+def in_words(error: dict | None, node_errors: dict) -> str:
+    """What ComfyUI's validation found, a line for each node."""
+    lines = [f"The workflow is wrong: {(error or {}).get('message', '')} {(error or {}).get('details', '')}".strip()]
+    for node, found in (node_errors or {}).items():
+        lines += [f"  {found.get('class_type')} (node {node}): {shown(each.get('message', ''))} {shown(each.get('details', ''))}"
+                  for each in found.get("errors", [])]
+    return "\n".join(lines)
+
+
+def join_ranks() -> None:
+    """Meets the other processes that a launcher has started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); alone, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    import torch
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
+    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    ranks.joined()
+    logging.info("PostTrain: rank %d of %d", ranks.number(), ranks.count())
+
+
+def cancel(*_) -> None:
+    """As Cancel on the page: the training ends at its next step, and saves."""
+    import comfy.model_management
+    comfy.model_management.interrupt_current_processing()
+
+
+class ProgressLine:
+    """Stands where a page's connection would be, and writes one line that changes."""
+
+    def __init__(self, out=None):
+        self._out = sys.stderr if out is None else out
+        self._run, self._step = "", ""
+
+    async def send_json(self, message: dict) -> None:
+        kind, data = message.get("type", ""), message.get("data") or {}
+        if kind == "posttrain.iteration":
+            metrics = data.get("metrics", {})
+            reward = f", reward {metrics['reward_mean']:.4g}" if isinstance(metrics.get("reward_mean"), float) else ""
+            left = data.get("seconds_left", 0) / 60
+            self._run = f"{data.get('run', '')}: {data.get('iteration')} of {data.get('iterations')}{reward}, {left:.1f} min left"
+        elif kind == "progress":
+            self._step = f"{data.get('value')}/{data.get('max')}"
+        else:
+            return
+        if self._out.isatty():
+            self._out.write(f"\r\x1b[K{self._run} {self._step}")
+        elif kind == "posttrain.iteration":
+            self._out.write(f"{self._run}\n")
+        self._out.flush()
+
+    async def send_bytes(self, _: bytes) -> None:
+        """Previews are for eyes."""

@@ -1,0 +1,100 @@
+// What can be done with a run that lies in its folder: a name, a pin, a note, its table, its workflow, the trash.
+import { app } from "../../scripts/app.js";
+import { csvUrl, fetchWorkflow, moveRun } from "./api.js";
+import { element, say } from "./dom.js";
+import { forgetRun, loadAll } from "./runs.js";
+import { words } from "./words.js";
+
+const TOAST_MS = 8000;
+
+export function toast(severity, summary, detail) {
+  app.extensionManager.toast.add({ severity, summary, detail, life: TOAST_MS });
+}
+
+/** A question with a text for an answer; null where there is none. Pages of 2024 have no dialogs of their own. */
+function prompted(title, message, value) {
+  const { dialog } = app.extensionManager;
+  return dialog?.prompt ? dialog.prompt({ title, message, defaultValue: value }) : window.prompt(message, value);
+}
+
+function confirmed(title, message) {
+  const { dialog } = app.extensionManager;
+  return dialog?.confirm ? dialog.confirm({ title, message }) : window.confirm(message);
+}
+
+/** Copies a text; where the page may not, it is shown to be copied by hand. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("success", words("copied"), text);
+  } catch {
+    window.prompt(words("copyByHand"), text);
+  }
+}
+
+async function rename(run, moved) {
+  const name = await prompted(words("rename"), words("renameTo", run), run.run);
+  if (!name || name === run.run) return;
+  const { run: now } = await moveRun(run.run, "rename", { name });
+  forgetRun(run.run);
+  moved(now);
+}
+
+async function remove(run, moved) {
+  if (!await confirmed(words("deleteRun"), words("deleteSure", run))) return;
+  await moveRun(run.run, "delete", { delete: run.run });
+  forgetRun(run.run);
+  moved(null);
+}
+
+async function note(run) {
+  const text = await prompted(words("note"), words("noteOf", run), run.note ?? "");
+  if (text !== null && text !== undefined) await moveRun(run.run, "note", { note: text });
+}
+
+async function openWorkflow(run) {
+  await app.loadGraphData(await fetchWorkflow(run.run), true, true, run.run);
+}
+
+function download(run) {
+  const link = Object.assign(document.createElement("a"), { href: csvUrl(run.run), download: `${run.run}.csv` });
+  link.click();
+}
+
+/** -> {root, set(run)}. moved(name or null): the run is called otherwise now, or is gone. */
+export function createShelf(moved) {
+  let run = null;
+  const acts = {
+    pin: () => moveRun(run.run, "pin", { pinned: !run.pinned }),
+    rename: () => rename(run, moved),
+    note: () => note(run),
+    csv: () => download(run),
+    openWorkflow: () => openWorkflow(run),
+    copyFolder: () => copy(run.folder),
+    deleteRun: () => remove(run, moved),
+  };
+  const buttons = Object.keys(acts).map((key) => Object.assign(element("button", "pt-act"), { key }));
+  for (const button of buttons) button.addEventListener("click", () => act(button.key));
+  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons));
+  const written = element("div", "pt-note");
+
+  async function act(key) {
+    try {
+      await acts[key]();
+    } catch (error) {
+      toast("error", run.run, error.message);
+    }
+    await loadAll();
+  }
+
+  return {
+    root: element("div", "", written, menu),
+    set(next) {
+      run = next;
+      say(menu.firstChild, words("shelf"));
+      say(written, run.note ?? "");
+      for (const button of buttons) say(button, words(button.key === "pin" && run.pinned ? "unpin" : button.key));
+      buttons.at(-1).disabled = ["running", "elsewhere"].includes(run.status);
+    },
+  };
+}
