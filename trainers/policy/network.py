@@ -285,8 +285,8 @@ def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = ()) -
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
     also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the same
-    model, which are then ``Network.guests``. Inside, autograd works although the
-    host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
+    model, which are then ``Network.guests``. Inside, autograd works although the host runs nodes in inference mode; afterwards
+    the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
     patcher = policy.model.clone()
