@@ -32,6 +32,9 @@ from tools.environment import ROOT, Environment, SetupError, cache_folder, envir
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
+# the whole suite: what runs in processes of its own by two at a time, file by file; what shares a server one after the other
+PARTS = (("-n", "2", "--dist", "loadfile", "tests/unit", "tests/simulated"), ("tests/host", "tests/page"))
+NO_TESTS, INTERRUPTED = 5, 2  # pytest's exit codes
 NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's options whose value only looks like a path
 
 
@@ -101,8 +104,13 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         rest = ["-o", f"cache_dir={env.folder / 'pytest'}", *rest]
     if wants("simulated", rest):
         variables["CXX"] = compiler.ensure()
-    # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
-    return call(env, "-P", "-m", "pytest", *rest, extra=variables, folder=ROOT)
+    codes = []
+    for part in ((),) if "-n" in rest or names_a_path(rest) else PARTS:
+        # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
+        codes.append(call(env, "-P", "-m", "pytest", *part, *rest, extra=variables, folder=ROOT))
+        if codes[-1] == INTERRUPTED:
+            break
+    return next((code for code in codes if code not in (0, NO_TESTS)), min(codes))
 
 
 def paths_from_repository(arguments: list[str]) -> list[str]:
@@ -115,6 +123,11 @@ def from_repository(argument: str) -> str:
     here = Path(path).resolve()
     meant = os.path.exists(here) and (ROOT in (here, *here.parents) or not Path(ROOT, path).exists())
     return "::".join([str(here), *test]) if meant else argument
+
+
+def names_a_path(arguments: list[str]) -> bool:
+    return any(os.path.exists(Path(ROOT, a.split("::")[0])) for before, a in zip(["", *arguments], arguments)
+               if before not in NO_PATH and not a.startswith("-"))
 
 
 def wants(level: str, arguments: list[str]) -> bool:

@@ -7,14 +7,14 @@ PREVIEW_SECONDS = 0.5
 
 
 def node_progress(unique_id, model=None):
-    """progress(done, total, x0=None) for long functions; x0: a clean estimate [1, C, H, W], previewed if it can be."""
+    """progress(done, total, x0=None, preview=None) for long functions; x0: a clean estimate [1, C, H, W], previewed if it can be;
+    preview: a picture as the host takes it."""
     import comfy.utils
     bar = comfy.utils.ProgressBar(1, node_id=unique_id)
     previewer, last = None if model is None else _previewer(model), 0.0
 
-    def progress(done: int, total: int, x0=None) -> None:
+    def progress(done: int, total: int, x0=None, preview=None) -> None:
         nonlocal last
-        preview = None
         if previewer is not None and x0 is not None and time.monotonic() - last > PREVIEW_SECONDS:
             last = time.monotonic()
             preview = previewer.decode_latent_to_preview_image("JPEG", x0)

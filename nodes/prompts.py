@@ -1,7 +1,8 @@
-"""Prompts: written in a box, read from a file, encoded once by the user's text encoder."""
+"""Prompts: written in a box, read from a file, encoded by the user's text encoder when their turn comes."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from .access import located, state_of
 from .sockets import MENU, PROMPTS
 
 CATEGORY = f"{MENU}/1 Prompts"
-MOST = 1_000  # encoded, one prompt takes up to 4 MB
+AT_ONCE = 1_000  # prompts that are encoded before the run; of more, those whose turn comes
 
 
 class PTPromptList:
@@ -26,16 +27,21 @@ class PTPromptList:
         return {"required": {"text": ("STRING", {
             "multiline": True, "default": "a photo of a cat\na photo of a dog",
             "tooltip": "One prompt on each line. Empty lines are left out. A few dozen different prompts generalise "
-                       "better than a handful."})}}
+                       "better than a handful. {red|blue} is a choice: each reading of a line is a prompt of its own. "
+                       "// and /* */ are comments. Weights, (red:1.2), are for the text encoder; rewards see plain words."})}}
 
     def run(self, text):
-        return (prompt_set(lines_of(text), "text"),)
+        from ..trainers.data.wildcards import without_comments
+
+        notes: list[str] = []
+        prompts = prompt_set(lines_of(without_comments(text, "text")), "text", notes)
+        return {"ui": {"text": [" ".join([f"{len(prompts):,} prompts", *notes])]}, "result": (prompts,)}
 
 
 class PTPromptFile:
     DESCRIPTION = ("Prompts from a text file in ComfyUI's input folder (or a folder that you have opened), one on each "
                    "line. A .jsonl file in the form of GenEval is read with its records, which rule rewards check. Tables "
-                   "(.csv, .tsv) need a column called prompt.")
+                   "(.csv, .tsv) need a column called prompt. Choices {a|b} and comments are read as in Prompt List.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts; connect them to Encode Prompts.",)
@@ -45,9 +51,9 @@ class PTPromptFile:
         return {"required": {
             "file": ("STRING", {"default": "prompts.txt", "tooltip": "A file name in ComfyUI's input folder, or a full "
                                   "path into a folder that you have opened (docs/security.md). UTF-8 text."}),
-            "limit": ("INT", {"default": MOST, "min": 1, "max": 1_000_000,
-                              "tooltip": "Read at most this many prompts, from the top. Encoded prompts stay in memory: 4 MB "
-                                         "each for Flux, less for others."})}}
+            "limit": ("INT", {"default": 100_000, "min": 1, "max": 1_000_000,
+                              "tooltip": "Read at most this many prompts, from the top. Their encodings lie on the disk, not in "
+                                         "memory."})}}
 
     @classmethod
     def IS_CHANGED(cls, file, limit):
@@ -60,8 +66,8 @@ class PTPromptFile:
 
 
 class PTEncodePrompts:
-    DESCRIPTION = ("Encodes the prompts once with your text encoder, which can then leave the memory. Use it outside "
-                   "the loop.")
+    DESCRIPTION = ("Encodes the prompts with your text encoder: up to 1,000 at once, after which it can leave the memory, and "
+                   "of more those whose turn comes, 256 together. Encodings lie on the disk. Use it outside the loop.")
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (PROMPTS,), ("prompts",)
     OUTPUT_TOOLTIPS = ("The prompts with their encodings, for Rollout and Train.",)
@@ -79,39 +85,61 @@ class PTEncodePrompts:
                            "out."})}}
 
     def run(self, prompts, clip, negative, distilled_guidance=0.0):
-        return (encode_prompts(prompts, clip, negative, distilled_guidance),)
+        return (encode_prompts(prompts, clip, one_reading(negative, "negative"), distilled_guidance),)
 
 
-def prompt_set(lines, name: str) -> PromptSet:
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
+def prompt_set(lines, name: str, notes: list[str] | None = None) -> PromptSet:
+    """Each reading of each line. notes: takes what a user should know of it."""
+    from ..trainers.data.wildcards import every_reading
+
+    prompts = tuple(every_reading((Prompt(line.strip()) for line in lines), name, [] if notes is None else notes))
+    if not prompts:
         raise ValueError(f"{name}: there is no prompt in it; write at least one line")
-    return PromptSet(tuple(Prompt(text) for text in texts))
+    return PromptSet(prompts)
+
+
+def one_reading(text: str, name: str) -> str:
+    """A text without its comments. ValueError where it has choices, of which there is one text only."""
+    from ..trainers.data.wildcards import readings, without_comments
+
+    found, count = readings(without_comments(text, name), name)
+    if count > 1:
+        raise ValueError(f"{name}: it holds choices ({{a|b}}), which are read in prompts only; write one text, or \\{{ for a "
+                         "brace")
+    return text if found == [text.strip()] else "".join(found)
 
 
 def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:
-    """The same prompts with a CONDITIONING each. Encoding takes one text encoder call per different prompt."""
-    import comfy.model_management
+    """The same prompts with a CONDITIONING each: one text encoder call per different prompt, for few at once, for more than
+    AT_ONCE when their turn comes."""
     import comfy.utils
+
+    from ..trainers.policy.encodings import Encodings
+
+    encode = partial(encoding, clip, guidance)
+    positive = Encodings([prompt.text for prompt in prompts.prompts], encode)
+    encoded = replace(prompts, positive=positive, negative=encode(negative))
+    if len(prompts) <= AT_ONCE:
+        bar = comfy.utils.ProgressBar(len(prompts))
+        positive.make(range(len(prompts)), lambda: bar.update(1))
+    return encoded
+
+
+@torch.inference_mode()  # as the host runs a node: what it loads is made so
+def encoding(clip, guidance: float, text: str) -> list:
+    """The CONDITIONING of a text, in RAM."""
+    import comfy.model_management
     import node_helpers
 
-    bar, encoded = comfy.utils.ProgressBar(len(prompts) + 1), {}
-
-    def encode(text: str):
-        if text not in encoded:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-            if guidance:
-                conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
-            encoded[text] = [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
-        bar.update(1)
-        return encoded[text]
-
-    return replace(prompts, positive=tuple(encode(p.text) for p in prompts.prompts), negative=encode(negative))
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if guidance:
+        conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
+    return [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
 
 
 def _to_ram(value):
-    return value.cpu() if isinstance(value, torch.Tensor) else value
+    return value.cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 
 NODES = {"PTPromptList": PTPromptList, "PTPromptFile": PTPromptFile, "PTEncodePrompts": PTEncodePrompts}

@@ -56,7 +56,7 @@ def train_alignprop(policy: Policy, course: Course, settings: AlignProp, optimiz
     mean = course.stats()["reward_mean"]
     best = mean if highest is None or mean > highest else highest
     # a mean that is no number (every reward failed) is not remembered
-    memory = {**policy.memory, HIGHEST: best} if best == best else policy.memory
+    memory = {**new.memory, HIGHEST: best} if best == best else new.memory
     return replace(new, memory=memory, metrics={**new.metrics, "early_stopped": int(reached(mean))})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ import torch
 
 from ..rewards.base.words import brief, shown
 from .engine.limits import FROM_0, check_limits
+from .engine.cost import Train, Work, branches
 from .engine.update import Optimizer, numbers, update
 from .feedback.fits import Feedback
 from .losses.diffusion_opd import OPDLoss, domains, opd_loss
@@ -74,11 +75,13 @@ class Visit:
 
 @dataclass(frozen=True)
 class Way:
-    """The states that the student has been in: [B, S, C, H, W] in RAM; sigmas: [S + 1]; transition: of its steps."""
+    """The states that the student has been in: [B, S, C, H, W] in RAM; sigmas: [S + 1]; transition: of its steps; evaluations:
+    that the way there has cost beside the rollout."""
 
     states: torch.Tensor
     sigmas: torch.Tensor
     transition: Transition
+    evaluations: int = 0
     __repr__ = brief
 
 
@@ -108,7 +111,16 @@ def train_opd(
         out = compared(net, bank, rollout, way, visit, settings)
         return out.loss, numbers(teacher_error=out.error)
 
-    return update(policy, visits(rollout, way, fits, optimizer.updates), evaluate, optimizer, progress=progress, guests=guests)
+    new = update(policy, visits(rollout, way, fits, optimizer.updates), evaluate, optimizer, progress=progress, guests=guests)
+    made = new.metrics["update_evaluations"] + way.evaluations
+    return replace(new, metrics={**new.metrics, "update_evaluations": made})
+
+
+def opd_cost(settings: DiffusionOPD, work: Work) -> Train:
+    """The student and its teacher in every random step, or, without those, on a walk of the student's own."""
+    once = work.images * (work.random or max(1, work.steps - 1))
+    teacher = max((branches(teacher.guidance or work.guidance) for teacher in settings.teachers), default=1)
+    return work.branches * once, (teacher + (0 if work.random else work.branches)) * once
 
 
 def compared(net: Network, bank: Bank, rollout: Rollout, way: Way, visit: Visit, settings: DiffusionOPD) -> OPDLoss:
@@ -167,7 +179,8 @@ def walked(policy: Policy, rollout: Rollout) -> Way:
             for k in range(count):
                 states[rows, k] = x.cpu()
                 x = _next(net, bank, rollout, rows, step, x, k).mean
-    return Way(states, rollout.sigmas[: count + 1], step)
+        evaluations = net.evaluations
+    return Way(states, rollout.sigmas[: count + 1], step, evaluations)
 
 
 def _noise(rollout: Rollout, rows: slice) -> torch.Tensor:

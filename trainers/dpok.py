@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from .engine.cost import Train, Work
 from .engine.limits import ABOVE_0, FROM_0, INSIDE_0_1
 from .engine.replay import train_on_trajectory
 from .engine.update import Optimizer
@@ -51,3 +52,9 @@ def train_dpok(policy: Policy, rollout: Rollout, advantages: Advantages, setting
     new = trained(replace(advantages, used=rewards.isfinite()), rewards[:, None] - expected)
     report["update_evaluations"] = new.metrics["update_evaluations"] + cost
     return replace(new, anchors={**new.anchors, VALUE: value}, metrics=new.metrics | report)
+
+
+def dpok_cost(settings: DPOK, work: Work) -> Train:
+    """The value baseline asks the first part of the network, without guidance, for each image and step."""
+    gradient, further = work.replayed(settings.kl_weight > 0, True)
+    return gradient, further + (work.images * work.random if settings.value_steps else 0)

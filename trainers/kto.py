@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from .engine.cost import Train, Work
 from .engine.limits import BELOW_1, FROM_0, FROM_1
 from .engine.renoise import Noised, Renoised, noised, with_empty_prompt
 from .engine.update import Number, Optimizer, numbers, update
@@ -52,13 +53,14 @@ class ReferencePoints:
         """(z, the reference's answers to this micro-batch); error: the policy's own errors of it."""
         micros = self._mates[id(micro)]
         if self._step is not micros:
-            self._step, self._references, errors, reference_errors = micros, {}, [], []
+            self._references, errors, reference_errors = {}, [], []
             for mate in micros:
                 renoised = Renoised(net, self._rollout, mate)
                 self._references[id(mate)] = renoised.ask_quietly(None)
                 reference_errors.append(renoised.error(self._references[id(mate)]))
-                errors.append(error if len(micros) == 1 else renoised.error(renoised.ask_quietly(bank)))
+                errors.append(error.detach() if len(micros) == 1 else renoised.error(renoised.ask_quietly(bank)))
             self._z = reference_point(torch.cat(errors), torch.cat(reference_errors))
+            self._step = micros  # not before here: a pass that memory does not suffice for begins anew
         return self._z, self._references[id(micro)]
 
 
@@ -106,3 +108,9 @@ def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torc
             change = (error - reference_error)[rows].mean()
             found |= numbers(**{f"{name}_error": error[rows].mean(), f"{name}_change": change})
     return found
+
+
+def kto_cost(settings: KTO, work: Work) -> Train:
+    """With several micro-batches in an update its reference point takes one evaluation more of each, see ReferencePoints."""
+    alone = settings.levels == 1 and work.images <= work.batch * work.updates
+    return work.noised(settings.levels, 1 if alone else 2)

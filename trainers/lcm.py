@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from ..rewards.base.words import brief
+from .engine.cost import Train, Work, branches
 from .engine.limits import ABOVE_0, FROM_0, FROM_1, FROM_2
 from .engine.renoise import Noised, Renoised, noised, teacher_grid, usable
 from .engine.update import Optimizer, numbers, update
@@ -116,3 +117,10 @@ def way_of(policy: Policy, settings: LCM) -> Way:
         raise ValueError(f"student steps: {student} does not divide the teacher's {steps} steps; choose teacher steps that "
                          "are a multiple of it, or 0")
     return Way(grid, grid[:-1:steps // student], steps // student, student=False)
+
+
+def lcm_cost(settings: LCM, work: Work) -> Train:
+    """The teacher's steps in one of the student's; without those, one step of it and one answer of the student."""
+    each = branches(settings.guidance or work.guidance)
+    further = each * settings.teacher_steps // settings.student_steps if settings.student_steps else each + 1
+    return work.noised(settings.levels, further)

@@ -19,10 +19,11 @@ from .d3po import D3PO, train_d3po
 from .ddpo import DDPO, train_ddpo
 from .dgpo import DGPO, train_dgpo
 from .diffusion_dpo import DiffusionDPO, train_dpo
-from .diffusion_opd import DiffusionOPD, train_opd
-from .dpok import DPOK, train_dpok
+from .diffusion_opd import DiffusionOPD, opd_cost, train_opd
+from .dpok import DPOK, dpok_cost, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
+from .engine.cost import Cost, Train, branches, work_of
 from .engine.in_use import numbers_in_use
 from .engine.limits import check_limits
 from .engine.other_packs import Foreign, foreign
@@ -35,18 +36,20 @@ from .feedback.labels import Labels
 from .feedback.pairs import Preferences
 from .feedback.step_pairs import StepPreferences
 from .flow_grpo import FROM_MEANS, FlowGRPO, train_flow_grpo
-from .kto import KTO, train_kto
-from .lcm import LCM, train_lcm
+from .kto import KTO, kto_cost, train_kto
+from .lcm import LCM, lcm_cost, train_lcm
 from .mapo import MaPO, train_mapo
 from .nft import NFT, OLD, train_nft
 from .policy.recommended import recommended
+from .policy.room import with_room
 from .policy.value import Policy
 from .policy.weights import outside_inference
 from .prompts import PromptSet
 from .recipes.settle import settled, variant_of
-from .refl import ReFL, train_refl
+from .refl import ReFL, refl_cost, train_refl
 from .run.steering import KL_WEIGHT, KNOBS, LEARNING_RATE
 from .rwr import RWR, train_rwr
+from .sampling.recommended import settled_sampling
 from .sampling.rollout import Progress, Rollout, for_autograd
 from .sampling.settings import Sampling
 from .spo import SPO, train_spo
@@ -62,39 +65,44 @@ class Method:
     step: (policy, rollout, feedback, settings, optimizer, progress) -> policy; where needs is OWN_IMAGES
     (policy, course, settings, optimizer) -> policy. learns_from: the kind of feedback, None for none. needs: of a rollout,
     its TRAJECTORY or only its LATENTS; OWN_IMAGES where images are made inside the step, for the reward's gradient.
-    keeps: names among the policy's anchors of copies that follow the weights while this method trains; under another one
-    they would stay where they are, so they are dropped then.
+    cost: (settings, Work) -> the train step's evaluations, at most. keeps: names among the policy's anchors of copies that
+    follow the weights while this method trains; under another one they would stay where they are, so they are dropped then.
     """
 
     step: Callable
     learns_from: type | None = Advantages
     needs: str = LATENTS
     keeps: tuple[str, ...] = ()
+    cost: Callable[..., Train] | None = None
     __repr__ = brief
 
 
 METHODS: dict[type, Method] = {
-    FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY),
-    DDPO: Method(train_ddpo, needs=TRAJECTORY),
-    DPOK: Method(train_dpok, needs=TRAJECTORY),
-    NFT: Method(train_nft, keeps=(OLD,)),
-    AWM: Method(train_awm, keeps=(FOLLOWER,)),
-    DGPO: Method(train_dgpo),
-    CRD: Method(train_crd, keeps=(OLD, RIVAL)),
-    RWR: Method(train_rwr),
-    DiffusionDPO: Method(train_dpo, Preferences),
-    MaPO: Method(train_mapo, Preferences),
-    KTO: Method(train_kto, Labels),
-    D3PO: Method(train_d3po, Preferences),
-    SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY),
-    LCM: Method(train_lcm, None),
-    ADD: Method(train_add, None),
-    DiffusionOPD: Method(train_opd, None),
-    DRaFT: Method(train_draft, None, OWN_IMAGES),
-    AlignProp: Method(train_alignprop, None, OWN_IMAGES),
-    ReFL: Method(train_refl, None, OWN_IMAGES),
-    DRTune: Method(train_drtune, None, OWN_IMAGES),
-    SRPO: Method(train_srpo, None, OWN_IMAGES),
+    FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(s.beta > 0, s.watch_kl)),
+    DDPO: Method(train_ddpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(False, s.watch_kl)),
+    DPOK: Method(train_dpok, needs=TRAJECTORY, cost=dpok_cost),
+    NFT: Method(train_nft, keeps=(OLD,), cost=lambda s, w: w.noised(s.levels, (s.kl_weight > 0) + w.lagging, not w.lagging)),
+    AWM: Method(train_awm, keeps=(FOLLOWER,), cost=lambda s, w: w.noised(
+        s.levels, (s.beta > 0) + (s.ema_beta > 0 and w.lagging), 1)),
+    DGPO: Method(train_dgpo, cost=lambda s, w: w.noised(
+        s.levels, branches(s.reference_guidance), s.clip_range > 0, groups=True)),
+    CRD: Method(train_crd, keeps=(OLD, RIVAL), cost=lambda s, w: w.noised(
+        s.levels, (s.kl_weight > 0) * branches(s.reference_guidance) + w.lagging, not w.lagging, groups=True)),
+    RWR: Method(train_rwr, cost=lambda s, w: w.noised(s.levels)),
+    DiffusionDPO: Method(train_dpo, Preferences, cost=lambda s, w: w.paired(s.levels, True)),
+    MaPO: Method(train_mapo, Preferences, cost=lambda s, w: w.paired(s.levels, False)),
+    KTO: Method(train_kto, Labels, cost=kto_cost),
+    D3PO: Method(train_d3po, Preferences, cost=lambda s, w: w.paired(w.branches * w.random, True)),
+    SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY, cost=lambda s, w: (w.branches * w.pairs,) * 2),
+    LCM: Method(train_lcm, None, cost=lcm_cost),
+    ADD: Method(train_add, None, cost=lambda s, w: w.noised(s.levels, 2 + branches(s.guidance or w.guidance))),
+    DiffusionOPD: Method(train_opd, None, cost=opd_cost),
+    DRaFT: Method(train_draft, None, OWN_IMAGES, cost=lambda s, w: w.walked(
+        s.extra_noises + (s.kl_weight > 0) * ((s.steps or w.steps) + s.extra_noises))),
+    AlignProp: Method(train_alignprop, None, OWN_IMAGES, cost=lambda s, w: w.walked()),
+    ReFL: Method(train_refl, None, OWN_IMAGES, cost=refl_cost),
+    DRTune: Method(train_drtune, None, OWN_IMAGES, cost=lambda s, w: w.walked()),
+    SRPO: Method(train_srpo, None, OWN_IMAGES, cost=lambda s, w: w.walked(2)),
 }
 
 
@@ -173,6 +181,21 @@ def reads_means(trainer: Trainer) -> bool:
     return isinstance(settings, Foreign) or isinstance(settings, FlowGRPO) and settings.trust in FROM_MEANS
 
 
+def cost_of(policy: Policy, trainer: Trainer, sampling: Sampling, prompts: int) -> Cost | None:
+    """What an iteration costs at most, by its plan; None for a trainer of another pack, of which nobody knows. prompts: how many
+    there are. Trainers of pairs: with one pair of each prompt."""
+    given = adopted(trainer)
+    method, trainer = method_of(given), settled_trainer(policy, given)
+    if method.cost is None:
+        return None
+    policy = replace(policy, method=policy.method or table_name(trainer))
+    own = method.needs == OWN_IMAGES
+    work = work_of(settled_sampling(policy, sampling), prompts, trainer.optimizer.updates, own, policy.iteration)
+    work = replace(work, lagging=any(name in policy.anchors for name in method.keeps))
+    gradient, further = method.cost(trainer.settings, work)
+    return Cost(work.images, 0 if own else work.sampling, gradient, further)
+
+
 @torch.inference_mode(False)
 @torch.no_grad()
 def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trainer: Trainer, *,
@@ -190,6 +213,8 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
+    policy = replace(policy, memory=with_room(policy.memory, rollout.room))
+    rollout.prompts.prepare(rollout.index.unique())
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
     numbers = stats | {"rollout_evaluations": rollout.evaluations}
     if rollout.left_out:
@@ -206,7 +231,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
         in_a_row = int(policy.metrics.get(SKIPPED, 0)) + fault
         new = replace(policy, metrics={"updates": 0, "skipped_updates": fault, SKIPPED: in_a_row})
     remembered = getattr(feedback, "memory", None)
-    memory = policy.memory if remembered is None else {**policy.memory, "rewards": remembered}
+    memory = new.memory if remembered is None else {**new.memory, "rewards": remembered}
     used = _used(policy, given, trainer, rollout.sampling, rollout.recommended)
     return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
                    iteration=policy.iteration + 1, numbers=used)

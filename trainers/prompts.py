@@ -1,8 +1,9 @@
 """The prompts of a run, with the conditionings of the user's own text encoder once they are encoded."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ..rewards.base.words import brief
 
@@ -15,14 +16,26 @@ class PromptSet:
     """Prompts to train or to evaluate on.
 
     prompts: texts, each with the record that a rule verifier checks, if any.
-    positive: one ComfyUI CONDITIONING per prompt, or None before "Encode Prompts".
+    positive: one ComfyUI CONDITIONING per prompt, or None before "Encode Prompts"; those that it makes lie on the disk.
     negative: the CONDITIONING of the negative prompt, used only where the guidance scale is not 1.
     """
 
     prompts: tuple[Prompt, ...]
-    positive: tuple | None = None
+    positive: Sequence | None = None
     negative: list | None = None
     __repr__ = brief
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def prepare(self, numbers: Iterable[int], ahead: Iterable[int] = ()) -> None:
+        """Has the encodings of these prompts at hand before the network is loaded. ahead: prompts whose turn comes next; they
+        are encoded along with these where the text encoder has to be loaded anyway."""
+        if hasattr(self.positive, "prepare"):
+            self.positive.prepare(numbers, ahead)
+
+    def plus(self, prompt: Prompt, positive: list) -> PromptSet:
+        """The same with one prompt more, at the end."""
+        known: Any = self.positive or ()
+        more = known.plus(positive) if hasattr(known, "plus") else (*known, positive)
+        return replace(self, prompts=(*self.prompts, prompt), positive=more)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from .engine.cost import Train, Work
 from .engine.limits import ABOVE_0, ANY, FROM_0, FROM_0_TO_1
 from .engine.renoise import Noised, Renoised
 from .engine.reward_walk import Course, Look, Walk, known
@@ -68,3 +69,10 @@ def _denoising_error(walk: Walk) -> torch.Tensor:
     noise = torch.randn((len(rows), *data.latents.shape[1:]), generator=random)
     renoised = Renoised(walk.net, data, Noised(rows, walk.plan.sigmas[levels], noise, first=False))
     return renoised.error(renoised.ask(walk.bank))
+
+
+def refl_cost(settings: ReFL, work: Work) -> Train:
+    """To the latest step that may be drawn, and the pretraining's own evaluations."""
+    last = max(min(int(settings.earliest * work.steps), work.steps - 1) + 1, min(work.steps, round(settings.latest * work.steps)))
+    gradient, _ = work.walked(last - work.steps)
+    return gradient + (work.images if settings.pretrain_weight else 0), 0

@@ -42,6 +42,23 @@ export const fetchTranslations = () => getJson("/i18n");
 /** Address of a sample; `id` tells runs of the same name apart, since the browser keeps pictures. */
 export const sampleUrl = (run, file, id) => api.apiURL(`${path(run)}/samples/${file}?v=${id ?? ""}`);
 
+/** Tells the server that workflows of this id are queued by a page that can be asked. */
+export const sayHello = (client) => postJson("/posttrain/pages", { client });
+
+/** The id that this page's workflows are queued with. */
+export const clientId = () => api.clientId;
+
+/** The questions on runs whose settings have changed: {questions: [{id, run, changes, answers}]}. */
+export const fetchRunQuestions = () => getJson("/posttrain/questions");
+
+export const answerRunQuestion = (id, answer) => postJson(`/posttrain/questions/${id}`, { answer });
+
+/** Calls handle() whenever such a question comes or goes, and when the server is back. */
+export function listenForRunQuestions(handle) {
+  api.addEventListener("posttrain.question", handle);
+  api.addEventListener("reconnected", handle);
+}
+
 const question = (id) => `/posttrain/ratings/${id}`;
 
 /** The questions that wait for somebody's votes. */

@@ -1,8 +1,9 @@
 // The pack on the page: live curves on Loop End and Train, a side bar of all runs, messages as toasts.
 import { app } from "../../scripts/app.js";
 import { listenForForeignAddresses } from "./address.js";
-import { listen, listenForQuestions } from "./api.js";
+import { listen, listenForQuestions, listenForRunQuestions } from "./api.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
+import { introduce, loadRunQuestions } from "./question.js";
 import { loadQuestions } from "./rate.js";
 import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
@@ -57,13 +58,15 @@ app.registerExtension({
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
     listen(onEvent, loadAnew);
     listenForQuestions(loadQuestions);
+    listenForRunQuestions(loadRunQuestions);
     listenForForeignAddresses();
     // a slow clock: names that were edited, "3 min ago", a training that has gone silent
     setInterval(() => {
       askTheSilent();
+      introduce();
       if (!document.hidden) changed();
     }, TICK_MS);
-    await Promise.all([loadAll(), loadQuestions()]);
+    await Promise.all([introduce(), loadAll(), loadQuestions(), loadRunQuestions()]);
   },
 
   addCustomNodeDefs: translateDefinitions,

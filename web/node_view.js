@@ -54,6 +54,9 @@ export function addRunView(node, open) {
   const widget = node.addDOMWidget("run_view", "PT_RUN_VIEW", root, {
     serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_HEIGHT });
   widget.serialize = false; // and not in the workflow file either: two different flags of the page
+  // the picture of the curve, made for those who do not see this view: not a second time below it
+  node.hideOutputImages = true;
+  node.onDrawBackground = () => {};
   const stop = watch(draw);
   const removed = node.onRemoved;
   node.onRemoved = function (...args) {

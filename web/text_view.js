@@ -1,5 +1,7 @@
 // Shows the words and tables that a node answers with, on the node itself.
 import { element } from "./dom.js";
+import { copy } from "./shelf.js";
+import { words } from "./words.js";
 
 const LEAST_HEIGHT = 50;
 const LINE = 17, MOST_LINES = 12; // the height of a line; lines that a node grows by at the most
@@ -13,7 +15,7 @@ export function addTextView(node) {
     if (!output?.text?.length) return;
     const texts = output.text.filter((text) => text);
     root ??= attach(node, texts.join("\n").split("\n").length);
-    root.replaceChildren(...texts.map(part));
+    root.replaceChildren(...texts.map(part), ...(output.posttrain_file ?? []).map(place));
   };
 }
 
@@ -31,6 +33,13 @@ function attach(node, lines) {
 }
 
 const part = (text) => (text.includes("\t") ? table(text) : element("div", "pt-words", text));
+
+/** Where a file lies, in full, to be copied. */
+function place(path) {
+  const button = element("button", "pt-act", words("copyPath"));
+  button.addEventListener("click", () => copy(path));
+  return element("div", "pt-words", words("savedAt", { path }), " ", button);
+}
 
 /** Tab-separated lines, the first of them the heads. */
 function table(text) {

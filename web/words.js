@@ -50,6 +50,9 @@ const EN = {
   askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
     "The answer is kept.",
   addressAllowed: "{address} is allowed. Press Run again.",
+  questionTitle: "The settings of \"{run}\" have changed", questionBody: "What shall happen?", was: "was", nowIs: "is now",
+  answers: { "continue with changed settings": "Go on with the new settings", "start over": "Start over; the old run is kept as a backup",
+    "leave it": "Leave it" },
   steer: "Steer this training",
   steerPause: "Pause", steerPauseHint: "Waits after this iteration, with everything saved",
   steerGoOn: "Go on", steerGoOnHint: "Trains on at once",
@@ -66,7 +69,7 @@ const EN = {
   note: "Note", noteOf: "A note on the run \"{run}\":", csv: "Download CSV", openWorkflow: "Open its workflow",
   copyFolder: "Copy its folder", deleteRun: "Delete",
   deleteSure: "Move the run \"{run}\" to output/posttrain/.trash? Its checkpoints go with it. LoRAs that were saved stay.",
-  copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
+  copyPath: "Copy", copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
   metrics: {
     "*parts": "Parts of the reward", "*time": "Where the time goes",
     seconds_sampling: "Seconds of sampling", seconds_decoding: "Seconds of decoding", seconds_scoring: "Seconds of scoring",
@@ -136,6 +139,8 @@ const ZH = {
   askAddressTitle: "要把图像发送到另一台机器吗？",
   askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
   addressAllowed: "已允许 {address}。请再次点击运行。",
+  questionTitle: "训练“{run}”的设置已更改", questionBody: "要怎么做？", was: "之前", nowIs: "现在",
+  answers: { "continue with changed settings": "用新设置继续", "start over": "重新开始；旧的训练会作为备份保留", "leave it": "先不处理" },
   steer: "控制这次训练",
   steerPause: "暂停", steerPauseHint: "在本次迭代之后等待，一切都会保存",
   steerGoOn: "继续", steerGoOnHint: "立即继续训练",
@@ -152,7 +157,7 @@ const ZH = {
   note: "备注", noteOf: "训练“{run}”的备注：", csv: "下载 CSV", openWorkflow: "打开它的工作流",
   copyFolder: "复制文件夹位置", deleteRun: "删除",
   deleteSure: "要把训练“{run}”移到 output/posttrain/.trash 吗？检查点会一起移走，已保存的 LoRA 不受影响。",
-  copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
+  copyPath: "复制", copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
   metrics: {
     "*parts": "奖励的各部分", "*time": "时间分布",
     seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",
@@ -227,6 +232,9 @@ export function messageWords({ text, alarm, values }) {
   const plain = Object.fromEntries(numbers);
   return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });
 }
+
+/** An answer to a question on a run. */
+export const answerName = (answer) => language().answers[answer] ?? answer;
 
 /** A number that can be changed while it trains. */
 export const numberName = (name) => language().numbers[name] ?? name;

@@ -1,4 +1,4 @@
-"""Offline preferences: pairs and thumbs from folders and files, encoded once, dealt out to Train Step."""
+"""Offline preferences: pairs and thumbs from folders and files, encoded once and kept on the disk, dealt out to Train Step."""
 from __future__ import annotations
 
 from ..access import located, may_read, state_of
@@ -52,7 +52,7 @@ class PTPairsFile:
     def INPUT_TYPES(cls):
         return {"required": {"file": ("STRING", {"default": "pairs.jsonl", "tooltip": "A file in ComfyUI's input folder, or a "
                                       "full path into a folder that you have opened (docs/security.md). Images in a .parquet "
-                                      "file stay in memory."}), **reading_inputs()},
+                                      "file are copied into ComfyUI's temporary folder."}), **reading_inputs()},
             "optional": {"votes": (("thumbs", "pairs"), {"tooltip": "Only for a file of votes. thumbs: each image by its last "
                                    "vote, for KTO. pairs: every image voted up with every one of the same prompt voted down, "
                                    "for Diffusion-DPO."})}}
@@ -72,7 +72,7 @@ def shown(data):
 
 class PTEncodePairs:
     DESCRIPTION = ("Encodes the images and captions of pairs (or thumbs) once with your VAE and text encoder. Use it outside "
-                   "the loop. Latents are kept in RAM in half precision.")
+                   "the loop. Latents are kept in half precision in ComfyUI's temporary folder.")
     CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = (ENCODED_PAIRS, "STRING"), ("encoded pairs", "summary")
     OUTPUT_TOOLTIPS = ("For Pairs for Training.", "How much was encoded, and what was left out and why.")

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Coroutine
 
 from ...rewards.base.reward import RewardUnavailable
+from ..progress import node_progress
 from .body import ITERATION_SLOT, LOOP_SLOT, POLICY_SLOT, Body, fresh, title_of
 from .server import BodyServer
 
@@ -85,6 +86,10 @@ class BodyRunner:
             raise BodyError("The loop's body gave no policy: one of its nodes blocked the execution. Inside a loop "
                             "every node on the way from Loop Start to Loop End has to run in every iteration.")
         return results
+
+    def show(self, picture: tuple) -> None:
+        """A picture as the loop's preview, ("JPEG", PIL image, largest size or None)."""
+        node_progress(self._node)(*self._bar(), preview=picture)
 
     def _feed(self, node: str, iteration: int) -> dict:
         return {"class_type": FEED, "inputs": {"key": self._key + node, "iteration": iteration}}

@@ -11,7 +11,7 @@ from .body import Graph, links_of
 # what no result depends on: when it ends, how often things are saved or shown, where votes are kept, how long a person is
 # waited for
 NEVER = {"when_run_exists", "save_every", "samples_every", "votes_name", "wait_minutes", "stop",
-         "evaluation"}
+         "evaluation", "continue_from"}
 # a loop's own length and place; those of a loop before it say which policy it hands on
 OWN = {"run_name", "iterations"}
 # widgets that came later, at what changes nothing: a workflow from before goes on, whether it has them or not

@@ -7,7 +7,8 @@ from ...rewards.base.reward import check_prompts
 from ..progress import node_progress
 from ..run_name import name_is_valid
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
-from .wired import cache_key, open_session, run_inputs, samples_input, watch_inputs
+from .curve import RunCurve
+from .wired import back_input, cache_key, open_session, run_inputs, samples_input, watch_inputs
 
 
 class PTTrain:
@@ -31,7 +32,7 @@ class PTTrain:
                                "through the reward (DRaFT ...) do not use it."}),
             **run_inputs(), "samples_every": samples_input()},
             "optional": {"reward": (REWARD, {"tooltip": "What the images are scored by. Only distillation (LCM, ADD) can do "
-                                             "without one."}), **watch_inputs()},
+                                             "without one."}), **watch_inputs(), **back_input()},
             "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     @classmethod
@@ -43,23 +44,26 @@ class PTTrain:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, prompts, vae, sampling, trainer, advantage_rule, run_name, iterations, when_run_exists,
-            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None):
+            save_every, samples_every, dynprompt, unique_id, reward=None, stop=(), evaluation=None, extra_pnginfo=None,
+            continue_from=0):
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         from ...trainers.run import RunPlan
         if reward is not None:
             check_prompts(reward, prompts.prompts)
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every, tuple(stop), evaluation)
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, samples_every, tuple(stop), evaluation,
+                       continue_from)
         inputs = tuple(dynprompt.get_node(unique_id)["inputs"])
         bar = node_progress(unique_id)
-        with open_session(plan, policy, dynprompt, unique_id, inputs, extra_pnginfo) as session:
+        curve = RunCurve()
+        with open_session(plan, policy, dynprompt, unique_id, inputs, curve, extra_pnginfo) as session:
             while not session.done:
                 throw_exception_if_processing_interrupted()
                 new, images = one_iteration(session.policy, prompts, vae, sampling, reward, trainer, advantage_rule,
                                             session.iteration)
                 session.advance(new, images)
-                bar(session.iteration, iterations)
-        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+                bar(session.iteration, iterations, preview=curve.preview(session))
+        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
 
 
 def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, iteration: int):

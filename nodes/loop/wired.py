@@ -12,10 +12,12 @@ from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
 from ..model.export import SAVE_LORA, checked_name, metadata_is_off
 from ..page.live import emit
+from ..page.question import ask_the_page
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
 from ..sockets import EVALUATION, LOOP, MENU, POLICY, STOP
 from .body import Body, find_body, has_end
+from .curve import RunCurve
 from .runner import FEED, SINK, BodyError, BodyPaused, BodyRunner, PTLoopFeed, PTLoopSink
 from .settings import defaults_of, plain, settings_of
 
@@ -59,6 +61,15 @@ def watch_inputs() -> dict:
                                         "on."})}
 
 
+def back_input() -> dict:
+    """The last widget of Loop Start and Train; optional, since workflows from before have no word of it."""
+    return {"continue_from": ("INT", {"default": 0, "min": 0, "max": 1_000_000, "tooltip":
+                              "0: go on from the newest checkpoint. Another number: go back to the checkpoint of this iteration, "
+                              "after a collapse for example, and train on from there; the run as it was is kept beside it. It "
+                              "goes back once; after a change of settings, once more. A number that there is none of lists those "
+                              "that there are."})}
+
+
 def samples_input() -> tuple:
     return ("INT", {"default": 10, "min": 0, "max": 100_000,
                     "tooltip": "Iterations between saved sample grids. 0: none."})
@@ -72,21 +83,29 @@ def cache_key(run_name, when_run_exists):
     return "" if when_run_exists == START_OVER else run_state(runs_root(), run_name)
 
 
-def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], extra_pnginfo=None) -> Session:
-    """The session of the loop at ``node``, whose ``inputs`` decide what is trained."""
+def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str, ...], curve: RunCurve,
+                 extra_pnginfo=None) -> Session:
+    """The session of the loop at ``node``, whose ``inputs`` decide what is trained. curve: hears what the page hears."""
     from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 
     from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     prompt = whole_prompt(dynprompt)
     check_names(prompt)
     settings = settings_of(prompt, node, inputs)
+    to_page = partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node))
+
+    def tell(kind: str, **data) -> None:
+        to_page(kind, **data)
+        curve.hear(kind, **data)
+
     return Session(runs_root(), plan, policy, settings,
-                   partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node)),
+                   tell,
                    cancelled=(InterruptProcessingException, asyncio.CancelledError, KeyboardInterrupt, RankCancelled),
                    paused=(RewardUnavailable, BodyPaused, RankPaused),
                    plain=plain(NODE_DISPLAY_NAME_MAPPINGS), defaults=defaults_of(settings, NODE_CLASS_MAPPINGS),
                    check_cancelled=throw_exception_if_processing_interrupted,
-                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"))
+                   workflow=None if metadata_is_off() else (extra_pnginfo or {}).get("workflow"),
+                   ask=lambda changed: ask_the_page(plan.run_name, changed, throw_exception_if_processing_interrupted))
 
 
 def whole_prompt(dynprompt) -> dict[str, dict]:
@@ -115,7 +134,7 @@ class PTLoopStart:
     def INPUT_TYPES(cls):
         return {"required": {"policy": (POLICY, {"tooltip": "The policy to train, from Create Policy."}),
                              **run_inputs()},
-                "optional": watch_inputs(),
+                "optional": watch_inputs() | back_input(),
                 "hidden": {"dynprompt": "DYNPROMPT", "unique_id": "UNIQUE_ID"}}
 
     @classmethod
@@ -127,12 +146,13 @@ class PTLoopStart:
         return cache_key(run_name, when_run_exists)
 
     def run(self, policy, run_name, iterations, when_run_exists, save_every, dynprompt, unique_id, stop=(),
-            evaluation=None):
+            evaluation=None, continue_from=0):
         from comfy_execution.graph_utils import ExecutionBlocker
         check_name(run_name)
         if not has_end(whole_prompt(dynprompt), unique_id):
             raise ValueError("loop: no Loop End is wired to it, so nothing would run; add Loop End and connect 'loop'")
-        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop), evaluation=evaluation)
+        plan = RunPlan(run_name, iterations, when_run_exists, save_every, stop=tuple(stop), evaluation=evaluation,
+                       continue_from=continue_from)
         # outside of the loop's own runs the body has to stay still, also where a preview hangs on it
         return (Loop(policy, plan), ExecutionBlocker(None), ExecutionBlocker(None))
 
@@ -193,7 +213,8 @@ class PTLoopRunner:
         outside = {link: others.pop(f"outside_{i}") for i, link in enumerate(body.outside)}
         extra_data = {key: value[0] for key, value in others.items() if value[0] is not None}
         plan = RunPlan(**{**loop.plan.__dict__, "samples_every": samples_every[0]})
-        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, extra_data.get("extra_pnginfo"))
+        curve = RunCurve()
+        session = open_session(plan, loop.policy, dynprompt, body.end, SHAPING, curve, extra_data.get("extra_pnginfo"))
         runner = BodyRunner(body, outside, dynprompt, unique_id, extra_data,
                             lambda: (session.iteration, plan.iterations))
         try:
@@ -201,10 +222,12 @@ class PTLoopRunner:
                 while not session.done:
                     results = await runner.run(loop, session.policy, session.iteration)
                     session.advance(one_policy(results["policy"]), joined(results.get("images")))
+                    if picture := curve.preview(session):
+                        runner.show(picture)
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
             raise RuntimeError(f"{error}\n{session.summary}") from None
-        return {"ui": {"text": [session.summary]}, "result": (session.result, session.summary)}
+        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
 
 
 def one_policy(values: list):

@@ -29,7 +29,7 @@ def scaled(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def power_of_two(gradients: list[Tensor]) -> Tensor:
-    """[]: what brings the largest of them near 1, float32 where they are; 1 where it is near 0, beyond all bounds or no number."""
+    """[]: what brings the largest of them near 1, float32, where they are; 1 where that is no number, near 0 or beyond bounds."""
     found = [gradient.abs().max().float() for gradient in gradients if gradient.numel()]
     largest = torch.stack(found).max() if found else torch.zeros(())
     below = largest.view(torch.int32).bitwise_and(EXPONENT).view(torch.float32)
@@ -40,7 +40,8 @@ def power_of_two(gradients: list[Tensor]) -> Tensor:
 def over(gradients: list[Tensor | None], scale: Tensor) -> list[Tensor | None]:
     """gradients / scale, in float32."""
     there = [gradient.float() for gradient in gradients if gradient is not None]
-    found = iter(torch._foreach_mul(there, scale.reciprocal()) if there else [])
+    inverse: Tensor = scale.reciprocal()
+    found = iter(list(torch._foreach_mul(there, inverse)) if there else [])
     return [None if gradient is None else next(found) for gradient in gradients]
 
 
@@ -69,4 +70,4 @@ class LeaveScaled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        return None, *over(gradients, ctx.scale[0])
+        return None, *over(list(gradients), ctx.scale[0])

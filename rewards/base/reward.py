@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .weights import as_written, in_plain_words, plain_words
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -28,11 +29,13 @@ class RewardUnavailable(RuntimeError):
 class Prompt:
     """A prompt and, where a rule verifier checks it, what the image must show.
 
-    text: what the model is asked for. spec: a record that a verifier understands (toy world, GenEval) or None.
+    text: what the model is asked for; to rewards, in plain words. spec: a record that a verifier understands (toy world,
+    GenEval) or None. written: the text with its weights, where they were taken out of it.
     """
 
     text: str
     spec: dict | None = field(default=None, hash=False)
+    written: str | None = None
     __repr__ = brief
 
 
@@ -174,6 +177,7 @@ def score_rollout(reward: Reward, rollout) -> Scores:
 
 def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
     """Ask any reward, composite or single, the same question (gradients are kept where there are any)."""
+    prompts = in_plain_words(prompts)
     if ranks.deals() and not parts_of(reward):
         return _on_all_ranks(reward, images, prompts, groups)
     return _asked(reward, images, prompts, groups)
@@ -205,11 +209,8 @@ def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], gro
 
 def _counted(reward: Reward) -> dict[str, float]:
     """What the reward has counted, on all ranks."""
-    counted: dict[str, float] = {}
-    for found in ranks.met("counts of rewards", counts_of(reward)):
-        for name, value in found.items():
-            counted[name] = counted.get(name, 0.0) + value
-    return counted
+    found = ranks.met("counts of rewards", counts_of(reward))
+    return {name: sum(each.get(name, 0.0) for each in found) for name in dict.fromkeys(key for each in found for key in each)}
 
 
 def counts_of(reward: Reward) -> dict[str, float]:
@@ -225,7 +226,7 @@ def compares(reward: Reward) -> bool:
 def check_prompts(reward: Any, prompts: Sequence[Prompt]) -> None:
     """Whether a reward, or a member of it, can judge each of these prompts: ValueError now and not in the middle of a run."""
     if hasattr(reward, "check_prompts"):
-        reward.check_prompts(prompts)
+        reward.check_prompts(in_plain_words(prompts))
     for part in parts_of(reward):
         check_prompts(part, prompts)
 
@@ -239,7 +240,7 @@ def parts_of(reward: Any) -> list:
 
 def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:
     """The prompts, each with the record of the known one that has the same text, where there is one."""
-    by_text = {p.text: p for p in known}
+    by_text = {plain_words(p.text): p for p in known} | {p.text: p for p in known}
     return [by_text.get(p.text, p) for p in prompts]
 
 
@@ -251,7 +252,7 @@ def networks_of(reward: Reward) -> list:
 def groups_of(prompts: Sequence[Prompt]) -> Tensor:
     """[B] int64: images with the same prompt text share a group. For callers that know no prompt index."""
     first: dict[str, int] = {}
-    return torch.tensor([first.setdefault(p.text, len(first)) for p in prompts], dtype=torch.int64)
+    return torch.tensor([first.setdefault(as_written(p), len(first)) for p in prompts], dtype=torch.int64)
 
 
 def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,14 +268,18 @@ def usable_images(images: Tensor) -> tuple[Tensor, Tensor]:
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in 0..1, got {images.dtype}. Divide 8-bit images by 255.")
     images = images.float()
-    images = images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3]
-    broken = ~torch.isfinite(images).flatten(1).all(1)
-    images = images.masked_fill(broken.view(-1, 1, 1, 1), 0.0)
+    images, broken = blackened(images.expand(*images.shape[:3], 3) if images.shape[-1] == 1 else images[..., :3])
     low, high = images.detach().aminmax()
     if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
         raise ValueError(f"images must be in 0..1, got {low.item():.3g}..{high.item():.3g}. "
                          "8-bit images must be divided by 255.")
     return images.clamp(0, 1), broken.cpu()
+
+
+def blackened(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The images [B,H,W,3], those that hold NaN or infinity black, and the mask [B] of these; nobody waits for a device."""
+    broken = ~torch.isfinite(images).flatten(1).all(1)
+    return images.masked_fill(broken.view(-1, 1, 1, 1), 0.0), broken
 
 
 def checked_values(values: Tensor, name: str, count: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.reward import Judgement, Prompt, RewardInfo, groups_of
+from ..base.weights import as_written
 
 THUMBS, BEST_AND_WORST = "thumbs", "best and worst"
 MODES = (THUMBS, BEST_AND_WORST)
@@ -71,4 +72,4 @@ def sheets_of(prompts: Sequence[Prompt], groups: Tensor) -> list[Sheet]:
     rows: dict[int, list[int]] = {}
     for row, group in enumerate(groups.tolist()):
         rows.setdefault(group, []).append(row)
-    return [Sheet(prompts[found[0]].text, tuple(random.sample(found, len(found)))) for found in rows.values()]
+    return [Sheet(as_written(prompts[found[0]]), tuple(random.sample(found, len(found)))) for found in rows.values()]

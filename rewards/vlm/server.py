@@ -91,7 +91,8 @@ class Server:
                                     "again: the run goes on from its saved state.")
         return [None if isinstance(r, str) else r for r in results]
 
-    def _patiently(self, question: Question, stop: threading.Event, turn: int, failed: dict[str, float]) -> dict[str, float] | str:
+    def _patiently(self, question: Question, stop: threading.Event, turn: int, failed: dict[str, float]
+                   ) -> dict[str, float] | str:
         """The probabilities, or what went wrong at the last try. failed: when a server has failed last."""
         problem, body = "it was cancelled", request_body(self.model, question, self.side)
         for attempt in range(self.tries):
@@ -118,7 +119,8 @@ class Server:
         content = (choice.get("logprobs") or {}).get("content")
         if content:
             return read_logprobs(content[0]["top_logprobs"], question.answers)
-        texts = [self._post(url, body | {"max_tokens": 16, "temperature": 0.7})["message"]["content"] for _ in range(self.samples)]
+        body |= {"max_tokens": 16, "temperature": 0.7}
+        texts = [self._post(url, body)["message"]["content"] for _ in range(self.samples)]
         return read_texts(texts, question.answers)
 
     def _post(self, url: str, body: dict) -> dict:

@@ -83,6 +83,9 @@ it. PixArt and Hunyuan-DiT do not, so nothing can stand in between, and the firs
 without the flag. A LoRA that is merged into quantised weights is rounded with them: on nvfp4 about half of a small LoRA's
 effect is lost in that; Load LoRA (Bypass) of newer hosts loses nothing.
 
+CogVideoX learned from states of variance 1, and so it is trained and compared with the host's own sampler for such models, the
+node VOIDSampler. KSampler hands its network states that grow with the noise level: sample its LoRAs with that node.
+
 """
 TABLE = f"""| {" | ".join(COLUMNS)} |
 |{"---|" * len(COLUMNS)}

@@ -86,6 +86,21 @@ def test_start_over_keeps_the_old_run(host):
     assert trained(host.run(graph)) == 0
 
 
+def test_a_run_goes_back_to_an_earlier_checkpoint_once_and_the_cache_knows(host):
+    graph = loop_graph("back", 6, save_every=2)
+    first = report(host.run(graph))
+    graph["2"]["inputs"]["continue_from"] = 3
+    refused = host.run(graph)
+    assert refused.event == "error" and "continue_from" in refused.text and "those of 2, 4, 6;" in refused.text
+    graph["2"]["inputs"]["continue_from"] = 4
+    again = host.run(graph)
+    assert report(again) == first and trained(again) == 2
+    more = loop_graph("back", 7, save_every=2)
+    more["2"]["inputs"]["continue_from"] = 4
+    assert trained(host.run(more)) == 1 and not (folder_of(host, "back_backup_2")).exists()
+    assert (folder_of(host, "back_backup_1") / "checkpoints" / "state_000006.safetensors").exists()
+
+
 def test_second_run_at_once_is_refused(host):
     folder = folder_of(host, "busy")
     folder.mkdir(parents=True)

@@ -1,10 +1,12 @@
 """Train, the loop in one node, and the loop drawn by hand: on the real demo model they come to the same weights."""
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 import torch
+from PIL import Image
 from posttrain.tests.host.lab_graph import node, summary
 from posttrain.trainers.run.checkpoints import list_checkpoints, load_checkpoint
 
@@ -96,6 +98,17 @@ def test_train_answers_as_the_loop_does(host):
     asked = host.run(in_one_node("answers", 2, advantage_rule="batch"))
     assert "Train, advantage_rule: per-prompt memory -> batch" in asked.text
     assert host.run(in_one_node("a/b", 1)).event == "rejected"
+
+
+@pytest.mark.parametrize("graph", [wired, in_one_node])
+def test_the_curve_is_a_picture_of_the_node(host, graph):
+    """Once for the run, among its outputs; while it trains, as the node's preview."""
+    result = host.run(graph(f"picture of {graph.__name__}", 3))
+    (image,) = [image for shown in result.outputs.values() for image in shown.get("images", [])]
+    assert image["filename"] == "curve_000003.png"
+    with Image.open(io.BytesIO(host.get("/view", **image).content)) as picture:
+        assert picture.format == "PNG" and picture.width == 1024
+    assert result.counts["binary"] >= 1
 
 
 @pytest.mark.parametrize("trainer, words", [

@@ -249,3 +249,27 @@ def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, h
         assert faults(page) == []
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
+
+
+def test_changed_settings_are_asked_about_with_buttons_and_no_error(page, host, tmp_path):
+    def start(iterations, seed):
+        changes = {"PTLoopStart": {"when_run_exists": "continue"}, "PTSampling": {"seed": seed}}
+        open_graph(page, training_only(small_graph("asked about", iterations, changes)))
+        queue(page)
+
+    try:
+        start(2, 1)
+        wait_status(page, "Finished: 2")
+        start(4, 2)
+        dialog = page.locator("dialog.pt-question")
+        dialog.wait_for(timeout=60_000)
+        assert "The settings of “asked about” have changed".replace("“", '"').replace("”", '"') in dialog.inner_text()
+        assert "seed" in dialog.locator("tbody tr").inner_text() and page.locator(".p-dialog").count() == 0
+        keep_screenshot(page, "question", tmp_path)
+        dialog.get_by_role("button", name="Go on with the new settings").click()
+        assert wait_status(page, "Finished: 4") == "Finished: 4 iterations"
+        assert dialog.count() == 0 and page.locator(".p-dialog").count() == 0
+        assert len(json.loads((host.base / "output/posttrain/asked about/config.json").read_text())["changes"]) == 1
+        assert faults(page) == []
+    finally:
+        stop_all(host)

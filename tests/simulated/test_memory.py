@@ -13,19 +13,39 @@ from pathlib import Path
 import posttrain
 import pytest
 import world
+from comfyui_version import __version__ as HOST
 from simulated_card import device
 from world import BACKPROP, RAW, TRAINERS, World
 
 TABLE = Path(posttrain.__path__[0]) / "docs" / "memory.md"
-HEAD = """# Memory of a train step
+HEAD = f"""# Memory of a train step
+
+## Where memory runs out
+
+The batch is a wish. A rollout or a train step for which memory does not suffice goes on in another way, with the same samples,
+the same random numbers and the same mean over them. In this order, each only where the one before was not enough:
+
+1. what the step does not need is moved off the card (a text encoder, a reward's network);
+2. activations are recomputed, as with *low memory* switched on: one more forward;
+3. half of the images go through the network at once, then half of those, down to one: one forward more again;
+4. half of the network's weights, then all, stay in RAM and are streamed in.
+
+The gradient is that of the whole batch up to rounding, for every trainer (`tests/unit/trainers/policy/test_fitting.py`). What it
+took is said once, on the node and in the log, and the run remembers it, also after a resume: later rollouts go through the
+network in the same parts, so that the first ratio is 1 again. Only in the iteration in which memory ran out in the update itself
+does the ratio differ by rounding. Where nothing is left, the error says what to lower: batch, image size, low memory. The VAE of a
+rollout is the host's to fit, in tiles where it must; through the reward it decodes one image at a time from the second remedy on.
+
+## Measured
 
 The most that is held on the card at once in a train step of two images (32 x 32 pixels, guidance on), for the small
 random-weight models of the tests, in KiB: all of it, and how much of it is the frozen weights of the network and, for
 trainers through the reward, of the VAE. A real model has a thousand times the weights; the proportions between trainers,
 and what low memory and partial loading save, carry over. The first step on an architecture is left out. Counted on the simulated
-card and held by `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
+card, on ComfyUI {HOST}, and held by `tests/simulated/test_memory.py`, which also writes this page (`WRITE_MEMORY_TABLE=1`).
 
-Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked.
+Whole: all weights are on the card. Streamed: none are, each layer is uploaded when it is asked; newer hosts keep buffers for that
+from one layer to the next.
 
 | trainer | architecture | weights are | in | peak | peak, low memory | weights |
 |---|---|---|---|---|---|---|
@@ -75,6 +95,10 @@ def written() -> dict[tuple, list[int]]:
     return {tuple(row[:4]): [int(cell.replace(",", "")) for cell in row[4:]] for row in cells}
 
 
+def is_documented_host() -> bool:
+    return TABLE.read_text(encoding="utf-8").startswith(HEAD)
+
+
 @pytest.fixture(scope="module")
 def table() -> dict[tuple, list[int]]:
     if not os.environ.get("WRITE_MEMORY_TABLE"):
@@ -88,12 +112,18 @@ def table() -> dict[tuple, list[int]]:
 @pytest.mark.parametrize("row", rows(), ids="-".join)
 def test_the_table_is_true(table, row):
     plain, low, weights = table[row]
-    assert peak(*row, False) == (pytest.approx(plain, rel=HELD), weights)
-    assert peak(*row, True) == (pytest.approx(low, rel=HELD), weights)
+    measured = [peak(*row, False), peak(*row, True)]
+    assert [size for _, size in measured] == [weights, weights]
+    if row[2] == "streamed" and not is_documented_host():
+        whole = table[row[0], row[1], "whole", row[3]]
+        assert [most < limit for (most, _), limit in zip(measured, whole)] == [True, True], "streaming saves nothing"
+        return
+    assert [most for most, _ in measured] == [pytest.approx(plain, rel=HELD), pytest.approx(low, rel=HELD)]
 
 
 def test_the_table_has_these_rows_and_no_others(table):
     assert list(table) == rows()
+    assert is_documented_host() or os.environ.get("POSTTRAIN_OTHER_HOST"), "write docs/memory.md anew"
     assert all(low <= plain * (1 + HELD) for plain, low, _ in table.values()), "low memory needs no more"
 
 

@@ -96,3 +96,33 @@ def test_a_step_too_large_for_the_card_goes_on_with_activations_recomputed(caplo
         new = step()
     assert "as with low memory switched on" in caplog.text
     torch.testing.assert_close(gradient(new), gradient(expected), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("before, enough", [({}, {"at_once": 1}), ({"at_once": 1, "in_ram": 0.5}, {"at_once": 1, "in_ram": 1.0})],
+                         ids=["in parts", "streamed"])
+def test_a_step_too_large_for_the_card_even_so_goes_on(before, enough):
+    """In parts of the batch, and at last with the model in RAM: the same gradient, and the policy remembers what it took."""
+    trainer, there = next(t for t in TRAINERS if t.__name__ == "NFT"), World("sd15")
+    settings = world.settings_of(trainer)
+    made = there.roll(images_per_prompt=4, batch_size=8, guidance=1.0, width=64, height=64)
+    feedback = world.feedback_for(settings, made)
+
+    def step(**room):
+        policy = world.replace(there.policy, memory={"room": {"recompute": True, **room}} if room else {})
+        return world.train_step(policy, made, feedback, world.Trainer(settings, world.RAW))
+
+    def peak(**room) -> int:
+        held = settle()
+        device.reset()
+        step(**room)
+        return device.counts()["peak"] - held
+
+    expected, least, more = step(), peak(**enough), peak(recompute=True, **before)
+    assert least < 0.95 * more, (least, more)
+    held = settle()
+    with device.tight(held + (least + more) // 2):
+        new = step()
+    room = new.memory["room"]
+    assert room["recompute"] and 1 <= room["at_once"] <= 4 and room["in_ram"] == enough.get("in_ram", 0)
+    torch.testing.assert_close(gradient(new), gradient(expected), rtol=1e-3, atol=1e-6)
+    assert settle() == held

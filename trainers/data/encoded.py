@@ -1,6 +1,7 @@
-"""Preference data in the model's own space: every image and prompt encoded once, batches dealt out as rollouts."""
+"""Preference data in the model's own space: every image encoded once and kept on the disk, batches dealt out as rollouts."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ from ..noise.streams import Stream, generator
 from ..policy.levels import sigmas_of
 from ..policy.value import Policy
 from ..prompts import PromptSet
-from ..sampling.draws import chosen_prompts
+from ..sampling.draws import chosen_prompts, coming_prompts
 from ..sampling.rollout import Rollout
 from ..sampling.settings import Sampling
 from .images import Frame, pixels
+from .on_disk import StoredLatents
 from .rows import BadRow, Dataset, Pair, Thumb, skipped_text
 
 # a fine grid of the model's noise levels; training draws from it
@@ -27,13 +29,13 @@ LEVELS = 100
 @dataclass(frozen=True)
 class EncodedData:
     """rows [N]; places [N, 2] (pairs: winner, loser) or [N, 1] (thumbs): rows of latents; latents [M, C, H, W] half
-    precision in RAM, model space; prompt [N]: its number in prompts; good [N] bool: thumbs up, True for pairs; frame:
+    precision, model space; prompt [N]: its number in prompts; good [N] bool: thumbs up, True for pairs; frame:
     the images' size; skipped: see Dataset."""
 
     source: str
     rows: tuple[Pair, ...] | tuple[Thumb, ...]
     places: torch.Tensor
-    latents: torch.Tensor
+    latents: StoredLatents | torch.Tensor
     prompts: PromptSet
     prompt: torch.Tensor
     good: torch.Tensor
@@ -46,9 +48,9 @@ class EncodedData:
 
     def summary(self) -> str:
         kind = "pairs" if self.places.shape[1] == 2 else "thumbs"
-        megabytes = self.latents.numel() * self.latents.element_size() / 2**20
+        megabytes = 2 * math.prod(self.latents.shape) / 2**20
         return (f"{len(self)} {kind}, {len(self.latents)} images, {len(self.prompts)} prompts, {megabytes:.1f} MB of "
-                f"latents in RAM{skipped_text(self.skipped)}")
+                f"latents on the disk{skipped_text(self.skipped)}")
 
 
 def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], torch.Tensor],
@@ -60,7 +62,8 @@ def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], t
     to be the same are left out and listed. ValueError names the source where no row is left.
     """
     known: dict[object, int] = {}
-    latents, rows, places, skipped = [], [], [], list(data.skipped)
+    finite: list[bool] = []
+    latents, rows, places, skipped = StoredLatents(), [], [], list(data.skipped)
     for number, row in enumerate(data.rows):
         report(number, len(data.rows))
         try:
@@ -73,10 +76,13 @@ def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], t
         keys = [picture.path or id(picture) for picture in row.pictures]
         for key, image in zip(keys, images):
             if key not in known:
-                known[key] = len(latents)
-                latents.append(encode_image(image[None]).half())
+                latent = encode_image(image[None]).half()
+                known[key] = latents.add(latent)
+                finite.append(bool(latent.isfinite().all()))
+                if len(latents) == 1:
+                    latents.check_room(len(data.rows) * len(keys) - 1)
         place = [known[key] for key in keys]
-        if not all(bool(latents[at].isfinite().all()) for at in place):
+        if not all(finite[at] for at in place):
             skipped.append(f"{row.name}: the VAE's answer is not a number; run the VAE in 32 bit (--fp32-vae), or take another")
             continue
         rows.append(row)
@@ -86,7 +92,7 @@ def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], t
     texts = list(dict.fromkeys(row.prompt for row in rows))
     order = {text: i for i, text in enumerate(texts)}
     return EncodedData(
-        source=data.source, rows=tuple(rows), places=torch.tensor(places), latents=torch.cat(latents),
+        source=data.source, rows=tuple(rows), places=torch.tensor(places), latents=latents,
         prompts=encode_texts(PromptSet(tuple(Prompt(text) for text in texts))),
         prompt=torch.tensor([order[row.prompt] for row in rows]),
         good=torch.tensor([getattr(row, "good", True) for row in rows]), frame=frame, skipped=tuple(skipped))
@@ -103,7 +109,9 @@ def deal(data: EncodedData, policy: Policy, iteration: int, count: int, seed: in
     if data.latents.shape[1] != channels:
         raise ValueError(f"pairs: their latents have {data.latents.shape[1]} channels, but the policy's model has "
                          f"{channels}; encode the pairs with the VAE of the model that is trained")
-    picks = chosen_prompts(len(data), Sampling(prompts_per_iteration=count, seed=seed), iteration)
+    draw = Sampling(prompts_per_iteration=count, seed=seed)
+    picks = chosen_prompts(len(data), draw, iteration)
+    data.prompts.prepare(data.prompt[picks].unique(), data.prompt[coming_prompts(len(data), draw, iteration)])
     sides = data.places[picks].T  # winners, then losers; one row of thumbs
     random = generator(seed, iteration, Stream.DATA)
     rollout = Rollout(

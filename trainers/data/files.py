@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ...rewards.base.words import from_group, shown
-from .images import checked_image
+from .images import check_head, checked_image
+from .on_disk import ImageStore
 from .rows import (
     BadRow,
     Dataset,
@@ -24,6 +25,7 @@ from .votes import USES, holds_votes, votes_found
 
 UP = (True, 1, "1", "up", "like", "good", "true", "yes")
 DOWN = (False, 0, -1, "0", "-1", "down", "dislike", "bad", "false", "no")
+PIECE = 1 << 16  # bytes of a table that are read at once
 COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
@@ -103,21 +105,22 @@ def _table_rows(path: Path, prompt: str, _votes: str, _place: Place) -> Found:
         raise ValueError(f"file: to read {path.name} the Python package 'pyarrow' is needed; install it into ComfyUI's "
                          f"Python {from_group('data-sets')}, or save the images as a folder or a .jsonl file") from None
     try:
-        table = pyarrow.parquet.ParquetFile(path)
+        # column by column in small pieces: a group of rows may be the whole file
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=PIECE, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"file: {path.name} is not a parquet file that can be read ({error})") from None
     missing = [column for column in COLUMNS if column not in table.schema_arrow.names]
     if missing:
         raise ValueError(f"file: {path.name} has no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}, as in "
                          "Pick-a-Pic")
-    number = 0
+    number, store = 0, ImageStore()
     for group in range(table.num_row_groups):  # one that is damaged costs itself
         end = number + table.metadata.row_group(group).num_rows
         try:
-            for batch in table.iter_batches(batch_size=64, row_groups=[group], columns=list(COLUMNS)):
+            for batch in table.iter_batches(batch_size=16, row_groups=[group], columns=list(COLUMNS)):
                 for row in _rows_of(batch):
                     number += 1
-                    yield f"row {number}", partial(_table_row, f"row {number}", row, prompt)
+                    yield f"row {number}", partial(_table_row, f"row {number}", row, prompt, store)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             lost = BadRow(f"they are damaged ({shown(str(error), 200)})")
             yield f"rows {number + 1} to {end}", partial(raised, lost)
@@ -137,18 +140,19 @@ def _rows_of(batch) -> Iterator[dict | None]:
 
 
 
-def _table_row(name: str, row: dict | None, prompt: str) -> Pair:
+def _table_row(name: str, row: dict | None, prompt: str, store: ImageStore) -> Pair:
     if row is None:
         raise BadRow("it is damaged, or its text is not UTF-8")
     text = checked_prompt(row["caption"], prompt)
-    pictures = [_held(row[column], f"{column} of {name}") for column in ("jpg_0", "jpg_1")]
     if row["label_0"] not in (0, 1):
         raise BadRow("it is a tie" if row["label_0"] == 0.5 else f"its label_0 is {row['label_0']}, neither 1 nor 0")
+    pictures = [_held(row[column], f"{column} of {name}", store) for column in ("jpg_0", "jpg_1")]
     return checked_pair(name, text, *(pictures if row["label_0"] == 1 else pictures[::-1]))
 
 
-def _held(value: object, name: str) -> Picture:
+def _held(value: object, name: str, store: ImageStore) -> Picture:
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes) or not data:
         raise BadRow(f"{name} is missing")
-    return checked_image(Picture(name, data=data))
+    check_head(data, name)
+    return Picture(name, stored=store.put(data))

@@ -30,11 +30,16 @@ class Frame:
 
 def checked_image(picture: Picture) -> Picture:
     """The same picture, if its head is an image's; the rest is read when it is needed."""
-    try:
-        check_image(io.BytesIO(picture.read()), picture.name)
-    except UnreadableImage:
-        raise BadRow(f"{picture.name} is not an image that can be read") from None
+    check_head(picture.read(), picture.name)
     return picture
+
+
+def check_head(data: bytes, name: str) -> None:
+    """BadRow where the bytes do not begin as an image's do."""
+    try:
+        check_image(io.BytesIO(data), name)
+    except UnreadableImage:
+        raise BadRow(f"{name} is not an image that can be read") from None
 
 
 def pixels(pictures: tuple[Picture, ...], frame: Frame) -> torch.Tensor:

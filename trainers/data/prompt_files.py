@@ -16,10 +16,12 @@ from ...rewards.base.files import is_file
 from ...rewards.base.reward import Prompt
 from ...rewards.base.words import holds_half_characters, shown
 from ..prompts import PromptSet
+from .wildcards import every_reading
 
 TEXTS = ("", ".txt", ".text", ".prompt", ".prompts", ".list", ".lst", ".md")
 RECORDS, TABLES = (".jsonl", ".ndjson"), {".csv": ",", ".tsv": "\t"}
 COLUMNS = ("prompt", "prompts", "caption", "text")
+MOST_NOTES = 3  # on lines with too many choices
 LONGEST = 1 << 20  # bytes of a line
 
 
@@ -41,10 +43,12 @@ def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
             f"file: {name} is of a kind that is not read here; save the prompts as .txt with one on each line, "
             "or as .jsonl, .json, .csv or .tsv"
         )
+    notes: list[str] = []
+    prompts = every_reading(prompts, f"file {name}", notes)
     taken, left = tuple(islice(prompts, limit)), sum(1 for _ in prompts)
     if not taken:
         raise ValueError(f"file {name}: there is no prompt in it; write at least one line")
-    return PromptSet(taken), _report(len(taken) + left, limit)
+    return PromptSet(taken), " ".join([_report(len(taken) + left, limit), *notes[:MOST_NOTES]])
 
 
 def _report(found: int, limit: int) -> str:

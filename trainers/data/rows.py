@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...rewards.base.files import is_file, read_bytes
 from ...rewards.base.words import brief, holds_half_characters, shown, unwritable
+from .on_disk import StoredImage
 
 SHOWN = 20
 
@@ -46,26 +47,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that is not read yet: a file, or the bytes of one. name: for messages."""
+    """An image that is not read yet: a file, or one of a store. name: for messages."""
 
     name: str
     path: Path | None = None
-    data: bytes | None = None
+    stored: StoredImage | None = None
     __repr__ = brief
 
     def read(self) -> bytes:
-        if self.data is not None:
-            return self.data
         try:
-            return read_bytes(self.path)
+            return read_bytes(self.path) if self.stored is None else self.stored.read()
         except OSError as error:
             raise BadRow(f"{self.name} cannot be read ({error.strerror or error})") from None
 
     def same_file(self, other: Picture) -> bool:
         """Whether both hold the same bytes; files of different lengths are not opened."""
-        if self.data is None and other.data is None and self.path.stat().st_size != other.path.stat().st_size:
-            return False
-        return self.read() == other.read()
+        return self._length() == other._length() and self.read() == other.read()
+
+    def _length(self) -> int:
+        return self.path.stat().st_size if self.stored is None else self.stored.length
 
 
 @dataclass(frozen=True)

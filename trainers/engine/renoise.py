@@ -107,8 +107,7 @@ def with_empty_prompt(rollout: Rollout, share: float) -> Rollout:
     if known.negative is None:
         raise ValueError("empty prompts: a share of the images is learned with the negative prompt, but none is encoded; encode "
                          "the prompts with a negative prompt (it may be empty), or set empty prompts to 0")
-    return replace(rollout, prompts=replace(known, prompts=(*known.prompts, Prompt("")),
-                                            positive=(*(known.positive or ()), known.negative)))
+    return replace(rollout, prompts=known.plus(Prompt(""), known.negative))
 
 
 def _without_prompt(micro: Noised, rollout: Rollout, share: float, keys: list[tuple]) -> Noised:

@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base import ranks
-from ...rewards.base.reward import Reward, as_reward, counts_of, evaluate, usable_images
+from ...rewards.base.reward import Reward, as_reward, blackened, counts_of, evaluate
 from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
 from ..noise.transitions import sample
+from ..policy.fitting import in_room
 from ..policy.latents import latent_shape, to_images_with_gradient
 from ..policy.levels import sigmas_of
-from ..policy.network import Network, open_policy
+from ..policy.network import Network
+from ..policy.room import with_room
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
-from ..sampling.draws import chosen_samples
-from ..sampling.plan import plan_of
+from ..sampling.draws import chosen_samples, coming_prompts
+from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
 from ..sampling.settings import AUTO, Sampling
@@ -66,11 +68,27 @@ class Course:
         self.model, self.prompts, self.vae, self.reward = policy.model, prompts, vae, reward
         self.sampling, self.iteration, self.data, self.progress = sampling, iteration, data, progress
         self.samples = chosen_samples(len(prompts), sampling, iteration)
+        self._prepare_prompts()
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
-        self.recompute_vae = False
+        self._plan: SamplingPlan | None = None
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
+
+    def plan(self, net: Network) -> SamplingPlan:
+        """The same for the whole step."""
+        if self._plan is None:
+            self._plan = plan_of(net, self.sampling, self.iteration)
+        return self._plan
+
+    def _prepare_prompts(self) -> None:
+        """Of this iteration's images, and of those for ReFL's pretraining term."""
+        wanted = self.samples.index
+        if self.data is not None and self.data.prompts is self.prompts:
+            wanted = torch.cat([wanted, self.data.index])
+        elif self.data is not None:
+            self.data.prompts.prepare(self.data.index.unique())
+        self.prompts.prepare(wanted.unique(), coming_prompts(len(self.prompts), self.sampling, self.iteration))
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""
@@ -81,7 +99,6 @@ class Course:
 
     def train(self, policy: Policy, evaluate: Evaluate, optimizer: Optimizer, parts: int = 1) -> Policy:
         """See ``update``; every optimizer step samples its own images, with the policy as it is then."""
-        self.recompute_vae = optimizer.low_memory
         with held_together(self.reward) as networks:
             new = update(policy, self.looks(optimizer.updates, parts), evaluate, optimizer,
                          also_load=[self.vae.patcher, *networks])
@@ -90,14 +107,18 @@ class Course:
 
     def only_look(self, policy: Policy) -> Policy:
         """Samples and scores without training; the metrics say what came out."""
-        with torch.no_grad(), open_policy(policy, also_load=[self.vae.patcher]) as net:
+        def looked(net: Network) -> int:
             bank = net.to_device(policy.bank)
             for (look,) in self.looks(len(self.samples)):
                 walk = Walk(self, net, bank, look)
                 walk.go_to(self.steps)
                 walk.rewards(walk.x)
-            return replace(policy, metrics={"updates": 0, "skipped_updates": 0, SKIPPED: 0,
-                                            "update_evaluations": net.evaluations})
+            return net.evaluations
+
+        with torch.no_grad():
+            evaluations, room = in_room(policy, looked, also_load=[self.vae.patcher])
+        return replace(policy, memory=with_room(policy.memory, room), metrics={
+            "updates": 0, "skipped_updates": 0, SKIPPED: 0, "update_evaluations": evaluations})
 
     def draw(self, look: Look) -> torch.Generator:
         """For choices that all micro-batches of an optimizer step share, so that cutting a batch changes nothing."""
@@ -111,7 +132,7 @@ class Course:
     def note(self, look: Look, images: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
         """Keeps images and rewards for the step's report and preview."""
         self._images[look.rows.start] = images.detach().cpu()
-        self._rewards[look.rows.start] = {name: v.detach().cpu().double() for name, v in values.items()}
+        self._rewards[look.rows.start] = {name: v.detach() for name, v in values.items()}  # read once the step is over
 
     @property
     def images(self) -> torch.Tensor:
@@ -121,7 +142,7 @@ class Course:
     def stats(self) -> dict[str, float]:
         """reward_mean, reward_std, failed (a count), and the mean of each member of a composite reward."""
         names = next(iter(self._rewards.values()))
-        rewards = {name: torch.cat([self._rewards[at][name] for at in sorted(self._rewards)]) for name in names}
+        rewards = {name: torch.cat([self._rewards[at][name] for at in sorted(self._rewards)]).cpu().double() for name in names}
         means = {name: float(v[v.isfinite()].mean()) if bool(v.isfinite().any()) else float("nan")
                  for name, v in rewards.items()}
         total = rewards[""]
@@ -136,7 +157,7 @@ class Walk:
 
     def __init__(self, course: Course, net: Network, bank: Bank, look: Look):
         self.course, self.net, self.bank, self.look = course, net, bank, look
-        self.plan = plan_of(net, course.sampling, course.iteration)
+        self.plan = course.plan(net)
         self.index = course.samples.index[look.rows]
         self._noise = course.samples.noise(look.rows)
         self.noise = self._noise.start(course.shape).to(net.device)
@@ -187,12 +208,12 @@ class Walk:
         return found[""]
 
     def images(self, latents: torch.Tensor) -> torch.Tensor:
-        return to_images_with_gradient(self.course.model, self.course.vae, latents, recompute=self.course.recompute_vae)
+        return to_images_with_gradient(self.course.model, self.course.vae, latents, recompute=self.net.recomputes)
 
     def judged(self, images: torch.Tensor, prompts: Sequence) -> dict[str, torch.Tensor]:
         """The reward of each image as "", and the members of a composite one by name: [B] each."""
-        reward, usable = self.course.reward, usable_images(images)
-        found = evaluate(reward, usable[0], prompts, self.index)
+        reward, (usable, broken) = self.course.reward, blackened(images)
+        found = evaluate(reward, usable, prompts, self.index)
         if found.values.shape != (len(images),):
             raise ValueError(f"reward: '{reward.info.name}' must answer one number per image: expected [{len(images)}], "
                              f"got {list(found.values.shape)}")
@@ -202,8 +223,6 @@ class Walk:
         self.net.check_loaded("the reward")
         members = found.members if len(found.members) > 1 else {}
         values = {"": found.values, **members}
-        # an image that is not a number was blackened for the reward
-        broken = usable[1].to(self.net.device)
         return {name: v.to(self.net.device, torch.float32).masked_fill(broken, torch.nan) for name, v in values.items()}
 
     def _ask(self, x, sigma, bank: Bank | None) -> torch.Tensor:

@@ -13,7 +13,9 @@ import torch
 
 from ...rewards.base import ranks
 from ...rewards.base.words import brief
-from ..policy.network import Network, open_policy
+from ..policy.fitting import in_room
+from ..policy.network import Network
+from ..policy.room import Room, with_room
 from ..policy.value import Bank, Guest, Policy
 from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
 from .reach import check_reach
@@ -91,20 +93,19 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     evaluate(net, bank, micro) returns the micro-batch's mean loss, with gradient, and numbers to report; losses are
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
-    before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's.
-    beside: further weights to train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones, see open_policy.
+    before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's; beside: further weights to
+    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones. What memory took is in its memory.
     """
     shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
-    total, done = sum(len(part) for _, part in shares), 0
-    before = int(policy.metrics.get(SKIPPED, 0))
-    reports, skipped, in_a_row, norms = _Mean(), 0, before, []
-    with open_policy(policy, also_load=also_load, guests=guests) as net:
+    total, before = sum(len(part) for _, part in shares), int(policy.metrics.get(SKIPPED, 0))
+
+    def made(net: Network) -> Policy:
+        reports, skipped, in_a_row, norms, done = _Mean(), 0, before, [], 0
         net.recomputing_blocks(optimizer.low_memory)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
         own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
         learners = [own] if beside is None else [own, _beside(net, policy, beside)]
-        banks = [learner.bank for learner in learners]
-        leaves = [weight for bank in banks for weight in bank.values()]
+        banks, leaves = _of_all(learners)
         for size, part in shares:
             losses = []
             for micro in part:
@@ -116,8 +117,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 reports.add(report | {"loss": loss / share}, micro.size)
                 losses.append(loss)
                 done += 1
-                if progress is not None:
-                    progress(done, total)
+                (progress or _nobody)(done, total)
             ranks.add_gradients("gradients", leaves)
             found = on_host([*(learner.norm() for learner in learners), *losses])  # the update's one wait for the device
             if all(ranks.met("losses", all(map(math.isfinite, found)))):
@@ -143,6 +143,20 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             return replace(policy, metrics=metrics | {"updates": 0, "skipped_updates": len(steps), SKIPPED: before + len(steps)})
         return replace(policy, bank=bank, ema=ema, anchors={**policy.anchors, **kept}, optimizer=moments, step=own.step,
                        metrics=metrics)
+
+    return _remembering(*in_room(policy, made, also_load=also_load, guests=guests))
+
+
+def _of_all(learners: list[_Learner]) -> tuple[list[Bank], list[torch.Tensor]]:
+    return [learner.bank for learner in learners], [weight for learner in learners for weight in learner.bank.values()]
+
+
+def _nobody(done: int, total: int) -> None:
+    """Who is told of the progress where nobody asked."""
+
+
+def _remembering(policy: Policy, room: Room) -> Policy:
+    return replace(policy, memory=with_room(policy.memory, room))
 
 
 class _Learner:

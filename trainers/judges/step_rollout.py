@@ -5,7 +5,7 @@ later states favour neither.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,11 +15,13 @@ from ..feedback.step_pairs import StepPreferences
 from ..losses.spo import step_pairs
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
+from ..policy.fitting import in_room
 from ..policy.latents import latent_shape
-from ..policy.network import open_policy
+from ..policy.network import Network, open_policy
+from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
-from ..sampling.draws import Samples, chosen_samples
+from ..sampling.draws import Samples, chosen_samples, coming_prompts
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, Trajectory, pictures
@@ -58,6 +60,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+    prompts.prepare(walk.samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
     with open_policy(policy) as net:
         plan = plan_of(net, sampling, iteration)
         noise = walk.samples.noise(slice(None))
@@ -88,7 +91,7 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         latents=x, images=pictures(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
         seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
         batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, left_out=plan.left_out,
-        sampling=sampling, recommended=left_open)
+        sampling=sampling, recommended=left_open, room=room_of(walk.policy.memory))
     return made, _joined(kept, walk.final_scores(made, states), candidates)
 
 
@@ -133,16 +136,20 @@ class _Walk:
         return score(self.judge, images, [self.prompts.prompts[int(i)] for i in index], groups).values.float()
 
     def _in_batches(self, ask, count: int) -> torch.Tensor:
-        index, parts = self.samples.index.repeat(count // len(self.samples)), []
+        index = self.samples.index.repeat(count // len(self.samples))
         size, own = self.sampling.batch_size, ranks.block(count, self.sampling.batch_size)
-        # opened anew for every step: a decoder in between may have pushed the network out of memory
-        with open_policy(self.policy) as net:
-            chosen = self.policy.chosen("behaviour")
-            bank = net.to_device(chosen)
+
+        def asked(net: Network) -> tuple[list[torch.Tensor], int]:
+            bank, parts = net.to_device(self.policy.chosen("behaviour")), []
             for rows in torch.arange(own.start, own.stop).split(size):
                 net.check_cancelled()
                 parts.append(ask(net, bank, rows, index[rows]).cpu())
-            self.evaluations += sum(ranks.met("evaluations", net.evaluations))
+            return parts, sum(ranks.met("evaluations", net.evaluations))
+
+        # opened anew for every step: a decoder in between may have pushed the network out of memory
+        (parts, evaluations), room = in_room(self.policy, asked)
+        self.policy = replace(self.policy, memory=with_room(self.policy.memory, room))
+        self.evaluations += evaluations
         made = {"answers": torch.cat(parts)} if own.stop > own.start else {}
         return ranks.gathered("answers about steps", made, count, size)["answers"]
 

@@ -14,7 +14,8 @@ from ..losses.dpok import value_loss
 from ..noise.paths import noise_share
 from ..noise.streams import Stream, generator
 from ..policy.features import block_features, feature_blocks
-from ..policy.network import open_policy
+from ..policy.fitting import in_room
+from ..policy.network import Network
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
 from .head import TRAINED, head, head_inputs, new_head
@@ -91,9 +92,10 @@ def _mean_of_others(rewards: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 def _inputs(policy: Policy, rollout: Rollout) -> tuple[torch.Tensor, int]:
     """[B, S, F + 1] of the states that the random steps started from, and what they cost."""
-    trajectory, steps = rollout.random_steps(), []
-    with open_policy(policy) as net:
-        blocks = feature_blocks(net)
+    trajectory = rollout.random_steps()
+
+    def asked(net: Network) -> tuple[torch.Tensor, int]:
+        blocks, steps = feature_blocks(net), []
         for step in range(trajectory.steps):
             parts = []
             for rows in torch.arange(len(rollout.index)).split(rollout.batch_size):
@@ -104,3 +106,5 @@ def _inputs(policy: Policy, rollout: Rollout) -> tuple[torch.Tensor, int]:
                 parts.append(head_inputs(features, noise_share(net.path, sigma)))
             steps.append(torch.cat(parts))
         return torch.stack(steps, 1), net.evaluations
+
+    return in_room(policy, asked)[0]

@@ -22,6 +22,12 @@ def expand(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def variance_preserving(x: Tensor, sigma: Tensor) -> Tensor:
+    """A state of eps or v as the papers write it: alpha * x, of variance 1 where the data's is 1."""
+    s = expand(sigma, x)
+    return x / (1 + s * s).sqrt()
+
+
 @dataclass(frozen=True)
 class Path:
     """One of the constants FLOW, EPS, V below; the name is all that it is."""

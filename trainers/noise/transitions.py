@@ -148,7 +148,8 @@ def log_prob(x_next: Tensor, g: Gaussian, form: str = "gaussian") -> Tensor:
     form "gaussian": -(x_next - mean)^2 / (2 std^2) - log std - log(2 pi) / 2.
     form "cps":      -(x_next - mean)^2, the official choice with flow_cps: neither scaled nor normalised, so ratios
                      have another scale (clip range 1e-5 instead of 1e-4).
-    Raises ValueError where std is 0, on the CPU; see ``check_noise``. Only differences of log-probabilities at equal std carry meaning: a change of
+    Raises ValueError where std is 0, on the CPU; see ``check_noise``.
+    Only differences of log-probabilities at equal std carry meaning: a change of
     convention (variance preserving to exploding) shifts all of them by the same constant.
     """
     _refuse_zero(g.std, "the log-probability")

@@ -20,6 +20,8 @@ import comfy.model_management as management
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .checkpoint import is_mutation_error
+
 OVERRIDE = "optimized_attention_override"
 # of its length; SageAttention is off by .02 to .15, what is no such attention by more
 FARTHEST = 0.3
@@ -93,9 +95,11 @@ def _fused(args: tuple, kwargs: dict) -> bool:
 def _say(function: Callable) -> None:
     if function.__name__ not in _said:
         _said.add(function.__name__)
-        logging.info("PostTrain: PyTorch's attention stands for the host's (%s) while sampling and training a policy: it is "
-                     "quicker on a CPU. Start ComfyUI with --use-pytorch-cross-attention to sample with it as well.",
-                     function.__name__)
+        logging.info(
+            "PostTrain: PyTorch's attention stands for the host's (%s) while sampling and training a policy: it is "
+            "quicker on a CPU. Start ComfyUI with --use-pytorch-cross-attention to sample with it as well.",
+            function.__name__,
+        )
 
 
 def _tensors(args: tuple, kwargs: dict) -> list[torch.Tensor]:
@@ -119,7 +123,9 @@ def _has_gradient(out: torch.Tensor, args: tuple, kwargs: dict) -> bool:
         found = torch.autograd.grad(out, wanted, torch.ones_like(out), retain_graph=True, allow_unused=True)
     except management.OOM_EXCEPTION:
         raise
-    except (RuntimeError, NotImplementedError):  # an operator without a formula
+    except (RuntimeError, NotImplementedError) as error:  # an operator without a formula
+        if is_mutation_error(error):  # the step is run again, with copies kept
+            raise
         return False
     return all(gradient is not None for gradient in found)
 

@@ -176,7 +176,8 @@ class Overlay:
 
     ``active`` is None (the reference) or a bank whose tensors are already on the layers' device; ``reference``: the bank that is
     on where none is chosen, None where that is the model alone;
-    ``recompute`` makes each of the network's repeated blocks forget its activations until the backward pass.
+    ``recompute`` makes the network's repeated blocks forget their activations until the backward pass: all of them, or the first
+    so many, whose activations would be held longest.
     """
 
     def __init__(self, model: torch.nn.Module, layers: dict[str, torch.nn.Module], members: dict[str, Member],
@@ -186,7 +187,8 @@ class Overlay:
         self.layers = {name: layers[name] for name in members}
         self.active: dict[str, torch.Tensor] | None = None
         self.reference: dict[str, torch.Tensor] | None = None
-        self.recompute = False
+        self.recompute: bool | int = False
+        self.blocks = repeated_blocks(model)
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
     def inject(self) -> None:
@@ -198,8 +200,8 @@ class Overlay:
         for module in self.model.modules():
             if module not in covered and casts(module):
                 self._replace(module, through_frozen(module, module.forward))
-        for name, block in repeated_blocks(self.model).items():
-            self._replace(block, self._block_forward(name, block.forward))
+        for number, (name, block) in enumerate(self.blocks.items()):
+            self._replace(block, self._block_forward(number, name, block.forward))
 
     def eject(self) -> None:
         for module, original in reversed(self._originals):
@@ -211,11 +213,11 @@ class Overlay:
         self._originals.append((module, module.__dict__.get("forward")))
         module.forward = forward
 
-    def _block_forward(self, name: str, base):
+    def _block_forward(self, number: int, name: str, base):
         keys = [key for layer in self.members if layer.startswith(f"{name}.") for key in self._keys(layer)]
 
         def block(*args, **kwargs):
-            if not (self.recompute and torch.is_grad_enabled()):
+            if not (torch.is_grad_enabled() and (self.recompute is True or number < self.recompute)):
                 return base(*args, **kwargs)
             bank = self.active
 

@@ -13,11 +13,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...rewards.base.half import power_of_two
 from .kernels import give_gradient, in_words_of_kernels
+from .overwritten import copies_kept, watched
 from .streams import offload_streams_wait
 
 PLAIN = (type(None), bool, int, float, str, torch.Size, torch.dtype, torch.device)  # they hold no tensor
@@ -65,7 +65,7 @@ def mutation_guard(model: torch.nn.Module):
 
     Keeping copies costs a Python call per operation, so it is used only for networks that need it; plain autograd
     raises on those, it is never silently wrong. Autograd hands an open guard on to its own threads, where a
-    recomputation runs; torch refuses a second one there. A network of which neither is known yet is watched.
+    recomputation runs; a second one is not needed there. A network of which neither is known yet is watched.
     """
     global _guards_open
     if _guards_open:
@@ -77,31 +77,10 @@ def mutation_guard(model: torch.nn.Module):
         return
     _guards_open += 1
     try:
-        with allow_mutation_on_saved_tensors():
+        with copies_kept():
             yield
     finally:
         _guards_open -= 1
-
-
-def watched() -> torch.autograd.graph.saved_tensors_hooks:
-    """Autograd as it is, saving a second tensor of the same memory in each one's place.
-
-    What was saved itself and is then overwritten refers to the graph that refers to it, and a pass that never reaches its
-    backward (out of memory, a cancel, the error for overwritten tensors) would stay in memory for good.
-    """
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: (tensor.detach(), _version(tensor)), _unchanged)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often it was overwritten; an inference tensor, as quantised weights hold them, is not counted by autograd either."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _unchanged(saved: tuple[torch.Tensor, int]) -> torch.Tensor:
-    tensor, version = saved
-    if _version(tensor) != version:  # autograd does not look where there are hooks
-        raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation")
-    return tensor
 
 
 class _Recompute(torch.autograd.Function):

@@ -52,7 +52,8 @@ class Conditionings:
 
     def further_models(self) -> list:
         """ModelPatchers that the network's calls need beside it: those of ControlNets."""
-        entries = [{"control": extra["control"]} for conditioning in (*self._positive, self._raw_negative or [])
+        given = getattr(self._positive, "given", self._positive)  # encodings of texts have none, and are not all in RAM
+        entries = [{"control": extra["control"]} for conditioning in (*given, self._raw_negative or [])
                    for _, extra in conditioning if extra.get("control") is not None]
         models, _ = comfy.sampler_helpers.get_additional_models({"all": entries}, self._model.get_dtype())
         return list({id(model): model for model in models}.values())

@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 
-from .checkpoint import watched
 from .layers import LINEAR, kind_of
+from .overwritten import watched
 from .weights import alias, is_plain
 
 WITH_WEIGHTS = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "layer_norm", "group_norm",

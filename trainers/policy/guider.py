@@ -18,6 +18,7 @@ import torch
 from .attention import OVERRIDE, GradientAttention
 from .bypass import cuts_named
 from .conditioning import Conds
+from .levels import as_asked
 
 
 class Guider:
@@ -26,6 +27,7 @@ class Guider:
     def __init__(self, patcher, on_call: Callable[[int], None]):
         """on_call(samples) is told before every call of the network; it may raise to stop it."""
         self.patched = _is_patched(patcher)
+        self._sampling = patcher.get_model_object("model_sampling")
         options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
         comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
         self._host = comfy.samplers.CFGGuider(patcher)
@@ -50,11 +52,12 @@ class Guider:
         self._host.conds = conds
         self._host.set_cfg(guidance)
         with _schedule_in_words():
-            return self._host(x, sigma, self._with_schedule(schedule, x.device), None)
+            return self._host(as_asked(self._sampling, x, sigma), sigma, self._with_schedule(schedule, x.device), None)
 
     def conditional(self, x: torch.Tensor, sigma: torch.Tensor, conds: Conds) -> torch.Tensor:
         """The network's answer to the positive prompt alone, before any guidance."""
         with _schedule_in_words():
+            x = as_asked(self._sampling, x, sigma)
             return comfy.samplers.calc_cond_batch(self._host.inner_model, [conds["positive"]], x, sigma, self._options)[0]
 
     def _with_schedule(self, schedule: torch.Tensor | None, device) -> dict:

@@ -5,7 +5,10 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ..noise.paths import EPS, FLOW, Path, V
+from ..noise.paths import EPS, FLOW, Path, V, variance_preserving
+
+# CogVideoX': the host hands the network its state as it is, and the network has learned from the papers' states
+PRESERVING = getattr(comfy.model_sampling, "V_PREDICTION_DDPM", ())
 
 
 def path_of(model_sampling) -> Path:
@@ -15,7 +18,8 @@ def path_of(model_sampling) -> Path:
     it, so that the trainers weigh their errors as those of v-prediction.
     """
     host = comfy.model_sampling
-    kinds = ((host.CONST, FLOW), (host.V_PREDICTION, V), (getattr(host, "COSMOS_RFLOW", ()), V), (host.EPS, EPS))
+    kinds = ((host.CONST, FLOW), (host.V_PREDICTION, V), (PRESERVING, V), (getattr(host, "COSMOS_RFLOW", ()), V),
+             (host.EPS, EPS))
     other = (host.X0, *(getattr(host, name) for name in ("IMG_TO_IMG_FLOW", "ModelSamplingAV") if hasattr(host, name)))
     if not isinstance(model_sampling, other):
         for kind, path in kinds:
@@ -23,6 +27,11 @@ def path_of(model_sampling) -> Path:
                 return path
     raise ValueError(f"model: its sampling type ({_kind(model_sampling)}) cannot be trained yet; "
                      "use a model with noise, v or flow prediction")
+
+
+def as_asked(model_sampling, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """A state of the path [B, ...] as the host's own sampler for this model asks the network about it; sigma: [B]."""
+    return variance_preserving(x, sigma) if isinstance(model_sampling, PRESERVING) else x
 
 
 def _kind(model_sampling) -> str:

@@ -9,12 +9,16 @@ import comfy.model_management as management
 from ...rewards.learned.holder import load_models
 
 
-def load_together(patcher, others: Sequence) -> None:
+def load_together(patcher, others: Sequence, in_ram: float = 0.0) -> None:
     """The network's ModelPatcher, in part where it must be, and the others (a VAE, a reward's networks) whole.
 
     The host loads a list in no particular order, so where not all fits, chance would decide which of them is cut.
+    in_ram: the share of the network's weights that stays in RAM at least.
     RuntimeError, in words, where the others alone are too large for the device.
     """
+    if in_ram and can_stream(patcher):
+        _load_in_part(patcher, others, in_ram)
+        return
     load_models([patcher, *others])
     cut = [other for other in others if not _is_whole(other)]
     if not cut or management.vram_state not in (management.VRAMState.NORMAL_VRAM, management.VRAMState.LOW_VRAM):
@@ -25,6 +29,27 @@ def load_together(patcher, others: Sequence) -> None:
     # as much as the host will want to be free when the others come
     load_models([patcher], memory_required=needed * 1.1 + management.minimum_inference_memory())
     load_models(others, force_full_load=True)
+    if not is_loaded(patcher):
+        raise RuntimeError(too_large(patcher, others, "the VAE and the reward"))
+
+
+def can_stream(patcher) -> bool:
+    """Whether the host can keep a part of this model in RAM, and has not decided by itself what lies where."""
+    states = (management.VRAMState.NORMAL_VRAM, management.VRAMState.LOW_VRAM)
+    on_a_card = not management.is_device_cpu(patcher.load_device)
+    return on_a_card and management.vram_state in states and not getattr(patcher, "is_dynamic", bool)()
+
+
+def _load_in_part(patcher, others: Sequence, in_ram: float) -> None:
+    device = patcher.load_device
+    management.free_memory(1e30, device)
+    # the host fills with weights what is free above this, and wants as much to be free when the others come
+    beside = sum(other.model_size() for other in others if other.load_device == device) * 1.1
+    wanted = patcher.model_size() * (1 - in_ram)
+    kept_free = max(management.get_free_memory(device) - wanted, beside + management.minimum_inference_memory())
+    load_models([patcher], memory_required=kept_free)
+    if others:
+        load_models(others, force_full_load=True)
     if not is_loaded(patcher):
         raise RuntimeError(too_large(patcher, others, "the VAE and the reward"))
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,12 +15,15 @@ from .bank import Overlay, guest_key, members_of, trainable_layers
 from .checkpoint import checkpointed, mended, mutation_guard, remember_plain
 from .conditioning import Conditionings
 from .frozen import frozen_layers
+from .gradients import collect, gradients_of
 from .guider import Guider, host_guider
 from .kernels import kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
 from .patches import check_model
 from .precision import share_shown
+from .remedies import Remedies
+from .room import WHOLE, Room
 from .steady import check_steady
 from .value import REFERENCE, Bank, Guest, Policy
 from .weights import freeze_for_autograd, lent
@@ -30,14 +32,15 @@ from .weights import freeze_for_autograd, lent
 class Network:
     """Valid inside ``open_policy`` only.
 
-    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on
-    a sample so far (one per sample and branch of the guidance); guests: banks of others, to be asked in place of the policy's.
+    path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on a
+    sample so far (one per branch of the guidance); room: what memory took; guests: further banks, in place of the policy's.
     """
 
-    def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None):
+    def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None, room: Room = WHOLE):
         """users: the MODEL that patcher is a clone of."""
         self._patcher, self._overlay, self._together = patcher, overlay, (patcher, *together)
         self._users = users
+        self._remedies = Remedies(overlay, room, patcher.load_device, lambda: self._together)
         self._model = patcher.model
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
@@ -47,9 +50,14 @@ class Network:
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
+        self._sigma_max = float(self.sampling.sigma_max)
         self.evaluations = 0
         self.guests: tuple[Bank, ...] = ()
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+
+    @property
+    def room(self) -> Room:
+        return self._remedies.room
 
     def sigmas(self, scheduler: str, steps: int) -> torch.Tensor:
         """See ``sigmas_of``."""
@@ -57,9 +65,8 @@ class Network:
 
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         """What pure noise [B, ...] looks like at the first noise level, in the model's own convention."""
-        largest = math.isclose(float(self.sampling.sigma_max), sigma, rel_tol=1e-5) or sigma > float(self.sampling.sigma_max)
-        level = torch.tensor(sigma, device=noise.device)
-        return self.sampling.noise_scaling(level, noise.clone(), torch.zeros_like(noise), largest)
+        largest = math.isclose(self._sigma_max, sigma, rel_tol=1e-5) or sigma > self._sigma_max
+        return self.sampling.noise_scaling(torch.tensor(sigma).to(noise.device), noise.clone(), torch.zeros_like(noise), largest)
 
     def to_device(self, bank: Bank, train: bool = False) -> Bank:
         """The bank where the network computes; with ``train`` as leaves that collect gradients."""
@@ -96,6 +103,19 @@ class Network:
                          guidance, schedule)
             self.evaluations = before
 
+        def answer():
+            parts = self._remedies.parts(len(x))
+            if len(parts) == 1:
+                return self._answer(x, sigma, prompts, index, ask, bank, recompute)
+            return torch.cat([self._answer(x[rows], sigma[rows], prompts, index[rows], ask, bank, True) for rows in parts])
+
+        def forget():
+            self.evaluations = before
+
+        return answer() if torch.is_grad_enabled() else self._remedies.tried(answer, forget)
+
+    def _answer(self, x, sigma, prompts: PromptSet, index, ask: Callable, bank: Bank | None, recompute: bool) -> torch.Tensor:
+        """``denoise`` of samples that go through the network together."""
         def network(weights, x):
             self._overlay.active = None if bank is None else dict(zip(bank, weights))
             try:
@@ -103,22 +123,19 @@ class Network:
             finally:
                 self._overlay.active = None
 
-        def forget():
-            self.evaluations = before
-
         weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
             return checkpointed(self._once(network), self._model.diffusion_model, weights, x)
         if torch.is_grad_enabled() and self.dtype == torch.float16:
             return scaled(lambda x, *weights: network(weights, x), x, *weights)
-        return network(weights, x) if torch.is_grad_enabled() else self._with_room(lambda: network(weights, x), forget)
+        return network(weights, x)
 
     def conditional(self, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:
         """The reference network's answer to the prompts alone, without guidance; see ``denoise``."""
         def run():
             return self._guided(x, sigma, prompts, tuple(int(i) for i in index), self._guider.conditional)
 
-        return run() if torch.is_grad_enabled() else self._with_room(run)
+        return run() if torch.is_grad_enabled() else self._remedies.tried(run)
 
     @property
     def diffusion_model(self) -> torch.nn.Module:
@@ -127,15 +144,29 @@ class Network:
     def alike(self, prompts: PromptSet, index, x: torch.Tensor, sigma: torch.Tensor) -> list[torch.Tensor]:
         """Places in the batch whose samples go through the network in one call; x: [B, C, H, W], sigma: [B]."""
         places = [place for place, _ in self._groups(prompts, tuple(int(i) for i in index), tuple(x.shape[1:]), sigma)]
-        return [torch.arange(len(index)) if place is None else place for place in places]
+        whole = [torch.arange(len(index)) if place is None else place for place in places]
+        return [place[rows] for place in whole for rows in self._remedies.parts(len(place))]
 
     def share_shown(self, bank: Bank) -> float:
         """How much of this bank's effect shows in the precision in which the network computes, see precision.py."""
         return share_shown(self._overlay.layers, bank, self._overlay.members, self.dtype)
 
-    def recomputing_blocks(self, on: bool) -> None:
-        """Whether the network's repeated blocks drop their activations until the backward pass."""
-        self._overlay.recompute = on
+    @property
+    def blocks(self) -> int:
+        """How many repeated blocks the network has."""
+        return len(self._overlay.blocks)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether any of them drops its activations."""
+        return bool(self._overlay.recompute)
+
+    def recomputing_blocks(self, on: bool | int) -> None:
+        """Whether the network's repeated blocks drop their activations until the backward pass: all, none, or the first so many.
+
+        Each costs one forward of it more and saves what it keeps, so as many as must is quickest. Where memory ran out it is all.
+        """
+        self._overlay.recompute = self.room.recompute or on
 
     def backward_safe(self):
         """The context for forward and backward of this network; see ``gradients`` for the usual way in."""
@@ -146,51 +177,24 @@ class Network:
 
         A network that overwrites its activations is found out by autograd's own error and run again, guarded. Where memory
         runs out, models that this step does not need are moved out, and it is run again; then with activations recomputed,
-        as with low memory switched on, which stays so until the policy is closed.
+        as with low memory switched on; then with half of the samples at once, and half of those. ``room`` keeps what it took.
         """
         def run():
             with torch.enable_grad(), self.backward_safe():
                 loss, report = loss_of()
-                found = _gradients(loss, leaves)
+                found = gradients_of(loss, leaves)
             remember_plain(self._model.diffusion_model)
             return loss.detach(), report, found
 
         while True:
             try:
-                loss, report, found = self._with_room(run, further=(self._recompute,))
+                loss, report, found = self._remedies.tried(run, training=True)
                 break
             except RuntimeError as error:
                 if not mended(error, self._model.diffusion_model):
                     raise
-        _add(found, leaves)
+        collect(found, leaves)
         return loss, report
-
-    def _with_room(self, run: Callable, undo: Callable = lambda: None, further: tuple[Callable[[], bool], ...] = ()):
-        """run(); where memory runs out, again after each remedy that changes something: first the host moves out what this
-        step does not need."""
-        remedies = iter((self._make_room, *further))
-        while True:
-            try:
-                return run()
-            except comfy.model_management.OOM_EXCEPTION:
-                if not any(remedy() for remedy in remedies):
-                    raise
-            undo()  # not before here: the exception holds on to the memory of what failed
-
-    def _recompute(self) -> bool:
-        """Recomputes activations from here on. False where that is done already."""
-        if self._overlay.recompute:
-            return False
-        self._overlay.recompute = True
-        logging.warning("PostTrain: memory ran out in a train step, which goes on as with low memory switched on. Switch it on, "
-                        "or lower the batch size, and no time is lost on the failed try.")
-        return True
-
-    def _make_room(self) -> bool:
-        """Moves every other model off the device: a reward network, a text encoder. False where there is none."""
-        management = comfy.model_management
-        keep = [m for m in management.current_loaded_models if any(m.model is own for own in self._together)]
-        return bool(management.free_memory(1e30, self.device, keep))
 
     def check_cancelled(self) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -261,32 +265,13 @@ class Network:
         return run
 
 
-def _gradients(loss: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
-    """Of each leaf, beside what it has collected so far: a pass that fails half-way has added nothing to it."""
-    if leaves:
-        return torch.autograd.grad(loss, leaves, allow_unused=True)
-    loss.backward()
-    return ()
-
-
-def _add(found: tuple[torch.Tensor | None, ...], leaves: list[torch.Tensor]) -> None:
-    """To the leaves' ``.grad``, never in place: two gradients may be one tensor."""
-    there = [(leaf, gradient.contiguous()) for leaf, gradient in zip(leaves, found) if gradient is not None]
-    later = [(leaf, gradient) for leaf, gradient in there if leaf.grad is not None]
-    sums = torch._foreach_add([leaf.grad for leaf, _ in later], [gradient for _, gradient in later]) if later else []
-    for leaf, gradient in there:
-        leaf.grad = gradient if leaf.grad is None else leaf.grad
-    for (leaf, _), total in zip(later, sums):
-        leaf.grad = total
-
-
 @contextlib.contextmanager
-def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = ()) -> Iterator[Network]:
+def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), room: Room = WHOLE) -> Iterator[Network]:
     """Loads the user's model through ComfyUI's memory manager, lays the bank over it, and takes both off again.
 
-    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the same
-    model, which are then ``Network.guests``. Inside, autograd works although the host runs nodes in inference mode; afterwards
-    the user's MODEL is as it was, also after an error or a cancel.
+    also_load: further ModelPatchers needed at the same time (a VAE, a reward's networks); guests: further weights for the
+    same model, then ``Network.guests``; room: what is given up from the start, see ``in_room``. Inside, autograd works although
+    the host runs nodes in inference mode; afterwards the user's MODEL is as it was, also after an error or a cancel.
     """
     check_model(policy.model)
     patcher = policy.model.clone()
@@ -297,12 +282,12 @@ def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = ()) -
     with in_words():
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
-            load_together(patcher, (*beside, *also_load))
+            load_together(patcher, (*beside, *also_load), room.in_ram)
         models = [each.model for each in (patcher, *beside, *also_load)]
         with torch.inference_mode(False), torch.no_grad(), lent(*models), kernels_with_gradient():
             for loaded in (patcher, *beside):
                 freeze_for_autograd(loaded.model)
-            net = Network(patcher, overlay, (*beside, *also_load), policy.model)
+            net = Network(patcher, overlay, (*beside, *also_load), policy.model, room)
             net.guests = tuple(net.to_device({guest_key(number, key): weight for key, weight in guest.bank.items()})
                                for number, guest in enumerate(guests))
             if REFERENCE in policy.anchors:

@@ -17,6 +17,7 @@ def check_model(model) -> None:
     check_makes_pictures(model)
     path_of(model.get_model_object("model_sampling"))
     _check_forgets(model)
+    _check_noise(model)
     for key, what in REFUSED_OPTIONS.items():
         if model.model_options.get(key):
             raise ValueError(f"model: it carries {what} ({key}), which cannot be trained through; {REMEDY}")
@@ -33,6 +34,13 @@ def _check_forgets(model) -> None:
     if callable(getattr(network, "clear_kv_cache", None)):
         raise ValueError("model: its network keeps keys and values of the prompt from one step for the next, which in a training "
                          "would be those of older weights; use a model without such a memory")
+
+
+def _check_noise(model) -> None:
+    scale = float(getattr(model.get_model_object("model_sampling"), "noise_scale", 1.0))
+    if scale != 1.0:
+        raise ValueError(f"model: its noise is scaled by {scale:g}, as Model Noise Scale does, and trainers draw noise of scale "
+                         "1, so they would train on states that no sampler makes; use a model from before that node")
 
 
 def _host_kinds() -> set[str]:

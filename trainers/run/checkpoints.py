@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import safetensors
@@ -16,7 +16,7 @@ from ...rewards.base.words import shown
 
 META, DIGEST = "posttrain", "sha256"
 KEEP_LAST = 2
-KEEP_EACH = 10  # of those that the cadence makes, each tenth stays for good
+KEEP_TO = 4  # saves back to which all stay; from there on the gaps grow with the age
 NAME = re.compile(r"state_(\d+)\.safetensors")
 
 
@@ -101,10 +101,23 @@ def load_newest(folder: Path) -> tuple[tuple[int, dict, dict] | None, list[str]]
 
 
 def prune(folder: Path, save_every: int, kept: Collection[int] = ()) -> None:
-    """Keeps the last ones, and for good each tenth of the cadence and those that a user has asked for."""
-    for iteration, path in list_checkpoints(folder)[:-KEEP_LAST]:
-        if iteration % (save_every * KEEP_EACH) and iteration not in kept:
+    """Keeps the last ones, a series over the whole run that thins out with age, and those that a user has asked for."""
+    saved = list_checkpoints(folder)
+    series = thinned([iteration for iteration, _ in saved], save_every)
+    for iteration, path in saved[:-KEEP_LAST]:
+        if iteration not in series and iteration not in kept:
             path.unlink(missing_ok=True)
+
+
+def thinned(iterations: Sequence[int], save_every: int) -> set[int]:
+    """Those of ``iterations``, in order, that stay: of n saves some 2 log2(n). What is left out once is never missed later, as
+    the gaps double where they grow."""
+    stays: dict[tuple[int, int], int] = {}
+    for iteration in iterations:
+        age = (iterations[-1] - iteration) // save_every
+        gap = save_every * (1 << max(0, (age // KEEP_TO).bit_length()))
+        stays.setdefault((gap, iteration // gap), iteration)
+    return set(stays.values())
 
 
 def _separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

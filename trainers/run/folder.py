@@ -1,11 +1,9 @@
 """The folder of a run: who may write there, with which settings, and what is in it."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -14,8 +12,22 @@ from pathlib import Path
 import torch
 
 from ...rewards.base import ranks
-from ...rewards.base.files import read_bytes, sweep, written_whole
+from ...rewards.base.files import sweep
 from ...rewards.base.words import shown, unwritable
+from .aside import (
+    CHECKPOINTS,
+    CONFIG,
+    LOCK,
+    MISSING,
+    WENT_BACK,
+    as_it_was,
+    check_kept,
+    fingerprint,
+    finish,
+    go_back,
+    move_aside,
+    read_config,
+)
 from .checkpoints import SaveFailed, list_checkpoints, load_newest, prune, save_checkpoint
 from .lock import RunLock
 from .metrics import MetricsFile, read_metrics
@@ -23,9 +35,7 @@ from .samples import TRAINED, save_samples
 
 CONTINUE, CONTINUE_CHANGED, START_OVER = "continue", "continue with changed settings", "start over"
 WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
-CONFIG, LOCK, METRICS = "config.json", "lock", "metrics.jsonl"
-CALIBRATION = "calibration.json"  # measured on the base model: it holds for a run that starts over, too
-MOVING = "moving.json"  # there while an old run is moved aside: where to
+METRICS = "metrics.jsonl"
 MOST_CHANGES = 12
 LONGEST_NAME = 80
 RESERVED = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
@@ -40,10 +50,11 @@ class FolderLost(RuntimeError):
 
 
 class SettingsChanged(ValueError):
-    """The run was trained with other settings; the user has to say what is meant. changes: name -> (old, new)."""
+    """The run was trained with other settings; the user has to say what is meant. changes: name -> (old, new); named: the same
+    under the names that the user knows."""
 
     def __init__(self, run_name: str, iteration: int, changes: dict[str, tuple], plain: Callable[[str], str] = str):
-        self.changes = changes
+        self.changes, self.named = changes, {plain(key): change for key, change in changes.items()}
         lines = [f"  {plain(key)}: {_short(old)} -> {_short(new)}" for key, (old, new) in changes.items()]
         if len(lines) > MOST_CHANGES:
             lines = [*lines[:MOST_CHANGES], f"  and {len(lines) - MOST_CHANGES} more"]
@@ -81,14 +92,6 @@ def run_state(root: Path, name: str) -> str:
     return f"{config.get('id')} {saved[-1][0] if saved else 0}"
 
 
-def read_config(folder: Path) -> dict | None:
-    try:
-        config = json.loads(read_bytes(folder / CONFIG))
-        return config if isinstance(config, dict) else None
-    except (OSError, ValueError):
-        return None
-
-
 class Run:
     """An open run: ``load`` once, then ``record`` and ``save``, and ``close`` in any case.
 
@@ -103,12 +106,14 @@ class Run:
 
     @classmethod
     def open(cls, root: Path, name: str, settings: dict, when_exists: str = CONTINUE,
-             plain: Callable[[str], str] = str, defaults: dict | None = None) -> Run:
+             plain: Callable[[str], str] = str, defaults: dict | None = None, continue_from: int = 0) -> Run:
         """Locks <root>/<name> and settles what happens if it holds a run already.
 
         settings: JSON-serialisable values by name; plain: a setting's name as the user knows it. defaults: what a setting
-        is where a node has no word of it, as in runs and graphs that are older than the setting.
-        Raises ValueError on the name, RunInUse, SettingsChanged, RuntimeError where the folder cannot be written.
+        is where a node has no word of it, as in runs and graphs that are older than the setting. continue_from: the iteration
+        to go back to, 0 for none; it is gone back to once with the same settings, so that a run that was cancelled goes on.
+        Raises ValueError on the name or continue_from, RunInUse, SettingsChanged, RuntimeError where the folder cannot be
+        written.
         """
         if when_exists not in WHEN_EXISTS:
             raise ValueError(f"when_run_exists: '{when_exists}' is unknown; choose one of {', '.join(WHEN_EXISTS)}")
@@ -117,7 +122,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = RunLock(folder / LOCK, name)
-            config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain, defaults or {})
+            config, notes = _settle(folder, json.loads(json.dumps(settings)), when_exists, plain, defaults or {}, continue_from)
             run = cls(folder, lock, config, notes)
             run.update()
             return run
@@ -203,82 +208,70 @@ class Run:
 
 
 def _settle(folder: Path, settings: dict, when_exists: str, plain: Callable[[str], str],
-            defaults: dict) -> tuple[dict, list[str]]:
+            defaults: dict, continue_from: int) -> tuple[dict, list[str]]:
     """-> the config to go on with, and what to tell the user."""
-    notes: list[str] = []
     sweep(folder, 0.0)
-    if name := _finish_moving(folder):
-        notes.append(f"The old run was kept as '{name}'; moving it had been cut short.")
-    old, saved = read_config(folder), list_checkpoints(folder / "checkpoints")
-    if when_exists == START_OVER and (old is not None or saved):
-        notes.append(f"The old run was kept as '{_move_aside(folder)}'.")
-        old, saved = None, []
+    notes = [said for said in [finish(folder)] if said]
+    old, newest = read_config(folder), _newest(folder)
+    if when_exists == START_OVER and (old is not None or newest):
+        notes.append(f"The old run was kept as '{_left_behind(folder, move_aside(folder))}'.")
+        old = None
     if old is None:
         _unsaved.pop(folder, None)  # the folder was removed by hand
-    iteration = max(saved[-1][0] if saved else 0, _unsaved[folder][0] if folder in _unsaved else 0)
     fresh = {"id": uuid.uuid4().hex, "name": folder.name, "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-             "settings": settings, "fingerprint": _fingerprint(settings), "changes": []}
+             "settings": settings, "fingerprint": fingerprint(settings), "changes": []}
+    newest = _newest(folder)
+    done = old is not None and old.get(WENT_BACK) == continue_from and not _changed(old, settings, defaults)
+    iteration = newest if done or not continue_from else continue_from
+    back = iteration != newest
+    if back:
+        check_kept(folder, iteration)
     if iteration == 0:
         return fresh, notes
-    known = (old or {}).get("settings")
-    changes = _changes(known, settings, defaults) if isinstance(known, dict) else {CONFIG: ("cannot be read", "the graph's")}
-    if not changes:
-        return old, notes
-    if when_exists == CONTINUE:
+    config = as_it_was(old, iteration) if back and old else old
+    changes = _changed(config, settings, defaults)
+    if changes and when_exists == CONTINUE:
         raise SettingsChanged(folder.name, iteration, changes, plain)
+    if back:
+        kept = _left_behind(folder, go_back(folder, iteration))
+        notes.append(f"Went back to iteration {iteration}. The run as it was, {newest} iterations, is kept as '{kept}'.")
+        config = read_config(folder)
+    config = {key: value for key, value in (config or fresh).items() if key != WENT_BACK}
+    config |= {WENT_BACK: continue_from} if continue_from else {}
+    if not changes:
+        return config, notes
     notes.append(f"Goes on from iteration {iteration} with {len(changes)} changed settings.")
-    history = [*(old or {}).get("changes", []), {"iteration": iteration, "changed": changes}]
-    return (old or fresh) | {"settings": settings, "fingerprint": fresh["fingerprint"], "changes": history}, notes
+    history = [*config.get("changes", []), {"iteration": iteration, "changed": changes}]
+    return config | {"settings": settings, "fingerprint": fresh["fingerprint"], "changes": history}, notes
 
 
-def _move_aside(folder: Path) -> str:
-    number = 1
-    while (backup := folder.with_name(f"{folder.name}_backup_{number}")).exists():
-        number += 1
-    # a process may be killed between two parts: the next one reads here where the others belong
-    with written_whole(folder / MOVING, own_folder=True) as beside:
-        beside.write_text(json.dumps({"to": backup.name}), encoding="utf-8")
-    _move(folder, backup)
-    return backup.name
+def _newest(folder: Path) -> int:
+    saved = list_checkpoints(folder / CHECKPOINTS)
+    return max(saved[-1][0] if saved else 0, _unsaved[folder][0] if folder in _unsaved else 0)
 
 
-def _finish_moving(folder: Path) -> str:
-    """Ends a move that was cut short. -> the name of the backup, "" where there was none."""
-    try:
-        name = check_name(json.loads(read_bytes(folder / MOVING))["to"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
-    _move(folder, folder.with_name(name))
-    return name
+def _left_behind(folder: Path, backup: str) -> str:
+    """What only the memory has of a run goes with the folder that the run has now. -> its name."""
+    if folder in _unsaved:
+        _unsaved[folder.with_name(backup)] = _unsaved.pop(folder)
+    return backup
 
 
-def _move(folder: Path, backup: Path) -> None:
-    backup.mkdir(exist_ok=True)
-    # the lock stays: it is held, and Windows renames no open file
-    for part in folder.iterdir():
-        if part.name not in (LOCK, MOVING):
-            part.rename(backup / part.name)
-    if (backup / CALIBRATION).is_file():
-        shutil.copy(backup / CALIBRATION, folder / CALIBRATION)
-    (folder / MOVING).unlink()
-    _unsaved.pop(folder, None)
+def _changed(config: dict | None, settings: dict, defaults: dict) -> dict[str, tuple]:
+    known = (config or {}).get("settings")
+    return _changes(known, settings, defaults) if isinstance(known, dict) else {CONFIG: ("cannot be read", "the graph's")}
 
 
 def _changes(old: dict, new: dict, defaults: dict) -> dict[str, tuple]:
-    missing = "(not there)"
     old, new = _completed(old, defaults), _completed(new, defaults)
-    return {key: (old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys())
-            if old.get(key, missing) != new.get(key, missing)}
+    return {key: (old.get(key, MISSING), new.get(key, MISSING)) for key in sorted(old.keys() | new.keys())
+            if old.get(key, MISSING) != new.get(key, MISSING)}
 
 
 def _completed(settings: dict, defaults: dict) -> dict:
     """With the defaults of the nodes that the settings have a word of: a setting is named "node.input"."""
     nodes = {key.rpartition(".")[0] for key in settings}
     return {key: value for key, value in defaults.items() if key.rpartition(".")[0] in nodes} | settings
-
-
-def _fingerprint(settings: dict) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _short(value) -> str:

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from ...rewards.base.files import read_bytes
+from ...rewards.base.files import read_bytes, written_whole
 
 FILE = "history.jsonl"
 MOST = 200  # entries that are read back, the newest
@@ -30,6 +30,16 @@ def read_entries(folder: Path, most: int = MOST) -> list[dict]:
         return []
     found = (_parsed(line) for line in lines if line)
     return [entry for entry in found if entry is not None][-most:]
+
+
+def cut_entries(folder: Path, iteration: int) -> None:
+    """Takes out what was said after ``iteration``. Raises OSError, with the file as it was."""
+    path = folder / FILE
+    if not path.is_file():
+        return
+    kept = [line for line in read_bytes(path).split(b"\n") if (entry := _parsed(line)) and entry["iteration"] <= iteration]
+    with written_whole(path, own_folder=True) as beside:
+        beside.write_bytes(b"".join(b"\n" + line + b"\n" for line in kept))
 
 
 def _parsed(line: bytes) -> dict | None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...rewards.base import ranks
+from .aside import CALIBRATION, CONFIG
 from .checkpoints import list_checkpoints
-from .folder import CALIBRATION, CONFIG, CONTINUE, METRICS, Run, check_name
+from .folder import CONTINUE, METRICS, Run, check_name
 from .held_out import BEST_FOLDER, FILE
 
 KNOWN = (CONFIG, METRICS, CALIBRATION, FILE)

@@ -15,6 +15,7 @@ SMALLEST = 96  # pixels; smaller images are enlarged without smoothing, so that 
 LARGEST = 1536
 GAP = 2
 QUALITY = 88
+FORM, DESCRIPTION = "form", 0x010E  # what a sheet notes of itself; its place in EXIF
 TRAINED, HELD_OUT = "iteration", "held_out"  # how a file's name begins
 
 
@@ -26,12 +27,33 @@ def save_samples(images: torch.Tensor, folder: Path, iteration: int, kind: str =
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}_{iteration:06d}{suffix}"
     beside = path.with_suffix(".tmp")
+    sheet = grid(images)
     try:
-        grid(images).save(beside, form, quality=QUALITY)
+        sheet.save(beside, form, quality=QUALITY, exif=_noted(sheet))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return path
+
+
+def _noted(sheet: Image.Image) -> bytes:
+    """The sheet's form, "columns x rows", as the description in the file."""
+    from PIL import Image
+    exif = Image.Exif()
+    exif[DESCRIPTION] = sheet.info[FORM]
+    return exif.tobytes()
+
+
+def sheet_tiles(path: Path, most: int) -> list[Image.Image]:
+    """The first pictures of a sheet. A sheet of an older run does not say its form, and is one picture."""
+    from PIL import Image
+    with Image.open(path) as sheet:
+        columns, _, rows = str(sheet.getexif().get(DESCRIPTION) or "1 x 1").partition(" x ")
+        shape = int(columns), int(rows)
+        width, height = sheet.width / shape[0], sheet.height / shape[1]
+        return [sheet.crop((round(i % shape[0] * width), round(i // shape[0] * height),
+                            round((i % shape[0] + 1) * width) - GAP, round((i // shape[0] + 1) * height) - GAP)).convert("RGB")
+                for i in range(min(most, shape[0] * shape[1]))]
 
 
 def grid(images: torch.Tensor) -> Image.Image:
@@ -51,4 +73,5 @@ def grid(images: torch.Tensor) -> Image.Image:
         picture = Image.fromarray(tile).resize((width * larger, height * larger), Image.Resampling.NEAREST)
         sheet.paste(picture, (i % columns * cell_w, i // columns * cell_h))
     sheet.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    sheet.info[FORM] = f"{columns} x {rows}"
     return sheet

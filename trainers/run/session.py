@@ -15,14 +15,14 @@ import torch
 from ...rewards.base import ranks
 from .alarms import Alarms
 from .checkpoints import SaveFailed
-from .folder import CONTINUE_CHANGED, FolderLost, Run
+from .folder import CONTINUE_CHANGED, Run, SettingsChanged
 from .held_out import HeldOutCurve
 from .notices import Notices
 from .on_ranks import open_on_all
 from .pictures import picture_stats
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
-from .steered import Steered
+from .steered import Steered, TrainingStopped, room_of
 from .steering import SAMPLE, STOP, Steering
 from .stopping import Stopping
 from .summary import summary
@@ -38,25 +38,23 @@ LOG_SECONDS = 10.0
 _running: contextvars.ContextVar[Session | None] = contextvars.ContextVar("posttrain_session", default=None)
 
 
-class TrainingStopped(RuntimeError):
-    """The training cannot go on; the state so far is saved."""
-
-
 class Session(Steered):
     """``with Session(...) as s: while not s.done: s.advance(policy after one more iteration, its images)``.
 
     policy: any value with ``state()``, ``with_state(tensors, meta)`` and ``metrics``; it is never changed, ``advance``
     takes its successor. iteration: iterations finished. tell(kind, **data): live events. cancelled: the exceptions that
     mean a cancel; paused: those that mean that something outside is missing for the moment; check_cancelled raises one of the
-    former, and is asked while the user has paused the run. workflow: as the page draws it, for a later look. However the block
-    is left, the policy so far is saved, and the user is told where.
+    former, and is asked while the user has paused the run. workflow: as the page draws it, for a later look. ask: how
+    a run that has other settings shall be met, "" where nobody can be asked. However the block is left, the policy so far is
+    saved, and the user is told where.
     """
 
     def __init__(self, root: Path, plan: RunPlan, policy: Any, settings: dict, tell: Callable[..., None], *,
                  cancelled: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
                  paused: tuple[type[BaseException], ...] = (),
                  plain: Callable[[str], str] = str, defaults: dict | None = None,
-                 check_cancelled: Callable[[], None] = lambda: None, workflow: dict | None = None):
+                 check_cancelled: Callable[[], None] = lambda: None, workflow: dict | None = None,
+                 ask: Callable[[SettingsChanged], str] = lambda changed: ""):
         for needed in ("state", "with_state", "metrics"):
             if not hasattr(policy, needed):
                 raise TypeError(f"policy: a loop carries a policy, but it was given a {type(policy).__name__}; connect "
@@ -65,7 +63,8 @@ class Session(Steered):
         self.iteration, self.summary, self._ended, self._why, self._show_now = 0, "", False, "", False
         self.run: Any = None  # a Run, where it has a folder of its own
         self._tell, self._cancelled, self._paused, self._plain = tell, cancelled, paused, plain
-        self._defaults, self._check_cancelled, self._workflow = defaults, check_cancelled, workflow
+        self._defaults, self._check_cancelled, self._workflow, self._ask = defaults, check_cancelled, workflow, ask
+        self._room = room_of(policy)
         self._steering = Steering(self.root / plan.run_name)
         self._notices, self._stopping = Notices(), Stopping(())
         self._held_out: HeldOutCurve | None = None
@@ -86,8 +85,7 @@ class Session(Steered):
 
     def __enter__(self) -> Session:
         if _running.get() is None:
-            self.run = open_on_all(self.root, self.plan.run_name, lambda when_exists: Run.open(
-                self.root, self.plan.run_name, self.settings, when_exists or self.plan.when_exists, self._plain, self._defaults))
+            self.run = open_on_all(self.root, self.plan.run_name, self._opened)
             try:
                 self._resume()
             except BaseException:
@@ -117,6 +115,7 @@ class Session(Steered):
             return
         self._check_folder(self.run)
         self._note_numbers(getattr(policy, "numbers", {}))
+        self._note_room()
         self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
         if stops:
             self._stop(self.run, "you have ended it")
@@ -199,7 +198,7 @@ class Session(Steered):
             for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
                 if kind is not None and issubclass(kind, kinds):
                     status = name
-            self.summary = " ".join(filter(None, (self._summarise(status, failed), best)))
+            self.summary = " ".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
             if status in ("error", "paused"):
                 self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
@@ -218,6 +217,7 @@ class Session(Steered):
             with torch.inference_mode(False):
                 self.policy = self.policy.with_state(tensors, meta)
             self._ended = bool(self.policy.metrics.get(STOPPED)) and self.plan.when_exists != CONTINUE_CHANGED
+        self._room = room_of(self.policy)
         self._take_up_numbers()
         self._keep_workflow()
         points = self.run.points()
@@ -237,18 +237,6 @@ class Session(Steered):
         self._tell("message", text=text, level=level, iteration=self.iteration, **for_the_page)
         if self.run is not None:
             self._write_down(text, level, for_the_page)
-
-    def _check_folder(self, run: Run) -> None:
-        """Raises TrainingStopped where the run's folder was taken away; leaving the session then saves into a new one."""
-        try:
-            run.check_there()
-        except FolderLost as error:
-            self.message(str(error), "warning")
-            raise TrainingStopped(str(error)) from None
-        except OSError as error:
-            raise TrainingStopped(f"The folder of the run '{run.name}' is gone and cannot be made again "
-                                  f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
-                                  "folder back and queue again.") from None
 
     def _samples_due(self) -> bool:
         every = self.plan.samples_every

@@ -12,7 +12,9 @@ from typing import Any
 
 from ...rewards.base import ranks
 from ...rewards.base.files import written_whole
+from .folder import FolderLost, Run, SettingsChanged
 from .journal import write_entry
+from .out_of_memory import is_out_of_memory, what_to_change
 from .run_plan import RunPlan
 from .steering import CHECKPOINT, PAUSE, Steering, let_go, numbers_of, turned
 
@@ -20,9 +22,18 @@ RUN = "run"  # in a policy's memory: the name and the id of the run that trains 
 WORKFLOW = "workflow.json"
 
 
+def room_of(policy: Any) -> dict:
+    """What a policy's memory says was given up for want of memory, with its "words"."""
+    return getattr(policy, "memory", {}).get("room", {})
+
+
 def save_workflow(folder: Path, workflow: dict | None) -> None:
     with written_whole(folder / WORKFLOW) as beside:
         beside.write_text(json.dumps(workflow), encoding="utf-8")
+
+
+class TrainingStopped(RuntimeError):
+    """The training cannot go on; the state so far is saved."""
 
 
 class Steered:
@@ -34,13 +45,48 @@ class Steered:
     iteration: int
     done: Any
     _before: int
+    settings: dict
+    root: Path
+    _ask: Callable[[SettingsChanged], str]
+    _plain: Callable[[str], str]
+    _defaults: dict | None
     _workflow: dict | None
+    _room: dict
     _steering: Steering
     _check_cancelled: Callable[[], None]
     _tell: Callable[..., None]
     _attempt: Callable[..., Any]
     _save: Callable[..., Any]
     message: Callable[..., Any]
+
+    def _opened(self, when_exists: str) -> Run:
+        """The run's folder. when_exists: how it shall be met if there is one, "" as the plan says; where its settings are others
+        the user is asked."""
+
+        def opened(how: str) -> Run:
+            return Run.open(self.root, self.plan.run_name, self.settings, how, self._plain, self._defaults,
+                            self.plan.continue_from)
+
+        try:
+            return opened(when_exists or self.plan.when_exists)
+        except SettingsChanged as changed:
+            answer = self._ask(changed)
+            if not answer:
+                raise
+            self.plan = replace(self.plan, when_exists=answer)
+            return opened(answer)
+
+    def _check_folder(self, run: Run) -> None:
+        """Raises TrainingStopped where the run's folder was taken away; leaving the session then saves into a new one."""
+        try:
+            run.check_there()
+        except FolderLost as error:
+            self.message(str(error), "warning")
+            raise TrainingStopped(str(error)) from None
+        except OSError as error:
+            raise TrainingStopped(f"The folder of the run '{run.name}' is gone and cannot be made again "
+                                  f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
+                                  "folder back and queue again.") from None
 
     def _obey(self) -> None:
         """After an iteration: a checkpoint that was asked for, changed numbers, and a pause, which lasts until it is over."""
@@ -82,6 +128,13 @@ class Steered:
         else:
             self.message(f"It goes on with other numbers than before. {numbers['words']}", "warning")
 
+    def _note_room(self) -> None:
+        """What the iteration gave up for want of memory, said once; the policy's memory keeps it for the run."""
+        room = room_of(self.policy)
+        if room != self._room:
+            self._room = room
+            self.message(room.get("words", ""), "warning")
+
     def _save_for_good(self) -> None:
         self.run.update(kept=sorted({*self.run.config.get("kept", ()), self.iteration}))
         self._save()
@@ -105,6 +158,14 @@ class Steered:
     def _keep_workflow(self) -> None:
         if self._workflow is not None:
             self._attempt("workflow", lambda: save_workflow(self.run.folder, self._workflow))
+
+    def _memory_advice(self, error: BaseException | None) -> str:
+        """Said in the run's history, too; "" where there was memory enough."""
+        if not is_out_of_memory(error):
+            return ""
+        said = what_to_change(self.settings)
+        self.message(said, "warning")
+        return said
 
     def steered(self, text: str, **values) -> None:
         """Something that the user has done, said on the page and kept in the run's history."""

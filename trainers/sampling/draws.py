@@ -10,6 +10,8 @@ from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from .settings import Sampling
 
+AHEAD = 256  # prompts that are encoded together, so that the text encoder is loaded seldom
+
 
 def chosen_prompts(count: int, sampling: Sampling, iteration: int) -> torch.Tensor:
     """[P] indices: the prompts are dealt like cards, so all are used before one comes again."""
@@ -19,6 +21,12 @@ def chosen_prompts(count: int, sampling: Sampling, iteration: int) -> torch.Tens
     parts = [_deck(count, sampling.seed, deal)[max(first - deal * count, 0):first + wanted - deal * count]
              for deal in range(first // count, (first + wanted - 1) // count + 1)]
     return torch.cat(parts)
+
+
+def coming_prompts(count: int, sampling: Sampling, iteration: int) -> list[int]:
+    """Those of the next iterations, AHEAD of them or one iteration's."""
+    each = min(sampling.prompts_per_iteration, count)
+    return [int(i) for k in range(1, max(1, AHEAD // max(1, each)) + 1) for i in chosen_prompts(count, sampling, iteration + k)]
 
 
 @lru_cache(maxsize=4)  # a deck of a million cards is shuffled once, not in each iteration

@@ -10,13 +10,15 @@ import torch
 from ...rewards.base import ranks
 from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
+from ..policy.fitting import in_room
 from ..policy.latents import latent_shape, to_images
 from ..policy.levels import sigmas_of
-from ..policy.network import Network, open_policy
+from ..policy.network import Network
+from ..policy.room import WHOLE, Room
 from ..policy.value import Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
-from .draws import SampleNoise, Samples, chosen_samples
+from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
 from .settings import Sampling
@@ -55,7 +57,7 @@ class Rollout:
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
     same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
     random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
-    that were left to the recommended numbers.
+    that were left to the recommended numbers; room: what was given up for want of memory.
     """
 
     latents: torch.Tensor
@@ -72,6 +74,7 @@ class Rollout:
     left_out: int = 0
     sampling: Sampling | None = None
     recommended: tuple[str, ...] = ()
+    room: Room = WHOLE
     __repr__ = brief
 
     def random_steps(self) -> Trajectory:
@@ -102,17 +105,21 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
-    with open_policy(policy) as net:
+    prompts.prepare(samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
+
+    def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
         latents = sampler.latents()
-        evaluations = sum(ranks.met("evaluations", net.evaluations))
+        return plan, latents, sampler.kept, sum(ranks.met("evaluations", net.evaluations))
+
+    (plan, latents, kept, evaluations), room = in_room(policy, sampled)
     return Rollout(latents=latents, images=pictures(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas,
-                   trajectory=_trajectory(sampler.kept, plan), batch_size=sampling.batch_size, iteration=iteration,
-                   evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open)
+                   trajectory=_trajectory(kept, plan), batch_size=sampling.batch_size, iteration=iteration,
+                   evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open, room=room)
 
 
 @torch.inference_mode(False)
@@ -135,6 +142,7 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
                          "number, or sample equally many for each")
     index = (torch.full((count,), prompt_number - 1) if prompt_number
              else torch.arange(len(prompts)).repeat_interleave(count // len(prompts)))
+    prompts.prepare(index.unique())
     return Rollout(latents=latents, images=to_images(policy.model, vae, latents), prompts=prompts, index=index,
                    seeds=torch.arange(count), guidance=guidance, trajectory=None, batch_size=min(count, 4),
                    sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, rating, shelf, steer
+from posttrain.nodes.page import address, live, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -115,6 +115,9 @@ ROUTES = [
     "/posttrain/ratings/{}/votes",
     "/posttrain/ratings/{}/end",
     "/posttrain/addresses",
+    "/posttrain/pages",
+    "/posttrain/questions",
+    "/posttrain/questions/{}",
     "/posttrain/runs/{}/steer",
     "/posttrain/runs/{}/metrics.csv",
     "/posttrain/runs/{}/workflow",
@@ -146,7 +149,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
@@ -188,7 +191,9 @@ def generated(count: int):
         [
             route
             for route in ROUTES
-            if route.endswith(("votes", "end", "addresses", "steer", "rename", "pin", "note", "delete"))
+            if route.endswith(
+                ("votes", "end", "addresses", "steer", "rename", "pin", "note", "delete", "pages", "questions/{}")
+            )
         ],
         BODIES,
     ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import comfy.samplers
 import torch
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
+from posttrain.trainers.policy.levels import PRESERVING
 from small_models import CPU, SIZE, conditioning, prompts_for
 
 SEED = 3
@@ -28,6 +29,12 @@ class Sampled:
     latents: torch.Tensor
 
 
+def own_sampler():
+    from comfy_extras.nodes_void import VOIDSampler
+
+    return VOIDSampler.execute().result[0]
+
+
 def sampled(model, kind: str, guidance: float, steps: int = 2, batch: int = 2, positive=None, negative=None) -> Sampled:
     """The host's whole sampling of ``batch`` images of one prompt, with every step that it asked for."""
     seen: list[Step] = []
@@ -40,14 +47,21 @@ def sampled(model, kind: str, guidance: float, steps: int = 2, batch: int = 2, p
             x = x + (x - denoised) / sigma * (following - sigma)
         return x
 
+    def told(_, denoised, x, __):
+        """Of the host's sampler for models that are asked about variance-preserving states: the path's are another scale."""
+        level = sigmas[len(seen)] * x.new_ones([len(x)])
+        state = x * (1 + sigmas[len(seen)] ** 2).sqrt()
+        seen.append(Step(*(t.clone() for t in (state, level, denoised, torch.get_rng_state()))))
+
+    preserving = isinstance(model.get_model_object("model_sampling"), PRESERVING)
     torch.manual_seed(SEED)
     with torch.inference_mode():  # as a node runs
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
         noise = torch.randn((batch, *SIZE[kind]), generator=torch.Generator().manual_seed(SEED))
         latents = comfy.samplers.sample(
             model, noise, positive or conditioning(kind, 1), negative or conditioning(kind, 3), guidance, CPU,
-            comfy.samplers.KSAMPLER(euler), sigmas, model_options=model.model_options,
-            latent_image=torch.zeros_like(noise), seed=SEED, disable_pbar=True)
+            own_sampler() if preserving else comfy.samplers.KSAMPLER(euler), sigmas, model_options=model.model_options,
+            callback=told if preserving else None, latent_image=torch.zeros_like(noise), seed=SEED, disable_pbar=True)
     return Sampled([Step(*(t.clone() for t in vars(step).values())) for step in seen], sigmas.clone(), latents.clone())
 
 

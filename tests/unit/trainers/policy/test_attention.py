@@ -16,7 +16,7 @@ from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
 from posttrain.trainers.flow_grpo import FlowGRPO
 from posttrain.trainers.methods import Trainer, train_step
-from posttrain.trainers.policy import open_policy
+from posttrain.trainers.policy import attention, open_policy
 from posttrain.trainers.policy.latents import to_images_with_gradient
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
@@ -197,6 +197,28 @@ def test_what_is_no_attention_and_has_no_gradient_is_refused():
         under_grad(type(policy)(model, policy.recipe, policy.bank), "sd3")
 
 
+@needs_override
+@pytest.mark.parametrize("name", ["attention_pytorch", "attention_sub_quad", "attention_sage"])
+def test_a_node_that_writes_into_a_part_of_the_answer(monkeypatch, name):
+    """As normalized attention guidance does: the same gradient as of a node that answers with a new tensor."""
+    found = {}
+    for way in ("in place", "anew"):
+
+        def halved(attention, *args, way=way, **kwargs):
+            out = attention(*args, **kwargs)
+            if way == "anew":
+                return torch.cat([out[:1], out[1:] * 0.5])
+            out[1:] = out[1:] * 0.5
+            return out
+
+        policy = trained_policy("sd3")
+        policy.model.model_options["transformer_options"] = {"optimized_attention_override": halved}
+        with monkeypatch.context() as patch:
+            everywhere(patch, getattr(host, name))
+            found[way], _ = under_grad(policy, "sd3")
+    assert distance(found["in place"], found["anew"]) < 1e-6
+
+
 def test_a_vaes_attention_keeps_no_square_of_the_picture():
     """And passes on the same gradient."""
     from comfy.ldm.modules.diffusionmodules import model as parts
@@ -216,3 +238,46 @@ def test_a_vaes_attention_keeps_no_square_of_the_picture():
         assert blocks and all(block.optimized_attention is getattr(parts, name) for block in blocks)
     assert size["normal_attention"] <= 1.05 * size["pytorch_attention"]
     assert distance(found["normal_attention"], found["pytorch_attention"]) < 1e-5
+
+
+@needs_override
+@pytest.mark.parametrize("name", ["attention_sub_quad", "attention_split", "attention_basic"])
+def test_on_a_cpu_pytorchs_attention_stands_for_the_hosts(monkeypatch, caplog, name):
+    """In rollout and train step, so the first ratio is 1; said once; with few positions it stays the host's."""
+    everywhere(monkeypatch, getattr(host, name))
+    monkeypatch.setattr(attention, "_said", set())
+    seen = Counter()
+    own = host.attention_pytorch
+
+    def counted(q, *args, **kwargs):
+        seen[q.shape[-2]] += 1
+        return own(q, *args, **kwargs)
+
+    monkeypatch.setattr(host, "attention_pytorch", counted)
+    caplog.set_level("INFO")
+    small_ones = attention.LEAST - 1
+    for batch in (1, 2):  # again, for what is said once
+        x = torch.randn(batch, 4, 32, 32, generator=torch.Generator().manual_seed(3))
+        sigma, where = torch.ones(batch), [0] * batch
+        policy = trained_policy("sd15")
+        with open_policy(policy) as net, torch.no_grad():
+            still = net.denoise(x, sigma, prompts_for("sd15"), where, 1.0, net.to_device(policy.bank))
+        assert seen and min(seen) > small_ones
+        calls = sum(seen.values())
+        with open_policy(policy) as net, torch.enable_grad():
+            moving = net.denoise(x, sigma, prompts_for("sd15"), where, 1.0, net.to_device(policy.bank, train=True))
+        assert torch.equal(moving.detach(), still) and sum(seen.values()) == 2 * calls
+        seen.clear()
+    monkeypatch.setattr(attention, "LEAST", 10**9)
+    with open_policy(policy) as net, torch.no_grad():
+        hosts = net.denoise(x, sigma, prompts_for("sd15"), where, 1.0, net.to_device(policy.bank))
+    assert not seen and 0 < float((hosts - still).norm() / hosts.norm()) < 1e-5
+    assert [record.message.count(name) for record in caplog.records if "stands for the host's" in record.message] == [1]
+
+
+def test_a_mask_that_learns_or_keys_of_another_size_are_left_to_the_host():
+    """PyTorch has no kernel for these that keeps no square."""
+    q, k, mask = torch.randn(1, 200, 16), torch.randn(1, 200, 16), torch.zeros(1, 200, 200)
+    assert attention._fused((q, k, k, 2), {"mask": mask}) and attention._fused((q, k[:, :7], k[:, :7], 2), {})
+    assert not attention._fused((q, k, k, 2), {"mask": mask.requires_grad_()})
+    assert not attention._fused((q, k, k[..., :8], 2), {}) and not attention._fused((q[:, :100], k, k, 2), {})

@@ -14,7 +14,7 @@ from posttrain.trainers.policy.checkpoint import checkpointed
 from small_models import SIZE, prompts_for, small_model, trained_policy
 
 
-def kept_bytes(policy, kind: str, blocks: bool = False, recompute: bool = False) -> int:
+def kept_bytes(policy, kind: str, blocks: bool | int = False, recompute: bool = False) -> int:
     """Bytes of distinct storages saved by the forward of one micro-batch, the model's own weights not counted."""
     generator = torch.Generator().manual_seed(1)
     x, sigma = torch.randn(8, *SIZE[kind], generator=generator), torch.full((8,), 0.5)
@@ -43,6 +43,32 @@ def test_low_memory_keeps_a_fraction(kind):
     plain = kept_bytes(policy, kind)
     assert kept_bytes(policy, kind, recompute=True) < 0.25 * plain
     assert kept_bytes(policy, kind, blocks=True) < 0.75 * plain
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3", "flux"])
+def test_as_many_blocks_are_recomputed_as_are_asked_for(kind):
+    """Each saves something more, all are all, and the gradient stays."""
+    policy = trained_policy(kind)
+    with open_policy(policy) as net:
+        count = net.blocks
+    kept = [kept_bytes(policy, kind, blocks=blocks) for blocks in range(count + 1)]
+    assert count > 1 and kept == sorted(kept, reverse=True) and len(set(kept)) == count + 1
+    assert kept[0] == kept_bytes(policy, kind) and kept[-1] == kept_bytes(policy, kind, blocks=True)
+    found = [bank_gradient(policy, kind, blocks) for blocks in (0, 1, count)]
+    for gradient in found[1:]:
+        assert float((gradient - found[0]).norm() / found[0].norm()) < 1e-5
+
+
+def bank_gradient(policy, kind: str, blocks: int) -> torch.Tensor:
+    x = torch.randn(2, *SIZE[kind], generator=torch.Generator().manual_seed(2))
+    with open_policy(policy) as net:
+        bank = net.to_device(policy.bank, train=True)
+        net.recomputing_blocks(blocks)
+        net.gradients(
+            lambda: (net.denoise(x, torch.full((2,), 0.5), prompts_for(kind), [0, 1], 1.0, bank).square().sum(), {}),
+            list(bank.values()),
+        )
+    return torch.cat([weight.grad.flatten() for weight in bank.values()])
 
 
 def test_cast_copies_of_fp8_weights_are_not_kept_in_low_memory():

@@ -4,6 +4,7 @@ what it was, and nothing as large as the weights is kept."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import comfy.sd
 import pytest
@@ -11,8 +12,9 @@ import torch
 from one_answer import host_answer, inputs, train_a_little
 from posttrain.trainers.policy import Recipe, create_policy, lora_state_dict, open_policy
 from posttrain.trainers.policy.bank import new_bank
-from posttrain.trainers.policy.kinds import HOSTS, KINDS, laid_over, member_of
+from posttrain.trainers.policy.kinds import HOSTS, KINDS, LORA, RS_LORA, laid_over, member_of
 from small_models import prompts_for, small_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 EVERYWHERE = "all linear layers and convolutions"
 
@@ -157,3 +159,65 @@ def test_what_a_rank_leaves_nothing_to_do_is_refused():
         create_policy(small_model("sd3"), Recipe(rank=1, kind="OFT"))
     with pytest.raises(ValueError, match="kind: unknown 'DoRA'; use one of LoRA, rsLoRA"):
         create_policy(small_model("sd3"), Recipe(kind="DoRA"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [LORA, RS_LORA])
+def test_a_lora_is_one_expression_in_two_multiplications(kind, dtype):
+    """Whatever the order of its input's numbers, and what it keeps for its backward is as wide as its rank."""
+    layer = torch.nn.Linear(12, 20).requires_grad_(False).to(dtype)
+    over = laid_over(layer, member_of(layer, kind, 4, 6.0), layer.forward)
+    a, b = torch.randn(4, 12), torch.randn(20, 4)
+    scale = 6.0 / (2 if kind == RS_LORA else 4)
+    for x in (torch.randn(2, 5, 12), torch.randn(5, 2, 12).transpose(0, 1), torch.randn(2, 12, 5).mT, torch.randn(12)):
+        x = x.to(dtype)
+        y = layer(x)
+        expected = y.double() + scale * x.double() @ a.to(dtype).double().T @ b.to(dtype).double().T
+        with Calls() as calls:
+            found = over(x, y, a, b)
+        near = {torch.float32: 1e-5, torch.bfloat16: 0.03}[dtype]
+        torch.testing.assert_close(found.double(), expected, rtol=near, atol=near * 10)
+        assert found.shape == y.shape and calls.made["aten.addmm.default"] == 1 and calls.made["aten.mm.default"] == 1
+        assert not any(calls.made[name] for name in ("aten.add.Tensor", "aten.mul.Tensor"))
+
+
+class Calls(TorchDispatchMode):
+    """Counts operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.made: Counter = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.made[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_as_long_as_they_stay_the_same():
+    layer = torch.nn.Linear(12, 20).bfloat16().requires_grad_(False)
+    over = laid_over(layer, member_of(layer, LORA, 4, 4.0), layer.forward)
+    a, b = torch.randn(4, 12).requires_grad_(), torch.randn(20, 4).requires_grad_()
+    x = torch.randn(3, 12, dtype=torch.bfloat16)
+
+    def answer(calls):
+        with calls:
+            return over(x, layer(x), a, b)
+
+    def casts():
+        with torch.no_grad():
+            answer(calls := Calls())
+        return calls.made["aten._to_copy.default"]
+
+    assert (casts(), casts()) == (2, 0)
+    with torch.no_grad():
+        a.mul_(2)  # as an optimizer does
+    assert (casts(), casts()) == (1, 0)
+    with_gradient = answer(Calls())
+    with torch.no_grad():
+        assert torch.equal(answer(Calls()), with_gradient.detach())
+    assert all(bool(gradient.any()) for gradient in torch.autograd.grad(with_gradient.sum(), [a, b]))
+    for _ in range(20):  # banks come and go
+        a = torch.randn(4, 12)
+        with torch.no_grad():
+            expected = layer(x) + x @ a.bfloat16().T @ b.bfloat16().T
+            torch.testing.assert_close(answer(Calls()), expected, rtol=0.05, atol=0.1)

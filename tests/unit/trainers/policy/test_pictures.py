@@ -45,6 +45,14 @@ def with_a_memory():
     return model
 
 
+def with_scaled_noise():
+    model = small_model("sd3")
+    sampling = type(model.get_model_object("model_sampling"))(model.model.model_config)
+    sampling.noise_scale = 7.5
+    model.add_object_patch("model_sampling", sampling)
+    return model
+
+
 def with_sampling(*kinds):
     model = small_model("sd15")
     model.add_object_patch("model_sampling", type("ModelSampling", kinds, {})())
@@ -52,6 +60,7 @@ def with_sampling(*kinds):
 
 
 HOST = comfy.model_sampling
+VP = [name for name in ("V_PREDICTION_DDPM",) if hasattr(HOST, name)]
 REFUSED = {
     "sound": (lambda: with_config(audio_model="ace"), "it makes sound"),
     "a line": (lambda: with_format(latent_dimensions=1), "a single line"),
@@ -62,6 +71,7 @@ REFUSED = {
     "keeps keys and values": (with_a_memory, "keys and values of the prompt"),
     "frames as a batch": (lambda: with_config(use_temporal_attention=True), "the images of a batch for the frames"),
     "image to image": (lambda: with_sampling(HOST.ModelSamplingDiscrete, HOST.IMG_TO_IMG), r"sampling type \(IMG_TO_IMG\)"),
+    "noise of another scale": (with_scaled_noise, "its noise is scaled by 7.5"),
     "x0": (lambda: with_sampling(HOST.ModelSamplingDiscrete, HOST.X0), r"sampling type \(X0\)"),
 }
 
@@ -78,7 +88,7 @@ def test_a_model_is_refused_by_name(name):
 
 def test_the_hosts_own_mixtures_have_a_path():
     """Every one that the host ships: trained, or refused by name."""
-    trained = {"EPS": EPS, "V_PREDICTION": V, "EDM": V, "CONST": FLOW, "COSMOS_RFLOW": V}
+    trained = {"EPS": EPS, "V_PREDICTION": V, "EDM": V, "CONST": FLOW, "COSMOS_RFLOW": V, "V_PREDICTION_DDPM": V}
     kinds = [kind for name, kind in vars(HOST).items() if isinstance(kind, type) and hasattr(kind, "calculate_denoised")]
     assert len(kinds) >= 6
     for kind in kinds:
@@ -90,7 +100,7 @@ def test_the_hosts_own_mixtures_have_a_path():
                 path_of(sampling)
 
 
-@pytest.mark.parametrize("kind", ["EDM", "V_PREDICTION", "COSMOS_RFLOW"])
+@pytest.mark.parametrize("kind", ["EDM", "V_PREDICTION", "COSMOS_RFLOW", *VP])
 @pytest.mark.parametrize("spread", [0.5, 1.0])
 def test_a_path_mixes_as_the_host_does(kind, spread):
     """Data and noise of that level give the state that the host would start from."""

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from posttrain.tests.unit.trainers.run.run_helpers import ROOT, train
+from posttrain.tests.unit.trainers.run.run_helpers import ROOT, files, train
 from posttrain.trainers.run.metrics import read_metrics
 
-KILLS = int(os.environ.get("POSTTRAIN_KILLS", "30"))
+KILLS = int(os.environ.get("POSTTRAIN_KILLS", "40"))
 CODE = tuple(str(ROOT / part) for part in ("trainers/run/", "rewards/base/files.py"))
 WAYS = {
     "a new run": lambda root: train(root, 6, save_every=2),
     "a run that goes on": lambda root: train(root, 6, save_every=1, when_exists="continue with changed settings"),
     "a start over": lambda root: train(root, 6, save_every=3, when_exists="start over"),
+    "a run that goes back": lambda root: train(root, 6, save_every=1, continue_from=2),
 }
 
 
@@ -86,7 +87,7 @@ def test_a_kill_at_any_line_loses_nothing(tmp_path, way):
         root = tmp_path / str(place)
         prepared(root, way)
         assert in_a_fork(lambda: Lines(place).over(lambda: WAYS[way](root))) == -signal.SIGKILL
-        session = train(root, 6, save_every=2)
+        session = WAYS[way](root) if way == "a run that goes back" else train(root, 6, save_every=2)
         assert torch.equal(session.policy.value, whole), place
         points = [point["iteration"] for point in read_metrics(root / "cats" / "metrics.jsonl")]
         assert points == list(range(1, 7)), (place, points)
@@ -102,4 +103,7 @@ def test_a_kill_at_any_line_loses_nothing(tmp_path, way):
         for backup in root.glob("cats_backup_*"):
             old = [point["iteration"] for point in read_metrics(backup / "metrics.jsonl")]
             assert old and old == list(range(1, len(old) + 1)) and len(list((backup / "checkpoints").iterdir())) >= 1, place
+        if way == "a run that goes back":
+            assert old == [1, 2, 3] and files(root, "cats_backup_1") == [1, 2, 3], place
+            assert len(list(root.glob("cats_backup_*"))) == 1, place
     assert len(places) >= min(each, total) - 1 and total > 200

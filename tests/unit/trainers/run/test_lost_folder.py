@@ -10,7 +10,8 @@ import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard, child, files, train
 from posttrain.trainers.run import RunInUse, RunPlan, Session, TrainingStopped
-from posttrain.trainers.run.folder import MOVING, START_OVER, Run
+from posttrain.trainers.run.aside import MOVING
+from posttrain.trainers.run.folder import START_OVER, Run
 from posttrain.trainers.run.metrics import read_metrics
 
 TAKEN = {

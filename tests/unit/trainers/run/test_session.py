@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import ROOT, Counter, Heard, files, train
 from posttrain.trainers.run import Run, RunInUse, RunPlan, Session, SettingsChanged, TrainingStopped
-from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint
+from posttrain.trainers.run.checkpoints import load_newest, prune, save_checkpoint, thinned
 from posttrain.trainers.run.metrics import MetricsFile, read_metrics
 from posttrain.trainers.run.stopping import HELD_OUT, RULES, StopRule
 
@@ -158,10 +159,27 @@ def test_folder_that_vanished_is_a_new_run(tmp_path):
     assert len(heard.of("iteration")) == 4
 
 
-def test_last_two_and_each_tenth_are_kept(tmp_path):
+def test_the_newest_and_a_series_that_thins_out_are_kept(tmp_path):
     train(tmp_path, 21, save_every=1)
-    assert files(tmp_path) == [10, 20, 21]
+    assert files(tmp_path) == [1, 8, 12, 14, 16, 18, 19, 20, 21]
     prune(tmp_path / "nowhere", 1)
+
+
+@pytest.mark.parametrize("every", [1, 7, 20])
+def test_few_checkpoints_are_kept_of_many_and_no_gap_is_wider_than_half_the_age(every):
+    kept: list[int] = []
+    for number in range(1, 1001):
+        kept.append(every * number)
+        series = thinned(kept, every)
+        kept = [each for each in kept if each in series or each in kept[-2:]]
+        ages = [(kept[-1] - each) // every for each in kept]
+        assert len(kept) <= 3 + 2 * math.log2(number) and kept[-2:] == [every * max(1, number - 1), every * number][-len(kept):]
+        assert all(older - newer <= max(1, older / 2) for older, newer in zip(ages[1:], ages[2:])), (number, kept)
+
+
+def test_a_changed_cadence_thins_what_is_there_by_its_own_measure():
+    assert thinned([20, 40, 60, 63, 66, 69], 3) >= {20, 40, 60, 63, 66, 69}
+    assert thinned([3, 6, 9, 12, 15, 18, 38, 58], 20) == {3, 38, 58}
 
 
 def test_metrics_hold_no_number_that_json_lacks(tmp_path):
@@ -272,3 +290,20 @@ def test_a_run_ends_where_its_trainer_says_that_the_goal_is_reached(tmp_path):
     again, heard = go()
     assert again.iteration == 4 and not heard.of("iteration") and torch.equal(again.policy.value, session.policy.value)
     assert go(when_exists="continue with changed settings")[0].iteration == 9
+
+
+def test_what_memory_did_not_suffice_for_is_said_once_and_not_again_after_a_resume(tmp_path):
+    @dataclass(frozen=True)
+    class Roomy(Counter):
+        memory: dict = field(default_factory=lambda: {
+            "room": {"at_once": 1, "words": "Memory ran out, so from now on one image at a time."}})
+
+    heard = Heard()
+    for iterations in (3, 5):
+        start = Roomy() if iterations == 5 else Counter()
+        with Session(tmp_path, RunPlan("tight", iterations), start, {"a": 1}, heard) as session:
+            while not session.done:
+                now = session.policy.stepped()
+                session.advance(now if session.iteration == 0 else Roomy(now.value, now.metrics))
+    said = [data for data in heard.of("message") if "Memory ran out" in data["text"]]
+    assert len(said) == 1 and said[0]["level"] == "warning"

@@ -1,0 +1,82 @@
+"""A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+
+from tools import pack
+
+from . import Measure
+from ._network import LATENT, most_kept, patcher, prompts, ratios
+
+STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
+
+
+def measure() -> list[Measure]:
+    found = []
+    for batch in (1, 4):
+        (theirs, their_network, their_layers), (ours, network, layers) = train_lora(batch), regression(batch)
+        ratio, seconds = ratios(theirs, {"ours": ours}, 4)["ours"]
+        held = most_kept(network, ours) / most_kept(their_network, theirs)
+        what = f"against ComfyUI's Train LoRA, batches of {batch}"
+        found += [Measure(f"a step of reward-weighted regression {what}", ratio, "x", 1.0,
+                          f"{1000 * seconds / STEPS:.0f} ms; {layers} layers, theirs {their_layers}"),
+                  Measure(f"what it keeps for its backward {what}", held, "x", 1.0)]  # fmt: skip
+    return found
+
+
+def data() -> tuple[torch.Tensor, list]:
+    """Eight latents and their conditionings."""
+    return torch.randn(8, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(4)), list(prompts().positive)
+
+
+def train_lora(batch: int) -> tuple[Callable, torch.nn.Module, int]:
+    """(so many steps of the host's node, its network, the layers that it trains)"""
+    pack.module("trainers.policy", host=True)
+    from comfy_extras.nodes_train import TrainLoraNode
+
+    latents, conditionings = data()
+    model, trained = patcher(), [0]
+    wanted = {
+        "model": [model], "latents": [{"samples": latent[None]} for latent in latents], "positive": conditionings,
+        "batch_size": [batch], "steps": [STEPS], "grad_accumulation_steps": [1], "learning_rate": [1e-4], "rank": [RANK],
+        "optimizer": ["AdamW"], "loss_function": ["MSE"], "seed": [0], "training_dtype": ["fp32"], "lora_dtype": ["fp32"],
+        "algorithm": ["LoRA"], "gradient_checkpointing": [False], "existing_lora": ["[None]"], "checkpoint_depth": [1],
+        "offloading": [False], "bucket_mode": [False], "bypass_mode": [False], "quantized_backward": [False],
+    }  # fmt: skip
+    run = TrainLoraNode.execute
+    known = {name: wanted[name] for name in inspect.signature(run).parameters if name in wanted}
+
+    def steps() -> None:
+        with torch.inference_mode():
+            answer = run(**known)
+        weights = next(each for each in answer.args if isinstance(each, dict) and all(isinstance(k, str) for k in each))
+        trained[0] = len([name for name in weights if name.endswith(("lora_up.weight", "lora_B.weight"))])
+
+    steps()
+    return steps, model.model.diffusion_model, trained[0]
+
+
+def regression(batch: int) -> tuple[Callable, torch.nn.Module, int]:
+    """So many updates of reward-weighted regression on the same data."""
+    policies, rwr = pack.module("trainers.policy", host=True), pack.module("trainers.rwr")
+    made = policies.create_policy(patcher(), policies.Recipe(rank=RANK, alpha=1.0, targets=EVERYWHERE))
+    latents, _ = data()
+    sigmas = pack.module("trainers.policy.levels").sigmas_of(made.model.get_model_object("model_sampling"), "simple", 20)
+    count = batch * STEPS
+    rows = torch.arange(count) % len(latents)
+    rollout = pack.module("trainers.sampling.rollout").Rollout(
+        latents=latents[rows], images=torch.zeros(count, 8, 8, 3), prompts=prompts(), index=rows, seeds=torch.arange(count),
+        guidance=1.0, sigmas=sigmas, trajectory=None, batch_size=batch)  # fmt: skip
+    rewards = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    feedback = pack.module("trainers.feedback.advantages").Advantages(
+        values=rewards, used=torch.ones(count, dtype=torch.bool), groups=rows, stats={}, memory=None, rewards=rewards)  # fmt: skip
+    settings, optimizer = rwr.RWR(among="all images", levels=1), pack.module("trainers.engine.update").Optimizer(updates=STEPS)
+
+    def steps() -> None:
+        rwr.train_rwr(made, rollout, feedback, settings, optimizer)
+
+    return steps, made.model.model.diffusion_model, len(made.bank) // 2

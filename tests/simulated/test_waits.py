@@ -1,0 +1,41 @@
+"""How often the host waits for the card in a train step: once an update, and once for each batch of pictures that is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import world
+from simulated_card import device
+from world import BACKPROP, RAW, TRAINERS, World
+
+ONE = 1  # in a batch; of a pair trainer, one pair
+
+
+def waits() -> int:
+    """Numbers read by the host and copies to it."""
+    counts = device.counts()
+    return counts["syncs"] + counts["to_host"]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.__name__)
+def test_nobody_waits_in_a_micro_batch(monkeypatch, trainer):
+    """In float16, whose gradients are scaled, and with activations recomputed. The first look at whether every layer is
+    reached, and what is read once an update, lie before the first call of progress and after the last."""
+    there, settings, optimizer, seen = World("sd3", "fp16"), world.settings_of(trainer), replace(RAW, low_memory=True), []
+    monkeypatch.setattr(world, "SAMPLING", replace(world.SAMPLING, batch_size=ONE))
+    given = world.Trainer(settings, optimizer)
+    device.reset()
+
+    def look(*_):
+        seen.append(waits())
+
+    if trainer in BACKPROP:
+        reward, sampling = world.Smooth(), world.sampling_for(settings)
+        world.backprop_step(there.policy, there.prompts, there.vae, reward, sampling, given, progress=look)
+        pictures = 8 if trainer.__name__ == "SRPO" else 4
+        assert 0 < seen[-1] - seen[0] <= pictures
+    else:
+        made, feedback = world.made_for(there, trainer)
+        world.train_step(there.policy, replace(made, batch_size=ONE), feedback, given, progress=look)
+        assert len(seen) > 1 and seen[-1] == seen[0]

@@ -1,0 +1,60 @@
+"""The evaluations that are counted before an iteration are those that it makes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from posttrain.tests.unit.trainers.every_method import RAW, SMALL, settings_of, stepped
+from posttrain.trainers.drtune import DRTune
+from posttrain.trainers.engine.cost import Work, work_of
+from posttrain.trainers.lcm import LCM
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, cost_of
+from posttrain.trainers.refl import ReFL
+from posttrain.trainers.spo import SPO
+from small_models import trained_policy
+
+# what a method draws is taken at its dearest, so nothing is left to draw here
+SET = {DRTune: {"early_stop": 0}, ReFL: {"earliest": 0.6, "latest": 0.6}, LCM: {"teacher_steps": 4, "student_steps": 2}}
+SAMPLINGS = {"two updates": (SMALL, 2, 1), "parts and levels": (replace(SMALL, batch_size=2, guidance=1.0), 1, 2)}
+
+
+def case(kind: type, name: str, policy):
+    sampling, updates, levels = SAMPLINGS[name]
+    settings = replace(settings_of(kind, policy), **SET.get(kind, {}))
+    if hasattr(settings, "levels"):
+        settings = replace(settings, levels=levels)
+    return sampling, Trainer(settings, replace(RAW, updates=updates))
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+@pytest.mark.parametrize("kind", [kind for kind in METHODS if kind is not SPO], ids=lambda kind: kind.__name__)
+def test_what_is_counted_before_is_what_is_made(kind, name):
+    """In the second iteration, with the copies of older weights that the first one leaves."""
+    policy = trained_policy("sd3")
+    sampling, trainer = case(kind, name, policy)
+    policy = stepped(kind, policy, sampling, trainer)
+    cost = cost_of(policy, trainer, sampling, prompts=2)
+    made = stepped(kind, policy, sampling, trainer).metrics
+    assert cost.images == 4 and cost.training == made["update_evaluations"] and cost.gradient > 0
+    assert cost.sampling == (0 if METHODS[kind].needs == OWN_IMAGES else made["rollout_evaluations"])
+    assert f"{cost.sampling + cost.training:,} network evaluations" in cost.words()
+
+
+def test_spos_pairs_are_asked_once_with_gradient_and_once_of_the_reference():
+    policy = trained_policy("sd3")
+    sampling, trainer = case(SPO, "parts and levels", policy)
+    made = stepped(SPO, policy, sampling, trainer).metrics
+    gradient, further = METHODS[SPO].cost(trainer.settings, Work(4, 2, int(made["pairs"]), 3, 2, batch=2))
+    assert gradient == further and gradient + further == made["update_evaluations"]
+
+
+def test_every_method_says_what_it_costs():
+    assert all(method.cost is not None for method in METHODS.values())
+
+
+def test_steps_before_the_first_random_one_are_made_once_for_a_prompts_images():
+    sampling = replace(SMALL, steps=8, first_noisy_step=3, noisy_steps=2, same_start=True, images_per_prompt=5)
+    work = work_of(sampling, 9, 1, own_images=False)
+    assert (work.random, work.shared, work.images) == (2, 3, 10)
+    assert work.sampling == 2 * (2 * 3 + 10 * 5)

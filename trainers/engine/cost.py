@@ -1,0 +1,103 @@
+"""How many images and network evaluations an iteration takes, counted from its plan before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..sampling.settings import Sampling, noisy_range
+
+Train = tuple[int, int]  # evaluations of a train step with gradient, and further ones
+
+
+@dataclass(frozen=True)
+class Work:
+    """An iteration. images, prompts: how many it samples; pairs: that it learns from; steps: of the sampler; random: those of
+    them that are trained on; shared: the steps before the first random one, where a prompt's images are one until then;
+    guidance: of the sampling, and branches: evaluations that it makes of one; batch: samples at once; updates: per iteration;
+    lagging: whether the method's copy of older weights is not the policy itself."""
+
+    images: int
+    prompts: int
+    pairs: int
+    steps: int
+    random: int
+    shared: int = 0
+    guidance: float = 1.0
+    batch: int = 1
+    updates: int = 1
+    lagging: bool = False
+
+    @property
+    def branches(self) -> int:
+        return branches(self.guidance)
+
+    @property
+    def sampling(self) -> int:
+        """Evaluations of the rollout."""
+        return self.branches * (self.prompts * self.shared + self.images * (self.steps - self.shared))
+
+    def replayed(self, reference: bool, watched: bool = False) -> Train:
+        """Every random step of every image. reference: asked for each of them too; watched: for one batch of each update."""
+        once = self.branches * self.images * self.random
+        parts = min(self.updates, -(-self.images // self.batch))
+        some = self.branches * parts * min(self.batch, self.images) if watched and self.random else 0
+        return once, once if reference else some
+
+    def noised(self, levels: int, each: int = 0, later: int = 0, groups: bool = False) -> Train:
+        """Every image at so many noise levels. each: further evaluations of each, later: of those after the first update;
+        groups: a micro-batch holds whole prompts."""
+        unit = max(self.batch // (self.images // self.prompts), 1) * (self.images // self.prompts) if groups else self.batch
+        first = sum(_sizes(self.images, unit)[:: self.updates])
+        return self.images * levels, levels * (each * self.images + later * (self.images - first))
+
+    def paired(self, each: int, reference: bool) -> Train:
+        """Both images of every pair so often."""
+        return 2 * self.pairs * each, 2 * self.pairs * each if reference else 0
+
+    def walked(self, further: int = 0) -> Train:
+        """Images made in the step itself, and so many evaluations more of each. Which carry gradient differs by method."""
+        return self.branches * self.images * (self.steps + further), 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an iteration takes. images: that it makes; sampling: evaluations of the rollout; gradient, further: of the train step,
+    with and without a backward. An evaluation is one image through the network once; guidance makes it two."""
+
+    images: int
+    sampling: int
+    gradient: int
+    further: int
+
+    @property
+    def training(self) -> int:
+        return self.gradient + self.further
+
+    def words(self) -> str:
+        parts = [f"{self.sampling:,} to sample"] if self.sampling else []
+        parts += [f"{self.gradient:,} with gradient"] + ([f"{self.further:,} further ones"] if self.further else [])
+        return f"An iteration makes {self.images:,} images and {self.sampling + self.training:,} network evaluations: " + (
+            ", ".join(parts) + "."
+        )
+
+
+def work_of(sampling: Sampling, prompts: int, updates: int, own_images: bool, iteration: int = 0) -> Work:
+    """The iteration that these settings ask for. prompts: how many there are; own_images: whether the trainer samples itself.
+
+    As many steps count as random as the settings say; a schedule that cannot pay for all their noise has fewer.
+    """
+    chosen = min(sampling.prompts_per_iteration, prompts)
+    images = chosen * sampling.images_per_prompt
+    still = own_images or sampling.transition == "deterministic"
+    first, end = (0, 0) if still else noisy_range(sampling, iteration)
+    shared = first if sampling.same_start and sampling.images_per_prompt > 1 and not own_images else 0
+    return Work(images, chosen, chosen, sampling.steps, end - first, shared, sampling.guidance, sampling.batch_size, updates)
+
+
+def branches(guidance: float) -> int:
+    """Evaluations that one at this guidance scale is made of."""
+    return 1 if guidance == 1 else 2
+
+
+def _sizes(count: int, unit: int) -> list[int]:
+    return [min(unit, count - at) for at in range(0, count, unit)]

@@ -1,0 +1,64 @@
+"""What a task gives up where memory runs out: activations, samples in a call, weights on the card. Its results stay the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+ROOM = "room"  # its place in the policy's memory, which a run's checkpoints keep
+SHARES = (0.5, 1.0)  # of the network's weights that are kept in RAM, one after the other
+
+
+@dataclass(frozen=True)
+class Room:
+    """recompute: activations are made again in the backward pass; at_once: samples that go through the network together at most,
+    0 for as many as asked; in_ram: the share of the network's weights that is kept in RAM and streamed in."""
+
+    recompute: bool = False
+    at_once: int = 0
+    in_ram: float = 0.0
+
+    def halved(self, asked: int) -> Room | None:
+        """With half of the samples that are asked at once now; None where it is one already."""
+        now = min(asked, self.at_once or asked)
+        return None if now <= 1 else replace(self, at_once=(now + 1) // 2)
+
+    def more_in_ram(self) -> Room | None:
+        """With the next larger share of the weights in RAM; None where all are there."""
+        share = next((share for share in SHARES if share > self.in_ram), None)
+        return None if share is None else replace(self, in_ram=share)
+
+    def and_also(self, other: Room) -> Room:
+        """All that either of them gives up."""
+        sizes = [room.at_once for room in (self, other) if room.at_once]
+        return Room(self.recompute or other.recompute, min(sizes, default=0), max(self.in_ram, other.in_ram))
+
+    def words(self) -> str:
+        """One sentence for the run's log and its node; empty where nothing is given up."""
+        parts = []
+        if self.recompute:
+            parts.append("activations are recomputed, as with low memory switched on")
+        if self.at_once:
+            parts.append(f"{self.at_once} {'image goes' if self.at_once == 1 else 'images go'} through the model at once")
+        if self.in_ram:
+            parts.append("the model is streamed from RAM" if self.in_ram == 1 else "half of the model is streamed from RAM")
+        if not parts:
+            return ""
+        return (
+            f"Memory ran out, so from now on {', '.join(parts)}. The mathematics stay the same, it only takes longer. "
+            "A smaller batch or image size, or low memory switched on from the start, lose no time on tries."
+        )
+
+
+WHOLE = Room()  # nothing is given up
+
+
+def room_of(memory: dict) -> Room:
+    """What the run of a policy with this memory has given up so far."""
+    known = memory.get(ROOM, {})
+    return Room(**{field.name: known[field.name] for field in fields(Room) if field.name in known})
+
+
+def with_room(memory: dict, room: Room) -> dict:
+    """The memory with what is given up by now, in numbers and words; as it is where that is nothing."""
+    room = room_of(memory).and_also(room)
+    return memory if room == WHOLE else {**memory, ROOM: {**asdict(room), "words": room.words()}}

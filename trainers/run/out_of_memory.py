@@ -1,0 +1,33 @@
+"""A card that is too small for a training: which settings to change, in the order of what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SIGNS = ("out of memory", "outofmemory", "out_of_memory", "defaultcpuallocator")
+LOW_MEMORY, BATCH = "low_memory", "batch_size"
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Also where it was told on in another error's words, as a loop tells of its nodes."""
+    while error is not None:
+        words = f"{type(error).__name__} {error}".lower()
+        if isinstance(error, MemoryError) or any(sign in words for sign in SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def what_to_change(settings: Mapping[str, object]) -> str:
+    """settings: of the run, "Class.input" -> value. What is as small as it gets already is not named."""
+    steps = []
+    if any(name.endswith(f".{LOW_MEMORY}") and value is False for name, value in settings.items()):
+        steps.append("switch on low_memory in the trainer (it costs about a third more time, and changes nothing else)")
+    batches = [value for name, value in settings.items() if name.endswith(f".{BATCH}") and isinstance(value, int)]
+    if batches and max(batches) > 1:
+        steps.append(f"lower batch_size in Sampling Settings, now {max(batches)}, to {max(batches) // 2} (slower, the same "
+                     "result but for rounding)")  # fmt: skip
+    steps.append("use the model in fp8 or as GGUF, or start ComfyUI with --lowvram, so that its weights take less")
+    steps.append("train smaller pictures (the empty latent's width and height)")
+    listed = "; ".join(f"{number}) {step}" for number, step in enumerate(steps, 1))
+    return f"The memory is full. Change one thing after the other, in this order, and queue again: {listed}."
