@@ -103,9 +103,9 @@ PROOFS = {
                   measured=node("PTRewardColour", statistic="brightness", aim="more")),
     # one LoRA made of two, each of which was trained for one skill
     "opd": Proof("DiffusionOPD: a LoRA for the number of balls and one for their colours, merged", keeps_skills(2),
-                 iterations(24, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
-                 trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=48), images=612, merged_words=("two", "three"),
-                 wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=48), words="two, three")),
+                 iterations(60, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
+                 trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=120), images=612, merged_words=("two", "three"),
+                 wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=120), words="two, three")),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from posttrain.trainers.losses.dgpo import dgpo_loss, gate, group_weights
+from posttrain.trainers.losses.error import squared_error
+from posttrain.trainers.noise.paths import FLOW
 
 F64 = torch.float64
 GROUPS = torch.tensor([3, 3, 3, 7, 7, 7])
@@ -59,3 +62,57 @@ def test_an_advantage_of_nothing_is_gated_as_a_bad_one():
     """Its error has no weight in the loss; the share that is reported counts it on the side of what is pushed away."""
     error, old = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([0.6, 0.4], dtype=F64)
     assert gate(error, old, torch.zeros(2, dtype=F64), 1e-2).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("case", ["guided", "unguided", "ema_reference", "gated_kl", "no_gate"])
+def test_golden(golden, close, case):
+    """The reference of score and KL with guidance and without; the fast copy in its place; the KL gated, too; no gate."""
+    file = golden("15").view(f"{case}.")
+    ema = case == "ema_reference"
+    beta, clip, weight = (file.const(name) for name in (
+        ("ema_beta_dpo", "ema_clip_range", "ema_kl_weight") if ema else ("beta_dpo", "clip_range", "kl_weight")))
+    guidance = 1.0 if ema or case == "unguided" else file.const("kl_cfg")
+    reference = file["in.ref_uncond_v"] + guidance * (file["in.ref_cond_v"] - file["in.ref_uncond_v"])
+    if case in ("guided", "unguided"):
+        close(reference, file["out.ref_v"])
+    groups = file["in.prompt_tokens"].unique(dim=0, return_inverse=True)[1]
+    same = groups[:, None] == groups[None]
+    assert torch.equal(same, file["out.group_of_sample"][:, None] == file["out.group_of_sample"][None])
+    assert (same.sum(1) == file.const("group_size")).all()
+    noise = file["out.noise"]
+    assert torch.equal(noise, file["in.group_noise"][file["out.group_of_sample"]]), "a group shares its noise"
+    close(FLOW.add_noise(file["in.x0"], noise, file["in.t"] / 1000), file["out.xt"])
+    target = FLOW.target(file["in.x0"], noise, file["in.t"] / 1000)
+    close(target, file["out.target_v"])
+    v = file["in.policy_v"].clone().requires_grad_()
+    error, old = squared_error(v, target), squared_error(file["in.old_v"], target)
+    compared = old if ema else squared_error(reference, target)
+    advantages = file["in.advantages"].clamp(-file.const("adv_clip_max"), file.const("adv_clip_max"))
+    weights = group_weights(error, compared, advantages, groups, beta)
+    gated, kl = None if case == "no_gate" else gate(error, old, advantages, clip), squared_error(v, reference)
+    if case == "gated_kl":  # ours never is, as the official code's by default
+        kl = torch.where(gated, kl.detach(), kl)
+    out = dgpo_loss(error, advantages, weights, gated, kl, weight)
+    close(error, file["out.error"])
+    close(compared, file["out.ref_error"])
+    close(out.policy_loss, file["out.policy_loss"])
+    close(out.kl, file["out.kl"])
+    close(out.loss, file["out.loss"])
+    if gated is not None:
+        assert gated.tolist() == file["out.gated"].bool().tolist()
+        close((old - error).exp(), file["out.ratio"])
+    out.loss.backward()
+    close(v.grad, file["grad.policy_v"])
+
+
+def test_golden_of_the_noisiest_levels(golden):
+    """The official candidates are the first 7 of 10 steps, for GenEval 5: our share of the steps, 0.7 and 0.5."""
+    file = golden("15")
+    steps, shift = int(file.const("num_steps")), file.const("shift")
+    for share, name, last in ((0.7, "candidates", "trunc_steps"), (0.5, "candidates_geneval", "trunc_steps_geneval")):
+        count = max(1, round(share * steps))
+        assert file[f"levels.out.{name}"].tolist() == list(range(count)) == list(range(int(file.const(last)) + 1))
+    drawn = file["levels.out.example_draw"].tolist()
+    assert len(set(drawn)) == file.const("levels_drawn") and max(drawn) <= file.const("trunc_steps")
+    assert file["levels.in.dpm_timesteps"][6] == 666 and file["levels.in.euler_timesteps"][3].item() == pytest.approx(
+        1000 * shift * (e := 1 - (1 - 3e-3 / 1.002) / 3) / (1 + (shift - 1) * e), rel=1e-4)
