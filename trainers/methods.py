@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..rewards.base.stopwatch import TRAINING, timed
 from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
@@ -169,6 +170,7 @@ def reads_means(trainer: Trainer) -> bool:
     return isinstance(settings, Foreign) or isinstance(settings, FlowGRPO) and settings.trust in FROM_MEANS
 
 
+@timed(TRAINING)
 @torch.inference_mode(False)
 @torch.no_grad()
 def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trainer: Trainer, *,
@@ -208,6 +210,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
                    iteration=policy.iteration + 1, numbers=used)
 
 
+@timed(TRAINING)
 @torch.inference_mode(False)
 @torch.no_grad()
 def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, trainer: Trainer,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .stopwatch import SCORING, timed
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -142,6 +143,7 @@ class Scores:
         return {name: value for name, value in self.stats.items() if name not in SUMMARY}
 
 
+@timed(SCORING)
 def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Scores:
     """Score a batch without gradients. images [B,H,W,C], one prompt per image, groups [B] (prompt index).
 

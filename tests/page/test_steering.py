@@ -81,6 +81,7 @@ def test_a_training_is_paused_steered_and_ended_from_the_side_bar(page, host, tm
         assert config["stopped"] == "you have ended it" and config["kept"] and config["iteration"] < 5000
         first, *_, newest = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
         assert first["learning_rate"] > 3e-4 and 6e-5 < newest["learning_rate"] <= 7e-5, "with its decay"
+        assert {f"seconds_{work}" for work in ("sampling", "decoding", "scoring", "training")} | {"ram_gb"} <= newest.keys()
         assert not page.locator(f"{SIDE} .pt-steering").is_visible()
         keep_screenshot(page, "steered_ended", tmp_path)
         page.reload()
