@@ -274,3 +274,37 @@ def test_changed_settings_are_asked_about_with_buttons_and_no_error(page, host, 
         assert faults(page) == []
     finally:
         stop_all(host)
+
+
+def test_the_end_is_told_by_sound_title_and_notification_only_where_that_is_chosen(page, host):
+    page.context.grant_permissions(["notifications"], origin=host.url)
+    page.evaluate("""() => {
+        window.told = [];
+        window.Notification = class extends Notification { constructor(title, more) { super(title, more); told.push([title, more.body]); } };
+        const play = HTMLMediaElement.prototype.play;
+        HTMLMediaElement.prototype.play = function () {
+            this.addEventListener('loadedmetadata', () => told.push(['sound', this.duration.toFixed(2)]));
+            return play.call(this);
+        };
+        document.hasFocus = () => false;
+    }""")
+
+    def ended(status):
+        event = {"run": "far away", "status": status, "iteration": 3, "iterations": 3, "text": "It is done.", "node": "1"}
+        page.evaluate("(event) => app.api.dispatchCustomEvent('posttrain.end', event)", event)
+        page.wait_for_timeout(1500)
+        return page.evaluate("window.told"), page.title()
+
+    told, title = ended("done")
+    assert told == [] and "far away" not in title
+    try:
+        for what in ("Sound", "Title", "Notification"):
+            page.evaluate("(id) => app.extensionManager.setting.set(id, true)", f"PostTrain.Done.{what}")
+        told, title = ended("done")
+        assert sorted(told) == [["far away", "It is done."], ["sound", "0.36"]] and title == "● far away"
+        assert len(ended("cancelled")[0]) == 2, "who has cancelled it knows"
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        assert "far away" not in page.title() and faults(page) == []
+    finally:
+        for what in ("Sound", "Title", "Notification"):
+            page.evaluate("(id) => app.extensionManager.setting.set(id, false)", f"PostTrain.Done.{what}")
