@@ -108,10 +108,9 @@ def test_curves_are_smoothed_laid_over_each_other_added_and_taken_home(page, hos
         wait_until(page, lambda: drawing(page, where) not in seen, seconds=20)
         seen.append(drawing(page, where))
 
-    page.locator(f"{SIDE} .pt-smooth").focus()
-    page.keyboard.press("End")
+    page.locator(f"{SIDE} .pt-smooth").press("End")
+    page.locator(f"{SIDE} .pt-tools", has_text="Smoothing ±50").wait_for()
     changed()
-    assert "±50" in page.locator(f"{SIDE} .pt-tools").inner_text()
     page.locator(f"{SIDE} .pt-run-row", has_text="curve two").locator(".pt-beside").check()
     changed()
     assert page.locator(f"{SIDE} .pt-legend").first.inner_text().split("\n") == ["curve one", "curve two"]
@@ -142,7 +141,11 @@ def test_runs_are_searched_pinned_renamed_noted_on_and_thrown_away(page, host):
         put_run(host, name, 3)
     root = host.base / "output/posttrain"
     open_side_bar(page, "shelf a")
-    page.evaluate("window.prompt = () => window.answer; window.confirm = () => true; app.extensionManager.dialog = undefined")
+    page.evaluate("""() => {
+        window.prompt = () => window.answer;
+        window.confirm = () => true;
+        Object.assign(app.extensionManager.dialog ?? {}, { prompt: async () => window.answer, confirm: async () => true });
+    }""")
     page.locator(f"{SIDE} .pt-search").fill("shelf")
     names = page.locator(f"{SIDE} .pt-run-button .pt-name")
     wait_until(page, lambda: sorted(names.all_inner_texts()) == ["shelf a", "shelf b"])

@@ -8,7 +8,7 @@ GB = 1e9
 
 
 def memory() -> dict[str, float]:
-    """"ram_gb", and "vram_gb" since the last call, where there is such a card that is in use."""
+    """ "ram_gb", and "vram_gb" since the last call, where there is such a card that is in use."""
     import psutil
 
     found = {"ram_gb": psutil.Process().memory_info().rss / GB}
