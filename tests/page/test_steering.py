@@ -191,10 +191,13 @@ CONTRAST = """() => {
         const [high, low] = [light(colour), light(ground)].sort((a, b) => b - a);
         found.push([element.className, words[0].textContent.trim().slice(0, 30), (high + 0.05) / (low + 0.05)]);
     }
-    for (const select of document.querySelectorAll('.pt-sidebar select')) {
-        const ground = behind(select);
-        const [high, low] = [light(over(parsed(getComputedStyle(select).color), ground)), light(ground)].sort((a, b) => b - a);
-        found.push([select.className, 'select', (high + 0.05) / (low + 0.05)]);
+    for (const field of document.querySelectorAll('.pt-sidebar :is(select, .pt-search, .pt-field)')) {
+        const ground = behind(field);
+        for (const part of field.placeholder ? [null, '::placeholder'] : [null]) {
+            const colour = over(parsed(getComputedStyle(field, part).color), ground);
+            const [high, low] = [light(colour), light(ground)].sort((a, b) => b - a);
+            found.push([field.className, part, (high + 0.05) / (low + 0.05)]);
+        }
     }
     return found;
 }"""
@@ -211,7 +214,8 @@ OUTSIDE = """() => {
 
 
 def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, host, tmp_path):
-    put_run(host, "beside it")
+    for name in ("beside it", *(f"further {i}" for i in range(5))):
+        put_run(host, name)
     put_run(host, "for everyone", status="error")
     (host.base / "output/posttrain/for everyone/history.jsonl").write_text(
         json.dumps({"iteration": 9, "text": "a" * 300, "level": "warning"}) + "\n"
@@ -268,6 +272,7 @@ def test_changed_settings_are_asked_about_with_buttons_and_no_error(page, host, 
         dialog = page.locator("dialog.pt-question")
         dialog.wait_for(timeout=60_000)
         assert "The settings of “asked about” have changed".replace("“", '"').replace("”", '"') in dialog.inner_text()
+        assert dialog.bounding_box()["height"] < 400, "as high as its words"
         assert "seed" in dialog.locator("tbody tr").inner_text() and page.locator(".p-dialog").count() == 0
         keep_screenshot(page, "question", tmp_path)
         dialog.get_by_role("button", name="Go on with the new settings").click()
