@@ -37,8 +37,9 @@ class PTVLMServer(RewardNode):
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {
-            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1. You are "
-                    "asked once about one of another machine (docs/security.md)."}),
+            "url": ("STRING", {"default": "http://127.0.0.1:8000/v1", "tooltip": "The server's address, up to /v1; several "
+                    "with commas between them share the questions. You are asked once about one of another machine "
+                    "(docs/security.md)."}),
             "model": ("STRING", {"default": "", "tooltip": "The model's name as the server knows it."}),
             "timeout": ("FLOAT", {"default": 60.0, "min": 1.0, "max": 3600.0, "step": 1.0, "tooltip":
                                   "Seconds for one answer before it is asked for again."}),
@@ -53,8 +54,10 @@ class PTVLMServer(RewardNode):
                     "an answer counts as its probability. More is finer and slower."})}}
 
     def run(self, url, model, timeout, tries, at_once, image_side, samples=4):
+        from ...rewards.vlm.address import addresses
         from ...rewards.vlm.server import Server
-        check_and_ask(url.strip())
+        for each in addresses(url):
+            check_and_ask(each)
         return (Server(url.strip(), model.strip(), timeout, tries, at_once=at_once, side=image_side, samples=samples),)
 
 

@@ -12,6 +12,11 @@ EXAMPLE = "http://127.0.0.1:8000/v1"
 PORTS = {"http": 80, "https": 443}
 
 
+def addresses(url: str) -> list[str]:
+    """The addresses of a text with commas between them; the text itself where it names one."""
+    return [each.strip() for each in url.split(",")] if isinstance(url, str) else [url]
+
+
 def origin_of(url: str) -> str:
     """scheme://host:port of an address. ValueError where it is none, or holds more than the way to a server.
 

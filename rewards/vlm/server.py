@@ -1,9 +1,10 @@
 """The judge behind any OpenAI-compatible server (vLLM, SGLang, llama.cpp, LM Studio, Ollama ...).
 
-One question is one request; several run at a time in threads. Every request has a deadline and is tried again; what
-stays unanswered is None. A server that cannot be reached at all, or that answers nothing usable to most questions, raises
-RewardUnavailable: the run stops with its state saved instead of learning from noise. Where a server gives no
-log-probabilities, the answer is sampled a few times and counted.
+One question is one request; several run at a time in threads, by several servers in turn where there are several. Every
+request has a deadline and is tried again, at another server if it can be; what stays unanswered is None. Servers that
+cannot be reached at all, or that answer nothing usable to most questions, raise RewardUnavailable: the run stops with its
+state saved instead of learning from noise. Where a server gives no log-probabilities, the answer is sampled a few times and
+counted.
 """
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ from ..base.pixels import png_bytes
 from ..base.reward import RewardUnavailable
 from ..base.words import shown
 from ..learned.holder import cancel_point
-from .address import KEY_URL_VARIABLE, KEY_VARIABLE, is_here, origin_of
+from .address import KEY_URL_VARIABLE, KEY_VARIABLE, addresses, is_here, origin_of
 from .judge import Probabilities, Question
 
 LARGEST = 8 << 20  # bytes of an answer; more is not an answer
 MOST_FAILED = 0.5
+REST = 30.0  # seconds for which a server that has failed is asked only after the others
 SLACK = 0.01  # of a server's rounding, in log-probabilities
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,10 @@ class Refused(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """url: up to and without /chat/completions. timeout: seconds for one request. tries: requests per question. wait:
-    seconds before the second try, doubled each time. at_once: requests in flight. side: images are made this large at
-    most. samples: how often a server without log-probabilities is asked."""
+    """url: up to and without /chat/completions; several with commas between them share the questions. timeout: seconds for
+    one request. tries: requests per question and server. wait: seconds before the second try, doubled each time. at_once:
+    requests in flight at each server. side: images are made this large at most. samples: how often a server without
+    log-probabilities is asked."""
 
     url: str
     model: str
@@ -59,14 +62,19 @@ class Server:
     differentiable = False
 
     def __post_init__(self):
-        origin_of(self.url)
+        for url in self.urls:
+            origin_of(url)
         if not self.model.strip():
             raise ValueError("model: type the name that the server knows the model by.")
 
+    @property
+    def urls(self) -> list[str]:
+        return addresses(self.url)
+
     def __call__(self, questions: Sequence[Question]) -> list[Probabilities]:
-        stop, pool = threading.Event(), ThreadPoolExecutor(self.at_once)
+        stop, pool, failed = threading.Event(), ThreadPoolExecutor(self.at_once * len(self.urls)), {}
         try:
-            jobs = [pool.submit(self._patiently, q, stop) for q in questions]
+            jobs = [pool.submit(self._patiently, q, stop, turn, failed) for turn, q in enumerate(questions)]
             while not all(job.done() for job in jobs):
                 cancel_point()
                 time.sleep(0.02)
@@ -83,39 +91,46 @@ class Server:
                                     "again: the run goes on from its saved state.")
         return [None if isinstance(r, str) else r for r in results]
 
-    def _patiently(self, question: Question, stop: threading.Event) -> dict[str, float] | str:
-        """The probabilities, or what went wrong at the last try."""
+    def _patiently(self, question: Question, stop: threading.Event, turn: int, failed: dict[str, float]) -> dict[str, float] | str:
+        """The probabilities, or what went wrong at the last try. failed: when a server has failed last."""
         problem, body = "it was cancelled", request_body(self.model, question, self.side)
         for attempt in range(self.tries):
-            if attempt and stop.wait(self.wait * 2 ** (attempt - 1)) or stop.is_set():
+            if attempt and stop.wait(self.wait * 2 ** (attempt - 1)):
                 break
-            try:
-                return self._ask(question, body)
-            except Refused as error:
-                return str(error)
-            except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError,
-                    ArithmeticError, RecursionError) as error:
-                problem = f"{type(error).__name__}: {shown(str(error), 300)}"
+            refused = 0
+            for url in in_turn(self.urls, turn + attempt, failed):
+                if stop.is_set():
+                    return problem
+                try:
+                    return self._ask(question, body, url)
+                except Refused as error:
+                    problem, refused = str(error), refused + 1
+                except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError,
+                        ArithmeticError, RecursionError) as error:
+                    problem = f"{type(error).__name__}: {shown(str(error), 300)}"
+                failed[url] = time.monotonic()
+            if refused == len(self.urls):
+                break
         return problem
 
-    def _ask(self, question: Question, body: dict) -> dict[str, float]:
-        choice = self._post(body | {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20})
+    def _ask(self, question: Question, body: dict, url: str) -> dict[str, float]:
+        choice = self._post(url, body | {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20})
         content = (choice.get("logprobs") or {}).get("content")
         if content:
             return read_logprobs(content[0]["top_logprobs"], question.answers)
-        texts = [self._post(body | {"max_tokens": 16, "temperature": 0.7})["message"]["content"] for _ in range(self.samples)]
+        texts = [self._post(url, body | {"max_tokens": 16, "temperature": 0.7})["message"]["content"] for _ in range(self.samples)]
         return read_texts(texts, question.answers)
 
-    def _post(self, body: dict) -> dict:
+    def _post(self, url: str, body: dict) -> dict:
         """The first choice of the server's answer. Raises OSError, ValueError, KeyError ... or Refused."""
         headers = {"Content-Type": "application/json"}
-        if os.environ.get(KEY_VARIABLE) and self.url == os.environ.get(KEY_URL_VARIABLE):
+        if os.environ.get(KEY_VARIABLE) and url == os.environ.get(KEY_URL_VARIABLE):
             # only to the address that the user named beside the key: a workflow from elsewhere must not get it
             headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
+        request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
         deadline = time.monotonic() + self.timeout
         try:
-            with opener(self.url).open(request, timeout=self.timeout) as response:
+            with opener(url).open(request, timeout=self.timeout) as response:
                 return json.loads(read_before(response, deadline))["choices"][0]
         except urllib.error.HTTPError as error:
             if 300 <= error.code < 400:
@@ -123,6 +138,13 @@ class Server:
                               "trust it") from error
             text = f"the server says {error.code}: {error.read(300).decode('utf-8', 'replace')}"
             raise (Refused if 400 <= error.code < 500 and error.code not in (408, 425, 429) else OSError)(text) from error
+
+
+def in_turn(urls: Sequence[str], turn: int, failed: dict[str, float]) -> list[str]:
+    """The servers, from another one on at each turn; those that have failed a moment ago come last."""
+    first = turn % len(urls)
+    now = time.monotonic()
+    return sorted([*urls[first:], *urls[:first]], key=lambda url: now - failed.get(url, -math.inf) < REST)
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):

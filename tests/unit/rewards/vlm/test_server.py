@@ -118,6 +118,40 @@ def test_several_judges_as_one_reward(start):
         score(both, IMAGES[:1], PROMPTS[:1], [0])
 
 
+def of_all(hosts, **settings) -> judge.JudgeReward:
+    return judge.JudgeReward(Server(", ".join(host.url for host in hosts), "judge",
+                                    **{"timeout": 2.0, "wait": 0.01, "tries": 2} | settings))
+
+
+def test_several_servers_share_the_questions(start):
+    hosts = [start(logprob_answer) for _ in range(3)]
+    assert torch.allclose(of_all(hosts)(IMAGES.repeat(4, 1, 1, 1), PROMPTS * 4), torch.tensor([0.2, 0.4, 0.8] * 4), atol=0.003)
+    assert [len(host.requests) for host in hosts] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("broken", [lambda host, body: (500, b"down"), lambda host, body: (404, b"no such model"),
+                                    lambda host, body: (200, b"nonsense")], ids=["down", "refuses", "nonsense"])
+def test_a_server_that_is_lost_costs_no_answer(start, broken):
+    good, lost = start(logprob_answer), start(broken)
+    values = of_all([lost, good], at_once=1)(IMAGES.repeat(4, 1, 1, 1), PROMPTS * 4)
+    assert torch.allclose(values, torch.tensor([0.2, 0.4, 0.8] * 4), atol=0.003)
+    assert len(good.requests) == 12 and len(lost.requests) <= 2  # then it is left to rest
+
+
+def test_where_all_servers_are_lost_the_run_pauses(start):
+    hosts = [start(lambda host, body: (500, b"down")) for _ in range(2)]
+    with pytest.raises(RewardUnavailable):
+        of_all(hosts)(IMAGES, PROMPTS)
+    assert all(len(host.requests) == 6 for host in hosts)  # each question, at each server, twice
+
+
+def test_each_of_several_addresses_is_looked_at():
+    with pytest.raises(ValueError, match="url must begin with http"):
+        Server("http://127.0.0.1:1/v1, file:///etc/passwd", "judge")
+    with pytest.raises(ValueError, match="url"):
+        Server("http://127.0.0.1:1/v1,", "judge")
+
+
 def test_large_images_are_sent_small(start):
     host = start(logprob_answer)
     reward_of(host, side=64)(torch.full((1, 300, 600, 3), 0.5), PROMPTS[:1])

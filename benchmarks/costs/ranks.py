@@ -1,0 +1,73 @@
+"""What a second process brings: iterations of the demo's Flow-GRPO, alone and shared by two processes of one thread each."""
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from . import Measure
+
+ITERATIONS = 3
+
+
+def measure() -> list[Measure]:
+    (alone, _), (shared, met) = (_seconds(count) for count in (1, 2))
+    detail = f"{alone:.2f} s an iteration alone, {shared:.2f} s shared, {1000 * met:.0f} ms of it in exchanges, waits included"
+    return [Measure("two processes, speed of one", alone / shared, "x", detail=detail),
+            Measure("two processes, time of one half", 2 * shared / alone, "x", 1.11, "1.11 is 1.8 times as fast")]
+
+
+def _seconds(count: int) -> tuple[float, float]:
+    """(seconds of an iteration, of them in meetings), of the slowest process, the first iteration left out."""
+    import torch
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        torch.multiprocessing.spawn(_work, (count, port, folder), nprocs=count)
+        found = [[float(word) for word in (Path(folder) / str(rank)).read_text().split()] for rank in range(count)]
+    return max(each[0] for each in found), max(each[1] for each in found)
+
+
+def _work(rank: int, count: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    from tools import pack
+
+    from ._world import world
+    made = world(prompts_per_iteration=16, images_per_prompt=16, batch_size=32)
+    pack.module("nodes.headless").join_ranks()
+    ranks, train = pack.module("rewards.base.ranks"), pack.module("nodes.loop.train")
+    settings = pack.module("trainers.methods").Trainer(pack.module("trainers.flow_grpo").FlowGRPO(),
+                                                       pack.module("trainers.engine.update").Optimizer())
+    judge, policy, taken, met = pack.module("toy.verifier").ToyVerifier(), made.policy, [], []
+    _timed(ranks, met)
+    for iteration in range(ITERATIONS + 1):
+        met.clear()
+        started = time.perf_counter()
+        policy, _ = train.one_iteration(policy, made.prompts, made.vae, made.sampling, judge, settings,
+                                        "group mean, global std", iteration)
+        taken.append((time.perf_counter() - started, sum(met)))
+    ranks.leave()
+    best = min(taken[1:])
+    (Path(folder) / str(rank)).write_text(f"{best[0]} {best[1]}")
+
+
+def _timed(ranks, met: list[float]) -> None:
+    """Writes down how long each exchange takes, those inside of others not again."""
+    inside = []
+
+    for name in ("met", "gathered", "add_gradients"):
+        inner = getattr(ranks, name)
+
+        def outer(*values, inner=inner):
+            started = time.perf_counter()
+            inside.append(inner)
+            try:
+                return inner(*values)
+            finally:
+                inside.pop()
+                if not inside:
+                    met.append(time.perf_counter() - started)
+        setattr(ranks, name, outer)
