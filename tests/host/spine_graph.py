@@ -42,8 +42,12 @@ def latents(host, name: str):
 
 
 def weights(host, run: str) -> dict:
-    """The LoRA that the graph exported."""
-    return safetensors.torch.load_file(host.base / "models" / "loras" / "tests" / f"{run}.safetensors")
+    """The LoRA that the graph exported last: a name that is taken counts up from 2."""
+    folder, number = host.base / "models" / "loras" / "tests", 1
+    path = folder / f"{run}.safetensors"
+    while (later := folder / f"{run}_{number + 1}.safetensors").is_file():
+        path, number = later, number + 1
+    return safetensors.torch.load_file(path)
 
 
 def same(first: dict, second: dict) -> bool:
