@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..rewards.base.stopwatch import TRAINING, timed
 from ..rewards.base.words import brief
 from .add import ADD, train_add
 from .alignprop import AlignProp, train_alignprop
@@ -196,6 +197,7 @@ def cost_of(policy: Policy, trainer: Trainer, sampling: Sampling, prompts: int) 
     return Cost(work.images, 0 if own else work.sampling, gradient, further)
 
 
+@timed(TRAINING)
 @torch.inference_mode(False)
 @torch.no_grad()
 def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trainer: Trainer, *,
@@ -237,6 +239,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
                    iteration=policy.iteration + 1, numbers=used)
 
 
+@timed(TRAINING)
 @torch.inference_mode(False)
 @torch.no_grad()
 def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, trainer: Trainer,

@@ -1,6 +1,6 @@
 // Which numbers of a run can be drawn, which of them first, and what the user has chosen; kept in the browser.
-import { LINE_COLOURS, METRIC_COLOUR, lineOf } from "./charts.js";
-import { metricName } from "./words.js";
+import { LINE_COLOURS, METRIC_COLOUR, lineOf, meanOf } from "./charts.js";
+import { metricName, number, words } from "./words.js";
 
 const MAIN = ["reward_mean", "accuracy", "loss"]; // the first of these that a trainer reports is its first curve
 export const HELD_OUT = "held_out_reward";
@@ -64,4 +64,19 @@ export function linesOf(points, key, smooth, colour = METRIC_COLOUR) {
   const members = membersOf(key, new Set(Object.keys(points.at(-1) ?? {})));
   return members.map((name, i) => lineOf(points, name, { name: metricName(name), smoothing: smooth,
     colour: members.length > 1 ? LINE_COLOURS[i % LINE_COLOURS.length] : colour }));
+}
+
+/** Memory, and where the time goes, in one line; "" where a run is older than these numbers. */
+export function gaugeWords(points) {
+  const newest = (key) => meanOf(points, key, true);
+  const seconds = TIMES.map(newest).map((value) => value ?? 0);
+  const whole = seconds.reduce((sum, one) => sum + one, 0);
+  const parts = [];
+  if (newest("vram_gb") !== null) parts.push(words("gaugeVram", { value: number(newest("vram_gb")) }));
+  if (newest("ram_gb") !== null) parts.push(words("gaugeRam", { value: number(newest("ram_gb")) }));
+  if (whole > 0) {
+    const [sampling, decoding, scoring, training] = seconds.map((one) => Math.round((100 * one) / whole));
+    parts.push(words("gaugeTime", { sampling, decoding, scoring, training }));
+  }
+  return parts.join(" · ");
 }

@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { listenForForeignAddresses } from "./address.js";
 import { listen, listenForQuestions, listenForRunQuestions } from "./api.js";
+import { DONE_SETTINGS, tellDone } from "./done.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { introduce, loadRunQuestions } from "./question.js";
 import { loadQuestions } from "./rate.js";
@@ -34,6 +35,7 @@ function onEvent(kind, event) {
   if (kind === "start") clearMarks();
   if (kind === "error") markFailed(event.node);
   if (kind === "message" && !saidAlike(event)) toast(event.level ?? "info", event.run, messageWords(event));
+  if (kind === "end") tellDone(event);
   // an error has ComfyUI's own dialog
   if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(event.status, event.run, event.text);
 }
@@ -50,6 +52,7 @@ function showAllDecimals(node) {
 
 app.registerExtension({
   name: "posttrain.page",
+  settings: DONE_SETTINGS,
   commands: [{ id: "posttrain.runs", label: "PostTrain: runs", icon: "pi pi-chart-line",
     function: () => app.extensionManager.sidebarTab.toggleSidebarTab(TAB) }],
 

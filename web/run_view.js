@@ -1,6 +1,6 @@
 // What is shown of one run, on its node and in the side bar alike: words, reward curve, further curves of choice.
 import { createChart, lineOf, LINE_COLOURS, meanOf, METRIC_COLOUR, REWARD_COLOUR } from "./charts.js";
-import { HELD_OUT, MOST_SMOOTHING, choicesOf, further, linesOf, logarithmic, mainOf, smoothing, smoothingOf } from "./choices.js";
+import { HELD_OUT, MOST_SMOOTHING, choicesOf, further, gaugeWords, linesOf, logarithmic, mainOf, smoothing, smoothingOf } from "./choices.js";
 import { element, say, show, themeColour } from "./dom.js";
 import { duration, messageWords, metricName, number, statusWords, words } from "./words.js";
 
@@ -115,6 +115,7 @@ export function createRunView({ tools = false } = {}) {
   const reward = element("div", "pt-chart pt-reward");
   const legend = element("div", "pt-legend");
   const happened = element("div", "pt-hint pt-happened");
+  const gauge = element("div", "pt-hint pt-gauge");
   const thinned = element("div", "pt-hint");
   const problem = element("div", "pt-message");
   const extra = element("div", "pt-extra");
@@ -129,7 +130,7 @@ export function createRunView({ tools = false } = {}) {
   }, hover);
   const rewardRow = element("div", "pt-row", now, start);
   const root = element("div", "pt-run", head.root, problem, rewardRow, reward, legend, happened, metric.root, extra, bar?.root,
-    thinned);
+    tools ? gauge : null, thinned);
   const main = createChart(reward, hover);
   const charts = []; // of further numbers
   reward.setAttribute("role", "img");
@@ -236,6 +237,7 @@ export function createRunView({ tools = false } = {}) {
     const shown = furtherCharts();
     for (const one of shown) one.offer(choicesOf(points));
     bar?.set();
+    say(gauge, gaugeWords(points));
     texts();
     // the slow clock draws, too: most of the time nothing new has come, and the theme is the same
     const state = [run.run, run.id, points.length, points.at(-1).iteration, key, smooth, log, themeColour("--fg-color"),

@@ -9,7 +9,6 @@ from ...rewards.base import ranks
 from ...rewards.base.words import shown, unwritable
 from ...trainers.run import STOPPED_BY
 from ...trainers.run.folder import RESERVED
-from ...trainers.run.steered import RUN
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
 
@@ -72,7 +71,7 @@ class PTSaveLora:
 
 def filled(file_name: str, policy) -> str:
     """A file's name with the train steps and the run's name in their places."""
-    run = policy.memory.get(RUN, {}).get("name", "no run")
+    run = policy.run.get("name", "no run")
     return file_name.replace("{step}", str(policy.iteration)).replace("{run}", run)
 
 
@@ -166,8 +165,7 @@ def card(policy, prompt, extra_pnginfo) -> dict[str, str]:
              "posttrain.start": policy.recipe.start, "posttrain.numbers": json.dumps(for_others(policy.numbers)),
              "posttrain.base_model": type(policy.model.model).__name__, "posttrain.metrics": json.dumps(metrics)}
     if not metadata_is_off():
-        made_in = policy.memory.get(RUN, {})
-        facts |= {"posttrain.run": made_in.get("name", ""), "posttrain.run_id": made_in.get("id", ""),
+        facts |= {"posttrain.run": policy.run.get("name", ""), "posttrain.run_id": policy.run.get("id", ""),
                   "posttrain.rewards": json.dumps(rewards_of(prompt or {}))}
         if prompt is not None:
             facts["prompt"] = json.dumps(for_others(prompt))

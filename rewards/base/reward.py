@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .stopwatch import SCORING, timed
 from .untouched import untouched
 from .weights import as_written, in_plain_words, plain_words
 from .words import brief
@@ -146,6 +147,7 @@ class Scores:
         return {name: value for name, value in self.stats.items() if name not in SUMMARY}
 
 
+@timed(SCORING)
 def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Scores:
     """Score a batch without gradients. images [B,H,W,C], one prompt per image, groups [B] (prompt index).
 

@@ -46,9 +46,9 @@ def test_the_host_may_unload_the_model_in_every_iteration(host):
 
 def test_a_lora_is_saved_inside_the_loop_at_every_iteration(host):
     graph = spine("inside", 3)
-    graph["50"] = {"class_type": "PTSaveLora", "inputs": {"policy": ["10", 0], "file_name": "tests/inside_{step}"}}
+    graph["50"] = {"class_type": "PTSaveLora", "inputs": {"policy": ["10", 0], "file_name": "tests/inside at {step}"}}
     done(host.run(graph))
-    saved = [weights(host, f"inside_{step}") for step in (1, 2, 3)]
+    saved = [weights(host, f"inside at {step}") for step in (1, 2, 3)]
     assert not same(saved[0], saved[1]) and not same(saved[1], saved[2])
     assert same(saved[2], weights(host, "inside"))
 

@@ -53,7 +53,7 @@ def state(host, run):
 
 def points(host, run):
     lines = map(json.loads, (folder_of(host, run) / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines]
+    return [{k: v for k, v in line.items() if k != "time" and not k.startswith("seconds") and not k.endswith("_gb")} for line in lines]
 
 
 def same(first, second) -> bool:

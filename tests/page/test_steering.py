@@ -81,6 +81,7 @@ def test_a_training_is_paused_steered_and_ended_from_the_side_bar(page, host, tm
         assert config["stopped"] == "you have ended it" and config["kept"] and config["iteration"] < 5000
         first, *_, newest = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
         assert first["learning_rate"] > 3e-4 and 6e-5 < newest["learning_rate"] <= 7e-5, "with its decay"
+        assert {f"seconds_{work}" for work in ("sampling", "decoding", "scoring", "training")} | {"ram_gb"} <= newest.keys()
         assert not page.locator(f"{SIDE} .pt-steering").is_visible()
         keep_screenshot(page, "steered_ended", tmp_path)
         page.reload()
@@ -107,10 +108,9 @@ def test_curves_are_smoothed_laid_over_each_other_added_and_taken_home(page, hos
         wait_until(page, lambda: drawing(page, where) not in seen, seconds=20)
         seen.append(drawing(page, where))
 
-    page.locator(f"{SIDE} .pt-smooth").focus()
-    page.keyboard.press("End")
+    page.locator(f"{SIDE} .pt-smooth").press("End")
+    page.locator(f"{SIDE} .pt-tools", has_text="Smoothing ±50").wait_for()
     changed()
-    assert "±50" in page.locator(f"{SIDE} .pt-tools").inner_text()
     page.locator(f"{SIDE} .pt-run-row", has_text="curve two").locator(".pt-beside").check()
     changed()
     assert page.locator(f"{SIDE} .pt-legend").first.inner_text().split("\n") == ["curve one", "curve two"]
@@ -141,7 +141,11 @@ def test_runs_are_searched_pinned_renamed_noted_on_and_thrown_away(page, host):
         put_run(host, name, 3)
     root = host.base / "output/posttrain"
     open_side_bar(page, "shelf a")
-    page.evaluate("window.prompt = () => window.answer; window.confirm = () => true; app.extensionManager.dialog = undefined")
+    page.evaluate("""() => {
+        window.prompt = () => window.answer;
+        window.confirm = () => true;
+        Object.assign(app.extensionManager.dialog ?? {}, { prompt: async () => window.answer, confirm: async () => true });
+    }""")
     page.locator(f"{SIDE} .pt-search").fill("shelf")
     names = page.locator(f"{SIDE} .pt-run-button .pt-name")
     wait_until(page, lambda: sorted(names.all_inner_texts()) == ["shelf a", "shelf b"])
@@ -187,10 +191,13 @@ CONTRAST = """() => {
         const [high, low] = [light(colour), light(ground)].sort((a, b) => b - a);
         found.push([element.className, words[0].textContent.trim().slice(0, 30), (high + 0.05) / (low + 0.05)]);
     }
-    for (const select of document.querySelectorAll('.pt-sidebar select')) {
-        const ground = behind(select);
-        const [high, low] = [light(over(parsed(getComputedStyle(select).color), ground)), light(ground)].sort((a, b) => b - a);
-        found.push([select.className, 'select', (high + 0.05) / (low + 0.05)]);
+    for (const field of document.querySelectorAll('.pt-sidebar :is(select, .pt-search, .pt-field)')) {
+        const ground = behind(field);
+        for (const part of field.placeholder ? [null, '::placeholder'] : [null]) {
+            const colour = over(parsed(getComputedStyle(field, part).color), ground);
+            const [high, low] = [light(colour), light(ground)].sort((a, b) => b - a);
+            found.push([field.className, part, (high + 0.05) / (low + 0.05)]);
+        }
     }
     return found;
 }"""
@@ -207,7 +214,8 @@ OUTSIDE = """() => {
 
 
 def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, host, tmp_path):
-    put_run(host, "beside it")
+    for name in ("beside it", *(f"further {i}" for i in range(5))):
+        put_run(host, name)
     put_run(host, "for everyone", status="error")
     (host.base / "output/posttrain/for everyone/history.jsonl").write_text(
         json.dumps({"iteration": 9, "text": "a" * 300, "level": "warning"}) + "\n"
@@ -264,6 +272,7 @@ def test_changed_settings_are_asked_about_with_buttons_and_no_error(page, host, 
         dialog = page.locator("dialog.pt-question")
         dialog.wait_for(timeout=60_000)
         assert "The settings of “asked about” have changed".replace("“", '"').replace("”", '"') in dialog.inner_text()
+        assert dialog.bounding_box()["height"] < 400, "as high as its words"
         assert "seed" in dialog.locator("tbody tr").inner_text() and page.locator(".p-dialog").count() == 0
         keep_screenshot(page, "question", tmp_path)
         dialog.get_by_role("button", name="Go on with the new settings").click()
@@ -273,3 +282,37 @@ def test_changed_settings_are_asked_about_with_buttons_and_no_error(page, host, 
         assert faults(page) == []
     finally:
         stop_all(host)
+
+
+def test_the_end_is_told_by_sound_title_and_notification_only_where_that_is_chosen(page, host):
+    page.context.grant_permissions(["notifications"], origin=host.url)
+    page.evaluate("""() => {
+        window.told = [];
+        window.Notification = class extends Notification { constructor(title, more) { super(title, more); told.push([title, more.body]); } };
+        const play = HTMLMediaElement.prototype.play;
+        HTMLMediaElement.prototype.play = function () {
+            this.addEventListener('loadedmetadata', () => told.push(['sound', this.duration.toFixed(2)]));
+            return play.call(this);
+        };
+        document.hasFocus = () => false;
+    }""")
+
+    def ended(status):
+        event = {"run": "far away", "status": status, "iteration": 3, "iterations": 3, "text": "It is done.", "node": "1"}
+        page.evaluate("(event) => app.api.dispatchCustomEvent('posttrain.end', event)", event)
+        page.wait_for_timeout(1500)
+        return page.evaluate("window.told"), page.title()
+
+    told, title = ended("done")
+    assert told == [] and "far away" not in title
+    try:
+        for what in ("Sound", "Title", "Notification"):
+            page.evaluate("(id) => app.extensionManager.setting.set(id, true)", f"PostTrain.Done.{what}")
+        told, title = ended("done")
+        assert sorted(told) == [["far away", "It is done."], ["sound", "0.36"]] and title == "● far away"
+        assert len(ended("cancelled")[0]) == 2, "who has cancelled it knows"
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        assert "far away" not in page.title() and faults(page) == []
+    finally:
+        for what in ("Sound", "Title", "Notification"):
+            page.evaluate("(id) => app.extensionManager.setting.set(id, false)", f"PostTrain.Done.{what}")

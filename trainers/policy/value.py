@@ -40,7 +40,7 @@ class Policy:
     "<bank key>.exp_avg" and ".exp_avg_sq". step: optimizer steps made. metrics: the report of the last train step.
     memory: whatever a feedback rule carries between iterations (JSON-serialisable). iteration: train steps made. method:
     whose numbers are recommended, by the table's name, empty: the usual ones of the model. numbers: those that the last
-    train step used (JSON-serialisable).
+    train step used (JSON-serialisable). run: name and id of the run that trains it; no part of its state.
     """
 
     model: ModelPatcher
@@ -55,6 +55,7 @@ class Policy:
     memory: dict = field(default_factory=dict)
     method: str = ""
     numbers: dict = field(default_factory=dict)
+    run: dict = field(default_factory=dict)
     __repr__ = brief
 
     def state(self) -> tuple[Bank, dict]:

@@ -96,8 +96,7 @@ class Session(Steered):
             raise ValueError("evaluation: this loop runs inside another one and has no curve of its own; connect it to the "
                              "outer Loop Start")
         self._token = _running.set(self)
-        if self.run is not None:
-            self._steering.__enter__()
+        self._begin()
         self._clock = time.monotonic()
         return self
 
@@ -110,7 +109,7 @@ class Session(Steered):
         seconds, self._clock = now - self._clock, now
         self.policy, self.iteration = policy, self.iteration + 1
         self._recent.append(seconds)
-        metrics = dict(policy.metrics)
+        metrics = dict(policy.metrics) | self._gauged()
         self._ended = bool(metrics.get(STOPPED))
         if self.run is None:
             return
@@ -169,6 +168,7 @@ class Session(Steered):
         for iteration, made in pictures.items():
             self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))
         self._clock = time.monotonic()  # it is no part of the next iteration
+        self._watch.take()
         return numbers
 
     @property
@@ -187,7 +187,7 @@ class Session(Steered):
 
     def __exit__(self, kind, error, trace) -> None:
         _running.reset(self._token)
-        self._steering.__exit__()
+        self._end()
         if self.run is None:
             return
         try:

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...rewards.base import ranks
+from ...rewards.base import ranks, stopwatch
 from ...rewards.base.files import written_whole
 from .folder import FolderLost, Run, SettingsChanged
+from .gauges import memory
 from .journal import write_entry
 from .out_of_memory import is_out_of_memory, what_to_change
 from .run_plan import RunPlan
 from .steering import CHECKPOINT, PAUSE, Steering, let_go, numbers_of, turned
 
-RUN = "run"  # in a policy's memory: the name and the id of the run that trains it
 WORKFLOW = "workflow.json"
 
 
@@ -88,6 +88,23 @@ class Steered:
                                   f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
                                   "folder back and queue again.") from None
 
+    def _begin(self) -> None:
+        """From here on it can be steered, and what is done is timed."""
+        if self.run is not None:
+            self._steering.__enter__()
+            self._watch, self._timing = stopwatch.collect()
+
+    def _end(self) -> None:
+        if self.run is not None:
+            self._steering.__exit__()
+            stopwatch.end(self._timing)
+
+    def _gauged(self) -> dict[str, float]:
+        """Where the time of an iteration went, and the memory it took."""
+        if self.run is None:
+            return {}
+        return {f"seconds_{work}": round(seconds, 4) for work, seconds in self._watch.take().items()} | memory()
+
     def _obey(self) -> None:
         """After an iteration: a checkpoint that was asked for, changed numbers, and a pause, which lasts until it is over."""
         if self._steering.take(CHECKPOINT):
@@ -151,9 +168,8 @@ class Steered:
                 said=said,
             )
 
-        if hasattr(self.policy, "memory"):  # a LoRA that is saved from it says where it comes from
-            made_in = {"name": self.run.name, "id": self.run.config["id"]}
-            self.policy = replace(self.policy, memory={**self.policy.memory, RUN: made_in})
+        if hasattr(self.policy, "run"):  # a LoRA that is saved from it says where it comes from
+            self.policy = replace(self.policy, run={"name": self.run.name, "id": self.run.config["id"]})
 
     def _keep_workflow(self) -> None:
         if self._workflow is not None:

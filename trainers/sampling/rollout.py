@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base import ranks
+from ...rewards.base.stopwatch import DECODING, SAMPLING, timed
 from ...rewards.base.words import brief
 from ..noise.transitions import TRANSITIONS, log_prob, sample
 from ..policy.fitting import in_room
@@ -93,6 +94,7 @@ class Rollout:
         return [self.prompts.prompts[int(i)] for i in self.index]
 
 
+@timed(SAMPLING)
 @torch.inference_mode(False)
 @torch.no_grad()
 def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int = 0, *,
@@ -157,6 +159,7 @@ def rollout_from_latents(policy: Policy, latents: torch.Tensor, prompts: PromptS
                    sigmas=sigmas_of(policy.model.get_model_object("model_sampling"), "simple", 20))
 
 
+@timed(DECODING)
 def pictures(model, vae, latents: torch.Tensor, at_once: int = 0) -> torch.Tensor:
     """[B, H, W, 3]: decoded, each rank its own. at_once: how many, 0 for all."""
     own = latents[ranks.block(len(latents))]

@@ -72,7 +72,7 @@ NO_NAMES = [
 def policy():
     recipe, model = SimpleNamespace(rank=4, alpha=4.0, start="kaiming"), SimpleNamespace(model=object())
     return SimpleNamespace(
-        metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, memory={}, numbers={"words": "steps 8"}
+        metrics={"loss": 1.0}, iteration=3, step=5, recipe=recipe, model=model, run={}, numbers={"words": "steps 8"}
     )
 
 
@@ -199,7 +199,7 @@ def test_another_lora_of_that_name_is_never_replaced_and_the_same_one_not_double
 def test_a_lora_says_which_run_and_rewards_it_comes_from_where_metadata_is_wanted(models, monkeypatch):
     from comfy.cli_args import args
 
-    trained = replace(trained_policy("sd3"), memory={"run": {"name": "blue cats", "id": "abc"}}, iteration=7)
+    trained = replace(trained_policy("sd3"), run={"name": "blue cats", "id": "abc"}, iteration=7)
     prompt = {"1": {"class_type": "PTRewardCLIP", "inputs": {}}, "2": {"class_type": "KSampler", "inputs": {}}}
     file = PTSaveLora().run(trained, "{run}/at {step}", prompt=prompt)["result"][0]
     _, facts = read(models, file)
