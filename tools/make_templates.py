@@ -109,6 +109,9 @@ def finished(workflow: dict, template: Template, api: dict) -> str:
         template_fold.fold(workflow, one, api, template.source)
     template_file.renumber_links(workflow)
     template_places.place(workflow, template)
+    if template.app:
+        workflow["extra"] |= {"linearMode": True, "linearData": {
+            "inputs": [[int(node), widget] for node, widget in template.app.inputs], "outputs": list(map(int, template.app.outputs))}}
     return template_file.written(workflow)
 
 

@@ -45,6 +45,14 @@ class Bend:
 
 
 @dataclass(frozen=True)
+class App:
+    """What newer pages show of a template in their app mode. inputs: (node, widget); outputs: nodes."""
+
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Template:
     """source: file in workflows/api. name: as the template browser shows it. rows: groups side by side, row by row, as they
     are before tools/arrange_templates.py has found better places. picture: the nodes that the thumbnail shows, column by
@@ -58,3 +66,4 @@ class Template:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     folds: tuple[Fold, ...] = ()
     bends: tuple[Bend, ...] = ()
+    app: App | None = None

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from .template import DEMO_NUMBERS, Template
+from .templates_own import OWN
 from .templates_rewards import REWARDS
 from .templates_training import FOLDS, ONLINE, PICTURE, TRAINING
 
@@ -22,5 +23,6 @@ and height in *Sampling Settings*. """ + DEMO_NUMBERS + "\n"
 TEMPLATES = (
     Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, ONLINE, PICTURE, folds=FOLDS),
     *TRAINING,
+    *OWN,
     *REWARDS,
 )

@@ -51,11 +51,22 @@ def shipped(template) -> str:
     return (ROOT / "workflows" / f"{template.name}.json").read_text(encoding="utf-8")
 
 
-def opened(page, template) -> dict:
-    """Loads the file as the template browser does, and returns the page's complaints."""
-    page.evaluate("(text) => app.loadGraphData(JSON.parse(text))", shipped(template))
+def opened(page, template, as_graph: bool = False) -> dict:
+    """Loads the file as the template browser does, and returns the page's complaints. as_graph: also where it is an app.
+
+    Newer pages greet the first app with a tour, and say which file of a template for one's own model is missing: neither is a fault.
+    """
+    workflow = json.loads(shipped(template))
+    if as_graph:
+        workflow["extra"].pop("linearMode", None)
+    page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(700)
-    return page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
+    found = page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
+    found["dialogs"] = [words for words in found["dialogs"] if not words.startswith("Welcome to Apps")]
+    if template.app:
+        missing = source(template.source)["1"]["inputs"]["ckpt_name"]
+        found["issues"] = [words for words in found["issues"] if not words.startswith(f"{missing} is missing")]
+    return found
 
 
 def unfolded(output: dict) -> dict:
@@ -85,6 +96,7 @@ def test_it_is_offered_with_a_picture(host, template):
 @EACH
 def test_it_opens_as_its_source(page, template, tmp_path):
     assert opened(page, template) == NO_COMPLAINT
+    keep_screenshot(page, f"opened_{template.source}", tmp_path)
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
     plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in unfolded(output).items()}
     for content in plain.values():
@@ -145,7 +157,7 @@ def drawn_at_rest(page) -> list:
 def test_nodes_keep_apart_as_nodes_2_draws_them(page, template, tmp_path):
     """They are higher there than on the canvas: each stays clear of the others, and inside its group."""
     with nodes_2(page):
-        assert opened(page, template) == NO_COMPLAINT
+        assert opened(page, template, as_graph=True) == NO_COMPLAINT
         fit(page)
         boxes, groups = drawn_at_rest(page)
         keep_screenshot(page, f"nodes_2_{template.source}", tmp_path)
