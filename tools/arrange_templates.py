@@ -15,7 +15,7 @@ from . import browser
 from .make_templates import WORKFLOWS
 from .template import Template
 from .template_links import BORDER_IN, BORDER_OUT, FIRST_SLOT, SLOT, input_height, links_of
-from .template_places import FILE, key, known, room
+from .template_places import FILE, GROUP_GAP, key, known, room
 from .templates import TEMPLATES
 
 ARRANGE = FILE.with_name("template_arrange.js")
@@ -93,7 +93,23 @@ def entry(template: Template, problem: dict, found: dict) -> dict:
     if "out" in nodes:
         return {"nodes": nodes}
     titles = [group.title for row in template.rows for group in row]
+    close_up(nodes, found)
     return {"nodes": nodes, "groups": dict(zip(titles, found["groups"])), "bends": found["bends"]}
+
+
+def close_up(nodes: dict[str, list], found: dict) -> None:
+    """Moves everything but the note, which no link holds, up to it where it stands far off to the right."""
+    note, *others = found["groups"]
+    x = note[2] + GROUP_GAP - min(box[0] for box in others)
+    y = note[1] - min(box[1] for box in others)
+    if x >= 0:
+        return
+    for box in others:
+        box[:] = [box[0] + x, box[1] + y, box[2] + x, box[3] + y]
+    for one, at in nodes.items():
+        if one != "note":
+            at[:2] = [at[0] + x, at[1] + y]
+    found["bends"] = [[at[0] + x, at[1] + y] for at in found["bends"]]
 
 
 def written(places: dict) -> str:
