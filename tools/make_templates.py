@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from . import browser, template_file
+from . import browser, template_file, template_fold, template_places
 from .host import ROOT, Host
 from .templates import TEMPLATES, Template
 
@@ -63,10 +63,12 @@ def make(page, template: Template, train: bool = False) -> str:
     same = file.is_file() and file.read_text(encoding="utf-8") == text
     if not same:
         file.write_text(text, encoding="utf-8")
+    if not train and picture.is_file():
+        return "unchanged" if same else "written, its picture kept"
+    page.evaluate("(text) => app.loadGraphData(JSON.parse(text))", text)
+    page.wait_for_timeout(1000)
     if train:
         run(page)
-    elif picture.is_file():
-        return "unchanged" if same else "written, its picture kept"
     picture.write_bytes(photograph(page, template.picture))
     return "written"
 
@@ -94,16 +96,23 @@ def convert(page, template: Template) -> str:
     api = json.loads((WORKFLOWS / "api" / f"{template.source}.json").read_text(encoding="utf-8"))
     page.evaluate("([api, name]) => app.loadApiJson(api, name)", [api, template.name])
     page.wait_for_timeout(800)
-    rows = [[{"title": group.title, "columns": group.columns} for group in row] for row in template.rows]
-    graph_id = str(uuid.uuid5(NAMESPACE, template.source))
-    left_out = page.evaluate(LAYOUT.read_text(encoding="utf-8"), [rows, template.note, template.sizes])
-    if left_out:
-        raise ValueError(f"{template.source}: the nodes {', '.join(left_out)} are in no column of the layout")
-    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1000)
+    page.evaluate(LAYOUT.read_text(encoding="utf-8"), [template.note, template.sizes])
     # as text: the object itself would lose its undefined values on the way, and the page would refuse the file
     workflow = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
-    return template_file.text(workflow, graph_id)
+    return finished(workflow, template, api)
+
+
+def finished(workflow: dict, template: Template, api: dict) -> str:
+    """The file of a template, from the page's flat graph: folded, each node in its place."""
+    template_file.same_everywhere(workflow, str(uuid.uuid5(NAMESPACE, template.source)))
+    for one in template.folds:
+        template_fold.fold(workflow, one, api, template.source)
+    template_file.renumber_links(workflow)
+    template_places.place(workflow, template)
+    if template.app:
+        workflow["extra"] |= {"linearMode": True, "linearData": {
+            "inputs": [[int(node), widget] for node, widget in template.app.inputs], "outputs": list(map(int, template.app.outputs))}}
+    return template_file.written(workflow)
 
 
 def photograph(page, columns: list[list[str]]) -> bytes:

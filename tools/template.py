@@ -1,4 +1,4 @@
-"""What a shipped template is made of, besides its graph: a note, and where each node stands on the page."""
+"""What a shipped template is made of, besides its graph: a note, its groups, and what is folded into a subgraph."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -18,9 +18,45 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Nodes that the page shows as one: a subgraph, opened by a double click.
+
+    node: its own id. inputs, outputs: its label -> the sockets inside, "17.model" (by name) or "23.0" (by place); an input
+    that is a widget inside is a widget outside. columns: how its nodes are arranged first.
+    """
+
+    node: str
+    title: str
+    inputs: dict[str, list[str]]
+    outputs: dict[str, str]
+    columns: list[list[str]]
+
+    @property
+    def nodes(self) -> list[str]:
+        return [node for column in self.columns for node in column]
+
+
+@dataclass(frozen=True)
+class Bend:
+    """A point that links of one output pass through. of: "1.2", a node and the place of its output; to: nodes that they lead to."""
+
+    of: str
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class App:
+    """What newer pages show of a template in their app mode. inputs: (node, widget); outputs: nodes."""
+
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Template:
-    """source: file in workflows/api. name: as the template browser shows it. rows: groups side by side, row by row.
-    picture: the nodes that the thumbnail shows, column by column. sizes: least width and height of single nodes, by id."""
+    """source: file in workflows/api. name: as the template browser shows it. rows: groups side by side, row by row, as they
+    are before tools/arrange_templates.py has found better places. picture: the nodes that the thumbnail shows, column by
+    column. sizes: least width and height of single nodes, by id."""
 
     source: str
     name: str
@@ -28,3 +64,6 @@ class Template:
     rows: list[list[Group]]
     picture: list[list[str]]
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    folds: tuple[Fold, ...] = ()
+    bends: tuple[Bend, ...] = ()
+    app: App | None = None

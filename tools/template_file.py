@@ -9,38 +9,48 @@ import json
 # the note at the top left, beside and below the page's bars; the offset is in units of the graph
 VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
 OUTPUTS_OF_NEWER_HOSTS = ("PreviewImage",)  # none of the templates uses them
-FONT_SIZE = 24  # which newer pages leave out
+LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")  # of a link in a subgraph
 OF_NEWER_PAGES = ("widgets_values_named",)  # beside widgets_values, which all of them read
 
 
-def text(workflow: dict, graph_id: str) -> str:
-    """The file of a graph that a page has serialised."""
+def same_everywhere(workflow: dict, graph_id: str) -> None:
+    """Takes what only some pages write out of a graph that a page has serialised, in place."""
     workflow["id"] = graph_id
     for node in workflow["nodes"]:
         for key in OF_NEWER_PAGES:
             node.pop(key, None)
         if node["type"] in OUTPUTS_OF_NEWER_HOSTS:
             node["outputs"] = []
-    for group in workflow["groups"]:
-        group |= {"font_size": FONT_SIZE, "flags": group.pop("flags", {})}
     renumber_links(workflow)
     extra = workflow.setdefault("extra", {})
     extra["ds"] = VIEW_AT_FIRST
     for key in ("workflowRendererVersion", "frontendVersion"):
         extra.pop(key, None)
+
+
+def written(workflow: dict) -> str:
     return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
 def renumber_links(workflow: dict) -> None:
-    """Links count from 1, in the order of the inputs that they lead to, and have the type of the output that they come from."""
-    links = sorted(workflow["links"], key=lambda link: (int(link[3]), link[4]))
-    number = {link[0]: new for new, link in enumerate(links, 1)}
-    types = {(node["id"], slot): output["type"] for node in workflow["nodes"]
-             for slot, output in enumerate(node.get("outputs", []))}
-    workflow["links"] = [[number[link[0]], *link[1:5], types[link[1], link[2]]] for link in links]
-    workflow["last_link_id"] = len(links)
-    for node in workflow["nodes"]:
-        for output in node.get("outputs", []):
-            output["links"] = sorted(number[link] for link in output["links"]) if output.get("links") else output.get("links")
-        for entry in node.get("inputs", []):
-            entry["link"] = number[entry["link"]] if entry.get("link") is not None else None
+    """Links count from 1, in the order of the inputs that they lead to, and have the type of the output that they come from.
+    Those of subgraphs go on counting, and their links become objects, as pages write them there."""
+    last = 0
+    for graph in (workflow, *workflow.get("definitions", {}).get("subgraphs", [])):
+        types = {(node["id"], slot): output["type"] for node in graph["nodes"]
+                 for slot, output in enumerate(node.get("outputs", []))}
+        links = sorted(graph["links"], key=lambda link: (int(link[3]), link[4]))
+        number = {link[0]: new for new, link in enumerate(links, last + 1)}
+        last += len(links)
+        graph["links"] = [[number[link[0]], *link[1:5], types.get((link[1], link[2]), link[5])] for link in links]
+        for node in graph["nodes"]:
+            for output in node.get("outputs", []):
+                output["links"] = sorted(number[link] for link in output["links"]) if output.get("links") else output.get("links")
+            for entry in node.get("inputs", []):
+                entry["link"] = number[entry["link"]] if entry.get("link") is not None else None
+        for border in (*graph.get("inputs", []), *graph.get("outputs", [])):
+            border["linkIds"] = sorted(number[link] for link in border["linkIds"])
+        if graph is not workflow:
+            graph["state"] |= {"lastNodeId": max(node["id"] for node in graph["nodes"]), "lastLinkId": last}
+            graph["links"] = [dict(zip(LINK, link)) for link in graph["links"]]
+    workflow["last_link_id"] = last

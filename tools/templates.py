@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from .template import DEMO_NUMBERS, Template
+from .templates_own import OWN
 from .templates_rewards import REWARDS
-from .templates_training import ONLINE, PICTURE, TRAINING
+from .templates_training import FOLDS, ONLINE, PICTURE, TRAINING
 
 FOLLOW_PROMPTS = """## Learn to follow prompts
 
@@ -20,7 +21,8 @@ Press Run again with more **iterations** to train on. **Cancel** keeps what was 
 and height in *Sampling Settings*. """ + DEMO_NUMBERS + "\n"
 
 TEMPLATES = (
-    Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, ONLINE, PICTURE),
+    Template("learn_to_follow_prompts_flow_grpo", "Learn to follow prompts (Flow-GRPO)", FOLLOW_PROMPTS, ONLINE, PICTURE, folds=FOLDS),
     *TRAINING,
+    *OWN,
     *REWARDS,
 )

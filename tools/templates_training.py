@@ -1,7 +1,7 @@
 """The shipped templates of single trainers: the same demo world and the same loop, learned from in another way."""
 from __future__ import annotations
 
-from .template import DEMO_NUMBERS, Group, Template
+from .template import DEMO_NUMBERS, Bend, Fold, Group, Template
 
 OWN_MODEL = f"""
 **Your own model:** replace Demo World by your loaders, write prompts in *Prompt List*, pick a reward, and set width \
@@ -149,42 +149,59 @@ NOTE = Group("Start here", [["note"]])
 MODEL = Group("1  Model, prompts and reward", [["1"], ["3", "2"]])
 SETTINGS = Group("2  How to sample and train", [["4"], ["5"]])
 KEEP = Group("4  Keep what was learned", [["12", "13"]])
-COMPARE = Group("5  Before and after", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"], ["21", "22"]])
+BEFORE_AFTER = Fold(
+    "50", "Before and after",
+    {"model": ["17.model"], "trained model": ["18.model"], "clip": ["14.clip", "15.clip"], "vae": ["19.vae", "20.vae"],
+     "prompt": ["14.text"], "pictures": ["16.batch_size"]},
+    {"before": "23.0", "after": "24.0"},
+    [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"]])
+LORA_BELOW = Fold(
+    "51", "A LoRA of the demo's own",
+    {"model": ["26.model", "28.model", "29.model"], "clip": ["30.clip", "32.clip"]}, {"LoRA": "31.0", "model with it": "29.0"},
+    [["30", "32", "25"], ["26"], ["27", "28"], ["31", "29"]])
+MEASURED = Fold(
+    "51", "On prompts that it never trained on",
+    {"post-trained": ["43.policy", "44.policy"], "student": ["45.policy"], "prompts": ["40.prompts"], "clip": ["40.clip"],
+     "vae": ["43.vae", "44.vae", "45.vae"], "reward": ["43.reward", "44.reward", "45.reward"]},
+    {"many steps": "43.3", "few steps": "44.3", "student, few steps": "45.3"},
+    [["40", "41", "42"], ["43", "44", "45"]])
+COMPARE = Group("5  Before and after", [["50"], ["21", "22"]])
 LOOP = "3  The loop: these nodes run in every iteration"
 ONLINE = [[NOTE, MODEL, SETTINGS],
           [Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), KEEP, COMPARE]]
 FOLDER = [[NOTE, Group("1  Model", [["1"], ["3"]]), Group("2  Pictures, and how to learn", [["25", "26"], ["27"], ["5"]])],
           [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]]
 PICTURE = [["11"], ["21", "22"]]
+FOLDS = (BEFORE_AFTER,)
+BACK = (Bend("13.0", ("50",)), Bend("13.0", ("50",)))  # to a group that lies to the left
 
 TRAINING = (
     Template("learn_to_follow_prompts_nft", "Learn to follow prompts, fast (DiffusionNFT)", NFT, [
-        [NOTE, MODEL, SETTINGS, Group("Held-out prompts", [["25", "26"], ["27"]])], ONLINE[1]], PICTURE),
+        [NOTE, MODEL, SETTINGS, Group("Held-out prompts", [["25", "26"], ["27"]])], ONLINE[1]], PICTURE, folds=FOLDS, bends=BACK),
     Template("any_reward_ddpo", "Any reward on SD1.5 models (DDPO)", DDPO, [
-        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE),
+        [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE, folds=FOLDS),
     Template("follow_a_rewards_gradient_draft", "Follow a reward's gradient (DRaFT)", DRAFT, [
         [NOTE, MODEL, Group("2  The reward, and how to train", [["4"], ["8", "5"]])],
-        [Group(LOOP, [["6"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),
-    Template("learn_from_pairs_diffusion_dpo", "Learn from pairs of pictures (Diffusion-DPO)", DPO, FOLDER, PICTURE),
-    Template("learn_from_thumbs_kto", "Learn from thumbs up and down (KTO)", KTO, FOLDER, PICTURE),
+        [Group(LOOP, [["6"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE, folds=FOLDS),
+    Template("learn_from_pairs_diffusion_dpo", "Learn from pairs of pictures (Diffusion-DPO)", DPO, FOLDER, PICTURE, folds=FOLDS),
+    Template("learn_from_thumbs_kto", "Learn from thumbs up and down (KTO)", KTO, FOLDER, PICTURE, folds=FOLDS),
     Template("teach_it_your_taste", "Teach it your taste (rate by hand)", TASTE, [
-        [NOTE, MODEL, Group("2  You as the reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE),
+        [NOTE, MODEL, Group("2  You as the reward, and how to train", [["4"], ["25", "5"]])], ONLINE[1]], PICTURE, folds=FOLDS),
     Template("step_by_step_preferences_spo", "Step by step preferences (SPO)", SPO, [
         [NOTE, MODEL, SETTINGS, Group("A judge of half-drawn pictures", [["25"], ["26", "27"], ["28", "29"]])],
-        [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE),
+        [Group(LOOP, [["6"], ["7"], ["10"], ["11"]]), KEEP, COMPARE]], PICTURE, folds=FOLDS, bends=BACK),
     Template("faster_after_dpo_lcm", "Faster pictures after post-training (LCM)", LCM, [
         [NOTE, Group("1  Model and pictures", [["1"], ["3", "2"], ["25", "26"], ["27"]]),
          Group("2  Post-training: Diffusion-DPO", [["5"], ["6"], ["7", "10"], ["11"], ["12", "13"]])],
         [Group("3  The teacher's pictures, and the student", [["30"], ["31"], ["32"]]),
          Group("4  Distillation: LCM", [["33"], ["34"], ["35"], ["36"], ["37", "38"]])],
-        [Group("5  How much of the gain is left", [["40", "41"], ["42"], ["43"], ["44"], ["45"]]),
-         Group("6  Teacher and student in few steps", [["14", "15", "16"], ["17", "18"], ["19", "23", "20", "24"],
-                                                       ["21", "22"]])],
-    ], [["36"], ["21", "22"]]),
-    Template("preferences_without_a_reference_mapo", "Preferences without a reference (MaPO)", MAPO, ONLINE, PICTURE),
+        [Group("5  How much of the gain is left", [["51"], ["46"], ["47"], ["48"]]),
+         Group("6  Teacher and student in few steps", [["50"], ["21", "22"]])],
+    ], [["36"], ["21", "22"]], folds=(*FOLDS, MEASURED)),
+    Template("preferences_without_a_reference_mapo", "Preferences without a reference (MaPO)", MAPO, ONLINE, PICTURE, folds=FOLDS),
     Template("improve_a_lora", "Improve a LoRA that you have", HAVE, [
         [NOTE, Group("1  Model, prompts and reward", [["1"], ["2"]]),
-         Group("The LoRA that you have", [["30", "25"], ["26"], ["27", "31", "29"], ["28"]])],
+         Group("The LoRA that you have", [["51"]])],
         [Group("2  Go on from it", [["3"], ["4"], ["5"]]), Group(LOOP, [["6"], ["7", "8"], ["9", "10"], ["11"]]), KEEP],
-        [COMPARE]], PICTURE),
+        [COMPARE]], PICTURE, folds=(*FOLDS, LORA_BELOW), bends=BACK),
 )

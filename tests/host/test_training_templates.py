@@ -70,3 +70,26 @@ def test_it_trains_and_exports(host, name):
     before, after = ([image for node, content in graph.items() if content.get("_meta", {}).get("title") == title
                       for image in result.outputs[node]["images"]] for title in ("Before training", "After training"))
     assert before and len(before) == len(after)
+
+
+OWN = sorted(path.stem for path in WORKFLOWS.glob("own_*.json"))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_one_for_a_model_of_ones_own_runs_with_its_loader_swapped_for_a_small_model(host, name):
+    """Of the kind: tiny SD1.5 for those that predict noise, tiny SD3 for flow models. Its numbers stay the recommended ones, but for
+    sizes and counts; the reward is one without a file."""
+    graph = load_workflow(name)
+    kind = "flow (tiny SD3)" if graph["6"]["class_type"] == "PTFlowGRPO" else "eps (tiny SD1.5)"
+    graph["1"] = {"class_type": "PTDemoWorld", "inputs": {"which_model": kind, "score": "mixed (half strict, half partial credit)"}}
+    graph["7"] = {"class_type": "PTRewardColour", "inputs": {"statistic": "colourfulness", "aim": "more"}}
+    for node, changed in {"5": {"width": 24, "height": 24, "steps": 4, "prompts_per_iteration": 2, "images_per_prompt": 4, "batch_size": 8},
+                          "8": {"iterations": 2, "when_run_exists": "start over"}, "16": {"width": 192, "height": 192, "batch_size": 1},
+                          "17": {"steps": 3}, "18": {"steps": 3}}.items():
+        graph[node]["inputs"] |= changed
+    result = host.run(with_its_own_widgets(host, graph))
+    assert result.event == "success", result.text
+    assert [len(result.outputs[node]["images"]) for node in ("8", "21", "22")] == [1, 1, 1]  # the curve, before, after
+    (lora,) = (host.base / "models/loras/posttrain").glob(f"my_{name.removeprefix('own_')}*.safetensors")
+    weights = safetensors.torch.load_file(lora).items()
+    assert any(value.abs().max() > 0 for key, value in weights if "lora_up" in key or "lora_B" in key)

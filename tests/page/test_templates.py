@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import pytest
 from posttrain.tests.page.actions import (
@@ -20,6 +21,8 @@ from posttrain.tests.page.actions import (
     wait_until,
 )
 from posttrain.tools.make_templates import TEMPLATES, convert
+from posttrain.tools.template_links import BORDER_IN, BORDER_OUT, graphs, links_of
+from posttrain.tools.template_links import boxes as boxes_of
 
 PACK = "ComfyUI-PostTrain"
 EACH = pytest.mark.parametrize("template", TEMPLATES, ids=[template.source for template in TEMPLATES])
@@ -48,11 +51,33 @@ def shipped(template) -> str:
     return (ROOT / "workflows" / f"{template.name}.json").read_text(encoding="utf-8")
 
 
-def opened(page, template) -> dict:
-    """Loads the file as the template browser does, and returns the page's complaints."""
-    page.evaluate("(text) => app.loadGraphData(JSON.parse(text))", shipped(template))
+def opened(page, template, as_graph: bool = False) -> dict:
+    """Loads the file as the template browser does, and returns the page's complaints. as_graph: also where it is an app.
+
+    Newer pages greet the first app with a tour, and say which file of a template for one's own model is missing: neither is a fault.
+    """
+    workflow = json.loads(shipped(template))
+    if as_graph:
+        workflow["extra"].pop("linearMode", None)
+    page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(700)
-    return page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
+    found = page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
+    found["dialogs"] = [words for words in found["dialogs"] if not words.startswith("Welcome to Apps")]
+    if template.app:
+        missing = source(template.source)["1"]["inputs"]["ckpt_name"]
+        found["issues"] = [words for words in found["issues"] if not words.startswith(f"{missing} is missing")]
+    return found
+
+
+def unfolded(output: dict) -> dict:
+    """The prompt with the ids that nodes of subgraphs have in the source: "50:14" is "14"."""
+    def own(value):
+        return [value[0].split(":")[-1], value[1]] if isinstance(value, list) else value
+
+    found = {node.split(":")[-1]: {**content, "inputs": {name: own(value) for name, value in content["inputs"].items()}}
+             for node, content in output.items()}
+    assert len(found) == len(output), "two nodes of one number"
+    return found
 
 
 def test_every_source_has_a_template():
@@ -71,8 +96,9 @@ def test_it_is_offered_with_a_picture(host, template):
 @EACH
 def test_it_opens_as_its_source(page, template, tmp_path):
     assert opened(page, template) == NO_COMPLAINT
+    keep_screenshot(page, f"opened_{template.source}", tmp_path)
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
-    plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in output.items()}
+    plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in unfolded(output).items()}
     for content in plain.values():
         if content["class_type"] == "PreviewAny":
             content["inputs"].pop("preview", None)  # the text that it shows, which only the page counts among its inputs
@@ -91,25 +117,28 @@ def test_it_is_up_to_date(page, template):
 
 @EACH
 def test_links_name_both_ends(template):
-    workflow = json.loads(shipped(template))
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    for link, origin, out, target, into, _ in workflow["links"]:
-        assert link in nodes[origin]["outputs"][out]["links"]
-        assert nodes[target]["inputs"][into]["link"] == link
-    known = {link[0] for link in workflow["links"]}
-    assert {i["link"] for node in nodes.values() for i in node.get("inputs", []) if i["link"] is not None} == known
+    for graph in graphs(json.loads(shipped(template))).values():
+        nodes = {node["id"]: node for node in graph["nodes"]}
+        borders = {BORDER_IN: graph.get("inputs"), BORDER_OUT: graph.get("outputs")}
+        known, into_nodes = set(), set()
+        for link, origin, out, target, into in links_of(graph):
+            assert link in (borders[origin][out]["linkIds"] if origin in borders else nodes[origin]["outputs"][out]["links"])
+            assert link in (borders[target][into]["linkIds"] if target in borders else [nodes[target]["inputs"][into]["link"]])
+            known |= {link}
+            into_nodes |= {link} if target in nodes else set()
+        assert {i["link"] for node in nodes.values() for i in node.get("inputs", []) if i["link"] is not None} == into_nodes
+        assert {i for border in borders.values() for slot in border or () for i in slot["linkIds"]} <= known
 
 
 @EACH
 def test_nodes_are_laid_out_neatly(template):
-    workflow = json.loads(shipped(template))
-    boxes = [(n["id"], n["pos"][0], n["pos"][1] - 30, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
-             for n in workflow["nodes"]]
-    for i, (one, *a) in enumerate(boxes):
-        for other, *b in boxes[i + 1:]:
+    for name, graph in graphs(json.loads(shipped(template))).items():
+        boxes = boxes_of(graph)
+        for (one, a), (other, b) in combinations(boxes.items(), 2):
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
-        assert any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[0] + g[2] and a[3] <= g[1] + g[3]
-                   for g in (group["bounding"] for group in workflow["groups"])), f"node {one} is in no group"
+        for one, a in boxes.items():
+            assert name or any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[0] + g[2] and a[3] <= g[1] + g[3] for g in
+                               (group["bounding"] for group in graph["groups"])), f"node {one} is in no group"
 
 
 def drawn_at_rest(page) -> list:
@@ -128,7 +157,7 @@ def drawn_at_rest(page) -> list:
 def test_nodes_keep_apart_as_nodes_2_draws_them(page, template, tmp_path):
     """They are higher there than on the canvas: each stays clear of the others, and inside its group."""
     with nodes_2(page):
-        assert opened(page, template) == NO_COMPLAINT
+        assert opened(page, template, as_graph=True) == NO_COMPLAINT
         fit(page)
         boxes, groups = drawn_at_rest(page)
         keep_screenshot(page, f"nodes_2_{template.source}", tmp_path)
@@ -169,6 +198,9 @@ def test_it_runs_and_shows_before_and_after(page, host, tmp_path):
     wait_until(page, lambda: not host.get("/queue").json()["queue_running"])
     assert iterations_known(page, "template") == [1, 2, 3]
     assert (host.base / "models/loras/posttrain/template.safetensors").is_file()
-    seed = page.evaluate("app.graph._nodes.find((n) => n.type === 'KSampler').widgets.find((w) => w.name === 'seed').value")
-    assert seed == 1  # the shipped noise must not change after a run
+    seeds = page.evaluate("""() => {
+        const all = (nodes) => nodes.flatMap((node) => (node.subgraph ? all(node.subgraph.nodes) : [node]));
+        return all(app.graph._nodes).filter((n) => n.type === 'KSampler').map((n) => n.widgets.find((w) => w.name === 'seed').value);
+    }""")
+    assert seeds == [1, 1]  # the shipped noise must not change after a run
     keep_screenshot(page, "template_finished", tmp_path)

@@ -1,0 +1,72 @@
+"""The shipped templates for a model of one's own: real loaders around Train, every number recommended, ready to be an app."""
+
+from __future__ import annotations
+
+from .template import App, Fold, Group, Template
+
+NOTE = """## {title}
+
+Your {model} learns to make pictures that people prefer, judged by PickScore. What comes out is an ordinary LoRA.
+
+1. **Download**, where you have not: `{checkpoint}` ({where}) into *models/checkpoints*, and PickScore's network: \
+`model.safetensors` of huggingface.co/yuvalkirstain/PickScore_v1, renamed to `PickScore_v1.safetensors`, into \
+*models/reward_models*.
+2. Choose your checkpoint in **Your model**: this one, or any other {model}.
+3. Write **prompts** of the kind that you make pictures of, one a line; dozens are better than a dozen.
+4. Press **Run**. The curve and the newest pictures are on **Train**. **Cancel** keeps what was learned; Run goes on.
+5. Compare **Before** and **After**. The LoRA is in *models/loras/posttrain*.
+
+Every number is the recommended one for your model (-1, *recommended*); Create Policy shows them, with their sources. Any that \
+you type is taken instead.
+
+**Memory:** *batch_size* in Sampling Settings is how many pictures are made and learned from at once: 1 needs least. Lower \
+*width* and *height* there if that is too much, raise *batch_size* if there is room.
+
+**Another goal:** replace *PickScore* by any other reward, or by *Reward Ensemble* with a monitor, so that it cannot be gamed.
+"""
+BEFORE_AFTER = Fold(
+    "50",
+    "Before and after training",
+    {
+        "model": ["17.model"],
+        "trained model": ["18.model"],
+        "clip": ["14.clip", "15.clip"],
+        "vae": ["19.vae", "20.vae"],
+        "prompt": ["14.text"],
+        "pictures": ["16.batch_size"],
+    },
+    {"before": "19.0", "after": "20.0"},
+    [["14", "15", "16"], ["17", "18"], ["19", "20"]],
+)
+ROWS = [
+    [
+        Group("Start here", [["note"]]),
+        Group("1  Your model", [["1"]]),
+        Group("2  What it shall learn", [["2"], ["3", "7"]]),
+        Group("3  How", [["6", "4"], ["5"]]),
+    ],
+    [
+        Group("4  Training", [["8"]]),
+        Group("5  Keep what was learned", [["9", "10"]]),
+        Group("6  Before and after", [["50"], ["21", "22"]]),
+    ],
+]
+# checkpoint, prompts, memory, how long, name, the LoRA's file; the curve, before, after
+APP = App((("1", "ckpt_name"), ("2", "text"), ("5", "batch_size"), ("8", "iterations"), ("8", "run_name"), ("9", "file_name")),
+          ("8", "21", "22"))  # fmt: skip
+MODELS = (
+    ("own_sd15", "SD1.5", "v1-5-pruned-emaonly-fp16.safetensors", "huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive"),
+    ("own_sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"),
+    ("own_sd35", "SD3.5 Medium", "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
+     "huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8"),
+    ("own_flux", "Flux.1 dev", "flux1-dev-fp8.safetensors", "huggingface.co/Comfy-Org/flux1-dev"),
+)  # fmt: skip
+
+
+def own(source: str, model: str, checkpoint: str, where: str) -> Template:
+    name = f"Your own {model}, pictures that people prefer"
+    note = NOTE.format(title=name, model=model, checkpoint=checkpoint, where=where)
+    return Template(source, name, note, ROWS, [["8"], ["21", "22"]], {"note": (440, 760)}, (BEFORE_AFTER,), app=APP)
+
+
+OWN = tuple(own(*each) for each in MODELS)
