@@ -11,6 +11,7 @@ custom_nodes this pack lies. A run that was cut short goes on from its last chec
 Exit codes: 0 done, 1 an error, 2 the workflow or the command is wrong, 3 paused (a reward is not there at the moment),
 130 stopped.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,9 +24,13 @@ PACK = Path(os.path.abspath(__file__)).parent  # of a link, the link's: ComfyUI 
 
 
 def main(arguments: list[str]) -> int:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     words.add_argument("workflow", type=Path, help="a workflow in API format (.json)")
-    words.add_argument("--comfyui", type=Path, default=PACK.parent.parent, help="ComfyUI's folder; else the one around this pack")
+    words.add_argument(
+        "--comfyui", type=Path, default=PACK.parent.parent, help="ComfyUI's folder; else the one around this pack"
+    )
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)
     workflow, comfyui = chosen.workflow.resolve(), chosen.comfyui.resolve()

@@ -52,6 +52,7 @@ class Headless:
         finally:
             if ranks.launched():
                 import torch
+
                 torch.distributed.destroy_process_group()
         return ended[0] if ended else ERROR
 
@@ -82,6 +83,7 @@ class Headless:
         import execution
 
         from .loop.runner import new_executor
+
         name = str(uuid.uuid4())
         fine, error, outputs, node_errors = await execution.validate_prompt(name, prompt, None)
         if not fine or node_errors:
@@ -95,8 +97,10 @@ def ending(executor) -> tuple[str, str]:
     """How an executor's run ended, and why."""
     if executor.success:
         return ranks.DONE, "the workflow's end"
-    event, data = next((m for m in reversed(executor.status_messages)
-                        if m[0] in ("execution_interrupted", "execution_error")), ("execution_error", {}))
+    event, data = next(
+        (m for m in reversed(executor.status_messages) if m[0] in ("execution_interrupted", "execution_error")),
+        ("execution_error", {}),
+    )
     kind = str(data.get("exception_type", ""))
     if event == "execution_interrupted" or kind.endswith("RankCancelled"):
         return ranks.CANCELLED, "cancelled"
@@ -114,9 +118,14 @@ def read_workflow(path: Path) -> dict:
         raise WrongWorkflow(f"{path} cannot be read as JSON ({error}).") from None
     prompt = prompt.get("prompt", prompt) if isinstance(prompt, dict) else None
     if isinstance(prompt, dict) and isinstance(prompt.get("nodes"), list):
-        raise WrongWorkflow(f"{path} is a workflow as the page draws it; in the page's menu choose Export (API), and give that "
-                            "file.")
-    if not prompt or not isinstance(prompt, dict) or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values()):
+        raise WrongWorkflow(
+            f"{path} is a workflow as the page draws it; in the page's menu choose Export (API), and give that file."
+        )
+    if (
+        not prompt
+        or not isinstance(prompt, dict)
+        or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values())
+    ):
         raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         going_on(prompt)
@@ -126,6 +135,7 @@ def read_workflow(path: Path) -> dict:
 def going_on(prompt: dict) -> None:
     """A launcher started all processes again: what "start over" began goes on."""
     from ..trainers.run import CONTINUE_CHANGED, START_OVER
+
     for node in prompt.values():
         if node.get("inputs", {}).get("when_run_exists") == START_OVER:
             node["inputs"]["when_run_exists"] = CONTINUE_CHANGED
@@ -135,8 +145,10 @@ def in_words(error: dict | None, node_errors: dict) -> str:
     """What ComfyUI's validation found, a line for each node."""
     lines = [f"The workflow is wrong: {(error or {}).get('message', '')} {(error or {}).get('details', '')}".strip()]
     for node, found in (node_errors or {}).items():
-        lines += [f"  {found.get('class_type')} (node {node}): {shown(each.get('message', ''))} {shown(each.get('details', ''))}"
-                  for each in found.get("errors", [])]
+        lines += [
+            f"  {found.get('class_type')} (node {node}): {shown(each.get('message', ''))} {shown(each.get('details', ''))}"
+            for each in found.get("errors", [])
+        ]
     return "\n".join(lines)
 
 
@@ -145,6 +157,7 @@ def join_ranks() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return
     import torch
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     ranks.joined()
@@ -154,6 +167,7 @@ def join_ranks() -> None:
 def cancel(*_) -> None:
     """As Cancel on the page: the training ends at its next step, and saves."""
     import comfy.model_management
+
     comfy.model_management.interrupt_current_processing()
 
 
@@ -170,7 +184,9 @@ class ProgressLine:
             metrics = data.get("metrics", {})
             reward = f", reward {metrics['reward_mean']:.4g}" if isinstance(metrics.get("reward_mean"), float) else ""
             left = data.get("seconds_left", 0) / 60
-            self._run = f"{data.get('run', '')}: {data.get('iteration')} of {data.get('iterations')}{reward}, {left:.1f} min left"
+            self._run = (
+                f"{data.get('run', '')}: {data.get('iteration')} of {data.get('iterations')}{reward}, {left:.1f} min left"
+            )
         elif kind == "progress":
             self._step = f"{data.get('value')}/{data.get('max')}"
         else:

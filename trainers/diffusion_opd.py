@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 
 from ..rewards.base.words import brief, shown
-from .engine.limits import FROM_0, check_limits
 from .engine.cost import Train, Work, branches
+from .engine.limits import FROM_0, check_limits
 from .engine.update import Optimizer, numbers, update
 from .feedback.fits import Feedback
 from .losses.diffusion_opd import OPDLoss, domains, opd_loss

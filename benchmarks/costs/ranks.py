@@ -1,4 +1,5 @@
 """What a second process brings: iterations of the demo's Flow-GRPO, alone and shared by two processes of one thread each."""
+
 from __future__ import annotations
 
 import os
@@ -15,13 +16,16 @@ ITERATIONS = 3
 def measure() -> list[Measure]:
     (alone, _), (shared, met) = (_seconds(count) for count in (1, 2))
     detail = f"{alone:.2f} s an iteration alone, {shared:.2f} s shared, {1000 * met:.0f} ms of it in exchanges, waits included"
-    return [Measure("two processes, speed of one", alone / shared, "x", detail=detail),
-            Measure("two processes, time of one half", 2 * shared / alone, "x", 1.11, "1.11 is 1.8 times as fast")]
+    return [
+        Measure("two processes, speed of one", alone / shared, "x", detail=detail),
+        Measure("two processes, time of one half", 2 * shared / alone, "x", 1.11, "1.11 is 1.8 times as fast"),
+    ]
 
 
 def _seconds(count: int) -> tuple[float, float]:
     """(seconds of an iteration, of them in meetings), of the slowest process, the first iteration left out."""
     import torch
+
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -36,18 +40,21 @@ def _work(rank: int, count: int, port: int, folder: str) -> None:
     from tools import pack
 
     from ._world import world
+
     made = world(prompts_per_iteration=16, images_per_prompt=16, batch_size=32)
     pack.module("nodes.headless").join_ranks()
     ranks, train = pack.module("rewards.base.ranks"), pack.module("nodes.loop.train")
-    settings = pack.module("trainers.methods").Trainer(pack.module("trainers.flow_grpo").FlowGRPO(),
-                                                       pack.module("trainers.engine.update").Optimizer())
+    settings = pack.module("trainers.methods").Trainer(
+        pack.module("trainers.flow_grpo").FlowGRPO(), pack.module("trainers.engine.update").Optimizer()
+    )
     judge, policy, taken, met = pack.module("toy.verifier").ToyVerifier(), made.policy, [], []
     _timed(ranks, met)
     for iteration in range(ITERATIONS + 1):
         met.clear()
         started = time.perf_counter()
-        policy, _ = train.one_iteration(policy, made.prompts, made.vae, made.sampling, judge, settings,
-                                        "group mean, global std", iteration)
+        policy, _ = train.one_iteration(
+            policy, made.prompts, made.vae, made.sampling, judge, settings, "group mean, global std", iteration
+        )
         taken.append((time.perf_counter() - started, sum(met)))
     ranks.leave()
     best = min(taken[1:])
@@ -70,4 +77,5 @@ def _timed(ranks, met: list[float]) -> None:
                 inside.pop()
                 if not inside:
                     met.append(time.perf_counter() - started)
+
         setattr(ranks, name, outer)

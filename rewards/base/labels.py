@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .pixels import to_uint8
 from .report import number, ranked
-from .reward import Scores, usable_images
+from .reward import Scores
+from .usable import usable_images
 
 NARROWEST, LINE, TEXT = 288, 18, 13  # pixels: least width of a labelled image, height of a line, size of its letters
 LONGEST = 34  # letters of a member's name that fit

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.reward import Prompt, RewardInfo, usable_images
+from ..base.reward import Prompt, RewardInfo
+from ..base.usable import usable_images
 from ..base.words import brief
 from .preprocess import resized
 

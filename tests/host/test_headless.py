@@ -1,4 +1,5 @@
 """headless.py: a workflow without page or server, in one process and in several, undisturbed, killed and cancelled."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 import safetensors.torch
-
 from posttrain.tests.host.spine_graph import spine
 from posttrain.tools.host import PACK, comfyui_folder, prepare_base
 
@@ -34,14 +34,40 @@ class Headless:
     def start(self, graph: dict | str, ranks: int = 1, restarts: int = 0) -> subprocess.Popen:
         file = self.base / "workflow.json"
         file.write_text(graph if isinstance(graph, str) else json.dumps(graph), encoding="utf-8")
-        launcher = [sys.executable] if ranks == 1 else [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts),
-            "--master-port", str(free_port())]
-        command = [*launcher, str(self.base / "custom_nodes" / PACK / "headless.py"), str(file), "--comfyui",
-                   str(comfyui_folder()), "--cpu", "--base-directory", str(self.base)]
+        launcher = (
+            [sys.executable]
+            if ranks == 1
+            else [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nproc-per-node",
+                str(ranks),
+                "--max-restarts",
+                str(restarts),
+                "--master-port",
+                str(free_port()),
+            ]
+        )
+        command = [
+            *launcher,
+            str(self.base / "custom_nodes" / PACK / "headless.py"),
+            str(file),
+            "--comfyui",
+            str(comfyui_folder()),
+            "--cpu",
+            "--base-directory",
+            str(self.base),
+        ]
         self.log = (self.base / "headless.log").open("w+")
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
-                                env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=self.base)
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            cwd=self.base,
+        )
 
     def run(self, graph: dict | str, ranks: int = 1) -> int:
         return self.start(graph, ranks).wait(240)
@@ -83,10 +109,14 @@ def test_a_workflow_runs_without_page_or_server(alone):
     assert "To see the GUI" not in text and alone.lora("a")
 
 
-@pytest.mark.parametrize("content, words", [
-    ("{", "cannot be read as JSON"),
-    ('{"nodes": [], "links": []}', "Export (API)"),
-    ('{"1": {"class_type": "KSampler", "inputs": {}}}', "The workflow is wrong")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"nodes": [], "links": []}', "Export (API)"),
+        ('{"1": {"class_type": "KSampler", "inputs": {}}}', "The workflow is wrong"),
+    ],
+)
 def test_what_is_no_workflow_ends_in_words(alone, content, words):
     assert alone.run(content) == 2
     assert words in alone.text()

@@ -87,7 +87,7 @@ def test_one_for_a_model_of_ones_own_runs_with_its_loader_swapped_for_a_small_mo
                           "8": {"iterations": 2, "when_run_exists": "start over"}, "16": {"width": 192, "height": 192, "batch_size": 1},
                           "17": {"steps": 3}, "18": {"steps": 3}}.items():
         graph[node]["inputs"] |= changed
-    result = host.run(with_its_own_widgets(host, graph))
+    result = host.run(with_defaults(graph, host.object_info()))
     assert result.event == "success", result.text
     assert [len(result.outputs[node]["images"]) for node in ("8", "21", "22")] == [1, 1, 1]  # the curve, before, after
     (lora,) = (host.base / "models/loras/posttrain").glob(f"my_{name.removeprefix('own_')}*.safetensors")

@@ -1,7 +1,8 @@
 """One process of several that share a training step of every trainer: the step's gradient, weights and numbers go into a file.
 
-    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python rank_worker.py OUTPUT [TRAINER ...]
+RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python rank_worker.py OUTPUT [TRAINER ...]
 """
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """One step of every trainer shared by two and by three processes is that of one process."""
+
 from __future__ import annotations
 
 import os
@@ -27,12 +28,23 @@ def steps(tmp_path_factory) -> dict[tuple[int, int], dict[str, torch.Tensor]]:
     """What each rank of one, two and three processes has found, by (processes, rank)."""
     folder, found = tmp_path_factory.mktemp("ranks"), {}
     for count in (1, 2, 3):
-        shared = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-                               "OMP_NUM_THREADS": "1"}
+        shared = os.environ | {
+            "WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "OMP_NUM_THREADS": "1",
+        }
         logs = [(folder / f"{count}.{rank}.log").open("w+") for rank in range(count)]
-        workers = [subprocess.Popen([sys.executable, "-P", str(HERE / "rank_worker.py"), str(folder / str(count))],
-                                    env=shared | {"RANK": str(rank)}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-                   for rank, log in enumerate(logs)]
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-P", str(HERE / "rank_worker.py"), str(folder / str(count))],
+                env=shared | {"RANK": str(rank)},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+            for rank, log in enumerate(logs)
+        ]
         try:
             ends = [worker.wait(240) for worker in workers]
         finally:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...rewards.base import ranks
-from ...rewards.base.reward import Reward, as_reward, blackened, counts_of, evaluate
+from ...rewards.base.reward import Reward, as_reward, counts_of, evaluate
+from ...rewards.base.usable import blackened
 from ...rewards.learned.holder import held_together
 from ..losses.error import squared_error
 from ..noise.streams import Stream, generator

@@ -64,8 +64,9 @@ class Steered:
         the user is asked."""
 
         def opened(how: str) -> Run:
-            return Run.open(self.root, self.plan.run_name, self.settings, how, self._plain, self._defaults,
-                            self.plan.continue_from)
+            return Run.open(
+                self.root, self.plan.run_name, self.settings, how, self._plain, self._defaults, self.plan.continue_from
+            )
 
         try:
             return opened(when_exists or self.plan.when_exists)
@@ -84,9 +85,11 @@ class Steered:
             self.message(str(error), "warning")
             raise TrainingStopped(str(error)) from None
         except OSError as error:
-            raise TrainingStopped(f"The folder of the run '{run.name}' is gone and cannot be made again "
-                                  f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
-                                  "folder back and queue again.") from None
+            raise TrainingStopped(
+                f"The folder of the run '{run.name}' is gone and cannot be made again "
+                f"({error.strerror or error}). The state is kept in memory until ComfyUI is closed: bring the "
+                "folder back and queue again."
+            ) from None
 
     def _begin(self) -> None:
         """From here on it can be steered, and what is done is timed."""

@@ -1,4 +1,5 @@
 """What headless.py reads and says; tests/host runs it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,8 +25,17 @@ def test_workflows_for_the_api_are_read_also_as_a_request_holds_them(tmp_path):
     assert headless.read_workflow(written(tmp_path, {"prompt": NODE})) == NODE
 
 
-@pytest.mark.parametrize("content, words", [("[", "JSON"), ("[]", "no workflow"), ("{}", "no workflow"), ({"1": 2}, "no workflow"),
-                                            ({"nodes": [{"id": 1}]}, "as the page draws it"), ({"1": {"inputs": {}}}, "no workflow")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("[", "JSON"),
+        ("[]", "no workflow"),
+        ("{}", "no workflow"),
+        ({"1": 2}, "no workflow"),
+        ({"nodes": [{"id": 1}]}, "as the page draws it"),
+        ({"1": {"inputs": {}}}, "no workflow"),
+    ],
+)
 def test_other_files_are_refused_in_words(tmp_path, content, words):
     with pytest.raises(headless.WrongWorkflow, match=words):
         headless.read_workflow(written(tmp_path, content))
@@ -36,11 +46,15 @@ def test_a_start_that_a_launcher_repeats_goes_on(tmp_path, monkeypatch):
     assert headless.read_workflow(written(tmp_path, NODE))["1"]["inputs"]["when_run_exists"] == "continue with changed settings"
 
 
-@pytest.mark.parametrize("message, state", [
-    (("execution_interrupted", {}), ranks.CANCELLED),
-    (("execution_error", {"exception_type": "x.RankCancelled", "exception_message": "m"}), ranks.CANCELLED),
-    (("execution_error", {"exception_type": "x.RewardUnavailable", "exception_message": "m"}), ranks.PAUSED),
-    (("execution_error", {"exception_type": "ValueError", "exception_message": "m\nmore"}), ranks.FAILED)])
+@pytest.mark.parametrize(
+    "message, state",
+    [
+        (("execution_interrupted", {}), ranks.CANCELLED),
+        (("execution_error", {"exception_type": "x.RankCancelled", "exception_message": "m"}), ranks.CANCELLED),
+        (("execution_error", {"exception_type": "x.RewardUnavailable", "exception_message": "m"}), ranks.PAUSED),
+        (("execution_error", {"exception_type": "ValueError", "exception_message": "m\nmore"}), ranks.FAILED),
+    ],
+)
 def test_how_a_workflow_ended_is_told_apart(message, state):
     ended = headless.ending(SimpleNamespace(success=False, status_messages=[("execution_start", {}), message]))
     assert ended[0] == state and "\n" not in ended[1]
@@ -60,4 +74,5 @@ def test_progress_is_a_line_an_iteration_where_nobody_watches_a_terminal():
 def test_what_the_validation_found_is_told_node_by_node():
     errors = {"7": {"class_type": "PTTrain", "errors": [{"message": "Value too small", "details": "iterations"}]}}
     assert headless.in_words({"message": "Bad", "details": ""}, errors).splitlines()[1:] == [
-        "  PTTrain (node 7): Value too small iterations"]
+        "  PTTrain (node 7): Value too small iterations"
+    ]

@@ -1,4 +1,5 @@
 """How work is dealt out, and what ranks that have met agree on; real processes do it in tests/simulated and tests/host."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from posttrain.rewards.base.reward import Prompt, RewardInfo, score
 @pytest.fixture
 def rank_of(monkeypatch):
     """rank_of(1, 3): this process takes itself for the second of three; there is nobody to meet."""
+
     def be(rank: int, count: int):
         monkeypatch.setattr(ranks, "number", lambda: rank)
         monkeypatch.setattr(ranks, "count", lambda: count)
+
     return be
 
 
@@ -42,7 +45,9 @@ def test_items_are_dealt_in_turn_and_those_that_belong_together_to_one_rank(rank
         for rank in range(count):
             rank_of(rank, count)
             dealt.append(ranks.own_part(looks))
-        assert sorted((look.together, look.part) for part in dealt for look in part) == [(r, p) for r in (0, 4, 8) for p in range(3)]
+        assert sorted((look.together, look.part) for part in dealt for look in part) == [
+            (r, p) for r in (0, 4, 8) for p in range(3)
+        ]
         owners = {look.together: rank for rank, part in enumerate(dealt) for look in part}
         assert all(owners[look.together] == rank for rank, part in enumerate(dealt) for look in part)
     rank_of(1, 2)
@@ -77,8 +82,15 @@ def meet(monkeypatch, rank_of, *others):
     monkeypatch.setattr(ranks.torch, "distributed", Meeting(*others))
 
 
-@pytest.mark.parametrize("state, kind", [(ranks.FAILED, ranks.RankEnded), (ranks.CANCELLED, ranks.RankCancelled),
-                                         (ranks.PAUSED, ranks.RankPaused), (ranks.DONE, ranks.RankEnded)])
+@pytest.mark.parametrize(
+    "state, kind",
+    [
+        (ranks.FAILED, ranks.RankEnded),
+        (ranks.CANCELLED, ranks.RankCancelled),
+        (ranks.PAUSED, ranks.RankPaused),
+        (ranks.DONE, ranks.RankEnded),
+    ],
+)
 def test_a_rank_that_has_ended_ends_the_others_with_its_reason(monkeypatch, rank_of, state, kind):
     meet(monkeypatch, rank_of, (state, "the disk is full", None))
     with pytest.raises(ranks.RankEnded, match=f"rank 1 has ended .{state}.: the disk is full") as caught:

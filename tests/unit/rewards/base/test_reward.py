@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from posttrain.rewards.base.reward import Judgement, Prompt, RewardInfo, groups_of, score, score_rollout, usable_images
+from posttrain.rewards.base.reward import Judgement, Prompt, RewardInfo, groups_of, score, score_rollout
+from posttrain.rewards.base.usable import usable_images
 
 PROMPTS = [Prompt("a"), Prompt("a"), Prompt("b")]
 GROUPS = torch.tensor([0, 0, 1])

@@ -1,4 +1,5 @@
 """The folders of several ranks: the first one's counts, the others begin with a copy of it."""
+
 from __future__ import annotations
 
 import pytest
