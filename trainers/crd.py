@@ -89,7 +89,7 @@ def train_crd(
         new, RIVAL, rival, copy_decay(new.step, settings.rival_start, settings.rival_rate, settings.rival_ceiling)
     )
     decay = copy_decay(new.step, 0.0, settings.old_rate, settings.old_ceiling, settings.old_start)
-    return with_anchor(new, OLD, policy.chosen("behaviour"), decay)
+    return with_anchor(new, OLD, policy.anchors.get(OLD, policy.bank), decay)
 
 
 def copy_decay(step: int, first: float, rate: float, ceiling: float, wait: int = 0) -> float:

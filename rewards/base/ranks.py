@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+K = TypeVar("K")
 AT_WORK, DONE, FAILED, CANCELLED, PAUSED = "at work", "done", "failed", "cancelled", "paused"
 _left = False  # this process has met the others for the last time
 _helps = False
@@ -116,19 +117,19 @@ def _leave() -> None:
 
 def of_first(what: str, make: Callable[[], T]) -> T:
     """What ``make`` gives on the first rank, on all; the others do not call it."""
-    value = [make() if number() == 0 else None]
+    value: list[Any] = [make() if number() == 0 else None]
     met(what)
     if count() > 1:
         torch.distributed.broadcast_object_list(value)
     return value[0]
 
 
-def gathered(what: str, own: dict[str, Tensor], rows: int, unit: int = 1) -> dict[str, Tensor]:
+def gathered(what: str, own: dict[K, Tensor], rows: int, unit: int = 1) -> dict[K, Tensor]:
     """Tensors of all ``rows`` from those of each rank's ``block``, [its rows, ...]; a rank without rows may give none."""
     if count() == 1:
         return own
     forms = met(what, {name: (tuple(value.shape[1:]), value.dtype) for name, value in own.items()})[0]
-    whole = {}
+    whole: dict[K, Tensor] = {}
     for name, (shape, dtype) in forms.items():
         whole[name] = torch.empty(rows, *shape, dtype=dtype)
         for rank in range(count()):

@@ -199,15 +199,17 @@ def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], gro
     name, count = reward.info.name, len(images)
     if compares(reward) or getattr(reward, "asked_once", False):
         return ranks.of_first(name, lambda: _asked(reward, images, prompts, groups))
-    own, parts = ranks.block(count), {}
+    own = ranks.block(count)
+    parts: dict[tuple[str, str], Tensor] = {}
     if own.stop > own.start:
         found = _asked(reward, images[own], prompts[own], groups[own])
         parts = {("", name): found.values} | {(kind, key): value for kind in ("members", "normalised")
                                               for key, value in getattr(found, kind).items()}
-    whole = ranks.gathered(f"scores of {name}", {key: checked_values(value, name, own.stop - own.start)
-                                                 for key, value in parts.items()}, count)
-    return Judgement(whole.pop(("", name)), *({key: value for (kind, key), value in whole.items() if kind == wanted}
-                                              for wanted in ("members", "normalised")))
+    checked = {key: checked_values(value, name, own.stop - own.start) for key, value in parts.items()}
+    whole = ranks.gathered(f"scores of {name}", checked, count)
+    members, normalised = ({key: value for (kind, key), value in whole.items() if kind == wanted}
+                           for wanted in ("members", "normalised"))
+    return Judgement(whole["", name], members, normalised)
 
 
 def _counted(reward: Reward) -> dict[str, float]:

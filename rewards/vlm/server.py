@@ -72,7 +72,8 @@ class Server:
         return addresses(self.url)
 
     def __call__(self, questions: Sequence[Question]) -> list[Probabilities]:
-        stop, pool, failed = threading.Event(), ThreadPoolExecutor(self.at_once * len(self.urls)), {}
+        stop, pool = threading.Event(), ThreadPoolExecutor(self.at_once * len(self.urls))
+        failed: dict[str, float] = {}
         try:
             jobs = [pool.submit(self._patiently, q, stop, turn, failed) for turn, q in enumerate(questions)]
             while not all(job.done() for job in jobs):

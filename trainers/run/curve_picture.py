@@ -129,7 +129,7 @@ def _chart(draw, run: RunShown, key: str | None, theme: Theme) -> None:
     if not points:
         draw.text(((left + right) // 2, (top + bottom) // 2), "no numbers yet", theme.faint, _font(TEXT), anchor="mm")
         return
-    spread = [point.get(SPREAD) if key == "reward_mean" and _finite(point.get(SPREAD)) else 0.0 for point in points]
+    spread = [float(point[SPREAD]) if key == "reward_mean" and _finite(point.get(SPREAD)) else 0.0 for point in points]
     held_out = [(point["iteration"], point[HELD_OUT]) for point in run.points if _finite(point.get(HELD_OUT))]
     values = [point[key] for point in points]
     shown = [value + sign * half for value, half in zip(values, spread) for sign in (-1, 1)] + [value for _, value in held_out]
