@@ -118,7 +118,7 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if wants("simulated", rest):
         variables["CXX"] = compiler.ensure()
     codes = []
-    for part in ((),) if "-n" in rest or names_a_path(rest) else PARTS:
+    for part in ((),) if "-n" in rest or names_a_path(rest) else there(PARTS):
         # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
         codes.append(call(env, "-P", "-m", "pytest", *part, *rest, extra=variables, folder=ROOT))
         if codes[-1] == INTERRUPTED:
@@ -136,6 +136,12 @@ def from_repository(argument: str) -> str:
     here = Path(path).resolve()
     meant = os.path.exists(here) and (ROOT in (here, *here.parents) or not Path(ROOT, path).exists())
     return "::".join([str(here), *test]) if meant else argument
+
+
+def there(parts: tuple[tuple[str, ...], ...]) -> list[list[str]]:
+    """Without the folders of tests that a copy of the repository lacks."""
+    kept = [[word for word in part if not word.startswith("tests/") or Path(ROOT, word).is_dir()] for part in parts]
+    return [part for part in kept if any(word.startswith("tests/") for word in part)]
 
 
 def names_a_path(arguments: list[str]) -> bool:

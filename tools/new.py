@@ -154,7 +154,7 @@ def with_method(text: str, words: dict[str, str]) -> str:
     first = next(number for number, each in enumerate(lines) if each.startswith("from ."))
     lines.insert(after[-1] + 1 if after else first, line)
     end = lines.index("}", lines.index("METHODS: dict[type, Method] = {"))
-    lines.insert(end, Template("    $Camel: Method(train_$name),").substitute(words))
+    lines.insert(end, Template("    $Camel: Method(train_$name, cost=lambda s, w: w.noised(s.levels)),").substitute(words))
     return "\n".join(lines) + "\n"
 
 

@@ -57,6 +57,7 @@ class DiffusionOPD:
     CHOICES: ClassVar[dict] = {"weighting": WEIGHTINGS}
     weighting: str = WEIGHTINGS[0]
     teachers: tuple[Teacher, ...] = ()
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

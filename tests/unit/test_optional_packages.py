@@ -21,7 +21,7 @@ GROUPS = {
     group: {re.match(r"[\w-]+", each)[0] for each in packages} for group, packages in PROJECT["optional-dependencies"].items()
 }
 A_REQUIREMENT = re.compile(r"[a-z0-9-]+>=\d+(\.\d+)*")
-HOSTS_OWN = {"comfyui_version", "comfy_extras"}
+HOSTS_OWN = {"comfyui_version", "comfy_extras", "main"}
 NEWER_THAN_SOME_HOSTS = {"transformers"}  # ComfyUI brings it, and promises an older one than the rewards need
 
 

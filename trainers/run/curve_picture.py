@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...rewards.base.words import brief
 from .samples import sheet_tiles
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class RunShown:
     before: Path | None = None
     now: Path | None = None
     before_words: str = "before"
+    __repr__ = brief
 
 
 def draw_run(run: RunShown, theme: Theme = DARK) -> Image.Image:

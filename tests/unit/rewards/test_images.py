@@ -10,6 +10,7 @@ from PIL import Image
 from posttrain.rewards.base.reward import RewardInfo
 from posttrain.rewards.images import UnreadableImage, decoded, read_image
 from posttrain.trainers.data.images import Frame, checked_image, pixels
+from posttrain.trainers.data.on_disk import ImageStore
 from posttrain.trainers.data.rows import BadRow, Picture
 
 pytestmark = pytest.mark.usefixtures("opened")
@@ -78,7 +79,7 @@ def written(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_a_picture_is_the_same_for_reward_and_trainer(name):
     data, colour = written(name)
-    reward, trainer = read_image(io.BytesIO(data)), pixels((Picture(name, data=data),), Frame(W, H))
+    reward, trainer = read_image(io.BytesIO(data)), pixels((Picture(name, stored=ImageStore().put(data)),), Frame(W, H))
     assert reward.shape == trainer.shape == (1, H, W, 3) and reward.dtype == trainer.dtype == torch.float32
     assert torch.equal(reward, trainer)
     assert (reward[0, :, 0] * 255 - torch.tensor(colour)).abs().max() <= (3 if TABLE[name][1] == "JPEG" else 1)

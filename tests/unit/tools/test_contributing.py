@@ -15,7 +15,7 @@ FILE = re.compile(r"New file `([^`]+)`[^\n]*:\n\n(?P<fence>`{3,})\w+\n(.*?)(?P=f
 NODE = re.compile(r"In `nodes/__init__\.py`, add `(\w+)` to the names imported from `\.(\w+)` and to `MODULES`\.")
 METHOD = re.compile(
     r"In `trainers/methods\.py`, import `(\w+)` and `train_(\w+)` from `\.(\w+)` and add the row\s"
-    r"`\1: Method\(train_\2\)` to `METHODS`\."
+    r"`\1: Method\(train_\2, cost=lambda s, w: w\.noised\(s\.levels\)\)` to `METHODS`\."
 )
 SUITE = ("unit/test_structure.py", "unit/tools/test_make_docs.py", "unit/nodes", "unit/trainers/engine/test_limits.py")
 
