@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy
 from PIL import Image
-from posttrain.tests.host.test_training_templates import TRAINING
+from posttrain.tests.host.test_training_templates import OWN, TRAINING
 from posttrain.tools.evaluate import column
 from posttrain.tools.training import WORKFLOWS, load_workflow, only
 
@@ -25,7 +25,7 @@ def shown(outputs: dict, node_id: str, host) -> list[numpy.ndarray]:
 
 def test_every_template_is_run_here_or_among_those_that_train():
     here = {"score_a_folder", "which_reward_agrees_with_me", "ensemble_with_veto"}
-    assert here | set(TRAINING) == {path.stem for path in WORKFLOWS.glob("*.json")}
+    assert here | set(TRAINING) | set(OWN) == {path.stem for path in WORKFLOWS.glob("*.json")}
 
 
 def test_score_a_folder_shows_the_best_and_the_worst(host):
