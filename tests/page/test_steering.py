@@ -243,11 +243,12 @@ def test_everybody_can_read_it_in_both_themes_on_a_phone_and_by_keyboard(page, h
                     )
                 keep_screenshot(page, f"everyone_{theme}_{width}", tmp_path)
         page.locator(f"{SIDE} .pt-run-button").first.focus()
-        reached = set()
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            reached |= set(page.evaluate("[...document.activeElement.classList]"))
-        assert {"pt-select", "pt-smooth", "pt-act", "pt-summary", "pt-beside"} <= reached
+        reached, wanted = set(), {"pt-select", "pt-smooth", "pt-act", "pt-summary", "pt-beside"}
+        for _ in range(300):  # the list before them holds the runs of all tests so far
+            if not wanted <= reached:
+                page.keyboard.press("Tab")
+                reached |= set(page.evaluate("[...document.activeElement.classList]"))
+        assert wanted <= reached
         page.set_viewport_size({"width": 1280, "height": 844})
         with in_chinese(page):
             open_side_bar(page, "for everyone")
