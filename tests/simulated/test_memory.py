@@ -155,9 +155,9 @@ def test_a_dry_run_tells_what_a_larger_batch_needs(name, kind, placement, dtype)
     from posttrain.nodes.loop.estimate import estimate
 
     trainer, there = next(t for t in TRAINERS if t.__name__ == name), World(kind, dtype)
-    sampling = replace(world.sampling_for(world.settings_of(trainer)), images_per_prompt=4, batch_size=8)
+    sampling = replace(world.sampling_for(world.settings_of(trainer, there.policy)), images_per_prompt=4, batch_size=8)
     with world.placed(there, placement, int(there.vae_size * 1.1) if trainer in BACKPROP else 0):
-        settings = world.Trainer(world.settings_of(trainer), RAW)
+        settings = world.Trainer(world.settings_of(trainer, there.policy), RAW)
         found = estimate(there.policy, there.prompts, there.vae, sampling, settings, world.Smooth())
         policy = world.step(there, trainer)  # a second step, with the moments that the first one leaves
         made = None if trainer in BACKPROP else there.roll(images_per_prompt=4, batch_size=8)

@@ -103,7 +103,7 @@ def test_a_step_too_large_for_the_card_goes_on_with_activations_recomputed(caplo
 def test_a_step_too_large_for_the_card_even_so_goes_on(before, enough):
     """In parts of the batch, and at last with the model in RAM: the same gradient, and the policy remembers what it took."""
     trainer, there = next(t for t in TRAINERS if t.__name__ == "NFT"), World("sd15")
-    settings = world.settings_of(trainer)
+    settings = world.settings_of(trainer, there.policy)
     made = there.roll(images_per_prompt=4, batch_size=8, guidance=1.0, width=64, height=64)
     feedback = world.feedback_for(settings, made)
 

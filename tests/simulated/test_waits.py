@@ -22,7 +22,8 @@ def waits() -> int:
 def test_nobody_waits_in_a_micro_batch(monkeypatch, trainer):
     """In float16, whose gradients are scaled, and with activations recomputed. The first look at whether every layer is
     reached, and what is read once an update, lie before the first call of progress and after the last."""
-    there, settings, optimizer, seen = World("sd3", "fp16"), world.settings_of(trainer), replace(RAW, low_memory=True), []
+    there, optimizer, seen = World("sd3", "fp16"), replace(RAW, low_memory=True), []
+    settings = world.settings_of(trainer, there.policy)
     monkeypatch.setattr(world, "SAMPLING", replace(world.SAMPLING, batch_size=ONE))
     given = world.Trainer(settings, optimizer)
     device.reset()
