@@ -130,14 +130,15 @@ def compared(net: Network, bank: Bank, rollout: Rollout, way: Way, visit: Visit,
     sigma, sigma_next = (way.sigmas[k].to(x).expand(len(x)) for k in (visit.step, visit.step + 1))
 
     def ask(rows: torch.Tensor, guidance: float, weights: Bank) -> torch.Tensor:
-        return net.denoise(x[rows], sigma[rows], rollout.prompts, index[rows.cpu()], guidance, weights, schedule=rollout.sigmas)
+        there = rows.to(x.device)
+        return net.denoise(x[there], sigma[there], rollout.prompts, index[rows], guidance, weights, schedule=rollout.sigmas)
 
-    student = ask(torch.arange(len(x), device=x.device), rollout.guidance, bank)
+    student = ask(torch.arange(len(x)), rollout.guidance, bank)
     goal = torch.empty_like(x)
     with torch.no_grad():
         for number in visit.teacher.unique().tolist():
-            rows = (visit.teacher == number).nonzero().flatten().to(x.device)
-            goal[rows] = ask(rows, settings.teachers[number].guidance or rollout.guidance, net.guests[number])
+            rows = (visit.teacher == number).nonzero().flatten()
+            goal[rows.to(x.device)] = ask(rows, settings.teachers[number].guidance or rollout.guidance, net.guests[number])
     if settings.weighting == "predictions":
         return opd_loss(*(net.path.prediction(x, x0, sigma) for x0 in (student, goal)))
     now, wanted = (way.transition(net.path, x, x0, sigma, sigma_next) for x0 in (student, goal))
