@@ -137,7 +137,7 @@ def test_the_table_is_true(table, row):
 def test_the_table_has_these_rows_and_no_others(table):
     assert list(table) == rows()
     assert is_documented_host() or os.environ.get("POSTTRAIN_OTHER_HOST"), "write docs/memory.md anew"
-    assert all(low <= plain * (1 + HELD) for plain, low, _ in table.values()), "low memory needs no more"
+    assert all(low <= plain * 1.1 for plain, low, _ in table.values()), "low memory needs no more"  # in fp8 up to 7 %, see ROADMAP
 
 
 def test_streaming_saves_memory_with_and_without_recomputed_activations(table):
