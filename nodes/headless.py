@@ -19,6 +19,7 @@ from ..rewards.base.words import shown
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
 CLIENT = "headless"
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often a launcher has started all processes again
 PATIENCE = datetime.timedelta(days=7)  # a person may be asked; Gloo counts milliseconds in 32 bits
 
 
@@ -127,7 +128,7 @@ def read_workflow(path: Path) -> dict:
         or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values())
     ):
         raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    if int(os.environ.get(RESTARTS, "0")):
         going_on(prompt)
     return prompt
 
@@ -159,7 +160,10 @@ def join_ranks() -> None:
     import torch
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
-    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    store, rank, count = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    # a launcher that starts all again may keep the store, in which the addresses of those before still are
+    store = torch.distributed.PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     ranks.joined()
     logging.info("PostTrain: rank %d of %d", ranks.number(), ranks.count())
 
