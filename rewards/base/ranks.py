@@ -142,6 +142,18 @@ def gathered(what: str, own: dict[K, Tensor], rows: int, unit: int = 1) -> dict[
     return whole
 
 
+def own_batches(rows: int, unit: int) -> list[Tensor]:
+    """The rows of the rank's ``block``, unit by unit; none where it has none."""
+    own = block(rows, unit)
+    return [torch.arange(at, min(at + unit, own.stop)) for at in range(own.start, own.stop, unit)]
+
+
+def joined_rows(what: str, parts: Sequence[Tensor], rows: int, unit: int = 1) -> Tensor:
+    """[rows, ...] from the parts that each rank has made of its ``block``, in their order. A part that is all is not copied."""
+    own = {"": parts[0] if len(parts) == 1 else torch.cat(list(parts))} if parts else {}
+    return gathered(what, own, rows, unit)[""]
+
+
 def merged(what: str, own: dict[Any, T]) -> dict[Any, T]:
     """The entries of all ranks."""
     return {key: value for part in met(what, own) for key, value in part.items()}

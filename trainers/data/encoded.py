@@ -111,7 +111,8 @@ def deal(data: EncodedData, policy: Policy, iteration: int, count: int, seed: in
                          f"{channels}; encode the pairs with the VAE of the model that is trained")
     draw = Sampling(prompts_per_iteration=count, seed=seed)
     picks = chosen_prompts(len(data), draw, iteration)
-    data.prompts.prepare(data.prompt[picks].unique(), data.prompt[coming_prompts(len(data), draw, iteration)])
+    coming = (int(data.prompt[row]) for row in coming_prompts(len(data), draw, iteration))
+    data.prompts.prepare(data.prompt[picks].unique(), coming)
     sides = data.places[picks].T  # winners, then losers; one row of thumbs
     random = generator(seed, iteration, Stream.DATA)
     rollout = Rollout(

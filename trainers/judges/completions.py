@@ -58,16 +58,14 @@ def _values(policy: Policy, rollout: Rollout, vae, reward: Reward, step: int, po
             completion: int) -> torch.Tensor:
     """[B]: rewards of one completion of every sample's state after this step."""
     latents, count, size = [], len(rollout.index), rollout.batch_size
-    own = ranks.block(count, size)
     with open_policy(policy) as net:
         bank = net.to_device(policy.chosen("behaviour"))
-        for rows in torch.arange(own.start, own.stop).split(size):
+        for rows in ranks.own_batches(count, size):
             random = [generator(int(rollout.seeds[row]), step, completion, Stream.COMPLETION) for row in rows]
             noise = SampleNoise(torch.cat([torch.randint(2**62, (1,), generator=own) for own in random]))
             states, index = rollout.random_steps().states[rows, step], rollout.index[rows]
             latents.append(_finished(net, bank, rollout, states, index, position, noise))
-    made = {"x": torch.cat(latents)} if own.stop > own.start else {}
-    images = pictures(policy.model, vae, ranks.gathered("completions", made, count, size)["x"], size)
+    images = pictures(policy.model, vae, ranks.joined_rows("completions", latents, count, size), size)
     return score(reward, images, rollout.prompts_of_samples(), rollout.index).values
 
 

@@ -137,11 +137,11 @@ class _Walk:
 
     def _in_batches(self, ask, count: int) -> torch.Tensor:
         index = self.samples.index.repeat(count // len(self.samples))
-        size, own = self.sampling.batch_size, ranks.block(count, self.sampling.batch_size)
+        size = self.sampling.batch_size
 
         def asked(net: Network) -> tuple[list[torch.Tensor], int]:
             bank, parts = net.to_device(self.policy.chosen("behaviour")), []
-            for rows in torch.arange(own.start, own.stop).split(size):
+            for rows in ranks.own_batches(count, size):
                 net.check_cancelled()
                 parts.append(ask(net, bank, rows, index[rows]).cpu())
             return parts, sum(ranks.met("evaluations", net.evaluations))
@@ -150,8 +150,7 @@ class _Walk:
         (parts, evaluations), room = in_room(self.policy, asked)
         self.policy = replace(self.policy, memory=with_room(self.policy.memory, room))
         self.evaluations += evaluations
-        made = {"answers": torch.cat(parts)} if own.stop > own.start else {}
-        return ranks.gathered("answers about steps", made, count, size)["answers"]
+        return ranks.joined_rows("answers about steps", parts, count, size)
 
 
 def _pairs(drawn: torch.Tensor, scores: torch.Tensor, step: int, candidates: Candidates) -> tuple[StepPreferences, torch.Tensor]:

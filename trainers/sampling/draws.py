@@ -1,6 +1,7 @@
 """What one iteration samples: which prompts, how many images, from which seeds."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,10 +24,10 @@ def chosen_prompts(count: int, sampling: Sampling, iteration: int) -> torch.Tens
     return torch.cat(parts)
 
 
-def coming_prompts(count: int, sampling: Sampling, iteration: int) -> list[int]:
-    """Those of the next iterations, AHEAD of them or one iteration's."""
+def coming_prompts(count: int, sampling: Sampling, iteration: int) -> Iterator[int]:
+    """Those of the next iterations, AHEAD of them or one iteration's; drawn only where somebody asks for them."""
     each = min(sampling.prompts_per_iteration, count)
-    return [int(i) for k in range(1, max(1, AHEAD // max(1, each)) + 1) for i in chosen_prompts(count, sampling, iteration + k)]
+    return (int(i) for k in range(1, max(1, AHEAD // max(1, each)) + 1) for i in chosen_prompts(count, sampling, iteration + k))
 
 
 @lru_cache(maxsize=4)  # a deck of a million cards is shuffled once, not in each iteration

@@ -111,12 +111,13 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
-    prompts.prepare(samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
+    drawn = samples.index.unique().tolist()
+    prompts.prepare(drawn, coming_prompts(len(prompts), sampling, iteration))
 
     def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)
         need = rollout_need(shape, sampling, len(prompts), plan.noisy[1] - plan.noisy[0], keep_means,
-                            image_bytes(vae, (1, *shape)), encoding_bytes(prompts, samples.index.unique().tolist()))
+                            image_bytes(vae, (1, *shape)), encoding_bytes(prompts, drawn))
         if tell is not None:
             tell(need)
         check_room(need, min(ranks.met("free memory", free_ram())))
@@ -164,9 +165,7 @@ def pictures(model, vae, latents: torch.Tensor, at_once: int = 0) -> torch.Tenso
     """[B, H, W, 3]: decoded, each rank its own. at_once: how many, 0 for all."""
     own = latents[ranks.block(len(latents))]
     parts = [to_images(model, vae, part) for part in own.split(at_once or max(1, len(own)))] if len(own) else []
-    # one part may lie in a mapped file, and stays there
-    made = {"images": parts[0] if len(parts) == 1 else torch.cat(parts)} if parts else {}
-    return ranks.gathered("images", made, len(latents))["images"]
+    return ranks.joined_rows("images", parts, len(latents))  # one part may lie in a mapped file, and stays there
 
 
 def for_autograd(rollout: Rollout) -> Rollout:
@@ -191,31 +190,29 @@ class _Sampler:
     def latents(self) -> torch.Tensor:
         """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
         count, size = len(self.samples), self.sampling.batch_size
-        own, starts = ranks.block(count, size), ranks.block(math.ceil(count / self.alike), size)
-        self.total = (self.shared_steps * math.ceil((starts.stop - starts.start) / size)
-                      + (self.plan.steps - self.shared_steps) * math.ceil((own.stop - own.start) / size))
-        shared = self._shared(range(0, count, self.alike)) if self.shared_steps else None
-        parts = [self._chunk(slice(at, min(at + size, own.stop)), shared) for at in range(own.start, own.stop, size)]
-        made = {name: value[own] for name, value in self.kept.items()} if ranks.count() > 1 else {}
-        made = ranks.gathered("latents", made | ({"latents": torch.cat(parts)} if parts else {}), count, size)
-        latents = made.pop("latents")
-        self.kept |= made
-        return latents
+        batches, starts = ranks.own_batches(count, size), ranks.own_batches(math.ceil(count / self.alike), size)
+        self.total = self.shared_steps * len(starts) + (self.plan.steps - self.shared_steps) * len(batches)
+        shared = self._shared(starts, math.ceil(count / self.alike)) if self.shared_steps else None
+        parts = [self._chunk(rows, shared) for rows in batches]
+        if ranks.count() > 1:
+            own = ranks.block(count, size)
+            self.kept = ranks.gathered("random steps", {name: value[own] for name, value in self.kept.items()}, count, size)
+        return ranks.joined_rows("latents", parts, count, size)
 
-    def _shared(self, first_rows: range) -> torch.Tensor:
-        """[P, C, H, W]: each prompt's state before the first random step."""
-        states, own = [], ranks.block(len(first_rows), self.sampling.batch_size)
-        for rows in torch.tensor(first_rows[own]).split(self.sampling.batch_size):
+    def _shared(self, batches: list[torch.Tensor], count: int) -> torch.Tensor:
+        """[P, C, H, W]: each prompt's state before the first random step. batches: of the prompts, those of this process; count:
+        P."""
+        states = []
+        for rows in (prompts * self.alike for prompts in batches):
             x, index = self._start(self.samples.noise(rows)), self.samples.index[rows]
             for i in range(self.shared_steps):
                 x = self._quiet(x, self._denoise(x, i, index), i)
             states.append(x)
-        made = {"x": torch.cat(states)} if own.stop > own.start else {}
-        return ranks.gathered("shared states", made, len(first_rows), self.sampling.batch_size)["x"].to(self.net.device)
+        return ranks.joined_rows("shared states", states, count, self.sampling.batch_size).to(self.net.device)
 
-    def _chunk(self, rows: slice, shared: torch.Tensor | None) -> torch.Tensor:
+    def _chunk(self, rows: torch.Tensor, shared: torch.Tensor | None) -> torch.Tensor:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
-        x = self._start(noise) if shared is None else shared[torch.arange(len(self.samples))[rows] // self.alike]
+        x = self._start(noise) if shared is None else shared[rows // self.alike]
         for i in range(self.shared_steps, self.plan.steps):
             x0 = self._denoise(x, i, index)
             if not first <= i < end:
@@ -231,7 +228,7 @@ class _Sampler:
                 self._keep("means", rows, i - first, step.mean)
         return x.cpu()
 
-    def _keep(self, name: str, rows: slice, at: int, value: torch.Tensor) -> None:
+    def _keep(self, name: str, rows: torch.Tensor, at: int, value: torch.Tensor) -> None:
         """Into one tensor for all samples, made once: lists that are joined in the end need twice as much."""
         if name not in self.kept:
             steps = self.plan.noisy[1] - self.plan.noisy[0] + (name == "states")

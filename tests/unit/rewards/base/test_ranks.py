@@ -32,6 +32,23 @@ def test_blocks_hold_each_row_once_and_cut_at_units(rank_of, rows, unit, count):
     assert max(units) - min(units) <= 1 and units == sorted(units, reverse=True)  # the first rank has work if any has
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_own_batches_are_the_blocks_unit_by_unit_and_a_rank_without_rows_has_none(rank_of, count):
+    found = []
+    for rank in range(count):
+        rank_of(rank, count)
+        batches = ranks.own_batches(7, 2)
+        assert [row for batch in batches for row in batch.tolist()] == list(range(7))[ranks.block(7, 2)]
+        found += [batch.tolist() for batch in batches]
+    assert found == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+def test_rows_are_joined_in_order_and_a_single_part_stays_where_it_is():
+    part = torch.ones(2, 3)
+    assert ranks.joined_rows("here", [part], 2) is part
+    assert torch.equal(ranks.joined_rows("here", [part, 2 * part], 4), torch.cat([part, 2 * part]))
+
+
 @dataclass(frozen=True)
 class Look:
     together: int
