@@ -67,7 +67,8 @@ class Method:
     (policy, course, settings, optimizer) -> policy. learns_from: the kind of feedback, None for none. needs: of a rollout,
     its TRAJECTORY or only its LATENTS; OWN_IMAGES where images are made inside the step, for the reward's gradient.
     cost: (settings, Work) -> the train step's evaluations, at most. keeps: names among the policy's anchors of copies that follow
-    the weights while this method trains; under another one they would stay where they are, so they are dropped then.
+    the weights while this method trains; under another one they would stay where they are, so they are dropped then. by_group:
+    a micro-batch holds whole prompts.
     """
 
     step: Callable
@@ -75,6 +76,7 @@ class Method:
     needs: str = LATENTS
     keeps: tuple[str, ...] = ()
     cost: Callable[..., Train] | None = None
+    by_group: bool = False
     __repr__ = brief
 
 
@@ -85,10 +87,10 @@ METHODS: dict[type, Method] = {
     NFT: Method(train_nft, keeps=(OLD,), cost=lambda s, w: w.noised(s.levels, (s.kl_weight > 0) + w.lagging, not w.lagging)),
     AWM: Method(train_awm, keeps=(FOLLOWER,), cost=lambda s, w: w.noised(
         s.levels, (s.beta > 0) + (s.ema_beta > 0 and w.lagging), 1)),
-    DGPO: Method(train_dgpo, cost=lambda s, w: w.noised(
-        s.levels, branches(s.reference_guidance), s.clip_range > 0, groups=True)),
-    CRD: Method(train_crd, keeps=(OLD, RIVAL), cost=lambda s, w: w.noised(
-        s.levels, (s.kl_weight > 0) * branches(s.reference_guidance) + w.lagging, not w.lagging, groups=True)),
+    DGPO: Method(train_dgpo, by_group=True, cost=lambda s, w: w.noised(
+        s.levels, branches(s.reference_guidance), s.clip_range > 0)),
+    CRD: Method(train_crd, by_group=True, keeps=(OLD, RIVAL), cost=lambda s, w: w.noised(
+        s.levels, (s.kl_weight > 0) * branches(s.reference_guidance) + w.lagging, not w.lagging)),
     RWR: Method(train_rwr, cost=lambda s, w: w.noised(s.levels)),
     DiffusionDPO: Method(train_dpo, Preferences, cost=lambda s, w: w.paired(s.levels, True)),
     MaPO: Method(train_mapo, Preferences, cost=lambda s, w: w.paired(s.levels, False)),
@@ -192,7 +194,7 @@ def cost_of(policy: Policy, trainer: Trainer, sampling: Sampling, prompts: int) 
     policy = replace(policy, method=policy.method or table_name(trainer))
     own = method.needs == OWN_IMAGES
     work = work_of(settled_sampling(policy, sampling), prompts, trainer.optimizer.updates, own, policy.iteration)
-    work = replace(work, lagging=any(name in policy.anchors for name in method.keeps))
+    work = replace(work, lagging=any(name in policy.anchors for name in method.keeps), by_group=method.by_group)
     gradient, further = method.cost(trainer.settings, work)
     return Cost(work.images, 0 if own else work.sampling, gradient, further)
 

@@ -76,14 +76,14 @@ def estimate(policy, prompts, vae, sampling, trainer, reward=None, progress=None
 
 def images_at_once(trainer, sampling) -> int:
     """The images of a micro-batch. Trainers of whole groups take a prompt's images together; pairs are one of each prompt."""
-    from ...trainers.dgpo import DGPO
+    from ...trainers.engine.cost import whole_groups
     from ...trainers.feedback.pairs import Preferences
     from ...trainers.methods import method_of
 
-    group, prompts = sampling.images_per_prompt, sampling.prompts_per_iteration
-    if isinstance(trainer.settings, DGPO):
-        return max(sampling.batch_size // group, 1) * group
-    if method_of(trainer).learns_from is Preferences:
+    group, prompts, method = sampling.images_per_prompt, sampling.prompts_per_iteration, method_of(trainer)
+    if method.by_group:
+        return whole_groups(sampling.batch_size, group)
+    if method.learns_from is Preferences:
         return min(2 * max(1, sampling.batch_size // 2), 2 * prompts)
     return min(sampling.batch_size, group * prompts)
 

@@ -15,7 +15,7 @@ class Work:
     """An iteration. images, prompts: how many it samples; pairs: that it learns from; steps: of the sampler; random: those of
     them that are trained on; shared: the steps before the first random one, where a prompt's images are one until then;
     guidance: of the sampling, and branches: evaluations that it makes of one; batch: samples at once; updates: per iteration;
-    lagging: whether the method's copy of older weights is not the policy itself."""
+    lagging: whether the method's copy of older weights is not the policy itself; by_group: a micro-batch holds whole prompts."""
 
     __repr__ = brief
 
@@ -29,6 +29,7 @@ class Work:
     batch: int = 1
     updates: int = 1
     lagging: bool = False
+    by_group: bool = False
 
     @property
     def branches(self) -> int:
@@ -46,10 +47,9 @@ class Work:
         some = self.branches * parts * min(self.batch, self.images) if watched and self.random else 0
         return once, once if reference else some
 
-    def noised(self, levels: int, each: int = 0, later: int = 0, groups: bool = False) -> Train:
-        """Every image at so many noise levels. each: further evaluations of each, later: of those after the first update;
-        groups: a micro-batch holds whole prompts."""
-        unit = max(self.batch // (self.images // self.prompts), 1) * (self.images // self.prompts) if groups else self.batch
+    def noised(self, levels: int, each: int = 0, later: int = 0) -> Train:
+        """Every image at so many noise levels. each: further evaluations of each, later: of those after the first update."""
+        unit = whole_groups(self.batch, self.images // self.prompts) if self.by_group else self.batch
         first = sum(_sizes(self.images, unit)[:: self.updates])
         return self.images * levels, levels * (each * self.images + later * (self.images - first))
 
@@ -101,6 +101,11 @@ def work_of(sampling: Sampling, prompts: int, updates: int, own_images: bool, it
 def branches(guidance: float) -> int:
     """Evaluations that one at this guidance scale is made of."""
     return 1 if guidance == 1 else 2
+
+
+def whole_groups(batch: int, group: int) -> int:
+    """Images of a micro-batch that holds whole prompts, ``group`` images of each."""
+    return max(batch // group, 1) * group
 
 
 def _sizes(count: int, unit: int) -> list[int]:

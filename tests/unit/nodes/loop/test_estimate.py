@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from posttrain.nodes.loop.estimate import PTEstimate, estimate
@@ -53,7 +55,10 @@ def test_it_says_what_fits_and_what_does_not():
 
 def test_whole_groups_go_through_the_network_together():
     from posttrain.nodes.loop.estimate import images_at_once
+    from posttrain.trainers.crd import CRD
     from posttrain.trainers.dgpo import DGPO
 
     assert images_at_once(Trainer(DGPO(), RAW), SMALL) == 4
+    three = replace(SMALL, images_per_prompt=3, batch_size=2)
+    assert images_at_once(Trainer(DGPO(), RAW), three) == images_at_once(Trainer(CRD(), RAW), three) == 3
     assert images_at_once(Trainer(NFT(), RAW), SMALL) == 4
