@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -66,6 +65,8 @@ def main(host: Path, folders: list[str]) -> int:
 
 def outcomes(host: Path, folder: str, pack: bool) -> tuple[dict[str, bool], float]:
     """-> whether each test passed, and the seconds that all took. RuntimeError where pytest could not run them."""
+    from .host import free_port  # its packages are in the environment, from outside of which this module is read, too
+
     report, began = host / "report.xml", time.monotonic()
     report.unlink(missing_ok=True)
     plugin = ["-p", PLUGIN] if pack and folder == "tests-unit" else []
@@ -89,12 +90,6 @@ def outcomes(host: Path, folder: str, pack: bool) -> tuple[dict[str, bool], floa
 def variables() -> dict[str, str]:
     """The tests start servers by the name "python"."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -1,26 +1,20 @@
 // A workflow wants to send pictures to another machine: the user is asked once for each address.
-import { app } from "../../scripts/app.js";
 import { allowAddress, listenForAddresses } from "./api.js";
+import { confirmed, toast } from "./dialogs.js";
 import { words } from "./words.js";
 
-const TOAST_MS = 8000;
+const TITLE = "PostTrain";
 const open = new Set(); // addresses that are asked about at this moment
-
-function toast(severity, detail) {
-  app.extensionManager.toast.add({ severity, summary: "PostTrain", detail, life: TOAST_MS });
-}
 
 async function askAbout(address) {
   if (open.has(address)) return;
   open.add(address);
   try {
-    const [title, message] = [words("askAddressTitle"), words("askAddress", { address })];
-    const { dialog } = app.extensionManager; // pages of 2024 have none
-    if (!(dialog?.confirm ? await dialog.confirm({ title, message }) : window.confirm(message))) return;
+    if (!await confirmed(words("askAddressTitle"), words("askAddress", { address }))) return;
     await allowAddress(address);
-    toast("success", words("addressAllowed", { address }));
+    toast("success", TITLE, words("addressAllowed", { address }));
   } catch (error) {
-    toast("error", error.message);
+    toast("error", TITLE, error.message);
   } finally {
     open.delete(address);
   }

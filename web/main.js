@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { listenForForeignAddresses } from "./address.js";
 import { listen, listenForQuestions, listenForRunQuestions } from "./api.js";
+import { toast } from "./dialogs.js";
 import { DONE_SETTINGS, tellDone } from "./done.js";
 import { addRunView, clearMarks, drivesRun, markFailed } from "./node_view.js";
 import { introduce, loadRunQuestions } from "./question.js";
@@ -14,7 +15,6 @@ import { messageWords, words } from "./words.js";
 
 const TAB = "posttrain";
 const TICK_MS = 1000;
-const TOAST_MS = 8000;
 const SEVERITY = { info: "info", warning: "warn", error: "error", done: "success", cancelled: "info", steer: "info" };
 
 const style = Object.assign(document.createElement("link"), { rel: "stylesheet" });
@@ -23,10 +23,6 @@ const chartStyle = Object.assign(document.createElement("link"), { rel: "stylesh
 chartStyle.href = new URL("./lib/uPlot.css", import.meta.url).href;
 document.head.append(chartStyle, style);
 
-function toast(level, run, text) {
-  app.extensionManager.toast.add({ severity: SEVERITY[level] ?? "info", summary: run, detail: text, life: TOAST_MS });
-}
-
 /** Whether an alarm of that kind was shown before: one toast says to look at the samples, the side bar lists them all. */
 const saidAlike = ({ run, alarm }) => alarm && getRun(run).messages.filter((message) => message.alarm === alarm).length > 1;
 
@@ -34,10 +30,10 @@ function onEvent(kind, event) {
   receive(kind, event);
   if (kind === "start") clearMarks();
   if (kind === "error") markFailed(event.node);
-  if (kind === "message" && !saidAlike(event)) toast(event.level ?? "info", event.run, messageWords(event));
+  if (kind === "message" && !saidAlike(event)) toast(SEVERITY[event.level] ?? "info", event.run, messageWords(event));
   if (kind === "end") tellDone(event);
   // an error has ComfyUI's own dialog
-  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(event.status, event.run, event.text);
+  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(SEVERITY[event.status] ?? "info", event.run, event.text);
 }
 
 function openRun(run) {

@@ -1,26 +1,10 @@
 // What can be done with a run that lies in its folder: a name, a pin, a note, its table, its workflow, the trash.
 import { app } from "../../scripts/app.js";
 import { csvUrl, fetchWorkflow, moveRun } from "./api.js";
+import { confirmed, prompted, toast } from "./dialogs.js";
 import { element, say } from "./dom.js";
 import { forgetRun, loadAll } from "./runs.js";
 import { words } from "./words.js";
-
-const TOAST_MS = 8000;
-
-export function toast(severity, summary, detail) {
-  app.extensionManager.toast.add({ severity, summary, detail, life: TOAST_MS });
-}
-
-/** A question with a text for an answer; null where there is none. Pages of 2024 have no dialogs of their own. */
-function prompted(title, message, value) {
-  const { dialog } = app.extensionManager;
-  return dialog?.prompt ? dialog.prompt({ title, message, defaultValue: value }) : window.prompt(message, value);
-}
-
-function confirmed(title, message) {
-  const { dialog } = app.extensionManager;
-  return dialog?.confirm ? dialog.confirm({ title, message }) : window.confirm(message);
-}
 
 /** Copies a text; where the page may not, it is shown to be copied by hand. */
 export async function copy(text) {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import time
 from pathlib import Path
+
+from tools.host import free_port
 
 from . import Measure
 
@@ -26,11 +27,8 @@ def _seconds(count: int) -> tuple[float, float]:
     """(seconds of an iteration, of them in meetings), of the slowest process, the first iteration left out."""
     import torch
 
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        torch.multiprocessing.spawn(_work, (count, port, folder), nprocs=count)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_work, (count, free_port(), folder), nprocs=count)
         found = [[float(word) for word in (Path(folder) / str(rank)).read_text().split()] for rank in range(count)]
     return max(each[0] for each in found), max(each[1] for each in found)
 

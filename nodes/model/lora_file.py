@@ -21,6 +21,19 @@ def lora_menu() -> list[str]:
     return [NONE, *folder_paths.get_filename_list("loras")]
 
 
+def state_of_choice(name: str) -> str:
+    """For IS_CHANGED of a node with this menu: what was chosen, by its content."""
+    return NONE if name == NONE else digest_of(name)
+
+
+def choice_is_valid(name: str | None) -> bool | str:
+    """For VALIDATE_INPUTS, before a training: True, or what is wrong. None: a wired name, which is not known yet."""
+    try:
+        return name in (None, NONE) or bool(located_lora(name))
+    except ValueError as error:
+        return str(error)
+
+
 def located_lora(name: str) -> Path:
     """ValueError where there is no such file, or one of a kind that could run code when it is read."""
     import folder_paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 from ..sockets import MENU, POLICY, SEED, TRAINER
 from ..widgets import CHOICE, filled, left_open
 from .layer_pattern import checked_pattern
-from .lora_file import NONE, digest_of, located_lora, lora_menu, read_lora_file
+from .lora_file import NONE, choice_is_valid, lora_menu, read_lora_file, state_of_choice
 
 AUTO = "auto"
 WITHOUT, AS_IT_CAME = "the model without it", "the LoRA as it came"
@@ -54,14 +54,11 @@ class PTCreatePolicy:
 
     @classmethod
     def IS_CHANGED(cls, lora=NONE, **_):
-        return NONE if lora == NONE else digest_of(lora)
+        return state_of_choice(lora)
 
     @classmethod
     def VALIDATE_INPUTS(cls, lora=None):
-        try:  # before the training; a wired name is not known yet
-            return lora in (None, NONE) or bool(located_lora(lora))
-        except ValueError as error:
-            return str(error)
+        return choice_is_valid(lora)
 
     def run(self, model, rank, alpha, layers, seed, layer_pattern="", start=AUTO, trainer=None, lora=NONE, lora_model=None,
             reference=WITHOUT, partly=False, kind="LoRA"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...rewards.base.files import read_bytes
 from ...rewards.base.words import shown, unwritable
+from ...trainers.run.aside import read_config
 from ...trainers.run.journal import read_entries
 from ...trainers.run.metrics import curve, last_points
 from ...trainers.run.samples import HELD_OUT, TRAINED
@@ -127,7 +128,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _facts_of(folder: Path, modified: float) -> dict:
-    config, ending = _config(folder), last_points(folder / "metrics.jsonl")
+    config, ending = read_config(folder) or {}, last_points(folder / "metrics.jsonl")
     last = ending[-1] if ending else {}
     rewards = [point["reward_mean"] for point in ending if point.get("reward_mean") is not None]
     return {"id": config.get("id"), "created": config.get("created"), "modified": modified, "status": config.get("status"),
@@ -152,14 +153,6 @@ def _held_elsewhere(lock: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return process != os.getpid() and psutil.pid_exists(process)
-
-
-def _config(folder: Path) -> dict:
-    try:
-        config = json.loads(read_bytes(folder / "config.json"))
-        return config if isinstance(config, dict) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def marks_of(folder: Path) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.lora_file import NONE, digest_of, located_lora, lora_menu, read_lora_file
+from ..model.lora_file import NONE, choice_is_valid, lora_menu, read_lora_file, state_of_choice
 from ..sockets import POLICY, TEACHER
 from ..widgets import CHOICE
 from .node import TRAINERS, TrainerNode
@@ -92,14 +92,11 @@ class PTTeacher:
 
     @classmethod
     def IS_CHANGED(cls, lora=NONE, **_):
-        return NONE if lora == NONE else digest_of(lora)
+        return state_of_choice(lora)
 
     @classmethod
     def VALIDATE_INPUTS(cls, lora=None):
-        try:  # before the training; a wired name is not known yet
-            return lora in (None, NONE) or bool(located_lora(lora))
-        except ValueError as error:
-            return str(error)
+        return choice_is_valid(lora)
 
     def run(self, lora, words, guidance, policy=None, others=None):
         from ...trainers.diffusion_opd import Teacher

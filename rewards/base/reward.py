@@ -214,13 +214,17 @@ def _on_all_ranks(reward: Reward, images: Tensor, prompts: Sequence[Prompt], gro
 
 def _counted(reward: Reward) -> dict[str, float]:
     """What the reward has counted, on all ranks."""
-    found = ranks.met("counts of rewards", counts_of(reward))
-    return {name: sum(each.get(name, 0.0) for each in found) for name in dict.fromkeys(key for each in found for key in each)}
+    return added_up(ranks.met("counts of rewards", counts_of(reward)))
 
 
 def counts_of(reward: Reward) -> dict[str, float]:
     """What a reward counts beside its scores, such as prompts that were too long for it; {} for most."""
     return reward.counts() if hasattr(reward, "counts") else {}
+
+
+def added_up(counted: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Several counts, by name."""
+    return {name: sum(each.get(name, 0.0) for each in counted) for name in dict.fromkeys(key for each in counted for key in each)}
 
 
 def compares(reward: Reward) -> bool:

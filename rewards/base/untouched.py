@@ -11,14 +11,15 @@ from torch import Tensor
 @contextmanager
 def untouched(images: Tensor, name: str) -> Iterator[None]:
     """``with untouched(images, a reward's name)``: ValueError where it has written into them, as far as torch counts that."""
-    before = _version(images)
+    before = version(images)
     yield
-    if _version(images) != before:
+    if version(images) != before:
         raise ValueError(
             f"The reward '{name}' has written into the images that it was given, which are also shown and judged by others. It "
             "has to work on a copy (images.clone()); ask the maker of its pack."
         )
 
 
-def _version(images: Tensor) -> int:
-    return 0 if images.is_inference() else images._version
+def version(tensor: Tensor) -> int:
+    """How often it was overwritten; an inference tensor, as quantised weights hold them, is not counted by autograd either."""
+    return 0 if tensor.is_inference() else tensor._version

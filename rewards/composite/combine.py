@@ -15,6 +15,7 @@ from ..base.reward import (
     Prompt,
     Reward,
     RewardInfo,
+    added_up,
     as_reward,
     compares,
     counts_of,
@@ -83,11 +84,7 @@ def evaluate_members(rewards: Sequence[Reward], images: Tensor, prompts: Sequenc
 
 def merged_counts(rewards: Sequence[Reward]) -> dict[str, float]:
     """What the members count, added up by name."""
-    merged: dict[str, float] = {}
-    for reward in rewards:
-        for name, count in counts_of(reward).items():
-            merged[name] = merged.get(name, 0.0) + count
-    return merged
+    return added_up([counts_of(reward) for reward in rewards])
 
 
 def all_networks(rewards: Sequence[Reward]) -> list:

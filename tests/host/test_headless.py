@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,13 +14,7 @@ import psutil
 import pytest
 import safetensors.torch
 from posttrain.tests.host.spine_graph import spine
-from posttrain.tools.host import PACK, comfyui_folder, prepare_base
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from posttrain.tools.host import PACK, comfyui_folder, free_port, prepare_base
 
 
 class Headless:

@@ -10,23 +10,12 @@ import numpy
 import pytest
 import safetensors.torch
 from PIL import Image
+from posttrain.tests.host.small_templates import small
 from posttrain.tools.rater import Rater, brightest
 from posttrain.tools.training import WORKFLOWS, every, load_workflow, the, with_defaults
 
-SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
-         "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
-         "PTDemoPictures.count": 12, "EmptyLatentImage.batch_size": 1}
 PICTURES = Path(__file__).with_name("pictures")
 TRAINING = sorted(path.stem for path in WORKFLOWS.glob("*.json") if "PTLoopStart" in path.read_text(encoding="utf-8"))
-
-
-def small(name: str) -> dict:
-    graph = load_workflow(name)
-    kinds = {content["class_type"] for content in graph.values()}
-    graph = load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
-    if name == "improve_a_lora":  # ComfyUI's Train LoRA takes no single picture
-        graph["25"]["inputs"]["batch_size"] = 4
-    return graph
 
 
 def pixels(file: Path) -> numpy.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import world
+from posttrain.tools.host import free_port
 from safetensors.torch import load_file
 
 HERE = Path(__file__).resolve().parent
 NAMES = [trainer.__name__ for trainer in world.TRAINERS]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from posttrain.tests.host.small_templates import small
 from posttrain.tools.host import Host
 from posttrain.tools.training import every, load_workflow, only, with_defaults
 from simulated_card import dynamic
 from small_checkpoint import write_checkpoint
 
 SERVER = Path(__file__).with_name("server")
-SMALL = {"PTLoopStart.iterations": 2, "PTLoopStart.when_run_exists": "start over", "PTSampling.prompts_per_iteration": 2,
-         "PTSampling.images_per_prompt": 4, "PTSampling.batch_size": 8, "PTPairBatch.pairs_per_iteration": 8,
-         "PTDemoPictures.count": 12, "EmptyLatentImage.batch_size": 1}
 # a trajectory's, a forward process's, pairs', single pictures', steps', the reward's gradient's, a distillation's, one from a LoRA
 KINDS = ("learn_to_follow_prompts_flow_grpo", "learn_to_follow_prompts_nft", "learn_from_pairs_diffusion_dpo",
          "learn_from_thumbs_kto", "step_by_step_preferences_spo", "follow_a_rewards_gradient_draft", "faster_after_dpo_lcm",
@@ -30,15 +28,6 @@ def server(tmp_path_factory):
             yield running
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
-
-
-def small(name: str) -> dict:
-    graph = load_workflow(name)
-    kinds = {content["class_type"] for content in graph.values()}
-    graph = load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
-    if name == "improve_a_lora":  # ComfyUI's Train LoRA takes no single picture
-        graph["25"]["inputs"]["batch_size"] = 4
-    return graph
 
 
 @pytest.mark.card("none")

@@ -14,6 +14,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...rewards.base.untouched import version
+
 OVERWRITTEN = "one of the variables needed for gradient computation has been modified by an inplace operation"
 
 
@@ -34,11 +36,6 @@ class Saved:
         if version(self._tensor) == self._version:
             self._tensor = self._tensor.clone()
             self._version = version(self._tensor)
-
-
-def version(tensor: torch.Tensor) -> int:
-    """How often it was overwritten; an inference tensor, as quantised weights hold them, is not counted by autograd either."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 class _BeforeWriting(TorchDispatchMode):

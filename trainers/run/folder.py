@@ -88,7 +88,7 @@ def run_state(root: Path, name: str) -> str:
         folder = Path(root) / check_name(name)
     except ValueError:
         return ""
-    config, saved = read_config(folder) or {}, list_checkpoints(folder / "checkpoints")
+    config, saved = read_config(folder) or {}, list_checkpoints(folder / CHECKPOINTS)
     return f"{config.get('id')} {saved[-1][0] if saved else 0}"
 
 
@@ -136,7 +136,7 @@ class Run:
 
     def load(self) -> tuple[int, dict[str, torch.Tensor], dict] | None:
         """iteration, tensors and meta of the newest whole state, or None; metrics of later iterations are cut off."""
-        saved, damage = load_newest(self.folder / "checkpoints")
+        saved, damage = load_newest(self.folder / CHECKPOINTS)
         self.notes += damage
         self.saved = saved[0] if saved else 0
         kept = _unsaved.get(self.folder)
@@ -174,7 +174,7 @@ class Run:
 
     def save(self, iteration: int, tensors: dict[str, torch.Tensor], meta: dict, save_every: int) -> Path:
         """A checkpoint. Where it fails the state is kept in memory, and SaveFailed is raised."""
-        folder = self.folder / "checkpoints"
+        folder = self.folder / CHECKPOINTS
         if ranks.helps():  # the first of several processes saves for all
             self.saved = iteration
             return folder

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ...rewards.base.files import read_bytes, written_whole
+from .aside import BEST as BEST_FOLDER
 from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from .gallery import Changed, changed_looks, looks_of
 
-FILE, BEST_FOLDER = "held_out.json", "best"
+FILE = "held_out.json"
 MEAN, BASE, GAIN, ERROR, SECONDS = "held_out_reward", "held_out_base", "held_out_gain", "held_out_error", "held_out_seconds"
 LAST, BEST = "the last", "the best on held-out prompts"
 HAND_OUT = (LAST, BEST)

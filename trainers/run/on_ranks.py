@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...rewards.base import ranks
-from .aside import CALIBRATION, CONFIG
+from .aside import BEST, CALIBRATION, CHECKPOINTS, CONFIG
 from .checkpoints import list_checkpoints
 from .folder import CONTINUE, METRICS, Run, check_name
-from .held_out import BEST_FOLDER, FILE
+from .held_out import FILE
 
 KNOWN = (CONFIG, METRICS, CALIBRATION, FILE)
 
@@ -35,6 +35,6 @@ def open_on_all(root: Path, name: str, open_run: Callable[[str], Run]) -> Run:
 
 def _files(folder: Path) -> dict[str, bytes]:
     """What a run is gone on from: its settings, its curve, the newest checkpoint and the best policy."""
-    kept = [path for place in ("checkpoints", BEST_FOLDER) for _, path in list_checkpoints(folder / place)[-1:]]
+    kept = [path for place in (CHECKPOINTS, BEST) for _, path in list_checkpoints(folder / place)[-1:]]
     found = [path for path in (*(folder / known for known in KNOWN), *kept) if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

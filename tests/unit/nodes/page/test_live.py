@@ -64,7 +64,7 @@ def test_a_folder_that_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
         make_run(tmp_path, f"run {number}")
     list_runs(nothing, tmp_path)
     read = []
-    for name in ("last_points", "_config"):
+    for name in ("last_points", "read_config"):
         real = getattr(run_reader, name)
         monkeypatch.setattr(run_reader, name, lambda path, real=real: read.append(path) or real(path))
     assert len(list_runs(nothing, tmp_path)) == 20 and read == []
