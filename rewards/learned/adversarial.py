@@ -17,10 +17,12 @@ from torch import Tensor
 from ..base.reward import Prompt, RewardInfo
 from ..base.usable import usable_images
 from ..base.words import brief
+from .holder import in_batches
 from .preprocess import resized
 
 SIDE, WIDTH = 64, 16
 MOMENTS = 12
+AT_ONCE = 16  # images
 Weights = Mapping[str, Tensor]
 
 
@@ -39,7 +41,7 @@ class Adversary:
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         weights = {k: v.to(images.device) for k, v in self.weights.items()}
-        return head(weights, images)
+        return in_batches(images, prompts, AT_ONCE, lambda some, _: head(weights, some))
 
 
 def start_weights(seed: int) -> dict[str, Tensor]:

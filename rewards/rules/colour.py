@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..base.reward import Prompt, RewardInfo
+from ..learned.holder import in_batches
 
 LUMA = (0.2126, 0.7152, 0.0722)
 TINY = 1e-12  # keeps the square root's gradient finite on a single-colour image
@@ -60,6 +61,7 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {  # fu
     "saturation": (saturation, 0.0, 1.0),
     "clipped pixels": (clipped, 0.0, 1.0),
 }
+AT_ONCE = 8  # images: a statistic makes several arrays of their size
 AIMS = ("more", "less", "inside bounds")
 
 
@@ -92,6 +94,9 @@ class ColourReward:
                           "A statistic of the pixels; needs no model.")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        return in_batches(images, prompts, AT_ONCE, self._score)
+
+    def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         value = STATISTICS[self.statistic][0](images)
         if self.aim == "inside bounds":
             return -(torch.relu(self.low - value) + torch.relu(value - self.high))

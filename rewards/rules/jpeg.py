@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..base.pixels import to_uint8
 from ..base.reward import Prompt, RewardInfo
+from ..learned.holder import in_batches
 
 UNITS = ("kB", "bits per pixel")
 
@@ -42,6 +43,9 @@ class JPEGReward:
         return RewardInfo(name, low, high, False, False, f"Size as a JPEG of quality {self.quality}, in {self.unit}.")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        return in_batches(images, prompts, 1, self._score)
+
+    def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         sizes = torch.tensor([jpeg_bytes(i, self.quality) for i in to_uint8(images)], dtype=torch.float64)
         scale = 1000.0 if self.unit == "kB" else images.shape[1] * images.shape[2] / 8.0
         return (-sizes if self.small_is_good else sizes) / scale

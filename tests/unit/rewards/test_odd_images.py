@@ -25,6 +25,7 @@ from posttrain.rewards.vlm import judge, local
 from posttrain.toy.prompts import prompt_set
 from posttrain.toy.verifier import ToyVerifier
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .learned.test_aesthetic import Siglip, head_file
 from .learned.test_classifier import folder as classifier_folder  # noqa: F401 (a fixture)
@@ -121,3 +122,29 @@ def test_8k(make, name):
     image = torch.nn.functional.interpolate(picture(270, 480).movedim(-1, 1), scale_factor=16).movedim(1, -1)
     assert image.shape == (1, 4320, 7680, 3)
     assert all(math.isfinite(value) for value in scores(make(name), image))
+
+
+class Largest(TorchDispatchMode):
+    """numbers: in the largest tensor that an operation inside has made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for each in found if isinstance(found, (list, tuple)) else [found]:
+            if isinstance(each, torch.Tensor) and not func.is_view:
+                self.numbers = max(self.numbers, each.numel())
+        return found
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "toy"])  # numpy, on pictures of 24 pixels
+def test_more_images_are_not_held_once_more(make, name):
+    """Whatever a reward makes of images it makes of a few at a time."""
+    reward, image, made = make(name), picture(96, 128), []
+    scores(reward, image)
+    for count in (16, 48):
+        images = image.expand(count, -1, -1, -1).clone()
+        with Largest() as largest:
+            scores(reward, images)
+        made.append(largest.numbers)
+    assert made[1] <= max(made[0], images.numel() // 3), name
