@@ -1,0 +1,68 @@
+"""What these tests ask of a card, real or simulated: bytes in use, a limit on them, and how often the host waited."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from simulated_card import device
+
+PIECE = 2 << 20  # the real allocator takes memory from the driver in pieces of this size, and more for large ones
+
+
+def simulated() -> bool:
+    return torch.cuda.get_device_name() == "Simulated GPU"
+
+
+def settled() -> int:
+    """Bytes in use once all models are unloaded."""
+    import comfy.model_management as management
+
+    management.unload_all_models()
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated()
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The most that ``work`` adds to what is in use."""
+    held = settled()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - held
+
+
+@contextlib.contextmanager
+def tight(more: int) -> Iterator[None]:
+    """Inside, so many bytes more than are in use now are to be had."""
+    held = settled()
+    if simulated():
+        with device.tight(held + more):
+            yield
+        return
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def waits() -> Iterator[Callable[[], int]]:
+    """How often the host has waited for the card since."""
+    if simulated():
+        yield lambda: device.counts()["syncs"] + device.counts()["to_host"]
+        return
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield lambda: sum("synchronizing CUDA operation" in str(each.message) for each in seen)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
