@@ -36,7 +36,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A test marked gpu. result: passed, failed or skipped; words: why not passed."""
+    """A test marked gpu. result: passed, failed or skipped; words: what it measured, and why it did not pass."""
 
     name: str
     result: str

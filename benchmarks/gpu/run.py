@@ -106,7 +106,8 @@ def read(report: Path) -> list[Outcome]:
     for case in xml.parse(report).getroot().iter("testcase"):
         bad = next((case.find(kind) for kind in ("failure", "error", "skipped") if case.find(kind) is not None), None)
         result = "passed" if bad is None else "skipped" if bad.tag == "skipped" else "failed"
-        words = "" if bad is None else bad.get("message", "")
+        measured = [each.get("value", "") for each in case.iter("property") if each.get("name") == "measured"]
+        words = "; ".join(measured + ([] if bad is None else [bad.get("message", "")]))
         found.append(Outcome(case.get("name", ""), result, float(case.get("time", 0)), words))
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from simulated_card import device
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PIECE = 2 << 20  # the real allocator takes memory from the driver in pieces of this size, and more for large ones
 
@@ -53,16 +54,41 @@ def tight(more: int) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
+class Uploads(TorchDispatchMode):
+    """Counts copies from RAM to the card that the host waits for: each stops the queue as a number that is read does."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
+            source = args[1] if func.overloadpacket is torch.ops.aten.copy_ else args[0]
+            waits = not (kwargs or {}).get("non_blocking", len(args) > 2 and args[2])
+            self.count += waits and source.device.type == "cpu" and found.device.type == "cuda"
+        return found
+
+
 @contextlib.contextmanager
-def waits() -> Iterator[Callable[[], int]]:
-    """How often the host has waited for the card since."""
-    if simulated():
-        yield lambda: device.counts()["syncs"] + device.counts()["to_host"]
-        return
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield lambda: sum("synchronizing CUDA operation" in str(each.message) for each in seen)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+def waits() -> Iterator[Callable[[], tuple[int, int]]]:
+    """How often the host has waited for the card since: for what it reads there, and for what it uploads."""
+    with Uploads() as uploads:
+        if simulated():
+            before = _reads()
+            yield lambda: (_reads() - before, uploads.count)
+            return
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                yield lambda: (_synchronizing(seen) - uploads.count, uploads.count)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+def _reads() -> int:
+    """Of the simulated card."""
+    return device.counts()["syncs"] + device.counts()["to_host"]
+
+
+def _synchronizing(seen: list[warnings.WarningMessage]) -> int:
+    return sum("synchronizing CUDA operation" in str(each.message) for each in seen)

@@ -11,7 +11,8 @@ from posttrain.benchmarks.gpu.measure import Clock, Part
 from posttrain.benchmarks.gpu.models import REAL
 from posttrain.benchmarks.gpu.page import Outcome
 
-REPORT = """<testsuites><testsuite><testcase name="a" time="1.5"/><testcase name="b" time="0"><skipped message="none"/></testcase>
+REPORT = """<testsuites><testsuite><testcase name="a" time="1.5"><properties>
+<property name="measured" value="12 of them"/><property name="other" value="1"/></properties></testcase><testcase name="b" time="0"><skipped message="none"/></testcase>
 <testcase name="c" time="2"><failure message="assert 1 == 2">words</failure></testcase>
 <testcase name="d" time="2"><error message="no fixture"/></testcase></testsuite></testsuites>"""
 
@@ -19,7 +20,7 @@ REPORT = """<testsuites><testsuite><testcase name="a" time="1.5"/><testcase name
 def test_pytests_report_is_read(tmp_path):
     (tmp_path / "report.xml").write_text(REPORT)
     assert run.read(tmp_path / "report.xml") == [
-        Outcome("a", "passed", 1.5),
+        Outcome("a", "passed", 1.5, "12 of them"),
         Outcome("b", "skipped", 0.0, "none"),
         Outcome("c", "failed", 2.0, "assert 1 == 2"),
         Outcome("d", "failed", 2.0, "no fixture"),
