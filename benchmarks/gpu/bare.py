@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 
 from .iteration import World
 from .start import module
@@ -81,12 +82,14 @@ def quickest(work: Callable[[], None], device: torch.device) -> float:
 
 
 def profile(work: Callable[[], object]) -> list[tuple[str, int, float, float]]:
-    """(operator or kernel, calls, milliseconds of its own on the device, share of all), the longest first. Where the profiler
+    """(operator, calls, milliseconds of its own on the device, share of all), the longest first. Where the profiler
     does not see the device, the processor's."""
     activities = torch.profiler.supported_activities()
     with torch.profiler.profile(activities=activities) as seen:
         work()
     name = "self_device_time_total" if torch.profiler.ProfilerActivity.CUDA in activities else "self_cpu_time_total"
-    events = sorted(seen.key_averages(), key=lambda event: getattr(event, name), reverse=True)
+    # kernels are listed beside the operators that ask for them: each would count twice
+    operators = [event for event in seen.key_averages() if event.device_type == DeviceType.CPU]
+    events = sorted(operators, key=lambda event: getattr(event, name), reverse=True)
     total = sum(getattr(event, name) for event in events) or 1
     return [(event.key, event.count, getattr(event, name) / 1000, getattr(event, name) / total) for event in events[:ROWS]]

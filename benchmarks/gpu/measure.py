@@ -76,8 +76,6 @@ def measure(part: Part, kinds: list[type], dtype: torch.dtype, clock: Clock, see
         if not part.profile and not part.rows[-1].failed:
             part.profile = profiled(here, kind)
             part.left_out.remove("the profile")
-    del here
-    release()
 
 
 def row(here: World, kind: type, known: Bare) -> Row:

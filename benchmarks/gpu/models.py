@@ -41,7 +41,7 @@ def _sd3(depth: int, alone: int, text: int, pooled: int, side: int) -> dict[str,
     embedder = {"target": "torch.nn.Linear", "params": {"in_features": text, "out_features": 64 * depth}}
     return {"in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": depth, "num_blocks": depth, "input_size": None,
             "adm_in_channels": pooled, "qk_norm": "rms", "x_block_self_attn_layers": list(range(alone)),
-            "pos_embed_scaling_factor": None, "pos_embed_max_size": side, "context_embedder_config": embedder}  # fmt: skip
+            "pos_embed_scaling_factor": None, "pos_embed_max_size": side, "num_patches": side**2, "context_embedder_config": embedder}  # fmt: skip
 
 
 def _vae(channels: int, width: int, blocks: int, grow: tuple[int, ...], resolution: int) -> dict[str, Any]:
@@ -110,6 +110,8 @@ def random_weights(network: torch.nn.Module, device: torch.device, seed: int) ->
             weight.normal_(0, scale, generator=random)
             if weight.ndim == 1 and name.endswith("weight"):
                 weight.add_(1)
+        for table in network.buffers():  # SD3's positions
+            table.normal_(0, 0.1, generator=random)
 
 
 def prompts(size: Size, prompt: Callable, of: Callable, count: int = 2) -> Any:

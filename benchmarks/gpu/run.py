@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .measure import Clock, Part, measure, trainers
+from .measure import Clock, Part, measure, release, trainers
 from .models import REAL, Size
 from .page import GB, Card, Outcome, page, write
 from .start import ROOT, start
@@ -55,6 +55,7 @@ def everything(sizes: Sequence[Size], dtype: torch.dtype, clock: Clock, place: P
         except Exception as error:  # the other models can still be measured
             part.words = f"{type(error).__name__}: {error}"
             say(f"{part.size.name} failed: {part.words}")
+        release()
     write(place, page(card, outcomes, parts))
     return verdict(outcomes, parts, say, place)
 
@@ -91,10 +92,11 @@ def tests(clock: Clock) -> list[Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-P", "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        limit = clock.left()
         try:
-            subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=clock.left())
+            subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=limit)
         except subprocess.TimeoutExpired:
-            return [Outcome("the tests marked gpu", "failed", clock.left(), "they took too long and were stopped")]
+            return [Outcome("the tests marked gpu", "failed", limit, "they took too long and were stopped")]
         if not report.exists():
             return [Outcome("the tests marked gpu", "failed", 0.0, "pytest did not start: see its words above")]
         return read(report)
