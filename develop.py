@@ -13,6 +13,8 @@
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
+    python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
+                                        what a machine without network lacks, --from FOLDER uses it there
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
@@ -31,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tools import browser, compiler, generators, host_suite, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
+from tools.gpu import command
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
@@ -43,6 +46,8 @@ NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's o
 def main(arguments: list[str]) -> int:
     chosen, rest = parser().parse_known_args(arguments)
     try:
+        if chosen.run is gpu:
+            return command.main(rest, environment)
         return chosen.run(environment(), chosen, rest)
     except (SetupError, browser.NoBrowser, compiler.NoCompiler) as error:
         print(f"\n{error}", file=sys.stderr)
@@ -64,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
+        ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
@@ -80,6 +86,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
+
+
+def gpu() -> None:
+    """Stands for ``command.main``, which comes before the environment: a machine without network cannot set one up."""
 
 
 def tool(name: str, package: str = "tools"):
