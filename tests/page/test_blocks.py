@@ -61,10 +61,11 @@ def dropped(page, name: str) -> dict:
     """Puts a block on the page as a user does, by the search box, and tells what is there."""
     before = page.evaluate("app.graph._nodes.length")
     page.evaluate("(search) => app.extensionManager.command.execute(search)", SEARCH)
-    page.wait_for_timeout(500)
+    page.wait_for_function("() => document.activeElement.tagName === 'INPUT'", timeout=20_000)
     page.keyboard.type(name)
-    page.wait_for_timeout(600)
+    page.wait_for_timeout(1000)
     page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
     page.mouse.click(700, 500)  # newer pages let the node hang on the mouse until then
     wait_until(page, lambda: page.evaluate("app.graph._nodes.length") > before, 20)
     return page.evaluate(
