@@ -36,7 +36,8 @@ def main() -> None:
     with sync_playwright() as playwright:
         page = playwright.chromium.launch(executable_path=browser.find(), args=["--no-sandbox", "--disable-gpu"]).new_page()
         templates = [each for each in TEMPLATES if chosen.source in (None, each.source)]
-        wanted = [(template, *each) for template in templates for each in problems(template).items()]
+        blocks = {of_fold(block.fold) for block in BLOCKS}  # arranged as themselves, also where a template holds one
+        wanted = [(template, *each) for template in templates for each in problems(template).items() if each[0] not in blocks]
         wanted += [(None, *each) for each in problems_of_blocks(chosen.source).items()]
         for template, name, problem in wanted:
             places = known()

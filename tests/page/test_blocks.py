@@ -12,6 +12,8 @@ from posttrain.tools.blocks import BLOCKS
 from posttrain.tools.host import PACK
 from posttrain.tools.make_blocks import convert, path
 from posttrain.tools.rater import Rater, brightest
+from posttrain.tools.templates_own import ONE_BLOCK
+from posttrain.tools.training import load_workflow
 from safetensors.torch import save_file
 
 TRAINING = [block.name for block in BLOCKS if "iterations" in block.fold.inputs]
@@ -143,3 +145,18 @@ def test_they_are_dropped_and_run(page, host, tmp_path):
     previews = [node for node, content in prompt.items() if content["class_type"] == "PreviewImage"]
     assert [len(result.outputs[node]["images"]) for node in previews] == [2, 2]
     assert faults(page) == []
+
+
+def test_the_template_of_one_block_is_made_of_blocks(host):
+    """Its training and its pictures are those of the blocks, but for the name of the run."""
+    offered, template = host.object_info(), load_workflow("own_model", {"PTTrain.run_name": "my run"})
+    held = [block for block in BLOCKS if block.fold in ONE_BLOCK.folds]
+    assert [block.name for block in held] == ["Train with a reward", "Before and after"]
+    for node, content in {node: content for block in held for node, content in graph(block, offered).items()}.items():
+        there = template.pop(node)
+        assert there["class_type"] == content["class_type"] and there["inputs"].items() >= content["inputs"].items()
+    assert sorted(content["class_type"] for content in template.values()) == [
+        "CheckpointLoaderSimple",
+        "PreviewImage",
+        "PreviewImage",
+    ]
