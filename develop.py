@@ -8,7 +8,8 @@
                                         on another ComfyUI (in its own Python), --frontend RELEASE with another page,
                                         --libraries lowest (or newest) with the optional packages at their lower bounds,
                                         --generators the bad days of docs/reliability.md in full, --host-suite [folder]
-                                        ComfyUI's own tests, without the pack and with it
+                                        ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
+                                        packs in this folder installed as well
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
@@ -31,7 +32,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, compiler, generators, host_suite, hosts, overlay
+from tools import beside, browser, compiler, generators, host_suite, hosts, overlay
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 from tools.gpu import command
 
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
             command.add_argument("--generators", action="store_true", help="the generators of docs/reliability.md, in full")
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
+            command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
@@ -110,6 +112,9 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if chosen.generators:
         variables |= generators.COUNTS
         rest = [*generators.FILES, *rest]
+    if chosen.beside:
+        variables |= beside.variables(chosen.beside)
+        rest = rest if names_a_path(rest) else [beside.TESTS, *rest]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more
