@@ -12,6 +12,7 @@
                                         packs in this folder installed as well
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
+    python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
@@ -32,7 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import beside, browser, compiler, generators, host_suite, hosts, overlay
+from tools import beside, browser, compiler, generators, host_suite, hosts, overlay, site
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 from tools.gpu import command
 
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         ("test", test, "run the tests; arguments go to pytest"),
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
+        ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
@@ -99,6 +101,10 @@ def tool(name: str, package: str = "tools"):
         return call(env, "-c", MODULE, str(ROOT), f"{package}.{name}", *rest)
 
     return run
+
+
+def build_site(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    return call(env, "-c", MODULE, str(ROOT), "tools.site", *rest, extra={"PYTHONPATH": str(site.builder(env))})
 
 
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
