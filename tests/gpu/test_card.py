@@ -104,7 +104,7 @@ def test_memory_is_given_back_after_a_step(name):
 def test_a_step_too_large_for_the_card_goes_on_with_activations_recomputed():
     """On a card with room for the recomputed step and not for the plain one: the same gradient, and the run remembers why."""
     there = World("sd15")
-    kind, side = trainer("NFT"), 32 if card.simulated() else 256  # a real card's memory comes in large pieces
+    kind, side = trainer("NFT"), 32 if card.simulated() else 512  # a real card's memory comes in large pieces
     settings = world.settings_of(kind, there.policy)
     made = there.roll(images_per_prompt=8, batch_size=16, guidance=1.0, width=side, height=side)
     feedback = world.feedback_for(settings, made)
