@@ -54,8 +54,8 @@ def test_what_the_host_waits_for_is_counted():
 
 
 def test_nobody_reads_from_the_card_in_a_micro_batch(monkeypatch, record_property):
-    """From the first micro-batch to the last; what is read once an update lies before and after them. Uploads are counted, for
-    the page: they wait too."""
+    """From the first micro-batch to the last; what is read once an update lies before and after them. Uploads are told
+    apart from reads: those that wait are no better."""
     there, seen = World("sd3", "fp16"), []
     monkeypatch.setattr(world, "SAMPLING", replace(world.SAMPLING, batch_size=1))
     made, feedback = world.made_for(there, trainer("FlowGRPO"))
@@ -67,7 +67,7 @@ def test_nobody_reads_from_the_card_in_a_micro_batch(monkeypatch, record_propert
     (reads, uploads), micros = [last - first for first, last in zip(seen[0], seen[-1])], len(seen) - 1
     record_property("measured", f"{uploads / micros:.1f} uploads in a micro-batch wait for the card")
     assert micros > 1 and reads == 0, f"{reads / micros:.1f} reads in a micro-batch"
-    assert uploads <= 10 * micros, "may only become fewer"
+    assert uploads == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
