@@ -8,9 +8,11 @@
                                         on another ComfyUI (in its own Python), --frontend RELEASE with another page,
                                         --libraries lowest (or newest) with the optional packages at their lower bounds,
                                         --generators the bad days of docs/reliability.md in full, --host-suite [folder]
-                                        ComfyUI's own tests, without the pack and with it
+                                        ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
+                                        packs in this folder installed as well
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
+    python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
@@ -31,7 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, compiler, generators, host_suite, hosts, overlay
+from tools import beside, browser, compiler, generators, host_suite, hosts, overlay, site
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 from tools.gpu import command
 
@@ -67,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         ("test", test, "run the tests; arguments go to pytest"),
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
+        ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
@@ -84,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
             command.add_argument("--generators", action="store_true", help="the generators of docs/reliability.md, in full")
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
+            command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
 
@@ -99,6 +103,10 @@ def tool(name: str, package: str = "tools"):
     return run
 
 
+def build_site(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    return call(env, "-c", MODULE, str(ROOT), "tools.site", *rest, extra={"PYTHONPATH": str(site.builder(env))})
+
+
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     rest = paths_from_repository(rest)
     variables = {"CI": "1", "HF_HUB_OFFLINE": "1"}
@@ -110,6 +118,9 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if chosen.generators:
         variables |= generators.COUNTS
         rest = [*generators.FILES, *rest]
+    if chosen.beside:
+        variables |= beside.variables(chosen.beside)
+        rest = rest if names_a_path(rest) else [beside.TESTS, *rest]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more
