@@ -25,6 +25,7 @@ from .noise.paths import Path, sigma_at
 from .noise.streams import Stream, generator
 from .policy.levels import path_of
 from .policy.network import Network
+from .policy.uploads import uploaded
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
@@ -80,7 +81,7 @@ def train_add(policy: Policy, rollout: Rollout, feedback: Feedback | None, setti
         judge = Discriminator(net, rollout, duel.judge, heads)
         x0 = Renoised(net, rollout, duel.student).ask(bank)
         fake, looked_at = judge.fake(x0)
-        coefficient = trust(net.path, duel.teacher.sigma.to(x0))
+        coefficient = trust(net.path, uploaded(duel.teacher.sigma, x0.device, x0.dtype))
         student = student_loss(fake, x0, teacher_answer(net, rollout, duel.teacher, x0, guidance), coefficient,
                                settings.distill_weight)
         judged = judge.loss(looked_at, settings.r1_weight)
@@ -100,8 +101,8 @@ def trust(path: Path, sigma: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def teacher_answer(net: Network, rollout: Rollout, micro: Noised, x0: torch.Tensor, guidance: float) -> torch.Tensor:
     """[B, C, H, W]: what the teacher makes of the student's ``x0`` after noising it again."""
-    sigma = micro.sigma.to(x0)
-    x = net.path.add_noise(x0, micro.noise.to(x0), sigma)
+    sigma = uploaded(micro.sigma, x0.device, x0.dtype)
+    x = net.path.add_noise(x0, uploaded(micro.noise, x0.device, x0.dtype), sigma)
     return net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], guidance, None,
                        schedule=rollout.sigmas)
 

@@ -12,6 +12,7 @@ from .engine.update import Optimizer, numbers, update
 from .feedback.advantages import Advantages
 from .losses.crd import FORMS, adaptive_error, centred, crd_loss, kl_weights, pools
 from .losses.nft import optimality
+from .policy.uploads import uploaded
 from .policy.value import Policy
 from .sampling.rollout import Rollout
 
@@ -74,7 +75,8 @@ def train_crd(
         before = error.detach()
         if RIVAL in policy.anchors or not micro.first:
             before = adaptive_error(renoised.prediction(renoised.ask_quietly(net.anchor(rival))), renoised.target)
-        external, groups = optimality(renoised.of(advantages.values), ADVANTAGE_CLIP), rollout.index[micro.rows].to(net.device)
+        external = optimality(renoised.of(advantages.values), ADVANTAGE_CLIP)
+        groups = uploaded(rollout.index[micro.rows], net.device)
         pairs = [
             (centred(before - error, groups, pool), centred(external, groups, pool))
             for pool in pools(external, groups, settings.temperature)

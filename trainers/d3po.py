@@ -16,6 +16,7 @@ from .noise.paths import Path
 from .noise.streams import Stream, generator
 from .noise.transitions import TRANSITIONS, ddim, log_prob, sample
 from .policy.levels import path_of
+from .policy.uploads import uploaded
 from .policy.value import Policy
 from .sampling.draws import SampleNoise
 from .sampling.rollout import Rollout, Trajectory
@@ -42,7 +43,7 @@ def train_d3po(policy: Policy, rollout: Rollout, preferences: Preferences, setti
 
     def evaluate(net, bank, micro):
         now, reference = with_reference(net, bank, rollout, micro)
-        reached = rollout.random_steps().states[micro.rows, micro.step + 1].to(net.device)
+        reached = uploaded(rollout.random_steps().states[micro.rows, micro.step + 1], net.device)
         form = TRANSITIONS[rollout.random_steps().transition].form
         out = d3po_loss(*log_prob(reached, now, form).chunk(2), *log_prob(reached, reference, form).chunk(2),
                         settings.beta, settings.clip_range)

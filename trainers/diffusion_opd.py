@@ -26,6 +26,7 @@ from .noise.transitions import Gaussian, Transition, deterministic, transition_n
 from .policy.from_lora import read_lora
 from .policy.levels import path_of
 from .policy.network import Network, open_policy
+from .policy.uploads import uploaded
 from .policy.value import Bank, Guest, Policy
 from .sampling.rollout import Rollout
 
@@ -126,11 +127,11 @@ def opd_cost(settings: DiffusionOPD, work: Work) -> Train:
 
 def compared(net: Network, bank: Bank, rollout: Rollout, way: Way, visit: Visit, settings: DiffusionOPD) -> OPDLoss:
     """The loss of one micro-batch."""
-    x, index = way.states[visit.rows, visit.step].to(net.device), rollout.index[visit.rows]
-    sigma, sigma_next = (way.sigmas[k].to(x).expand(len(x)) for k in (visit.step, visit.step + 1))
+    x, index = uploaded(way.states[visit.rows, visit.step], net.device), rollout.index[visit.rows]
+    sigma, sigma_next = (uploaded(way.sigmas[k], x.device, x.dtype).expand(len(x)) for k in (visit.step, visit.step + 1))
 
     def ask(rows: torch.Tensor, guidance: float, weights: Bank) -> torch.Tensor:
-        there = rows.to(x.device)
+        there = uploaded(rows, x.device)
         return net.denoise(x[there], sigma[there], rollout.prompts, index[rows], guidance, weights, schedule=rollout.sigmas)
 
     student = ask(torch.arange(len(x)), rollout.guidance, bank)
@@ -138,7 +139,9 @@ def compared(net: Network, bank: Bank, rollout: Rollout, way: Way, visit: Visit,
     with torch.no_grad():
         for number in visit.teacher.unique().tolist():
             rows = (visit.teacher == number).nonzero().flatten()
-            goal[rows.to(x.device)] = ask(rows, settings.teachers[number].guidance or rollout.guidance, net.guests[number])
+            goal[uploaded(rows, x.device)] = ask(
+                rows, settings.teachers[number].guidance or rollout.guidance, net.guests[number]
+            )
     if settings.weighting == "predictions":
         return opd_loss(*(net.path.prediction(x, x0, sigma) for x0 in (student, goal)))
     now, wanted = (way.transition(net.path, x, x0, sigma, sigma_next) for x0 in (student, goal))

@@ -14,6 +14,7 @@ from .engine.update import Number, Optimizer, numbers, update
 from .feedback.labels import Labels
 from .losses.kto import kto_loss, reference_point
 from .policy.network import Network
+from .policy.uploads import uploaded
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
@@ -82,7 +83,8 @@ def train_kto(policy: Policy, rollout: Rollout, labels: Labels, settings: KTO, o
         error = renoised.error(x0)
         z, reference = points.of(net, bank, micro, error)
         reference_error, good = renoised.error(reference), up[micro.rows]
-        out = kto_loss(error, reference_error, good.to(net.device), z, settings.beta or USUAL_BETA[net.path.name], *weights)
+        beta = settings.beta or USUAL_BETA[net.path.name]
+        out = kto_loss(error, reference_error, uploaded(good, net.device), z, beta, *weights)
         return out.loss, (_numbers(out, good, error, reference_error)
                           | numbers(reference_point=z, kl=renoised.distance(x0, reference).mean()))
 
@@ -103,7 +105,7 @@ def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torc
     good: [B] on the CPU, so that nobody waits for the device."""
     found = numbers(accuracy=out.accuracy)
     for name, chosen in (("winner", good), ("loser", ~good)):
-        rows = chosen.nonzero().flatten().to(error.device)
+        rows = uploaded(chosen.nonzero().flatten(), error.device)
         if len(rows):
             change = (error - reference_error)[rows].mean()
             found |= numbers(**{f"{name}_error": error[rows].mean(), f"{name}_change": change})

@@ -22,6 +22,7 @@ from .losses.lcm import consistency_loss
 from .noise.paths import Path, expand
 from .noise.transitions import deterministic
 from .policy.network import Network
+from .policy.uploads import uploaded
 from .policy.value import Bank, Policy
 from .sampling.rollout import Rollout
 
@@ -93,7 +94,7 @@ def target(renoised: Renoised, bank: Bank, way: Way, guidance: float) -> torch.T
     x, sigma = renoised.x, renoised.sigma
     for step in range(1, way.teacher + 1):
         x0 = net.denoise(x, sigma, prompts, index, guidance, None, schedule=way.grid)
-        sigma_next = way.grid[place + step].to(x)
+        sigma_next = uploaded(way.grid[place + step], x.device, x.dtype)
         x, sigma = deterministic()(net.path, x, x0, sigma, sigma_next).mean, sigma_next
     if not way.student:
         return x0_between(net.path, renoised.x, x, renoised.sigma, sigma)

@@ -15,6 +15,7 @@ from .losses.spo import spo_loss
 from .noise.streams import Stream, generator
 from .noise.transitions import TRANSITIONS, log_prob, transition_named
 from .policy.levels import path_of
+from .policy.uploads import uploaded
 from .policy.value import Policy
 from .sampling.rollout import Rollout, Trajectory
 
@@ -48,9 +49,9 @@ def train_spo(policy: Policy, rollout: Rollout, preferences: StepPreferences, se
     def evaluate(net, bank, micro):
         now, reference = with_reference(net, bank, rollout, micro)
         form = TRANSITIONS[rollout.random_steps().transition].form
-        reached = [states[micro.pairs].to(net.device) for states in (preferences.winner, preferences.loser)]
+        reached = [uploaded(states[micro.pairs], net.device) for states in (preferences.winner, preferences.loser)]
         log_probs = [log_prob(state, gaussian, form) for gaussian in (now, reference) for state in reached]
-        chosen = weights[micro.pairs].to(net.device) if settings.weighting == WEIGHTINGS[1] else None
+        chosen = uploaded(weights[micro.pairs], net.device) if settings.weighting == WEIGHTINGS[1] else None
         out = spo_loss(*log_probs, settings.beta, settings.clip_range, chosen)
         return out.loss, step_numbers(out, now, reference)
 

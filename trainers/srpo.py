@@ -18,6 +18,7 @@ from .losses.srpo import direct_align, relative_reward, srpo_loss
 from .noise.paths import Path
 from .noise.transitions import deterministic
 from .policy.network import Network
+from .policy.uploads import uploaded
 from .policy.value import Bank, Policy
 
 # with almost no image left in x, undoing the noise would magnify the network's error a hundred times and more
@@ -107,7 +108,7 @@ def _level(walk: Walk, place: float) -> torch.Tensor:
     sigma = torch.lerp(sigmas[int(at)], sigmas[int(at) + 1], at - int(at))
     if walk.net.path.name == "flow":
         sigma = sigma.clamp(max=LARGEST_FLOW_SIGMA)
-    return sigma.to(walk.net.device).expand(walk.look.size)
+    return uploaded(sigma, walk.net.device).expand(walk.look.size)
 
 
 def _check(course: Course, settings: SRPO) -> None:

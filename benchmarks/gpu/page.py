@@ -71,7 +71,7 @@ def _part(part: Part) -> list[str]:
     if part.bare is not None:
         lines += [f"The bare network, {part.bare.images} images at once: {1000 * part.bare.forward:.1f} ms for an evaluation of "
                   f"one image, {1000 * part.bare.both:.1f} ms with its backward. Low memory is "
-                  f"{'on' if part.low_memory else 'off'}.", ""]  # fmt: skip
+                  f"{'on: an update makes one forward more' if part.low_memory else 'off'}.", ""]  # fmt: skip
     if part.rows:
         lines += ["GB: the most on the card in a train step, foretold by Estimate Memory and Time and measured. Rollout and update: "
                   "their time in that of as many evaluations of the bare network; trainers through the reward decode within their "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from simulated_card import device
-from torch.utils._python_dispatch import TorchDispatchMode
+from uploads import Uploads
 
 PIECE = 2 << 20  # the real allocator takes memory from the driver in pieces of this size, and more for large ones
 
@@ -52,20 +52,6 @@ def tight(more: int) -> Iterator[None]:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-
-
-class Uploads(TorchDispatchMode):
-    """Counts copies from RAM to the card that the host waits for: each stops the queue as a number that is read does."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        if func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
-            source = args[1] if func.overloadpacket is torch.ops.aten.copy_ else args[0]
-            waits = not (kwargs or {}).get("non_blocking", len(args) > 2 and args[2])
-            self.count += waits and source.device.type == "cpu" and found.device.type == "cuda"
-        return found
 
 
 @contextlib.contextmanager

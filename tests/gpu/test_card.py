@@ -54,8 +54,8 @@ def test_what_the_host_waits_for_is_counted():
 
 
 def test_nobody_reads_from_the_card_in_a_micro_batch(monkeypatch, record_property):
-    """From the first micro-batch to the last; what is read once an update lies before and after them. Uploads are counted, for
-    the page: they wait too."""
+    """From the first micro-batch to the last; what is read once an update lies before and after them. Uploads are told
+    apart from reads: those that wait are no better."""
     there, seen = World("sd3", "fp16"), []
     monkeypatch.setattr(world, "SAMPLING", replace(world.SAMPLING, batch_size=1))
     made, feedback = world.made_for(there, trainer("FlowGRPO"))
@@ -67,7 +67,7 @@ def test_nobody_reads_from_the_card_in_a_micro_batch(monkeypatch, record_propert
     (reads, uploads), micros = [last - first for first, last in zip(seen[0], seen[-1])], len(seen) - 1
     record_property("measured", f"{uploads / micros:.1f} uploads in a micro-batch wait for the card")
     assert micros > 1 and reads == 0, f"{reads / micros:.1f} reads in a micro-batch"
-    assert uploads <= 10 * micros, "may only become fewer"
+    assert uploads == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +104,7 @@ def test_memory_is_given_back_after_a_step(name):
 def test_a_step_too_large_for_the_card_goes_on_with_activations_recomputed():
     """On a card with room for the recomputed step and not for the plain one: the same gradient, and the run remembers why."""
     there = World("sd15")
-    kind, side = trainer("NFT"), 32 if card.simulated() else 256  # a real card's memory comes in large pieces
+    kind, side = trainer("NFT"), 32 if card.simulated() else 512  # a real card's memory comes in large pieces
     settings = world.settings_of(kind, there.policy)
     made = there.roll(images_per_prompt=8, batch_size=16, guidance=1.0, width=side, height=side)
     feedback = world.feedback_for(settings, made)

@@ -17,6 +17,7 @@ from ..losses.sdpo import loser_scale, scale_gradient
 from ..noise.streams import Stream, generator
 from ..policy.levels import sigmas_of
 from ..policy.network import Network
+from ..policy.uploads import uploaded
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
 
@@ -45,9 +46,9 @@ class Renoised:
 
     def __init__(self, net: Network, rollout: Rollout, micro: Noised):
         self.net, self.rollout, self.micro = net, rollout, micro
-        self.data = rollout.latents[micro.rows].to(net.device)
-        self.sigma = micro.sigma.to(net.device)
-        noise = micro.noise.to(net.device)
+        self.data = uploaded(rollout.latents[micro.rows], net.device)
+        self.sigma = uploaded(micro.sigma, net.device)
+        noise = uploaded(micro.noise, net.device)
         self.x = net.path.add_noise(self.data, noise, self.sigma)
         self.target = net.path.target(self.data, noise, self.sigma)
 
@@ -75,7 +76,7 @@ class Renoised:
 
     def of(self, values: torch.Tensor) -> torch.Tensor:
         """The micro-batch's rows of per-sample numbers, where and how the network computes."""
-        return values[self.micro.rows].to(self.net.device, torch.float32)
+        return uploaded(values[self.micro.rows], self.net.device, torch.float32)
 
 
 def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batch_size: int, *,

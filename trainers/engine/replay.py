@@ -15,6 +15,7 @@ from ..feedback.advantages import Advantages
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS, Gaussian, check_noise, gaussian_kl, log_prob, transition_named
 from ..policy.network import Network
+from ..policy.uploads import uploaded
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
 from .update import Optimizer, numbers, update
@@ -64,8 +65,8 @@ def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]
 def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Gaussian:
     """The step's Gaussian under this bank, at the state that the rollout visited."""
     trajectory = rollout.random_steps()
-    x = trajectory.states[micro.rows, micro.step].to(net.device)
-    sigma, sigma_next = (trajectory.sigmas[k].to(x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
+    x = uploaded(trajectory.states[micro.rows, micro.step], net.device)
+    sigma, sigma_next = (uploaded(trajectory.sigmas[k], x.device).expand(len(x)) for k in (micro.step, micro.step + 1))
     x0 = net.denoise(x, sigma, rollout.prompts, rollout.index[micro.rows], rollout.guidance, bank,
                      schedule=rollout.sigmas)
     transition = transition_named(trajectory.transition, trajectory.strength, net.path)
@@ -92,21 +93,21 @@ class Replayed:
 def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
     """advantage: [B, S], of each sample in each random step."""
     trajectory = rollout.random_steps()
-    used = micro.used.nonzero().flatten().to(net.device)  # counted on the CPU: nobody waits for the device
+    used = uploaded(micro.used.nonzero().flatten(), net.device)  # counted on the CPU: nobody waits for the device
     now = replay(net, bank, rollout, micro)
-    reached, old_log_prob = (values[micro.rows, step].to(net.device) for values, step in (
+    reached, old_log_prob = (uploaded(values[micro.rows, step], net.device) for values, step in (
         (trajectory.states, micro.step + 1), (trajectory.log_probs, micro.step)))
-    old_mean = None if trajectory.means is None else trajectory.means[micro.rows, micro.step].to(net.device)[used]
+    old_mean = None if trajectory.means is None else uploaded(trajectory.means[micro.rows, micro.step], net.device)[used]
     kl = None
     if want_kl:
         with torch.no_grad():
             reference = replay(net, None, rollout, micro)
         kl = gaussian_kl(now.mean, reference.mean, now.std)[used]
-    delta = (trajectory.sigmas[micro.step] - trajectory.sigmas[micro.step + 1]).to(net.device)
+    delta = uploaded(trajectory.sigmas[micro.step] - trajectory.sigmas[micro.step + 1], net.device)
     return Replayed(
         mean=now.mean[used], old_mean=old_mean, std=now.std[used], delta=delta.expand(micro.size),
         log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
-        advantage=advantage[micro.rows, micro.step].to(net.device, torch.float32)[used], kl=kl)
+        advantage=uploaded(advantage[micro.rows, micro.step], net.device, torch.float32)[used], kl=kl)
 
 
 # a NamedTuple of losses/: loss, ratio, and the share of rows that were clipped or dropped

@@ -19,6 +19,7 @@ from ..policy.levels import sigmas_of
 from ..policy.network import Network
 from ..policy.room import with_room
 from ..policy.scratch import mapped
+from ..policy.uploads import uploaded
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples, coming_prompts
@@ -166,12 +167,12 @@ class Walk:
         self.plan = course.plan(net)
         self.index = course.samples.index[look.rows]
         self._noise = course.samples.noise(look.rows)
-        self.noise = self._noise.start(course.shape).to(net.device)
+        self.noise = uploaded(self._noise.start(course.shape), net.device)
         self.x, self.at = net.start(self.noise, float(self.plan.sigmas[0])), 0
 
     def sigma(self, step: int) -> torch.Tensor:
         """[B]"""
-        return self.plan.sigmas[step].to(self.net.device).expand(self.look.size)
+        return uploaded(self.plan.sigmas[step], self.net.device).expand(self.look.size)
 
     def denoised(self, x: torch.Tensor | None = None, sigma: torch.Tensor | None = None) -> torch.Tensor:
         """The policy's clean estimate of ``x`` at ``sigma``; without them, of the present state."""
@@ -189,7 +190,7 @@ class Walk:
         noisy = first <= self.at < end
         transition = self.plan.noisy_step if noisy else self.plan.quiet_step
         step = transition(self.net.path, self.x, x0, self.sigma(self.at), self.sigma(self.at + 1))
-        self.x = sample(step, self._noise.next(self.course.shape).to(self.x.device)) if noisy else step.mean
+        self.x = sample(step, uploaded(self._noise.next(self.course.shape), self.x.device)) if noisy else step.mean
         self.at += 1
 
     def go_to(self, step: int, watch: Callable[[torch.Tensor], None] | None = None) -> None:

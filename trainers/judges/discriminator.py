@@ -15,6 +15,7 @@ from ..noise.paths import sigma_at
 from ..noise.streams import Stream, generator
 from ..policy.features import feature_blocks, seen
 from ..policy.network import Network
+from ..policy.uploads import uploaded
 from ..policy.value import Bank
 from ..sampling.rollout import Rollout
 
@@ -37,7 +38,7 @@ class Discriminator:
         """The heads' own loss; fake: what they saw in the student's answers."""
         real: dict[str, list[torch.Tensor]] = {}
         with torch.no_grad():
-            self._look(self.rollout.latents[self.micro.rows].to(self.net.device), lambda _, tokens: tokens[:, :1, 0], real)
+            self._look(uploaded(self.rollout.latents[self.micro.rows], self.net.device), lambda _, tokens: tokens[:, :1, 0], real)
         logits, penalties = [], []
         for name, groups in real.items():
             for tokens in groups:
@@ -48,7 +49,7 @@ class Discriminator:
         return discriminator_loss(torch.cat(logits), fooled, torch.cat(penalties), r1_weight)
 
     def _look(self, x0: torch.Tensor, see: Callable, features: dict[str, list[torch.Tensor]]) -> torch.Tensor:
-        sigma = self.micro.sigma.to(x0)
+        sigma = uploaded(self.micro.sigma, x0.device, x0.dtype)
 
         def look(block: str, parts: list[torch.Tensor]) -> torch.Tensor:
             answers = []
@@ -57,7 +58,7 @@ class Discriminator:
                 answers.append(see(name, tokens))
             return torch.cat(answers, 1)
 
-        x = self.net.path.add_noise(x0, self.micro.noise.to(x0), sigma)
+        x = self.net.path.add_noise(x0, uploaded(self.micro.noise, x0.device, x0.dtype), sigma)
         return seen(self.net, self.blocks, x, sigma, self.rollout.prompts, self.rollout.index[self.micro.rows], look)
 
 

@@ -19,6 +19,7 @@ from .attention import OVERRIDE, GradientAttention
 from .bypass import cuts_named
 from .conditioning import Conds
 from .levels import as_asked
+from .uploads import uploaded
 
 
 class Guider:
@@ -63,7 +64,7 @@ class Guider:
     def _with_schedule(self, schedule: torch.Tensor | None, device) -> dict:
         if schedule is None:
             return self._options
-        transformer = {**self._options["transformer_options"], "sample_sigmas": schedule.to(device)}
+        transformer = {**self._options["transformer_options"], "sample_sigmas": uploaded(schedule, device)}
         return {**self._options, "transformer_options": transformer}
 
 

@@ -25,6 +25,7 @@ from .precision import share_shown
 from .remedies import Remedies
 from .room import WHOLE, Room
 from .steady import check_steady
+from .uploads import uploaded
 from .value import REFERENCE, Bank, Guest, Policy
 from .weights import freeze_for_autograd, lent
 
@@ -232,11 +233,10 @@ class Network:
 
     def _guided(self, x, sigma, prompts: PromptSet, index, ask: Callable):
         """ask(x, sigma, conds) of each group of samples that go through the network together, put in their order."""
-        parts = self._groups(prompts, index, tuple(x.shape[1:]), sigma)
-        if len(parts) == 1:
+        if len(parts := self._groups(prompts, index, tuple(x.shape[1:]), sigma)) == 1:
             return ask(x, sigma, parts[0][1])
         out = torch.empty_like(x)
-        for place, conds in [(place.to(x.device), conds) for place, conds in parts]:
+        for place, conds in [(uploaded(place, x.device), conds) for place, conds in parts]:
             out = out.index_copy(0, place, ask(x[place], sigma[place], conds).to(out.dtype))
         return out
 
