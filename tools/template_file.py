@@ -8,7 +8,10 @@ import json
 
 # the note at the top left, beside and below the page's bars; the offset is in units of the graph
 VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
-OUTPUTS_OF_NEWER_HOSTS = ("PreviewImage",)  # none of the templates uses them
+OUTPUTS_OF_NEWER_HOSTS = ("PreviewImage", "PreviewAny")  # none of the templates uses them
+# values go by their place, and newer hosts have put widgets in between: as many as stand in one place on all of them; what comes
+# after is the node's own default
+WIDGETS_OF_ALL_HOSTS = {"TrainLoraNode": 11}
 LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")  # of a link in a subgraph
 OF_NEWER_PAGES = ("widgets_values_named",)  # beside widgets_values, which all of them read
 
@@ -21,6 +24,8 @@ def same_everywhere(workflow: dict, graph_id: str) -> None:
             node.pop(key, None)
         if node["type"] in OUTPUTS_OF_NEWER_HOSTS:
             node["outputs"] = []
+        if node["type"] in WIDGETS_OF_ALL_HOSTS:
+            node["widgets_values"] = node["widgets_values"][:WIDGETS_OF_ALL_HOSTS[node["type"]]]
     renumber_links(workflow)
     extra = workflow.setdefault("extra", {})
     extra["ds"] = VIEW_AT_FIRST

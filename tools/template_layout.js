@@ -2,7 +2,7 @@
 ([note, sizes]) => {
   const WIDTHS = { PTLoopEnd: 420, PTTrain: 420, PTDemoWorld: 350, PreviewImage: 320, MarkdownNote: 400 };
   const ANSWER = 72;
-  const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, MarkdownNote: 540 };
+  const HEIGHTS = { PTLoopEnd: 640, PTTrain: 760, PreviewImage: 340, PreviewAny: 122, MarkdownNote: 540 };
   const graph = app.graph;
 
   // nodes of the pack that show a line or two once they have run

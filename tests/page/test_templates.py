@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import combinations
 
 import pytest
@@ -80,6 +81,30 @@ def unfolded(output: dict) -> dict:
     return found
 
 
+def default_of(node: dict, name: str):
+    """Of a widget, as the host declares it."""
+    (declared,) = [part[name] for part in node["input"].values() if name in part]
+    return declared[1]["default"]
+
+
+def without_other_sockets(anew: str, before: str) -> list[dict]:
+    """Both workflows, without the sockets of those of ComfyUI's own nodes that this ComfyUI declares otherwise than the pinned
+    one, and without the values that it has added."""
+    both = [json.loads(text) for text in (anew, before)]
+    for graph, expected in zip(*(graphs(workflow).values() for workflow in both)):
+        for one, other in zip(graph["nodes"], expected["nodes"]):
+            if named_sockets(one) != named_sockets(other) and not other["type"].startswith("PT"):
+                one["widgets_values"] = one["widgets_values"][: len(other["widgets_values"])]
+                for node in (one, other):
+                    node.update(inputs=[], outputs=[], size=[])
+        graph["links"], expected["links"] = links_of(graph), links_of(expected)  # without their types
+    return both
+
+
+def named_sockets(node: dict) -> list[list[str]]:
+    return [[socket["name"] for socket in node.get(side, [])] for side in ("inputs", "outputs")]
+
+
 def test_every_source_has_a_template():
     assert {path.stem for path in (ROOT / "workflows" / "api").glob("*.json")} == {t.source for t in TEMPLATES}
     assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == {t.name for t in TEMPLATES}
@@ -94,16 +119,19 @@ def test_it_is_offered_with_a_picture(host, template):
 
 
 @EACH
-def test_it_opens_as_its_source(page, template, tmp_path):
+def test_it_opens_as_its_source(page, host, template, tmp_path):
     assert opened(page, template) == NO_COMPLAINT
     keep_screenshot(page, f"opened_{template.source}", tmp_path)
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
     plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in unfolded(output).items()}
-    for content in plain.values():
+    expected, nodes = source(template.source), host.object_info()
+    for node, content in plain.items():
         if content["class_type"] == "PreviewAny":
             content["inputs"].pop("preview", None)  # the text that it shows, which only the page counts among its inputs
-    assert plain == {node: {key: content[key] for key in ("class_type", "inputs")}
-                     for node, content in source(template.source).items()}
+        if not content["class_type"].startswith("PT"):  # what newer hosts have added stands at its default
+            for name in content["inputs"].keys() - expected[node]["inputs"].keys():
+                assert content["inputs"].pop(name) == default_of(nodes[content["class_type"]], name), name
+    assert plain == {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in expected.items()}
     fit(page)
     keep_screenshot(page, template.source, tmp_path)
     assert faults(page) == []
@@ -112,7 +140,11 @@ def test_it_opens_as_its_source(page, template, tmp_path):
 @EACH
 def test_it_is_up_to_date(page, template):
     """Made anew from its source it is the same file: python -m tools.make_templates."""
-    assert convert(page, template) == shipped(template)
+    anew = convert(page, template)
+    if "POSTTRAIN_OTHER_HOST" not in os.environ:
+        assert anew == shipped(template)
+    found, expected = without_other_sockets(anew, shipped(template))
+    assert found == expected
 
 
 @EACH

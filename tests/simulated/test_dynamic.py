@@ -76,27 +76,6 @@ def room(name: str):
         yield
 
 
-def sampled(model) -> torch.Tensor:
-    """What the host's KSampler draws with this MODEL."""
-    import comfy.sample
-
-    noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(3))
-    with torch.inference_mode():
-        return comfy.sample.sample(
-            model,
-            noise,
-            3,
-            2.0,
-            "euler",
-            "simple",
-            small_models.conditioning("sd3", 1),
-            small_models.conditioning("sd3", 3),
-            torch.zeros_like(noise),
-            seed=3,
-            disable_pbar=True,
-        ).cpu()
-
-
 def trained(there: World, trainer: type):
     """The policy after some iterations, each with images of its own."""
     for _ in range(ITERATIONS):
@@ -111,7 +90,7 @@ def test_three_iterations_are_the_cpus_and_read_the_checkpoint_once(checkpoint, 
     expected = trained(Loaded(checkpoint, "cpu"), trainer)
     start = there.policy
     with room(where):
-        picture, decoded = sampled(start.model), world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4))
+        picture, decoded = world.sampled(start.model), world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4))
     before = [fingerprint(module) for module in (start.model.model, there.vae.first_stage_model)]
     held, opened, missed = device.counts()["now"], aimdo.opened[checkpoint], aimdo.missed
     with room(where):
@@ -126,7 +105,7 @@ def test_three_iterations_are_the_cpus_and_read_the_checkpoint_once(checkpoint, 
     assert [fingerprint(module) for module in (start.model.model, there.vae.first_stage_model)] == before
     assert device.counts()["now"] == held
     with room(where):
-        assert torch.equal(sampled(start.model), picture)
+        assert torch.equal(world.sampled(start.model), picture)
         assert torch.equal(world.to_images(start.model, there.vae, torch.zeros(1, 16, 4, 4)), decoded)
 
 

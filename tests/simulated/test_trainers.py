@@ -92,6 +92,25 @@ def test_a_step_under_the_hosts_flags(flag, trainer, dtype):
     host.unload_all()
 
 
+@pytest.mark.parametrize("low", [False, True], ids=["", "low"])
+@pytest.mark.parametrize("placement", PLACEMENTS[1:])
+@pytest.mark.parametrize("name", ["FlowGRPO", "DRaFT"])
+def test_a_step_after_the_hosts_own_sampling_is_the_cpus(name, placement, low):
+    """Newer hosts stream weights through buffers that a sampling has made, and write the next layer's into them: autograd does
+    not notice."""
+    import comfy.model_management as management
+    trainer, there = next(t for t in TRAINERS if t.__name__ == name), World("sd3")
+    made, feedback, _ = on_cpu("sd3", "fp32", trainer)
+    optimizer = replace(RAW, low_memory=low)
+    with placed(there, placement, reserve=int(there.vae_size * 1.1) if trainer in BACKPROP else 0):
+        world.sampled(there.policy.model)
+        buffers = getattr(management, "STREAM_CAST_BUFFERS", None)
+        assert buffers is None or buffers and all(buffer.is_inference() for buffer in buffers.values())
+        new = world.step(there, trainer, optimizer) if trainer in BACKPROP else world.train_step(
+            there.policy, made, feedback, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
+    assert_equal_to_the_cpus(new, "sd3", trainer, "fp32")
+
+
 @pytest.mark.parametrize("kind", world.small_models.ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_first_ratio_is_exactly_one(kind, placement):

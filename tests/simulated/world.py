@@ -135,6 +135,16 @@ def made_for(world: World, trainer: type):
     return made, feedback_for(settings, made)
 
 
+def sampled(model) -> torch.Tensor:
+    """What the host's KSampler draws with this MODEL, for which sd3's conditionings are."""
+    import comfy.sample
+
+    noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():  # as a node runs
+        return comfy.sample.sample(model, noise, 3, 2.0, "euler", "simple", small_models.conditioning("sd3", 1),
+                                   small_models.conditioning("sd3", 3), torch.zeros_like(noise), seed=3, disable_pbar=True).cpu()
+
+
 @cache
 def on_cpu(kind: str, dtype: str, trainer: type):
     """(rollout, feedback, policy after the step) as the CPU makes them; no rollout for trainers through the reward."""

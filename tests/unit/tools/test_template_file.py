@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from posttrain.tools.template_file import same_everywhere, written
+from posttrain.tools.template_links import graphs
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "workflows").glob("*.json"))
 
@@ -23,8 +24,8 @@ def as_another_page_writes(workflow: dict) -> dict:
             entry["link"] = new.get(entry["link"])
         for output in node.get("outputs", []):
             output["links"] = output["links"] and [new[link] for link in reversed(output["links"])]
-        if node["type"] == "PreviewImage":
-            node["outputs"] = [{"name": "images", "type": "IMAGE", "links": None}]
+        if node["type"] in ("PreviewImage", "PreviewAny"):
+            node["outputs"] = [{"name": "shown", "type": "IMAGE", "links": None}]
     workflow["extra"] |= {"workflowRendererVersion": "LG", "frontendVersion": "9.9", "ds": {"scale": 2, "offset": [0, 0]}}
     return workflow
 
@@ -41,3 +42,13 @@ def test_it_is_the_same_file(file):
     assert json.dumps(other) != json.dumps(flat)
     same_everywhere(other, flat["id"])
     assert written(other) == written(flat)
+
+
+def test_values_go_by_place_and_stop_before_a_widget_that_newer_hosts_have_put_in_between():
+    """Of Train LoRA: quantized_backward, in the place of the older ones' algorithm."""
+    workflow = json.loads((FILES[0].parent / "Improve a LoRA that you have.json").read_text(encoding="utf-8"))
+    (node,) = [one for graph in graphs(workflow).values() for one in graph["nodes"] if one["type"] == "TrainLoraNode"]
+    assert node["widgets_values"][-2:] == ["fp32", "fp32"]
+    longer = {"nodes": [{**node, "inputs": [], "outputs": [], "widgets_values": [*node["widgets_values"], False, "LoRA"]}], "links": []}
+    same_everywhere(longer, "")
+    assert longer["nodes"][0]["widgets_values"] == node["widgets_values"]
