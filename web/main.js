@@ -10,7 +10,7 @@ import { loadQuestions } from "./rate.js";
 import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
-import { translateDefinitions, translateNode } from "./translate.js";
+import { addTooltips, introduceBlock, translateDefinitions, translateNode } from "./translate.js";
 import { messageWords, words } from "./words.js";
 
 const TAB = "posttrain";
@@ -72,6 +72,8 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("PT")) showAllDecimals(node);
+    addTooltips(node);
+    introduceBlock(node);
     translateNode(node);
     if (drivesRun(node)) addRunView(node, openRun);
     else if (node.comfyClass?.startsWith("PT")) addTextView(node);

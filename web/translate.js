@@ -1,7 +1,9 @@
 // The nodes in the user's language, from locales/. ComfyUI does the same by itself, but its pages of early 2026 and before
 // load their own words of a language after those of the packs, over them.
 import { fetchTranslations } from "./api.js";
-import { locale } from "./words.js";
+import { blockLabel, locale } from "./words.js";
+
+const OTHER_BLOCKS = ["Before and after"]; // of nodes of the host alone
 
 let texts = {};
 
@@ -36,4 +38,32 @@ export function translateNode(node) {
   for (const [index, { name }] of Object.entries(words.outputs ?? {})) {
     if (node.outputs?.[index]) node.outputs[index].localized_name = name;
   }
+}
+
+/** Hook nodeCreated: widgets of the pack's nodes carry their tooltips; newer pages give them on to a subgraph that shows the widget. */
+export function addTooltips(node) {
+  if (!node.comfyClass?.startsWith("PT")) return;
+  for (const widget of node.widgets ?? []) widget.tooltip ??= tooltipOf(node, widget.name);
+}
+
+function tooltipOf(node, name) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  return { ...required, ...optional }[name]?.[1]?.tooltip;
+}
+
+/** Hook nodeCreated: tooltips and words of the user's language for a block, or another subgraph around nodes of the pack. */
+export function introduceBlock(node) {
+  const ours = ({ comfyClass }) => comfyClass?.startsWith("PT");
+  if (!OTHER_BLOCKS.includes(node.subgraph?.name) && !node.subgraph?.nodes.some(ours)) return;
+  // not a slot's label, as above
+  for (const slot of [...node.inputs, ...node.outputs]) slot.localized_name = blockLabel(slot.name) ?? slot.localized_name;
+  setTimeout(() => node.subgraph.inputs.forEach((input) => introduceWidget(node, input))); // its widgets come a little later
+}
+
+function introduceWidget(node, { name, label, linkIds }) {
+  const widget = node.widgets?.find((one) => one.name === name), link = node.subgraph.links.get(linkIds[0]);
+  if (!widget || !link) return;
+  const inside = node.subgraph.getNodeById(link.target_id);
+  widget.tooltip ??= tooltipOf(inside, inside.inputs[link.target_slot].name);
+  if (!label) widget.label = blockLabel(name) ?? widget.label;
 }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 
-from posttrain.tests.page.actions import faults, fit, keep_screenshot, wait_until
+from posttrain.tests.page.actions import faults, fit, in_chinese, keep_screenshot, wait_until
+from posttrain.tests.page.conftest import CLOSE, READY
 from posttrain.tests.unit.rewards.networks import tiny_open_clip
 from posttrain.tools.block import graph
 from posttrain.tools.blocks import BLOCKS
+from posttrain.tools.chinese import HAN
 from posttrain.tools.host import PACK
 from posttrain.tools.make_blocks import convert, path
 from posttrain.tools.rater import Rater, brightest
@@ -35,6 +37,7 @@ TYPED = {
     "steps": 2,
     "guidance": 1,
 }
+UNTRANSLATED = ("clip", "vae", "LoRA")
 SEARCH = "Workspace.SearchBox.Toggle"
 WIRED = """([typed, pixels]) => {
     const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
@@ -70,15 +73,23 @@ def dropped(page, name: str) -> dict:
     page.wait_for_timeout(500)
     page.mouse.click(700, 500)  # newer pages let the node hang on the mouse until then
     wait_until(page, lambda: page.evaluate("app.graph._nodes.length") > before, 20)
+    page.wait_for_timeout(500)
     return page.evaluate(
         """(place) => {
         const node = app.graph._nodes.at(-1);
         node.pos = [(place % 3) * 420, Math.floor(place / 3) * 460];
         return { title: node.title, inside: node.subgraph.nodes.length, widgets: (node.widgets ?? []).map((one) => one.name),
+            unexplained: node.widgets.filter((one) => !(one.tooltip?.length > 10)).map((one) => one.name),
             sockets: node.inputs.filter((one) => !one.widget).map((one) => one.name), outputs: node.outputs.map((one) => one.name) };
     }""",
         before,
     )
+
+
+def keeps_no_tooltips(page) -> bool:
+    """Newer pages make a subgraph's widgets anew from time to time, without what a pack has put on them."""
+    release = page.evaluate("window.__COMFYUI_FRONTEND_VERSION__").split(".")
+    return [int(part) for part in release[:2]] >= [1, 40]
 
 
 def without_ids(prompt: dict) -> list[str]:
@@ -117,6 +128,8 @@ def test_they_are_dropped_and_run(page, host, tmp_path):
         inside = graph(block, offered)
         widgets = [name for name, (socket, *_) in block.fold.inputs.items() if is_widget(inside, *socket.split("."))]
         found = dropped(page, block.name)
+        unexplained = found.pop("unexplained")
+        assert unexplained == [] or keeps_no_tooltips(page), block.name
         assert found == {"title": block.name, "inside": len(block.fold.nodes), "widgets": widgets,
                          "sockets": [name for name in block.fold.inputs if name not in widgets],
                          "outputs": list(block.fold.outputs)}  # fmt: skip
@@ -145,6 +158,25 @@ def test_they_are_dropped_and_run(page, host, tmp_path):
     previews = [node for node, content in prompt.items() if content["class_type"] == "PreviewImage"]
     assert [len(result.outputs[node]["images"]) for node in previews] == [2, 2]
     assert faults(page) == []
+
+
+def test_they_speak_chinese_and_a_graph_saved_so_is_english_again(page):
+    every = "() => { const node = app.graph._nodes.at(-1); return [node.widgets.map((one) => one.label), node.inputs.map((one) => one.localized_name)]; }"
+    block = BLOCKS[-1]
+    with in_chinese(page):
+        page.evaluate(CLOSE)
+        dropped(page, block.name)
+        page.wait_for_timeout(300)
+        widgets, inputs = page.evaluate(every)
+        assert len(widgets) >= 5 and all(HAN.search(label) for label in widgets)
+        assert all(HAN.search(name) for name in inputs if name not in UNTRANSLATED)
+        saved = page.evaluate("JSON.stringify(app.graph.serialize())")
+    page.reload()
+    page.wait_for_function(READY, timeout=60_000)
+    page.wait_for_timeout(1000)
+    page.evaluate("(saved) => app.loadGraphData(JSON.parse(saved))", saved)
+    page.wait_for_timeout(500)
+    assert page.evaluate(every)[1] == list(block.fold.inputs)
 
 
 def test_the_template_of_one_block_is_made_of_blocks(host):
