@@ -8,11 +8,15 @@
                                         on another ComfyUI (in its own Python), --frontend RELEASE with another page,
                                         --libraries lowest (or newest) with the optional packages at their lower bounds,
                                         --generators the bad days of docs/reliability.md in full, --host-suite [folder]
-                                        ComfyUI's own tests, without the pack and with it
+                                        ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
+                                        packs in this folder installed as well
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
+    python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
+    python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
+                                        what a machine without network lacks, --from FOLDER uses it there
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
@@ -29,8 +33,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import browser, compiler, generators, host_suite, hosts, overlay
+from tools import beside, browser, compiler, generators, host_suite, hosts, overlay, site
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
+from tools.gpu import command
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
@@ -43,6 +48,8 @@ NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's o
 def main(arguments: list[str]) -> int:
     chosen, rest = parser().parse_known_args(arguments)
     try:
+        if chosen.run is gpu:
+            return command.main(rest, environment)
         return chosen.run(environment(), chosen, rest)
     except (SetupError, browser.NoBrowser, compiler.NoCompiler) as error:
         print(f"\n{error}", file=sys.stderr)
@@ -62,8 +69,10 @@ def parser() -> argparse.ArgumentParser:
         ("test", test, "run the tests; arguments go to pytest"),
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
+        ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
+        ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
@@ -78,8 +87,13 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--frontend", metavar="RELEASE", help="with this release of ComfyUI's page, 1.58.1")
             command.add_argument("--generators", action="store_true", help="the generators of docs/reliability.md, in full")
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
+            command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
     return top
+
+
+def gpu() -> None:
+    """Stands for ``command.main``, which comes before the environment: a machine without network cannot set one up."""
 
 
 def tool(name: str, package: str = "tools"):
@@ -87,6 +101,10 @@ def tool(name: str, package: str = "tools"):
         return call(env, "-c", MODULE, str(ROOT), f"{package}.{name}", *rest)
 
     return run
+
+
+def build_site(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    return call(env, "-c", MODULE, str(ROOT), "tools.site", *rest, extra={"PYTHONPATH": str(site.builder(env))})
 
 
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
@@ -100,6 +118,9 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if chosen.generators:
         variables |= generators.COUNTS
         rest = [*generators.FILES, *rest]
+    if chosen.beside:
+        variables |= beside.variables(chosen.beside)
+        rest = rest if names_a_path(rest) else [beside.TESTS, *rest]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more

@@ -12,10 +12,12 @@ import argparse
 import json
 
 from . import browser
+from .blocks import BLOCKS
+from .make_blocks import path
 from .make_templates import WORKFLOWS
-from .template import Template
+from .template import Fold, Template
 from .template_links import BORDER_IN, BORDER_OUT, FIRST_SLOT, SLOT, input_height, links_of
-from .template_places import FILE, GROUP_GAP, key, known, room
+from .template_places import FILE, GROUP_GAP, key, known, of_fold, room
 from .templates import TEMPLATES
 
 ARRANGE = FILE.with_name("template_arrange.js")
@@ -24,7 +26,7 @@ BORDER_SLOT = 20  # from a border's edges to the first of its sockets
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", help="one file of workflows/api, without .json (default: all)")
+    parser.add_argument("source", nargs="?", help="one file of workflows/api, without .json, or a block's name (default: all)")
     parser.add_argument("--steps", type=int, default=1_000_000, help="what is tried; more takes longer and is better")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--warm", action="store_true", help="start from the places of last time")
@@ -33,20 +35,21 @@ def main() -> None:
 
     with sync_playwright() as playwright:
         page = playwright.chromium.launch(executable_path=browser.find(), args=["--no-sandbox", "--disable-gpu"]).new_page()
-        for template in (each for each in TEMPLATES if chosen.source in (None, each.source)):
-            for name, problem in problems(template).items():
-                places = known()
-                warm = chosen.warm and name in places
-                if warm:
-                    problem["start"] |= {one: at[:2] for one, at in places[name]["nodes"].items()}
-                found = page.evaluate(
-                    ARRANGE.read_text(encoding="utf-8"),
-                    problem | {"steps": chosen.steps, "seed": chosen.seed, "hot": 8 if warm else 60},
-                )
-                print(
-                    f"{name}: {found['crossings']} crossings of {len(problem['links'])} links, {found['over']:.1f} over nodes"
-                )
-                FILE.write_text(written(places | {name: entry(template, problem, found)}), encoding="utf-8")
+        templates = [each for each in TEMPLATES if chosen.source in (None, each.source)]
+        blocks = {of_fold(block.fold) for block in BLOCKS}  # arranged as themselves, also where a template holds one
+        wanted = [(template, *each) for template in templates for each in problems(template).items() if each[0] not in blocks]
+        wanted += [(None, *each) for each in problems_of_blocks(chosen.source).items()]
+        for template, name, problem in wanted:
+            places = known()
+            warm = chosen.warm and name in places
+            if warm:
+                problem["start"] |= {one: at[:2] for one, at in places[name]["nodes"].items()}
+            found = page.evaluate(
+                ARRANGE.read_text(encoding="utf-8"),
+                problem | {"steps": chosen.steps, "seed": chosen.seed, "hot": 8 if warm else 60},
+            )
+            print(f"{name}: {found['crossings']} crossings of {len(problem['links'])} links, {found['over']:.1f} over nodes")
+            FILE.write_text(written(places | {name: entry(template, problem, found)}), encoding="utf-8")
 
 
 def problems(template: Template) -> dict[str, dict]:
@@ -61,11 +64,25 @@ def problems(template: Template) -> dict[str, dict]:
         }
     }
     for definition, fold in zip(workflow.get("definitions", {}).get("subgraphs", []), template.folds):
-        inside = _problem(definition)
-        inside["start"] |= {"in": [100, 200], "out": [2600, 300]}
-        for side, border in (("in", definition["inputNode"]), ("out", definition["outputNode"])):
-            inside["nodes"][side] = {"width": border["bounding"][2] - BORDER_SLOT, "room": border["bounding"][3]}
-        found[fold.title] = {**inside, "groups": [["in"], fold.nodes, ["out"]], "bends": []}
+        found[of_fold(fold)] = inside(definition, fold)
+    return found
+
+
+def inside(definition: dict, fold: Fold) -> dict:
+    """What is to be arranged within a fold, between its two borders."""
+    problem = _problem(definition)
+    problem["start"] |= {"in": [100, 200], "out": [2600, 300]}
+    for side, border in (("in", definition["inputNode"]), ("out", definition["outputNode"])):
+        problem["nodes"][side] = {"width": border["bounding"][2] - BORDER_SLOT, "room": border["bounding"][3]}
+    return {**problem, "groups": [["in"], fold.nodes, ["out"]], "bends": []}
+
+
+def problems_of_blocks(asked: str | None) -> dict[str, dict]:
+    """The inside of every shipped block, or of the one that is asked for."""
+    found = {}
+    for block in (each for each in BLOCKS if asked in (None, each.name)):
+        (definition,) = json.loads(path(block).read_text(encoding="utf-8"))["definitions"]["subgraphs"]
+        found[of_fold(block.fold)] = inside(definition, block.fold)
     return found
 
 
@@ -87,10 +104,10 @@ def _problem(graph: dict) -> dict:
     }
 
 
-def entry(template: Template, problem: dict, found: dict) -> dict:
+def entry(template: Template | None, problem: dict, found: dict) -> dict:
     """What template_places.json keeps of an arrangement."""
     nodes = {one: [*at, problem["nodes"][one]["width"]] for one, at in found["nodes"].items()}
-    if "out" in nodes:
+    if template is None or "out" in nodes:
         return {"nodes": nodes}
     titles = [group.title for row in template.rows for group in row]
     close_up(nodes, found)

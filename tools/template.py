@@ -22,7 +22,8 @@ class Fold:
     """Nodes that the page shows as one: a subgraph, opened by a double click.
 
     node: its own id. inputs, outputs: its label -> the sockets inside, "17.model" (by name) or "23.0" (by place); an input
-    that is a widget inside is a widget outside. columns: how its nodes are arranged first.
+    that is a widget inside is a widget outside. columns: how its nodes are arranged first. places: where what was found for
+    them is kept, if another fold has the title.
     """
 
     node: str
@@ -30,6 +31,7 @@ class Fold:
     inputs: dict[str, list[str]]
     outputs: dict[str, str]
     columns: list[list[str]]
+    places: str = ""
 
     @property
     def nodes(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Where the nodes of a template stand: in rows of groups of columns, or where tools/arrange_templates.py has found room for them.
 
 Places are kept in template_places.json: graph -> {"nodes": {id: [x, y, width]}, "groups": {title: [left, top, right, bottom]},
-"bends": [[x, y], ...]}. The inside of a fold has an entry of its own, by its title.
+"bends": [[x, y], ...]}. The inside of a fold has an entry of its own, by its title or the name that it gives.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .template import Group, Template
+from .template import Fold, Group, Template
 
 FILE = Path(__file__).with_name("template_places.json")
 GAP_X, GAP_Y, GROUP_GAP, PADDING, HEADER = 50, 54, 60, 24, 78
@@ -55,7 +55,12 @@ def place(workflow: dict, template: Template) -> None:
     ]
     bend(workflow, template, found.get("bends", []))
     for definition, one in zip(workflow.get("definitions", {}).get("subgraphs", []), template.folds):
-        place_inside(definition, one, places.get(one.title))
+        place_inside(definition, one, places.get(of_fold(one)))
+
+
+def of_fold(one: Fold) -> str:
+    """The name under which the inside of a fold is kept."""
+    return one.places or one.title
 
 
 def set_places(nodes: dict[str, dict], found: dict, name: str) -> None:
@@ -86,7 +91,7 @@ def in_rows(nodes: dict[str, dict], rows: list[list[Group]]) -> dict:
     return places
 
 
-def place_inside(definition: dict, one, found: dict | None) -> None:
+def place_inside(definition: dict, one: Fold, found: dict | None) -> None:
     """The nodes of a subgraph, between its two borders."""
     nodes = {str(node["id"]): node for node in definition["nodes"]}
     borders = {"in": definition["inputNode"], "out": definition["outputNode"]}

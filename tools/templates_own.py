@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .blocks import BEFORE_AND_AFTER, TRAIN_WITH
 from .template import App, Fold, Group, Template
 
 NOTE = """## {title}
@@ -69,4 +70,41 @@ def own(source: str, model: str, checkpoint: str, where: str) -> Template:
     return Template(source, name, note, ROWS, [["8"], ["21", "22"]], {"note": (440, 760)}, (BEFORE_AFTER,), app=APP)
 
 
-OWN = tuple(own(*each) for each in MODELS)
+IN_ONE_BLOCK = """## Your own model, in one block
+
+The whole training is one node: **Train with a reward**. Your model learns to make pictures that people prefer, judged by PickScore. \
+What comes out is an ordinary LoRA.
+
+1. Choose your checkpoint in **Your model**: SD1.5, SDXL, SD3.5, Flux or any other.
+2. **Download**, where you have not: PickScore's network, `model.safetensors` of huggingface.co/yuvalkirstain/PickScore_v1, renamed to \
+`PickScore_v1.safetensors`, into *models/reward_models*.
+3. Write **prompts** of the kind that you make pictures of, one a line. Set *width* and *height* to what your model is made for.
+4. Press **Run**. The curve is in the side bar, **PostTrain**. **Cancel** keeps what was learned; Run goes on.
+5. Compare **Before** and **After**: set *guidance* there as you use it, 1 for Flux. The LoRA is in *models/loras/posttrain*.
+
+Every number inside is the recommended one for your model. *pictures at once*: 1 needs least memory, more is faster. Open the block with \
+a double click on its title to see and change the training. More blocks are in the node library: learn from pairs, teach it your taste, \
+score and compare.
+"""
+ONE_BLOCK = Template(
+    "own_model",
+    "Your own model, in one block",
+    IN_ONE_BLOCK,
+    [
+        [
+            Group("Start here", [["note"]]),
+            Group("1  Your model", [["1"]]),
+            Group("2  Training", [["51"]]),
+            Group("3  Before and after", [["50"], ["21", "22"]]),
+        ]
+    ],
+    [["51"], ["50"]],
+    {"note": (440, 620)},
+    (TRAIN_WITH, BEFORE_AND_AFTER),
+    app=App(
+        (("1", "ckpt_name"), *(("51", name) for name in ("prompts", "reward", "pictures at once", "run name", "iterations"))),
+        ("21", "22"),
+    ),
+)
+
+OWN = (*(own(*each) for each in MODELS), ONE_BLOCK)

@@ -1,8 +1,11 @@
 // Numbers of a run over its iterations, drawn by uPlot: dots, their running mean, a band where the spread is known, and marks
 // where something was said or done.
+import { giveBackLanguage } from "./language.js"; // before uPlot
 import uPlot from "./lib/uPlot.esm.js";
 import { onResize, themeColour } from "./dom.js";
 import { number } from "./words.js";
+
+giveBackLanguage();
 
 export const REWARD_COLOUR = "#25a26f";
 export const METRIC_COLOUR = "#d9822b";

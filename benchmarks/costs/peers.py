@@ -1,4 +1,5 @@
-"""A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA."""
+"""A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA, and
+Diffusion-DPO written with diffusers and peft."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import torch
 from tools import pack
 
 from . import Measure
-from ._network import LATENT, most_kept, patcher, prompts, ratios
+from ._diffusers_dpo import dpo, unet
+from ._network import LATENT, most_kept, patcher, policy, prompts, ratios
 
 STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
+PAIRS = 4
 
 
 def measure() -> list[Measure]:
@@ -25,7 +28,37 @@ def measure() -> list[Measure]:
         found += [Measure(f"a step of reward-weighted regression {what}", ratio, "x", 1.0,
                           f"{1000 * seconds / STEPS:.0f} ms; {layers} layers, theirs {their_layers}"),
                   Measure(f"what it keeps for its backward {what}", held, "x", 1.0)]  # fmt: skip
-    return found
+    return [*found, *preference_step()]
+
+
+def preference_step() -> list[Measure]:
+    """A Diffusion-DPO update of PAIRS pairs at once."""
+    made = policy(RANK, "attention")
+    latents = torch.randn(2, PAIRS, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(4))
+    theirs = unet(made.model.model.diffusion_model)
+    texts = torch.cat([each[0][0] for each in prompts().positive])[:PAIRS]
+    their_step, their_layers = dpo(theirs, latents, texts, RANK)
+    ours = our_dpo(made, latents)
+    ratio, seconds = ratios(their_step, {"ours": ours})["ours"]
+    own = made.model.model.diffusion_model
+    held = most_kept(own, ours) / most_kept(theirs, their_step)
+    what = f"against diffusers and peft, {PAIRS} pairs at once"
+    return [Measure(f"an update of Diffusion-DPO {what}", ratio, "x", 1.15,
+                    f"{1000 * seconds:.0f} ms; {len(made.bank) // 2} layers, theirs {their_layers}"),
+            Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+
+
+def our_dpo(made, latents: torch.Tensor) -> Callable:
+    """One update on these pairs, [2, N, C, H, W], at one noise level."""
+    methods, sigmas_of = pack.module("trainers.diffusion_dpo"), pack.module("trainers.policy.levels").sigmas_of
+    count, rows = latents.shape[1], torch.arange(latents.shape[1])
+    rollout = pack.module("trainers.sampling.rollout").Rollout(
+        latents=latents.flatten(0, 1), images=torch.zeros(2 * count, 8, 8, 3), prompts=prompts(), index=rows.repeat(2),
+        seeds=torch.arange(2 * count), guidance=1.0, trajectory=None, batch_size=2 * count,
+        sigmas=sigmas_of(made.model.get_model_object("model_sampling"), "simple", 20))  # fmt: skip
+    pairs = pack.module("trainers.feedback.pairs").Preferences(rows, rows + count, torch.ones(count).double(), rows, {})
+    optimizer = pack.module("trainers.engine.update").Optimizer(updates=1)
+    return lambda: methods.train_dpo(made, rollout, pairs, methods.DiffusionDPO(levels=1), optimizer)
 
 
 def data() -> tuple[torch.Tensor, list]:

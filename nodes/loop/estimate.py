@@ -99,7 +99,7 @@ def _trial(policy, prompts, vae, sampling, trainer, reward, images: int):
     device = policy.model.load_device
     made, sampled = metered(device, lambda: rollout(policy, prompts, vae, small(sampling, images, False), 0))
     _, decoded = metered(device, lambda: to_images(policy.model, vae, made.latents))
-    new, trained = metered(device, lambda: train_step(policy, made, _invented(made, trainer), trainer))
+    new, trained = metered(device, lambda: train_step(policy, made, invented(made, trainer), trainer))
     seconds = max(0.0, sampled.seconds - decoded.seconds) / made.evaluations
     each = trained.seconds / max(1, new.metrics.get("update_evaluations", 1))
     return new, Trial(images, trained, seconds, decoded.seconds / images, each)
@@ -116,7 +116,7 @@ def _own_trial(policy, prompts, vae, sampling, trainer, reward, images: int):
     return new, Trial(images, taken, 0.0, 0.0, taken.seconds / max(1, new.metrics.get("update_evaluations", 1)))
 
 
-def _invented(made, trainer):
+def invented(made, trainer):
     """Feedback of the trainer's kind, as if each image were better than the one before."""
     import torch
 

@@ -1,9 +1,11 @@
 """The rollout in which several candidates of each step are compared."""
 from __future__ import annotations
 
+from ..loop.readers import means_are_read
 from ..progress import node_progress
 from ..sockets import POLICY, PREFERENCES, PROMPTS, REWARD, ROLLOUT, SAMPLING, STEP_REWARD
 from .rollout import CATEGORY as ROLLOUT_CATEGORY
+from .rollout import say_need
 
 
 class PTStepRollout:
@@ -33,13 +35,15 @@ class PTStepRollout:
             "sharpness": ("FLOAT", {"default": 1.0, "min": 0.001, "max": 10000.0, "step": 0.1, "tooltip": "Multiplies the scores "
                           "before the threshold. 1 for step rewards; raise it for rewards with a narrow range, such as "
                           "5 for a range of 0 to 1."})},
-            "hidden": {"unique_id": "UNIQUE_ID"}}
+            "hidden": {"unique_id": "UNIQUE_ID", "dynprompt": "DYNPROMPT"}}
 
-    def run(self, policy, prompts, vae, sampling, judge, iteration, candidates, threshold, sharpness, unique_id=None):
+    def run(self, policy, prompts, vae, sampling, judge, iteration, candidates, threshold, sharpness, unique_id=None,
+            dynprompt=None):
         from ...trainers.judges.step_rollout import Candidates, step_rollout
         from ...trainers.policy.latents import to_latent_socket
         made, pairs = step_rollout(policy, prompts, vae, sampling, iteration, judge,
                                    Candidates(candidates, threshold, sharpness),
+                                   keep_means=means_are_read(dynprompt, unique_id), tell=say_need,
                                    progress=node_progress(unique_id, policy.model))
         return (made, pairs, made.images, to_latent_socket(policy.model, made.latents))
 

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from posttrain.tools.beside import asked
 from posttrain.tools.host import Host
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "trainers" / "policy"))  # small models
 
 LAB_PACK = Path(__file__).with_name("lab_pack")  # nodes that only the tests use
-PACKS = [LAB_PACK] if LAB_PACK.is_dir() else []
+PACKS = [*([LAB_PACK] if LAB_PACK.is_dir() else []), *asked()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from posttrain.tests.page.actions import DIALOGS, ISSUES, TOASTS
+from posttrain.tests.page.actions import DIALOGS, EXTENSION, ISSUES, TOASTS
 from posttrain.tools.host import PACK
 
 NODES = "Object.keys(LiteGraph.registered_node_types)"
@@ -49,3 +49,22 @@ def test_toasts_dialogs_and_issues_are_found_where_this_page_shows_them(page):
     page.keyboard.press("Escape")
     page.evaluate("app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
     page.locator(DIALOGS).first.wait_for(timeout=20_000)
+
+
+def test_charts_are_drawn_where_the_browsers_language_is_none(page):
+    """As "C", which some browsers answer: numbers cannot be written in it, and uPlot asks for that while it is loaded."""
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'language', {get: () => 'C', configurable: true})")
+    page.reload()
+    page.wait_for_function("() => window.app?.graph && document.querySelector('#graph-canvas')", timeout=60_000)
+    seen = page.evaluate("""async (url) => {
+        const charts = await import(url);
+        const box = Object.assign(document.createElement("div"), { style: "width: 300px; height: 150px" });
+        document.body.append(box);
+        const chart = charts.createChart(box, () => {});
+        chart.set({ lines: [charts.lineOf([{iteration: 1, r: 0.5}, {iteration: 2, r: 0.7}], "r", {colour: "#25a26f"})], log: false,
+                    marks: [] });
+        for (let i = 0; i < 100 && !box.querySelector("canvas"); i++) await new Promise((done) => setTimeout(done, 50));
+        return [navigator.language, box.querySelector("canvas")?.width > 100];
+    }""", f"{EXTENSION}/charts.js")
+    assert seen == ["C", True]
+    assert not [fault for fault in page.faults if "posttrain" in fault.lower() or "language" in fault]

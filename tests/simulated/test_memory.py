@@ -1,6 +1,6 @@
 """docs/memory.md: the most that a train step holds on the card. Counted, so it is the same on every machine.
 
-WRITE_MEMORY_TABLE=1 writes the table anew; without it the test fails where a number is off by more than 5 %.
+WRITE_MEMORY_TABLE=1 writes the table anew; without it the test fails where a number is off by more than 2 %.
 """
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ from one layer to the next.
 | trainer | architecture | weights are | in | peak | peak, low memory | weights |
 |---|---|---|---|---|---|---|
 """
-HELD = 0.05  # what Python has not yet collected moves a peak by up to 4 %
+HELD = 0.02
 
 
 def rows():
@@ -114,12 +114,17 @@ def is_documented_host() -> bool:
 
 @pytest.fixture(scope="module")
 def table() -> dict[tuple, list[int]]:
-    if not os.environ.get("WRITE_MEMORY_TABLE"):
-        return written()
+    if os.environ.get("WRITE_MEMORY_TABLE"):
+        write()
+    return written()
+
+
+@cache
+def write() -> None:
+    """Once in a process: a test that is run alone sets up the module's fixtures anew."""
     measured = {row: [peak(*row, False)[0], *peak(*row, True)] for row in rows()}
     lines = [f"| {' | '.join(row)} | {' | '.join(f'{n:,}' for n in numbers)} |\n" for row, numbers in measured.items()]
     TABLE.write_text(HEAD + "".join(lines), encoding="utf-8")
-    return written()
 
 
 @pytest.mark.parametrize("row", rows(), ids="-".join)
@@ -137,7 +142,7 @@ def test_the_table_is_true(table, row):
 def test_the_table_has_these_rows_and_no_others(table):
     assert list(table) == rows()
     assert is_documented_host() or os.environ.get("POSTTRAIN_OTHER_HOST"), "write docs/memory.md anew"
-    assert all(low <= plain * 1.1 for plain, low, _ in table.values()), "low memory needs no more"  # in fp8 up to 7 %, see ROADMAP
+    assert all(low <= plain + 2 for plain, low, _ in table.values()), "low memory needs no more"
 
 
 def test_streaming_saves_memory_with_and_without_recomputed_activations(table):

@@ -279,7 +279,7 @@ def test_published_archive_holds_what_runs():
     ignored = [line.strip("/") for line in read(".comfyignore").split() if line and not line.startswith("#")]
     for name in DEVELOPMENT:
         assert name.strip("/") in ignored
-    for needed in ("__init__.py", "nodes", "trainers", "rewards", "toy", "web", "workflows", "locales", "LICENSE",
+    for needed in ("__init__.py", "nodes", "trainers", "rewards", "toy", "web", "workflows", "subgraphs", "locales", "LICENSE",
                    "README.md", "pyproject.toml"):
         assert needed not in ignored
 

@@ -14,10 +14,11 @@ from ..losses.error import squared_error
 from ..noise.streams import Stream, generator
 from ..noise.transitions import sample
 from ..policy.fitting import in_room
-from ..policy.latents import latent_shape, to_images_with_gradient
+from ..policy.latents import LARGE, image_bytes, latent_shape, to_images_with_gradient
 from ..policy.levels import sigmas_of
 from ..policy.network import Network
 from ..policy.room import with_room
+from ..policy.scratch import mapped
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
 from ..sampling.draws import chosen_samples, coming_prompts
@@ -73,6 +74,7 @@ class Course:
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
         self._plan: SamplingPlan | None = None
+        self._size = image_bytes(vae, (len(self.samples), *self.shape))
         self._images: dict[int, torch.Tensor] = {}
         self._rewards: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -132,14 +134,16 @@ class Course:
                             for seed in self.samples.seeds[look.rows]])
 
     def note(self, look: Look, images: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
-        """Keeps images and rewards for the step's report and preview."""
-        self._images[look.rows.start] = images.detach().cpu()
+        """Keeps images and rewards for the step's report and preview; many images on the disk, as a rollout's."""
+        shown = images.detach().cpu()
+        self._images[look.rows.start] = shown if self._size <= LARGE else mapped([shown], shown.nbytes, "images")
         self._rewards[look.rows.start] = {name: v.detach() for name, v in values.items()}  # read once the step is over
 
     @property
     def images(self) -> torch.Tensor:
         """[B, H, W, 3] in [0, 1]: what was judged in this step."""
-        return torch.cat([self._images[at] for at in sorted(self._images)])
+        parts = [self._images[at] for at in sorted(self._images)]
+        return torch.cat(parts) if self._size <= LARGE else mapped(parts, self._size, "images")
 
     def stats(self) -> dict[str, float]:
         """reward_mean, reward_std, failed (a count), and the mean of each member of a composite reward."""

@@ -5,6 +5,7 @@ later states favour neither.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,17 +15,18 @@ from ...rewards.base.reward import Reward, score
 from ..feedback.step_pairs import StepPreferences
 from ..losses.spo import step_pairs
 from ..noise.streams import Stream, generator
-from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
+from ..noise.transitions import sample
 from ..policy.fitting import in_room
-from ..policy.latents import latent_shape
+from ..policy.latents import image_bytes, latent_shape
 from ..policy.network import Network, open_policy
 from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples, coming_prompts
-from ..sampling.plan import SamplingPlan, plan_of
+from ..sampling.need import Need, candidates_need, encoding_bytes, rollout_need
+from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
-from ..sampling.rollout import Progress, Rollout, Trajectory, pictures
+from ..sampling.rollout import Progress, Rollout, StepsKept, pictures, say_and_check
 from ..sampling.settings import Sampling
 from .step_reward import StepReward
 
@@ -50,17 +52,19 @@ class Candidates:
 @torch.inference_mode(False)
 @torch.no_grad()
 def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iteration: int, judge: Reward | StepReward,
-                 candidates: Candidates, *, progress: Progress | None = None) -> tuple[Rollout, StepPreferences]:
+                 candidates: Candidates, *, keep_means: bool = True, progress: Progress | None = None,
+                 tell: Callable[[Need], None] | None = None) -> tuple[Rollout, StepPreferences]:
     """Samples as ``rollout`` does and compares candidates at every random step.
 
     judge: a StepReward looks at the noisy candidates themselves (one part evaluation of the network each); any other
     reward at their decoded clean estimates (one evaluation and one decoding each; the chosen one's serves the next
-    step). Raises ValueError where no step is random.
+    step). keep_means, progress, tell: as in ``rollout``. Raises ValueError where no step is random.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
     walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
-    prompts.prepare(walk.samples.index.unique(), coming_prompts(len(prompts), sampling, iteration))
+    numbers = walk.samples.index.unique().tolist()
+    prompts.prepare(numbers, coming_prompts(len(prompts), sampling, iteration))
     with open_policy(policy) as net:
         plan = plan_of(net, sampling, iteration)
         noise = walk.samples.noise(slice(None))
@@ -70,7 +74,10 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     if first == end:
         raise ValueError("sampling: no step is random, so there are no candidates to compare; set the noise level above 0 "
                          "(eta 1 for noise-prediction models) in the sampling settings")
-    states, kept, x0 = [], [], None
+    one_image = image_bytes(vae, (1, *shape))
+    need = rollout_need(shape, sampling, len(prompts), end - first, keep_means, one_image, encoding_bytes(prompts, numbers))
+    say_and_check(candidates_need(need, shape, candidates.count, len(x), one_image * (not walk.by_states)), tell)
+    steps, pairs, x0 = StepsKept(len(x), plan, keep_means), [], None
     for i in range(plan.steps):
         sigma, sigma_next = (plan.sigmas[k].expand(len(x)) for k in (i, i + 1))
         x0 = walk.answers(x, sigma) if x0 is None else x0
@@ -82,17 +89,18 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         step = plan.noisy_step(path, x, x0, sigma, sigma_next)
         drawn = torch.stack([sample(step, noise.next(shape)) for _ in range(candidates.count)])
         scores, estimates = walk.judged(drawn, sigma_next)
-        kept.append(_pairs(drawn, scores, i - first, candidates))
+        pairs.append(_pairs(drawn, scores, i - first, candidates))
         chosen = torch.randint(candidates.count, (len(x),), generator=generator(sampling.seed, iteration, i, Stream.CANDIDATE))
         picks = chosen, torch.arange(len(x))
-        states.append((x, drawn[picks], step, scores[picks]))
+        steps.keep(slice(None), i, x, step, drawn[picks])
+        last_scores = scores[picks]
         x, x0 = drawn[picks], None if estimates is None else estimates[picks]
     made = Rollout(
         latents=x, images=pictures(policy.model, vae, x), prompts=prompts, index=walk.samples.index,
-        seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=_trajectory(states, plan),
+        seeds=walk.samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas, trajectory=steps.trajectory(),
         batch_size=sampling.batch_size, iteration=iteration, evaluations=walk.evaluations, left_out=plan.left_out,
         sampling=sampling, recommended=left_open, room=room_of(walk.policy.memory))
-    return made, _joined(kept, walk.final_scores(made, states), candidates)
+    return made, _joined(pairs, walk.final_scores(made, last_scores), candidates)
 
 
 class _Walk:
@@ -102,6 +110,7 @@ class _Walk:
                  samples: Samples):
         self.policy, self.prompts, self.vae, self.sampling = policy, prompts, vae, sampling
         self.judge, self.samples, self.evaluations = judge, samples, 0
+        self.by_states = isinstance(judge, StepReward)
 
     def answers(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """The policy's clean estimates [N, C, H, W] of states of all samples, once or several times over."""
@@ -114,17 +123,17 @@ class _Walk:
     def judged(self, drawn: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Scores [K, B] of candidates [K, B, C, H, W], and their clean estimates where the judge needed them."""
         flat, sigmas = drawn.flatten(0, 1), sigma.repeat(len(drawn))
-        if isinstance(self.judge, StepReward):
+        if self.by_states:
             def ask(net, bank, rows, index):
                 return self.judge.scores(net, flat[rows].to(net.device), sigmas[rows].to(net.device), self.prompts, index)
             return self._in_batches(ask, len(flat)).reshape(drawn.shape[:2]), None
         estimates = self.answers(flat, sigmas)
         return self._image_scores(estimates).reshape(drawn.shape[:2]), estimates.reshape(drawn.shape)
 
-    def final_scores(self, made: Rollout, states: list) -> torch.Tensor:
+    def final_scores(self, made: Rollout, last: torch.Tensor) -> torch.Tensor:
         """[B]: of the finished images; a step reward's are of the last states that it judged."""
-        if isinstance(self.judge, StepReward):
-            return states[-1][3]
+        if self.by_states:
+            return last
         return score(self.judge, made.images, made.prompts_of_samples(), made.index).values
 
     def _image_scores(self, latents: torch.Tensor) -> torch.Tensor:
@@ -174,13 +183,3 @@ def _joined(kept: list[tuple[StepPreferences, torch.Tensor]], final: torch.Tenso
              "reward_mean": float(known.mean()) if len(known) else float("nan"),
              "reward_std": float(known.std(correction=0)) if len(known) else 0.0}
     return StepPreferences(*(column(name) for name in ("rows", "steps", "winner", "loser", "margin")), stats)
-
-
-def _trajectory(states: list[tuple[torch.Tensor, torch.Tensor, Gaussian, torch.Tensor]], plan: SamplingPlan) -> Trajectory:
-    first, end = plan.noisy
-    form = TRANSITIONS[plan.transition].form
-    return Trajectory(
-        states=torch.stack([states[0][0], *(reached for _, reached, _, _ in states)], 1),
-        log_probs=torch.stack([log_prob(reached, step, form) for _, reached, step, _ in states], 1),
-        means=torch.stack([step.mean for _, _, step, _ in states], 1), sigmas=plan.sigmas[first:end + 1],
-        transition=plan.transition, strength=plan.strength)

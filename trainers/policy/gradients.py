@@ -9,10 +9,23 @@ import torch
 
 def gradients_of(loss: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
     """Of each leaf, None where the loss does not depend on it; the leaves' ``.grad`` stays. Without leaves, a plain backward."""
-    if leaves:
-        return torch.autograd.grad(loss, leaves, allow_unused=True)
-    loss.backward()
-    return ()
+    if not leaves:
+        loss.backward()
+        return ()
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    let_go(loss.device)
+    return found
+
+
+def let_go(device: torch.device) -> None:
+    """Returns once autograd's own thread for a card has let go of the backward pass before; elsewhere there is none.
+
+    That thread tells of the last gradient before it frees what led there, so that what comes next would meet memory still in
+    use, or not, by chance. Its passes come one after the other: when a small one is done, so is the one before.
+    """
+    if device.type != "cpu":
+        small = torch.zeros((), device=device, requires_grad=True)
+        torch.autograd.grad(small * 1, small)
 
 
 def collect(found: Sequence[torch.Tensor | None], leaves: list[torch.Tensor]) -> None:

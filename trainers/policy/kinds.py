@@ -101,7 +101,8 @@ def _lora(layer: Layer, member: Member, base: Callable) -> Over:
 
 
 class _Casts:
-    """A layer's weights in the type that it computes in: without a gradient made once, for as long as they stay the same."""
+    """A layer's weights in the type that it computes in: made once, for as long as they stay the same, but not of weights that
+    train: a recomputing pass would hold them all while it goes backward, which is when memory is short."""
 
     MOST = 8  # the policy's, the reference's and those of anchors, two each
 
@@ -109,8 +110,7 @@ class _Casts:
         self._kept: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = {}
 
     def __call__(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        with_gradient = weight.requires_grad and torch.is_grad_enabled()
-        if weight.dtype == dtype or with_gradient or torch.compiler.is_compiling():
+        if weight.dtype == dtype or weight.requires_grad or torch.compiler.is_compiling():
             return weight.to(dtype)
         kept, version, cast = self._kept.get(id(weight), (None, 0, weight))
         if kept is not weight or version != weight._version or cast.dtype != dtype:

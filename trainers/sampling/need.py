@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,13 +17,15 @@ GB = 2**30
 @dataclass(frozen=True)
 class Need:
     """Bytes. states: of the random steps; means: of the same, 0 where nobody reads them; latents: finished ones, also as an
-    ordinary LATENT; images: as 32-bit numbers; encodings: of the iteration's prompts."""
+    ordinary LATENT; images: as 32-bit numbers; encodings: of the iteration's prompts; candidates: those of a step that are
+    compared, and the pairs of them that are kept."""
 
     states: int
     means: int
     latents: int
     images: int
     encodings: int = 0
+    candidates: int = 0
 
     @property
     def on_disk(self) -> int:
@@ -32,7 +34,7 @@ class Need:
 
     @property
     def in_ram(self) -> int:
-        return self.states + self.means + self.latents + self.encodings + self.images - self.on_disk
+        return self.states + self.means + self.latents + self.encodings + self.candidates + self.images - self.on_disk
 
     def words(self) -> str:
         parts = {
@@ -41,6 +43,7 @@ class Need:
             "latents": self.latents,
             "images": self.images - self.on_disk,
             "encoded prompts": self.encodings,
+            "candidates and their pairs": self.candidates,
         }
         told = ", ".join(f"{name} {size(part)}" for name, part in parts.items() if part)
         disk = f" {size(self.on_disk)} of images lie on the disk." if self.on_disk else ""
@@ -67,6 +70,15 @@ def rollout_need(
         images=count * image_bytes,
         encodings=encodings,
     )
+
+
+def candidates_need(need: Need, shape: tuple[int, ...], count: int, samples: int, image_bytes: int) -> Need:
+    """The need of a rollout whose ``samples`` draw ``count`` candidates at each random step. image_bytes: of one image, where
+    candidates are judged by their pictures, or 0."""
+    latent = 4 * math.prod(shape)
+    compared = count * samples * (latent if not image_bytes else 2 * latent + image_bytes)
+    steps = need.states // (samples * latent) - 1 if need.states else 0
+    return replace(need, candidates=compared + 2 * steps * samples * latent)
 
 
 def encoding_bytes(prompts: PromptSet, numbers: list[int]) -> int:

@@ -10,7 +10,7 @@ import torch
 from ...rewards.base import ranks
 from ...rewards.base.stopwatch import DECODING, SAMPLING, timed
 from ...rewards.base.words import brief
-from ..noise.transitions import TRANSITIONS, log_prob, sample
+from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
 from ..policy.fitting import in_room
 from ..policy.latents import image_bytes, latent_shape, to_images
 from ..policy.levels import sigmas_of
@@ -49,6 +49,40 @@ class Trajectory:
     @property
     def steps(self) -> int:
         return self.log_probs.shape[1]
+
+
+class StepsKept:
+    """What random steps leave behind, of all samples in one tensor each, made once: lists that are joined in the end need twice
+    as much. values: by the names of a Trajectory."""
+
+    def __init__(self, count: int, plan: SamplingPlan, keep_means: bool):
+        self._count, self._steps, self._plan = count, plan.noisy[1] - plan.noisy[0], plan
+        self._keep_means = keep_means
+        self.values: dict[str, torch.Tensor] = {}
+
+    def keep(self, rows: torch.Tensor | slice, i: int, x: torch.Tensor, step: Gaussian, reached: torch.Tensor) -> None:
+        """The sampler's step number i, of these samples: from x [B, C, H, W] to what it reached."""
+        at = i - self._plan.noisy[0]
+        if not at:
+            self._put("states", rows, 0, x)
+        self._put("states", rows, at + 1, reached)
+        self._put("log_probs", rows, at, log_prob(reached, step, TRANSITIONS[self._plan.transition].form))
+        if self._keep_means:
+            self._put("means", rows, at, step.mean)
+
+    def _put(self, name: str, rows: torch.Tensor | slice, at: int, value: torch.Tensor) -> None:
+        if name not in self.values:
+            self.values[name] = torch.empty(self._count, self._steps + (name == "states"), *value.shape[1:], dtype=value.dtype)
+        self.values[name][rows, at] = value.cpu()
+
+    def trajectory(self) -> Trajectory | None:
+        """None where no step was random."""
+        if not self._steps:
+            return None
+        first, end = self._plan.noisy
+        return Trajectory(
+            states=self.values["states"], log_probs=self.values["log_probs"], means=self.values.get("means"),
+            sigmas=self._plan.sigmas[first:end + 1], transition=self._plan.transition, strength=self._plan.strength)
 
 
 @dataclass(frozen=True)
@@ -118,9 +152,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         plan = plan_of(net, sampling, iteration)
         need = rollout_need(shape, sampling, len(prompts), plan.noisy[1] - plan.noisy[0], keep_means,
                             image_bytes(vae, (1, *shape)), encoding_bytes(prompts, drawn))
-        if tell is not None:
-            tell(need)
-        check_room(need, min(ranks.met("free memory", free_ram())))
+        say_and_check(need, tell)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
@@ -130,8 +162,15 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     (plan, latents, kept, evaluations), room = in_room(policy, sampled)
     return Rollout(latents=latents, images=pictures(policy.model, vae, latents), prompts=prompts, index=samples.index,
                    seeds=samples.seeds, guidance=sampling.guidance, sigmas=plan.sigmas,
-                   trajectory=_trajectory(kept, plan), batch_size=sampling.batch_size, iteration=iteration,
+                   trajectory=kept.trajectory(), batch_size=sampling.batch_size, iteration=iteration,
                    evaluations=evaluations, left_out=plan.left_out, sampling=sampling, recommended=left_open, room=room)
+
+
+def say_and_check(need: Need, tell: Callable[[Need], None] | None) -> None:
+    """Tells what a rollout needs; ValueError where a rank has no room for it."""
+    if tell is not None:
+        tell(need)
+    check_room(need, min(ranks.met("free memory", free_ram())))
 
 
 @torch.inference_mode(False)
@@ -184,8 +223,8 @@ class _Sampler:
         self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
         self.alike = sampling.images_per_prompt if sampling.same_start else 1
         self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
-        self.keep_means, self.calls = keep_means, 0
-        self.kept: dict[str, torch.Tensor] = {}
+        self.calls = 0
+        self.kept = StepsKept(len(samples), plan, keep_means)
 
     def latents(self) -> torch.Tensor:
         """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
@@ -196,7 +235,8 @@ class _Sampler:
         parts = [self._chunk(rows, shared) for rows in batches]
         if ranks.count() > 1:
             own = ranks.block(count, size)
-            self.kept = ranks.gathered("random steps", {name: value[own] for name, value in self.kept.items()}, count, size)
+            kept = {name: value[own] for name, value in self.kept.values.items()}
+            self.kept.values = ranks.gathered("random steps", kept, count, size)
         return ranks.joined_rows("latents", parts, count, size)
 
     def _shared(self, batches: list[torch.Tensor], count: int) -> torch.Tensor:
@@ -219,21 +259,10 @@ class _Sampler:
                 x = self._quiet(x, x0, i)
                 continue
             step = self.plan.noisy_step(self.net.path, x, x0, *self._levels(x, i))
-            if i == first:
-                self._keep("states", rows, 0, x)
-            x = sample(step, noise.next(self.shape).to(x.device))
-            self._keep("states", rows, i + 1 - first, x)
-            self._keep("log_probs", rows, i - first, log_prob(x, step, TRANSITIONS[self.plan.transition].form))
-            if self.keep_means:
-                self._keep("means", rows, i - first, step.mean)
+            reached = sample(step, noise.next(self.shape).to(x.device))
+            self.kept.keep(rows, i, x, step, reached)
+            x = reached
         return x.cpu()
-
-    def _keep(self, name: str, rows: torch.Tensor, at: int, value: torch.Tensor) -> None:
-        """Into one tensor for all samples, made once: lists that are joined in the end need twice as much."""
-        if name not in self.kept:
-            steps = self.plan.noisy[1] - self.plan.noisy[0] + (name == "states")
-            self.kept[name] = torch.empty(len(self.samples), steps, *value.shape[1:], dtype=value.dtype)
-        self.kept[name][rows, at] = value.cpu()
 
     def _start(self, noise: SampleNoise) -> torch.Tensor:
         return self.net.start(noise.start(self.shape).to(self.net.device), float(self.plan.sigmas[0]))
@@ -251,12 +280,3 @@ class _Sampler:
         if self.progress is not None:
             self.progress(self.calls, self.total, x0[:1])
         return x0
-
-
-def _trajectory(kept: dict[str, torch.Tensor], plan: SamplingPlan) -> Trajectory | None:
-    if plan.noisy == (0, 0):
-        return None
-    first, end = plan.noisy
-    return Trajectory(
-        states=kept["states"], log_probs=kept["log_probs"], means=kept.get("means"),
-        sigmas=plan.sigmas[first:end + 1], transition=plan.transition, strength=plan.strength)

@@ -1,4 +1,4 @@
-"""Crossings and links over nodes: counted in graphs drawn by hand, then in every shipped template."""
+"""Crossings and links over nodes: counted in graphs drawn by hand, then in every shipped template and block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from posttrain.tools.template_links import crossings, graphs, links_of, over_nodes, pieces
 
-FILES = sorted((Path(__file__).resolve().parents[3] / "workflows").glob("*.json"))
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted(file for folder in ("workflows", "subgraphs") for file in (ROOT / folder).glob("*.json"))
 CROSSINGS_A_LINK = 0.35  # the median of ComfyUI's own templates of this size
 
 
@@ -67,7 +68,7 @@ def test_a_bend_leads_around_and_is_shared():
 
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
-def test_a_template_can_be_read(file):
+def test_a_template_or_block_can_be_read(file):
     found = graphs(json.loads(file.read_text(encoding="utf-8")))
     for name, one in found.items():
         assert over_nodes(one) == [], f"links of {name or 'the graph'} run over nodes"

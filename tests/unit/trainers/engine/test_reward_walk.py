@@ -19,6 +19,7 @@ from posttrain.tests.unit.trainers.through_reward import TOY, demo_world
 from posttrain.trainers.alignprop import AlignProp
 from posttrain.trainers.draft import DRaFT
 from posttrain.trainers.drtune import DRTune
+from posttrain.trainers.engine import reward_walk
 from posttrain.trainers.engine.reward_walk import Course, Look, Walk
 from posttrain.trainers.engine.update import SKIPPED, Optimizer
 from posttrain.trainers.flow_grpo import FlowGRPO
@@ -289,3 +290,14 @@ def test_progress_counts_the_policys_steps_and_shows_the_estimate():
     policy = replace(trained_policy("sd3"), step=1)  # the first step of all looks again where a layer has no gradient
     stepped(policy, "sd3", DRaFT(kl_weight=1.0), sampling=PAIRS, progress=progress)
     assert seen == [(done, 16, (1, 16, 8, 8), False) for done in range(2, 17, 2)]
+
+
+def test_many_images_of_a_step_lie_on_the_disk(monkeypatch, tmp_path):
+    """As a rollout's: in RAM is one micro-batch of them."""
+    monkeypatch.setattr("folder_paths.temp_directory", str(tmp_path))
+    policy = trained_policy("sd15")
+    _, whole = stepped(policy, "sd15", sampling=replace(SMALL, batch_size=2))
+    assert not list(tmp_path.rglob("values"))
+    monkeypatch.setattr(reward_walk, "LARGE", whole.nbytes - 1)
+    _, parts = stepped(policy, "sd15", sampling=replace(SMALL, batch_size=2))
+    assert torch.equal(parts, whole) and [file.stat().st_size for file in tmp_path.rglob("values")] == [whole.nbytes]

@@ -15,7 +15,7 @@ from posttrain.trainers.judges.step_rollout import Candidates, step_rollout
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.spo import SPO
-from small_models import PlainVAE, prompts_for, trained_policy
+from small_models import PlainVAE, prompts_for, small_vae, trained_policy
 
 
 def stepped(kind: str, judge=None, policy=None, **options):
@@ -50,11 +50,15 @@ def test_judging_estimates_costs_one_evaluation_of_each_candidate(guidance, fact
     assert run.evaluations == factor * (8 + 3 * 3 * 8), "the chosen candidate's estimate serves the next step"
 
 
-def test_a_step_reward_judges_without_decoding():
-    policy = fresh_policy("sd3")
+def start_of_a_judge(policy):
     data, scores = contrast("sd3", 2)
     pairs = preferences(scores)
-    judge = train_step_reward(policy, data, lambda path: noised_states(data, pairs, path, 1), 1)
+    return train_step_reward(policy, data, lambda path: noised_states(data, pairs, path, 1), 1)
+
+
+def test_a_step_reward_judges_without_decoding():
+    policy = fresh_policy("sd3")
+    judge = start_of_a_judge(policy)
     _, run, found = stepped("sd3", judge, policy)
     assert run.evaluations == 4 * 8 + 3 * 3 * 8 and math.isfinite(found.stats["reward_mean"])
     new = train_step(policy, run, found, Trainer(SPO(), Optimizer(learning_rate=1e-3)))
@@ -112,6 +116,46 @@ def test_a_window_of_random_steps_is_honoured():
 def test_settings_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         stepped("sd3", **options)
+
+
+@pytest.mark.parametrize("keep_means", [True, False])
+@pytest.mark.parametrize("by_states", [True, False])
+def test_what_it_needs_is_said_before_it_samples(keep_means, by_states):
+    told, calls, policy = [], [], fresh_policy("sd3")
+    judge = start_of_a_judge(policy) if by_states else Brightness()
+    run, pairs = step_rollout(
+        policy,
+        prompts_for("sd3"),
+        small_vae("sd3"),
+        SMALL,
+        0,
+        judge,
+        Candidates(3, 0.0),
+        keep_means=keep_means,
+        tell=lambda need: told.append((need, len(calls))),
+        progress=lambda *_: calls.append(1),
+    )
+    ((need, before),) = told
+    steps, compared = run.trajectory, 3 * run.latents.nbytes if by_states else 3 * (2 * run.latents.nbytes + run.images.nbytes)
+    assert before == 0 and need.states == steps.states.nbytes and need.images == run.images.nbytes
+    assert need.means == (steps.means.nbytes if keep_means else 0) and (steps.means is None) != keep_means
+    assert need.candidates == compared + pairs.winner.nbytes + pairs.loser.nbytes and "candidates" in need.words()
+
+
+def test_candidates_that_do_not_fit_are_refused_before_anything_is_sampled():
+    calls = []
+    with pytest.raises(ValueError, match="sampling: A rollout holds .* candidates and their pairs .* are free"):
+        step_rollout(
+            fresh_policy("sd3"),
+            prompts_for("sd3"),
+            PlainVAE(),
+            replace(SMALL, width=4096, height=4096),
+            0,
+            Brightness(),
+            Candidates(2**14),
+            progress=lambda *_: calls.append(1),
+        )
+    assert not calls
 
 
 def test_it_works_as_nodes_run_it():
