@@ -147,7 +147,8 @@ class Host:
         client id. Raises HostError when the server dies.
         """
         client_id = uuid.uuid4().hex
-        listener = websocket.create_connection(f"{self.url.replace('http', 'ws')}/ws?clientId={client_id}", timeout=1)
+        listener = websocket.create_connection(f"{self.url.replace('http', 'ws')}/ws?clientId={client_id}", timeout=60)
+        listener.settimeout(1)  # from here on: how often the deadline is looked at
         try:
             answer = self.post("/prompt", {"prompt": prompt, **({"client_id": client_id} if client else {})}).json()
             if "prompt_id" not in answer:

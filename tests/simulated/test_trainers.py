@@ -102,10 +102,12 @@ def test_a_step_after_the_hosts_own_sampling_is_the_cpus(name, placement, low):
     trainer, there = next(t for t in TRAINERS if t.__name__ == name), World("sd3")
     made, feedback, _ = on_cpu("sd3", "fp32", trainer)
     optimizer = replace(RAW, low_memory=low)
-    with placed(there, placement, reserve=int(there.vae_size * 1.1) if trainer in BACKPROP else 0):
+    # where the model has no room: some for the buffers, which the host keeps until the end of a workflow
+    buffers = there.size // 4 if placement == "streamed" else 0
+    with placed(there, placement, reserve=int(there.vae_size * 1.1) + buffers if trainer in BACKPROP else 0):
         world.sampled(there.policy.model)
-        buffers = getattr(management, "STREAM_CAST_BUFFERS", None)
-        assert buffers is None or buffers and all(buffer.is_inference() for buffer in buffers.values())
+        kept = getattr(management, "STREAM_CAST_BUFFERS", None)
+        assert kept is None or kept and all(buffer.is_inference() for buffer in kept.values())
         new = world.step(there, trainer, optimizer) if trainer in BACKPROP else world.train_step(
             there.policy, made, feedback, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
     assert_equal_to_the_cpus(new, "sd3", trainer, "fp32")

@@ -52,8 +52,10 @@ def memory(weights: int | None = None, limit: int | None = None):
 
 
 def unload_all() -> None:
+    """And what newer hosts let go at the end of a workflow: the buffers that they have streamed weights through."""
     import comfy.model_management as management
     management.unload_all_models()
+    getattr(management, "reset_cast_buffers", lambda: None)()
     gc.collect()
 
 

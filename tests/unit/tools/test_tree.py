@@ -149,6 +149,9 @@ def as_a_user() -> list[str]:
 
 
 def test_pytest_alone_as_editors_call_it(tmp_path):
+    script = Path(sysconfig.get_path("scripts")) / "pytest"
+    if "POSTTRAIN_OTHER_HOST" in os.environ and not script.exists():
+        pytest.skip("editors call the environment's Python, and this one is another ComfyUI's own")
     place = copy(tmp_path / "ComfyUI-PostTrain")
-    assert passed(run(Path(sysconfig.get_path("scripts")) / "pytest", folder=place)) == 12
+    assert passed(run(script, folder=place)) == 12
     assert passed(run(sys.executable, "-m", "pytest", f"--rootdir={place}", place / TESTS, folder=place)) == 12
