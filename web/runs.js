@@ -13,7 +13,7 @@ let planned = false;
 export let trouble = "";
 
 /** The run of that name, or undefined. Fields: run, id, status, node, iteration, iterations, seconds_left, points,
- *  samples, held_out, messages, reward, modified, thinned, summary, steering, pinned, note, folder. Points are null until they were asked for. */
+ *  samples, held_out, messages, reward, modified, thinned, summary, steering, pinned, note, folder, kept. Points are null until they were asked for. */
 export const getRun = (name) => runs.get(name);
 
 /** All runs, newest first. */
@@ -49,7 +49,7 @@ function drawAll() {
 function make(name) {
   const run = { run: name, id: null, status: "unknown", node: null, iteration: 0, iterations: 0, seconds_left: null,
     points: null, samples: [], held_out: [], messages: [], reward: null, modified: Date.now() / 1000, thinned: 1, summary: "",
-    steering: null, pinned: false, note: "", folder: "", heard: performance.now(), read: -GAP_MS, hole: false, doubted: false, askedAt: -GAP_MS, loading: null, again: false, pending: [] };
+    steering: null, pinned: false, note: "", folder: "", kept: [], heard: performance.now(), read: -GAP_MS, hole: false, doubted: false, askedAt: -GAP_MS, loading: null, again: false, pending: [] };
   runs.set(name, run);
   return run;
 }
@@ -190,8 +190,8 @@ const HANDLERS = {
   end(run, event) {
     Object.assign(run, { status: event.status, iteration: event.iteration, seconds_left: null, steering: null,
       summary: event.text ?? "" });
-    // the last word: no later event will show what is missing, or what a reading under way saw too early
-    if (run.points && (run.loading || run.hole || last(run) < event.iteration)) load(run.run);
+    // the last word: no later event will show what is missing, what a reading under way saw too early, or the checkpoints
+    if (run.points) load(run.run);
   },
 };
 

@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js";
 import { csvUrl, fetchWorkflow, moveRun } from "./api.js";
 import { confirmed, prompted, toast } from "./dialogs.js";
 import { element, say } from "./dom.js";
+import { createGoBack } from "./go_back.js";
 import { forgetRun, loadAll } from "./runs.js";
 import { words } from "./words.js";
 
@@ -59,7 +60,8 @@ export function createShelf(moved) {
   };
   const buttons = Object.keys(acts).map((key) => Object.assign(element("button", "pt-act"), { key }));
   for (const button of buttons) button.addEventListener("click", () => act(button.key));
-  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons));
+  const back = createGoBack();
+  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons), back.root);
   const written = element("div", "pt-note");
 
   async function act(key) {
@@ -77,6 +79,7 @@ export function createShelf(moved) {
       run = next;
       say(menu.firstChild, words("shelf"));
       say(written, run.note ?? "");
+      back.set(run);
       for (const button of buttons) say(button, words(button.key === "pin" && run.pinned ? "unpin" : button.key));
       buttons.at(-1).disabled = ["running", "elsewhere"].includes(run.status);
     },

@@ -72,6 +72,8 @@ const EN = {
   shelf: "This run…", pin: "Pin", unpin: "Unpin", rename: "Rename", renameTo: "A new name for the run \"{run}\":",
   note: "Note", noteOf: "A note on the run \"{run}\":", csv: "Download CSV", openWorkflow: "Open its workflow",
   copyFolder: "Copy its folder", deleteRun: "Delete",
+  goBack: "Go back to iteration", goBackSet: "Press Run: \"{run}\" goes on from iteration {iteration}. As it is now, it stays beside it.",
+  goBackNowhere: "No node on the page trains \"{run}\". Open its workflow first, then go back.",
   deleteSure: "Move the run \"{run}\" to output/posttrain/.trash? Its checkpoints go with it. LoRAs that were saved stay.",
   copyPath: "Copy", copied: "Copied", copyByHand: "Copy this:", savedAt: "Saved as {path}",
   metrics: {
@@ -163,6 +165,8 @@ const ZH = {
   shelf: "这次训练…", pin: "置顶", unpin: "取消置顶", rename: "重命名", renameTo: "训练“{run}”的新名称：",
   note: "备注", noteOf: "训练“{run}”的备注：", csv: "下载 CSV", openWorkflow: "打开它的工作流",
   copyFolder: "复制文件夹位置", deleteRun: "删除",
+  goBack: "回到此次迭代", goBackSet: "请点击“运行”：“{run}”将从第 {iteration} 次迭代继续；现在的训练会另行保留。",
+  goBackNowhere: "页面上没有训练“{run}”的节点。请先打开它的工作流，再回到此次迭代。",
   deleteSure: "要把训练“{run}”移到 output/posttrain/.trash 吗？检查点会一起移走，已保存的 LoRA 不受影响。",
   copyPath: "复制", copied: "已复制", copyByHand: "请复制：", savedAt: "已保存为 {path}",
   metrics: {

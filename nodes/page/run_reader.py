@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...rewards.base.files import read_bytes
 from ...rewards.base.words import shown, unwritable
-from ...trainers.run.aside import read_config
+from ...trainers.run.aside import kept_iterations, read_config
 from ...trainers.run.journal import read_entries
 from ...trainers.run.metrics import curve, last_points
 from ...trainers.run.samples import HELD_OUT, TRAINED
@@ -70,7 +70,7 @@ def list_runs(live: LiveState, root: Path | None = None) -> list[dict]:
 def read_run(run: str, since: str | int, live: LiveState, root: Path | None = None) -> dict:
     """The summary, points of iterations after ``since`` (at most MOST_POINTS), messages, samples [{iteration, file}] and
     held_out, alike: pictures of held-out prompts, those of iteration 0 made before training; the folder; steering, None where
-    this process does not train it.
+    this process does not train it; kept: the iterations that it can go back to.
 
     thinned: how many iterations one shown pair of points stands for; 1 where every point is there.
     """
@@ -84,7 +84,7 @@ def read_run(run: str, since: str | int, live: LiveState, root: Path | None = No
         summary["iteration"] = max(summary["iteration"], points[-1]["iteration"])
     return {**summary, "points": points, "thinned": factor, **_samples(folder),
             "messages": _messages(folder, live(run).get("messages", [])), "folder": f"output/posttrain/{run}",
-            "steering": state_of(folder)}
+            "steering": state_of(folder), "kept": kept_iterations(folder)}
 
 
 def _messages(folder: Path, live: list[dict]) -> list[dict]:

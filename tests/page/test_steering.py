@@ -6,6 +6,7 @@ import json
 import math
 
 from posttrain.tests.page.actions import (
+    TOASTS,
     drawing,
     faults,
     in_chinese,
@@ -133,6 +134,32 @@ def test_curves_are_smoothed_laid_over_each_other_added_and_taken_home(page, hos
     with page.expect_download() as download:
         press(page, "Download CSV")
     assert len(download.value.path().read_text().splitlines()) == 61
+    assert faults(page) == []
+
+
+def test_a_run_goes_back_to_an_earlier_iteration_from_the_side_bar(page, host, tmp_path):
+    root = host.base / "output/posttrain"
+    open_graph(page, training_only(small_graph("and back", 3, {"PTLoopEnd": {"samples_every": 0}, "PTLoopStart": {"save_every": 1}})))
+    queue(page)
+    open_side_bar(page, "and back")
+    wait_status(page, "Finished", SIDE)
+    before = (root / "and back/metrics.jsonl").read_text().splitlines()
+    page.locator(f"{SIDE} .pt-summary").click()
+    page.locator(f"{SIDE} .pt-back .pt-select").select_option("1")
+    press(page, "Go back to iteration")
+    page.locator(TOASTS, has_text="goes on from iteration 1").first.wait_for()
+    keep_screenshot(page, "go_back", tmp_path)
+    assert len(list(root.glob("and back*"))) == 1, "nothing is done before Run"
+    queue(page)
+    wait_until(page, lambda: len(list(root.glob("and back*"))) == 2)
+    wait_status(page, "Finished", SIDE)
+    (kept,) = (folder for folder in root.glob("and back*") if folder.name != "and back")
+    assert (kept / "metrics.jsonl").read_text().splitlines() == before
+    assert json.loads((root / "and back/config.json").read_text())["went_back"] == 1
+    assert len((root / "and back/metrics.jsonl").read_text().splitlines()) == 3
+    page.evaluate("app.graph.clear()")
+    press(page, "Go back to iteration")
+    page.locator(TOASTS, has_text="No node on the page trains").first.wait_for()
     assert faults(page) == []
 
 
