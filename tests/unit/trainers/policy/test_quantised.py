@@ -246,7 +246,8 @@ def test_a_train_step_says_nothing_for_each_layer(model, caplog):
 
 @pytest.mark.skipif(not hasattr(comfy.sd, "load_bypass_lora_for_models"), reason="this ComfyUI merges every LoRA")
 def test_the_exported_lora_beside_the_weights_loses_nothing(format, tmp_path):
-    """By the host's Load LoRA (Bypass), which rounds nothing."""
+    """By the host's Load LoRA (Bypass), which rounds nothing; but where activations are rounded to fp8 the policy rounds the sum
+    of a layer and its LoRA once, the host its parts before, and the coarse steps show it."""
     if format.startswith(("packed", "gguf")):
         pytest.skip("not a file of the host's own")
     model = made(format, tmp_path)
@@ -256,4 +257,5 @@ def test_the_exported_lora_beside_the_weights_loses_nothing(format, tmp_path):
     with torch.inference_mode():
         beside, _ = comfy.sd.load_bypass_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 0)
         found = host_answer(beside)
-    assert torch.equal(found, ours) and not torch.equal(base, ours)
+    allowed = 0.15 if format == "fp8_fast" else 0.0
+    assert (found - ours).norm() <= allowed * (base - ours).norm() and not torch.equal(base, ours)
