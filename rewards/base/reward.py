@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .prompt import Prompt
 from .stopwatch import SCORING, timed
 from .untouched import untouched
 from .usable import usable_images
@@ -25,20 +26,6 @@ SUMMARY = ("mean", "std", "min", "max", "images", "failed")
 class RewardUnavailable(RuntimeError):
     """A reward cannot score at all at the moment (its server is gone): the run should stop with its state saved, and go
     on later, rather than learn from nothing."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt and, where a rule verifier checks it, what the image must show.
-
-    text: what the model is asked for; to rewards, in plain words. spec: a record that a verifier understands (toy world,
-    GenEval) or None. written: the text with its weights, where they were taken out of it.
-    """
-
-    text: str
-    spec: dict | None = field(default=None, hash=False)
-    written: str | None = None
-    __repr__ = brief
 
 
 @dataclass(frozen=True)

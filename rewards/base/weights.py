@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .reward import Prompt
+from .prompt import Prompt
 
 # none: the minutes of a time, the second half of 16:9, a port
 WEIGHT = re.compile(r"\s*[+-]?(\d{1,2}|\d{0,2}\.\d+|\d{1,2}\.)\s*")

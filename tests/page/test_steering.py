@@ -139,7 +139,9 @@ def test_curves_are_smoothed_laid_over_each_other_added_and_taken_home(page, hos
 
 def test_a_run_goes_back_to_an_earlier_iteration_from_the_side_bar(page, host, tmp_path):
     root = host.base / "output/posttrain"
-    open_graph(page, training_only(small_graph("and back", 3, {"PTLoopEnd": {"samples_every": 0}, "PTLoopStart": {"save_every": 1}})))
+    open_graph(
+        page, training_only(small_graph("and back", 3, {"PTLoopEnd": {"samples_every": 0}, "PTLoopStart": {"save_every": 1}}))
+    )
     queue(page)
     open_side_bar(page, "and back")
     wait_status(page, "Finished", SIDE)
