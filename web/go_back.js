@@ -38,7 +38,7 @@ function setBack(run, iteration) {
 export function createGoBack() {
   let run = null;
   let offered = "";
-  const select = element("select", "pt-select");
+  const select = element("select", "pt-iterations");
   const button = element("button", "pt-act");
   const root = element("div", "pt-row pt-wrap pt-back", button, select);
   button.addEventListener("click", () => {
