@@ -234,9 +234,9 @@ def test_it_runs_and_shows_before_and_after(page, host, tmp_path):
             for (const widget of node.widgets ?? [])
                 if (widget.name in (small[node.type] ?? {})) widget.value = small[node.type][widget.name];
     }""")
+    fit(page)  # the newest page draws nodes in sight alone, and pictures are fetched by those
     queue(page)
     assert wait_status(page, "Finished") == "Finished: 3 iterations"
-    fit(page)  # pictures are fetched by nodes in sight
     page.wait_for_function("() => app.graph._nodes.filter((node) => node.imgs?.length).length === 2", timeout=60_000)
     wait_until(page, lambda: not host.get("/queue").json()["queue_running"])
     assert iterations_known(page, "template") == [1, 2, 3]
