@@ -8,19 +8,17 @@ As with the templates, the real page of a real ComfyUI writes the nodes, and too
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from . import browser, template_file, template_fold, template_places
+from . import template_file, template_fold, template_places
 from .block import Block, graph
 from .blocks import BLOCKS
 from .host import ROOT, Host
-from .make_templates import LAYOUT, READY, VIEW
+from .make_templates import flat, opened
 
 SUBGRAPHS = ROOT / "subgraphs"
 CATEGORY = "PostTrain"
-NO_NOTE = ["", {}]
 
 
 def main() -> None:
@@ -31,12 +29,7 @@ def main() -> None:
 
     SUBGRAPHS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright, Host(Path(temporary)) as host:
-        page = playwright.chromium.launch(executable_path=browser.find(), args=["--no-sandbox", "--disable-gpu"]).new_page(
-            viewport=VIEW
-        )
-        page.goto(host.url)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(1500)
+        page = opened(playwright, host)
         offered = host.object_info()
         for block in (each for each in BLOCKS if chosen.name in (None, each.name)):
             file, text = path(block), convert(page, block, offered)
@@ -52,11 +45,7 @@ def path(block: Block) -> Path:
 def convert(page, block: Block, offered: dict[str, dict]) -> str:
     """The block's file: one node and what is in it. offered: the server's object_info."""
     api = graph(block, offered)
-    page.evaluate("([api, name]) => app.loadApiJson(api, name)", [api, block.name])
-    page.wait_for_timeout(800)
-    page.evaluate(LAYOUT.read_text(encoding="utf-8"), NO_NOTE)
-    workflow = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
-    return finished(workflow, block, api)
+    return finished(flat(page, api, block.name, "", {}), block, api)
 
 
 def finished(workflow: dict, block: Block, api: dict) -> str:

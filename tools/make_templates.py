@@ -45,15 +45,21 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright, \
             Host(chosen.base or Path(temporary)) as host:
-        chromium = playwright.chromium.launch(executable_path=browser.find(), args=["--no-sandbox", "--disable-gpu"])
-        page = chromium.new_page(viewport=VIEW)
-        page.goto(host.url)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(1500)
+        page = opened(playwright, host)
         page.evaluate(BARE)
         for template in templates:
             print(f"{template.name}: {make(page, template, chosen.train)}", flush=True)
-        chromium.close()
+        page.context.browser.close()
+
+
+def opened(playwright, host: Host):
+    """The host's page in a Chromium of its own, ready for workflows."""
+    chromium = playwright.chromium.launch(executable_path=browser.find(), args=["--no-sandbox", "--disable-gpu"])
+    page = chromium.new_page(viewport=VIEW)
+    page.goto(host.url)
+    page.wait_for_function(READY, timeout=120_000)
+    page.wait_for_timeout(1500)
+    return page
 
 
 def make(page, template: Template, train: bool = False) -> str:
@@ -94,12 +100,16 @@ def run(page) -> None:
 def convert(page, template: Template) -> str:
     """The page's own JSON of the source, laid out. ValueError where a node is missing from the layout."""
     api = json.loads((WORKFLOWS / "api" / f"{template.source}.json").read_text(encoding="utf-8"))
-    page.evaluate("([api, name]) => app.loadApiJson(api, name)", [api, template.name])
+    return finished(flat(page, api, template.name, template.note, template.sizes), template, api)
+
+
+def flat(page, api: dict, name: str, note: str, sizes: dict) -> dict:
+    """The page's own workflow of a graph in API format, with a note. sizes: of nodes that want their own."""
+    page.evaluate("([api, name]) => app.loadApiJson(api, name)", [api, name])
     page.wait_for_timeout(800)
-    page.evaluate(LAYOUT.read_text(encoding="utf-8"), [template.note, template.sizes])
+    page.evaluate(LAYOUT.read_text(encoding="utf-8"), [note, sizes])
     # as text: the object itself would lose its undefined values on the way, and the page would refuse the file
-    workflow = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
-    return finished(workflow, template, api)
+    return json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
 
 
 def finished(workflow: dict, template: Template, api: dict) -> str:

@@ -16,6 +16,7 @@ import { messageWords, words } from "./words.js";
 const TAB = "posttrain";
 const TICK_MS = 1000;
 const SEVERITY = { info: "info", warning: "warn", error: "error", done: "success", cancelled: "info", steer: "info" };
+const severity = (level) => SEVERITY[level] ?? "info"; // of a toast
 
 const style = Object.assign(document.createElement("link"), { rel: "stylesheet" });
 style.href = new URL("./style.css", import.meta.url).href;
@@ -30,10 +31,10 @@ function onEvent(kind, event) {
   receive(kind, event);
   if (kind === "start") clearMarks();
   if (kind === "error") markFailed(event.node);
-  if (kind === "message" && !saidAlike(event)) toast(SEVERITY[event.level] ?? "info", event.run, messageWords(event));
+  if (kind === "message" && !saidAlike(event)) toast(severity(event.level), event.run, messageWords(event));
   if (kind === "end") tellDone(event);
   // an error has ComfyUI's own dialog
-  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(SEVERITY[event.status] ?? "info", event.run, event.text);
+  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(severity(event.status), event.run, event.text);
 }
 
 function openRun(run) {

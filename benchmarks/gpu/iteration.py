@@ -90,7 +90,7 @@ def measured(here: World, kind: type, forward: float, both: float) -> Row:
     new, taken = metered(here.policy.model.load_device, lambda: step(warm))
     cost = methods.cost_of(warm, trainer, sampling, len(here.prompts))
     row = Row(kind.__name__, foretold.bytes, taken.bytes, int(new.metrics["update_evaluations"]), sampled, taken.seconds,
-              words=new.memory.get("room", {}).get("words", "") or foretold.given_up)  # fmt: skip
+              words=module("trainers.policy.room").words_of(new.memory) or foretold.given_up)  # fmt: skip
     if sampled is None:
         return row
     # the plan says how many of the evaluations have a backward; how many there are, the step has counted

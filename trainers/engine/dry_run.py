@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from ...rewards.base.words import brief
 from ..policy.meter import Taken
-from ..policy.room import ROOM, room_of
+from ..policy.room import room_of, words_of
 from ..policy.value import Policy
 from ..sampling.settings import Sampling
 from .cost import Cost
@@ -89,7 +89,7 @@ def forecast(policy: Policy, trial: Callable[[Policy, int], tuple[Policy, Trial]
     last, seconds = trials[-1], None
     if cost is not None:
         seconds = cost.sampling * last.sampling + cost.images * last.decoding + cost.training * last.training
-    words = warm.memory.get(ROOM, {}).get("words", "") if room_of(warm.memory) != room_of(policy.memory) else ""
+    words = words_of(warm.memory) if room_of(warm.memory) != room_of(policy.memory) else ""
     return Forecast(cost, reckoned(trials, at_once), seconds, words)
 
 

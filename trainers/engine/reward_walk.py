@@ -136,15 +136,19 @@ class Course:
 
     def note(self, look: Look, images: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
         """Keeps images and rewards for the step's report and preview; many images on the disk, as a rollout's."""
-        shown = images.detach().cpu()
-        self._images[look.rows.start] = shown if self._size <= LARGE else mapped([shown], shown.nbytes, "images")
+        self._images[look.rows.start] = self._put([images.detach().cpu()])
         self._rewards[look.rows.start] = {name: v.detach() for name, v in values.items()}  # read once the step is over
 
     @property
     def images(self) -> torch.Tensor:
         """[B, H, W, 3] in [0, 1]: what was judged in this step."""
-        parts = [self._images[at] for at in sorted(self._images)]
-        return torch.cat(parts) if self._size <= LARGE else mapped(parts, self._size, "images")
+        return self._put([self._images[at] for at in sorted(self._images)])
+
+    def _put(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Images as one tensor, on the disk where the step has many."""
+        if self._size > LARGE:
+            return mapped(parts, sum(part.nbytes for part in parts), "images")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def stats(self) -> dict[str, float]:
         """reward_mean, reward_std, failed (a count), and the mean of each member of a composite reward."""

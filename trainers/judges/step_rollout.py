@@ -23,7 +23,7 @@ from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from ..sampling.draws import Samples, chosen_samples, coming_prompts
-from ..sampling.need import Need, candidates_need, encoding_bytes, rollout_need
+from ..sampling.need import Need, candidates_bytes, encoding_bytes, rollout_need
 from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, StepsKept, pictures, say_and_check
@@ -75,8 +75,9 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         raise ValueError("sampling: no step is random, so there are no candidates to compare; set the noise level above 0 "
                          "(eta 1 for noise-prediction models) in the sampling settings")
     one_image = image_bytes(vae, (1, *shape))
-    need = rollout_need(shape, sampling, len(prompts), end - first, keep_means, one_image, encoding_bytes(prompts, numbers))
-    say_and_check(candidates_need(need, shape, candidates.count, len(x), one_image * (not walk.by_states)), tell)
+    compared = candidates_bytes(shape, candidates.count, len(x), end - first, 0 if walk.by_states else one_image)
+    say_and_check(rollout_need(shape, sampling, len(prompts), end - first, keep_means, one_image,
+                               encoding_bytes(prompts, numbers), compared), tell)
     steps, pairs, x0 = StepsKept(len(x), plan, keep_means), [], None
     for i in range(plan.steps):
         sigma, sigma_next = (plan.sigmas[k].expand(len(x)) for k in (i, i + 1))

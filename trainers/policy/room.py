@@ -61,6 +61,11 @@ def room_of(memory: dict) -> Room:
     return Room(**{field.name: known[field.name] for field in fields(Room) if field.name in known})
 
 
+def words_of(memory: dict) -> str:
+    """What it has given up, in words; "" for nothing."""
+    return memory.get(ROOM, {}).get("words", "")
+
+
 def with_room(memory: dict, room: Room, why: str = FULL) -> dict:
     """The memory with what is given up by now, in numbers and words; as it is where nothing of it is new.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -58,9 +58,10 @@ def rollout_need(
     keep_means: bool,
     image_bytes: int,
     encodings: int = 0,
+    candidates: int = 0,
 ) -> Need:
     """shape: of a latent; prompts: how many there are to draw from; image_bytes: of one image (``policy.latents.image_bytes``);
-    encodings: bytes of all that the iteration draws."""
+    encodings: bytes of all that the iteration draws; candidates: see ``candidates_bytes``."""
     count = min(sampling.prompts_per_iteration, prompts) * sampling.images_per_prompt
     latent = 4 * math.prod(shape)
     return Need(
@@ -69,16 +70,16 @@ def rollout_need(
         latents=2 * count * latent,
         images=count * image_bytes,
         encodings=encodings,
+        candidates=candidates,
     )
 
 
-def candidates_need(need: Need, shape: tuple[int, ...], count: int, samples: int, image_bytes: int) -> Need:
-    """The need of a rollout whose ``samples`` draw ``count`` candidates at each random step. image_bytes: of one image, where
-    candidates are judged by their pictures, or 0."""
+def candidates_bytes(shape: tuple[int, ...], count: int, samples: int, random_steps: int, image_bytes: int) -> int:
+    """Of ``count`` candidates at a random step for each of the samples, and of the pair that each step leaves. image_bytes: of
+    one image, where candidates are judged by their pictures, or 0."""
     latent = 4 * math.prod(shape)
-    compared = count * samples * (latent if not image_bytes else 2 * latent + image_bytes)
-    steps = need.states // (samples * latent) - 1 if need.states else 0
-    return replace(need, candidates=compared + 2 * steps * samples * latent)
+    compared = count * samples * (2 * latent + image_bytes if image_bytes else latent)
+    return compared + 2 * random_steps * samples * latent
 
 
 def encoding_bytes(prompts: PromptSet, numbers: list[int]) -> int:
