@@ -162,13 +162,13 @@ def opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(NoRedirect, *([urllib.request.ProxyHandler({})] if is_here(url) else []))
 
 
-def read_before(response, deadline: float) -> bytes:
+def read_before(response, deadline: float, largest: int = LARGEST) -> bytes:
     """The whole body; OSError if it is too long or still coming at the deadline (a timeout counts each piece alone)."""
     parts, size = [], 0
     while part := response.read1(65536):
         parts.append(part)
         size += len(part)
-        if size > LARGEST:
+        if size > largest:
             raise OSError("the answer is too long")
         if time.monotonic() > deadline:
             raise OSError("the answer did not end in time")
