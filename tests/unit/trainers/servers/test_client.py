@@ -21,7 +21,7 @@ class Host(ThreadingHTTPServer):
     def __init__(self, **answers):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers, self.asked = {f"/{route.replace('__', '/')}": answer for route, answer in answers.items()}, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         self.client = Client(f"http://127.0.0.1:{self.server_address[1]}", 1.0)
 
     def handle_error(self, request, client_address):
