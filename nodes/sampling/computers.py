@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 
 from ...rewards.base.words import lines_of
@@ -194,7 +195,21 @@ def made_by(dynprompt, node: str):
             )
         nodes[name] = {"class_type": content["class_type"], "inputs": dict(content["inputs"])}
         waiting += [value[0] for value in content["inputs"].values() if is_link(value)]
-    return Source(nodes, links["model"], links["clip"])
+    return Source(nodes, links["model"], links["clip"], files_of(nodes))
+
+
+def files_of(nodes: dict[str, dict]) -> dict[str, dict[str, int]]:
+    """Model files that widgets name: name -> model folder -> bytes."""
+    import folder_paths
+
+    names = {value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, str) and "." in value}
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(names):
+        for folder in sorted(set(folder_paths.folder_names_and_paths) - {"custom_nodes", "configs"}):
+            path = folder_paths.get_full_path(folder, name)
+            if path is not None:
+                found.setdefault(name, {})[folder] = os.path.getsize(path)
+    return found
 
 
 NODES = {"PTOtherComputers": PTOtherComputers, "PTRolloutOnComputers": PTRolloutOnComputers}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,7 +14,7 @@ from posttrain.rewards.base.reward import score
 from posttrain.rewards.rules.jpeg import JPEGReward
 from posttrain.tests.host.spine_graph import same, spine, weights
 from posttrain.tools.host import Host
-from posttrain.toy.models import load_clip, load_model, load_vae
+from posttrain.toy.models import FILES, load_clip, load_model, load_vae
 from posttrain.toy.prompts import prompt_set
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.feedback.advantages import advantages
@@ -27,11 +29,27 @@ from posttrain.trainers.servers.rollout import Computers, rollout_by_computers
 
 from nodes import KSampler
 
+LAB_PACK = Path(__file__).with_name("lab_pack")
+MODEL = "demo flow.safetensors"
+
+
+def with_model(base: Path, name: str = MODEL, short: int = 0) -> Path:
+    """The demo world's network among the model files. short: bytes that are missing at its end."""
+    path = base / "models" / "diffusion_models" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = FILES["flow"].read_bytes()
+        path.write_bytes(whole[: len(whole) - short])
+    return base
+
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """Two servers beside the one that trains."""
-    found = [Host(tmp_path_factory.mktemp("other")) for _ in range(2)]
+    """Two servers beside the one that trains, without the pack: they have the model's file and the node that loads it."""
+    found = []
+    for _ in range(2):
+        base = with_model(tmp_path_factory.mktemp("other"))
+        found.append(Host(base, "--disable-all-custom-nodes", "--whitelist-custom-nodes", LAB_PACK.name, packs=[LAB_PACK]))
     yield found
     for each in found:
         each.stop()
@@ -51,14 +69,17 @@ def training(host, run: str, addresses: list[str] | None, iterations: int = 2, *
         for name, spec in part.items()
         if "default" in (spec[1:] or [{}])[0]
     }
+    with_model(host.base)
+    graph["22"] = {"class_type": "LabDemoModel", "inputs": {"model_name": MODEL}}
+    graph["2"]["inputs"]["clip"], graph["3"]["inputs"]["model"] = ["22", 1], ["22", 0]
     graph["5"] = {"class_type": "PTNFT", "inputs": defaults | {"learning_rate": 1e-3, "warmup_steps": 0}}
     graph["20"] = {"class_type": "SaveLatent", "inputs": {"samples": ["7", 2], "filename_prefix": f"latents {run}"}}
     if addresses is not None:
         graph["21"] = {
             "class_type": "PTOtherComputers",
             "inputs": {
-                "model": ["1", 0],
-                "clip": ["1", 1],
+                "model": ["22", 0],
+                "clip": ["22", 1],
                 "addresses": "\n".join(addresses),
                 "sampler": "euler",
                 "lora_precision": "float32",
@@ -116,7 +137,7 @@ def test_with_the_same_sampler_an_iteration_is_the_local_one(others):
             for name, value in policy.bank.items()
         },
     )
-    source = Source({"1": {"class_type": "PTDemoWorld", "inputs": spine("x")["1"]["inputs"]}}, ("1", 0), ("1", 1))
+    source = Source({"1": {"class_type": "LabDemoModel", "inputs": {"model_name": MODEL}}}, ("1", 0), ("1", 1))
     computers = Computers(tuple(each.url for each in others), model, source)
     settings = Sampling(steps=5, width=24, height=24, prompts_per_iteration=3, images_per_prompt=4, seed=5)
     there = rollout_by_computers(policy, prompts, vae, settings, computers, 2)
@@ -176,6 +197,31 @@ def test_a_trainer_of_likelihoods_is_refused_by_name_before_anything_is_drawn(ho
     before, result = asked(others[0]), host.run(graph)
     assert result.event == "error" and "FlowGRPO learns from the likelihoods of random steps" in result.text
     assert asked(others[0]) == before
+
+
+def test_what_a_computer_lacks_is_said_before_the_training_begins(host, others):
+    """The nodes that make the model, and the files that they name, by their sizes."""
+    address, before = others[0].url, asked(others[0])
+    graph = training(host, "lacks", [address])
+    with_model(host.base, "mine.safetensors")
+    graph["22"]["inputs"]["model_name"] = "mine.safetensors"
+    assert "it has no model file mine.safetensors; put it there" in host.run(graph).text
+    with_model(others[0].base, "mine.safetensors", short=8)
+    assert "its model file mine.safetensors has" in host.run(graph).text
+    answer = host.run(graph | {"22": spine("lacks")["1"]})
+    assert f"addresses: {address}: it has no node PTDemoWorld; install there the pack that brings it" in answer.text
+    assert asked(others[0]) == before
+
+
+def test_a_cancel_takes_the_work_back(host, others):
+    before = asked(others[0])
+    graph = training(host, "cancelled", [others[0].url], **{"4.steps": 900})
+    result = host.run(graph, cancel_when=lambda _: asked(others[0]) > before)
+    assert result.event == "interrupted" and result.cancel_seconds < 5
+    until = time.monotonic() + 20
+    while any(others[0].get("/queue").json().values()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_where_all_are_lost_the_run_is_saved_and_ends_in_words(host, others):

@@ -24,11 +24,16 @@ from ...rewards.vlm.server import LARGEST, opener, read_before
 LORAS = "loras"  # in the output folder: main.py of every ComfyUI adds it to where LoRAs are found
 NEEDED = ("LoraLoaderModelOnly", "KSampler", "CLIPTextEncode", "LoadLatent", "LatentBatch", "SaveLatent")
 SLOWEST = 2**20  # bytes in a second that an upload may take
+LISTING = 64 << 20  # bytes of a list of model files
 WORDS = 600  # characters that are kept of what a server says
 
 
 class Lost(OSError):
     """The server does not answer, or not in time, or not as a ComfyUI does. Another one may do its work."""
+
+
+class Refused(Lost):
+    """There is no such route, or not for this."""
 
 
 class Unfit(ValueError):
@@ -97,7 +102,8 @@ class Client:
             )
         if error.code == 400 and route == "/prompt":
             return Unfit(f"it cannot run the graph: {graph_errors(text)}")
-        return Lost(f"it answers {error.code} to {route.partition('?')[0]}: {shown(text, 200)}")
+        kind = Refused if error.code == 404 else Lost
+        return kind(f"it answers {error.code} to {route.partition('?')[0]}: {shown(text, 200)}")
 
 
 def graph_errors(text: str) -> str:
@@ -128,6 +134,40 @@ def check_nodes(client: Client, kinds: set[str]) -> None:
     lacking = sorted(kind for kind in kinds | set(NEEDED) if not (client.ask(f"/object_info/{quote(kind, safe='')}") or {}))
     if lacking:
         raise Unfit(f"it has no node {', '.join(lacking)}; install there the pack that brings it, as on this machine")
+
+
+def check_files(client: Client, files: dict[str, dict[str, int]]) -> None:
+    """Unfit where a model file is not there, or is another one by its size. files: name -> model folder -> bytes, as ``Source``."""
+    for name, places in files.items():
+        found = [size for folder in places for size in _sizes(client, folder, name)]
+        if not found and not any(name in _listed(client, f"/models/{quote(folder, safe='')}") for folder in places):
+            raise Unfit(
+                f"it has no model file {shown(name, 200)}; put it there, under that name, into models/{next(iter(places))}"
+            )
+        if found and not set(found) & set(places.values()):
+            raise Unfit(
+                f"its model file {shown(name, 200)} has {found[0]:,} bytes, the one of this computer "
+                f"{next(iter(places.values())):,}; it would draw with another model"
+            )
+
+
+def _sizes(client: Client, folder: str, name: str) -> list[int]:
+    """Of the files of that name in a model folder there; none of forms that only a pack knows, such as .gguf."""
+    try:
+        return [
+            entry["size"] for entry in _listed(client, f"/experiment/models/{quote(folder, safe='')}") if entry["name"] == name
+        ]
+    except (KeyError, TypeError) as error:
+        raise Lost("what it says of its model files is not what ComfyUI says") from error
+
+
+def _listed(client: Client, route: str) -> list:
+    """A list of files; empty where there is no such folder."""
+    try:
+        found = client.ask(route, largest=LISTING)
+    except Refused:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def check_upload(client: Client, size: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...rewards.base.words import brief
@@ -19,11 +19,13 @@ GUIDED = "FluxGuidance"  # for models with guidance built in
 
 @dataclass(frozen=True)
 class Source:
-    """How a MODEL and a CLIP were made: nodes in API format, and the links to the two."""
+    """How a MODEL and a CLIP were made: nodes in API format, and the links to the two. files: model files that the nodes name, each
+    with its bytes in each model folder in which it lies on this machine."""
 
     nodes: Graph
     model: tuple[str, int]
     clip: tuple[str, int]
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
     __repr__ = brief
 
     def kinds(self) -> set[str]:

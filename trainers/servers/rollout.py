@@ -76,6 +76,7 @@ class Computers:
         try:
             version = api.version_of(client)
             api.check_nodes(client, self.source.kinds())
+            api.check_files(client, self.source.files)
             api.send_lora(client, "posttrain.safetensors", EMPTY)
         except (Lost, Unfit) as error:
             return type(error), str(error)

@@ -8,7 +8,7 @@ import pytest
 from comfy_execution.graph import DynamicPrompt
 from posttrain.nodes.access import AddressNotAllowed
 from posttrain.nodes.sampling import computers as module
-from posttrain.nodes.sampling.computers import MOST, PTOtherComputers, addresses_of, made_by
+from posttrain.nodes.sampling.computers import MOST, PTOtherComputers, addresses_of, files_of, made_by
 
 
 def test_addresses_stand_one_on_a_line():
@@ -57,6 +57,13 @@ def test_all_that_makes_model_and_clip_goes_along_and_nothing_else():
     assert source.model == ("3", 0) and source.clip == ("2", 1) and set(source.nodes) == {"1", "2", "3"}
     assert source.nodes["3"] == {"class_type": "ModelSamplingSD3", "inputs": {"model": ["2", 0], "shift": 3.0}}
     assert source.kinds() == {"CheckpointLoaderSimple", "LoraLoader", "ModelSamplingSD3"}
+
+
+def test_the_model_files_that_its_nodes_name_are_told_with_their_bytes(models):
+    (models / "loras").mkdir(exist_ok=True)
+    (models / "loras" / "style.safetensors").write_bytes(b"x" * 30)
+    nodes = {"1": node("LoraLoader", lora_name="style.safetensors", text="a cat. a dog.", strength=1.0, model=["2", 0])}
+    assert files_of(nodes) == {"style.safetensors": {"loras": 30}}
 
 
 def test_inside_of_a_loop_nobody_knows_what_made_them():

@@ -179,6 +179,16 @@ def test_a_node_that_is_not_there_is_named(start):
         api.check_nodes(host.client, {"SomeLoader"})
 
 
+def test_model_files_are_known_by_their_names_and_sizes(start):
+    there = [{"name": "a.safetensors", "size": 10}, {"name": "b.safetensors", "size": 20}]
+    host = start(experiment__models__loras=there, experiment__models__unet=[], models__unet=["c.gguf"])
+    api.check_files(host.client, {"a.safetensors": {"checkpoints": 5, "loras": 10}, "c.gguf": {"unet": 30}})
+    with pytest.raises(Unfit, match="b.safetensors has 20 bytes, the one of this computer 21"):
+        api.check_files(host.client, {"b.safetensors": {"loras": 21}})
+    with pytest.raises(Unfit, match="no model file d.gguf; put it there, under that name, into models/unet"):
+        api.check_files(host.client, {"d.gguf": {"unet": 1}})
+
+
 def test_a_lora_arrives_whole_where_loras_are_found(start):
     content = bytes(range(256)) * 40
     host = start(
