@@ -137,7 +137,7 @@ def check_nodes(client: Client, kinds: set[str]) -> None:
 
 
 def check_files(client: Client, files: dict[str, dict[str, int]]) -> None:
-    """Unfit where a model file is not there, or is another one by its size. files: name -> model folder -> bytes, as ``Source``."""
+    """Unfit where a model file is not there, or is another one by its size. files: name -> model folder -> bytes."""
     for name, places in files.items():
         found = [size for folder in places for size in _sizes(client, folder, name)]
         if not found and not any(name in _listed(client, f"/models/{quote(folder, safe='')}") for folder in places):

@@ -19,8 +19,8 @@ GUIDED = "FluxGuidance"  # for models with guidance built in
 
 @dataclass(frozen=True)
 class Source:
-    """How a MODEL and a CLIP were made: nodes in API format, and the links to the two. files: model files that the nodes name, each
-    with its bytes in each model folder in which it lies on this machine."""
+    """How a MODEL and a CLIP were made: nodes in API format, and the links to the two. files: model files that the nodes name,
+    each with its bytes in each model folder in which it lies on this machine."""
 
     nodes: Graph
     model: tuple[str, int]
