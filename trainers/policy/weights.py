@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import torch
 
+WAS = "posttrain_was"  # on a tensor: (it was an inference tensor, its requires_grad)
 _open: weakref.WeakKeyDictionary[torch.nn.Module, int] = weakref.WeakKeyDictionary()
 
 
@@ -37,22 +38,22 @@ def freeze_for_autograd(module: torch.nn.Module) -> None:
             continue
         if tensor.is_inference():
             table[name] = _marked_as(tensor, _of_its_class(tensor, alias(tensor), requires_grad=False))
-            table[name].posttrain_was = (True, tensor.requires_grad)
+            vars(table[name])[WAS] = (True, tensor.requires_grad)
         elif tensor.requires_grad and tensor.is_leaf:
             tensor.requires_grad_(False)
-            tensor.posttrain_was = (False, True)
+            vars(tensor)[WAS] = (False, True)
 
 
 def _give_back(module: torch.nn.Module) -> None:
     """By the mark that an alias carries: one that the host has moved or replaced meanwhile keeps what the host put there."""
     for table, name, tensor in _tensors_of(module):
-        inference, gradient = getattr(tensor, "posttrain_was", (False, None))
+        inference, gradient = vars(tensor).get(WAS, (False, None))
         if inference:
             with torch.inference_mode():
                 table[name] = _marked_as(tensor, _of_its_class(tensor, _view(tensor), gradient))
         elif gradient is not None:
             tensor.requires_grad_(gradient)
-            del tensor.posttrain_was
+            del vars(tensor)[WAS]
 
 
 def _tensors_of(module: torch.nn.Module) -> list[tuple[dict, str, torch.Tensor]]:
@@ -68,7 +69,7 @@ def _of_its_class(original: torch.Tensor, values: torch.Tensor, requires_grad: b
 
 def _marked_as(original, stand_in):
     """With what the host has noted on the original (the type that it computes in)."""
-    vars(stand_in).update({name: value for name, value in vars(original).items() if name != "posttrain_was"})
+    vars(stand_in).update({name: value for name, value in vars(original).items() if name != WAS})
     return stand_in
 
 
