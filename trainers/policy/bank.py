@@ -191,6 +191,10 @@ class Overlay:
         self.blocks = repeated_blocks(model)
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
+    def recompute_share(self, share: float) -> None:
+        """Of the blocks, rounded up."""
+        self.recompute = share >= 1 or math.ceil(share * len(self.blocks))
+
     def inject(self) -> None:
         strangers = {name: self.model.get_submodule(name) for guest in self.guests for name in guest if name not in self.layers}
         layers = self.layers | strangers
