@@ -32,8 +32,8 @@ class Remedies:
         """run(); where memory runs out, again after each remedy that changes something.
 
         First the host moves out what this step does not need; then, while training, the activations of half of the blocks are
-        recomputed, and of all; then half of the samples go through the network at once, and half of those. Inside of another run only the first, since what memory
-        is full of is the other one's.
+        recomputed, and of all; then half of the samples go through the network at once, and half of those. Inside of another
+        run only the first, since what memory is full of is the other one's.
         """
         if self._inside:
             return self._retried(run, undo, self._make_room)

@@ -14,8 +14,8 @@ CHOICES = (AS_SET, *CARDS)
 
 
 class Row(NamedTuple):
-    """share: of the card that the weights would take, at most; recompute (share of the blocks), at_once (images through the model, 0: as asked), in_ram
-    (share of the weights): what is given up then; why: in words."""
+    """share: of the card that the weights would take, at most; recompute (share of the blocks), at_once (images through the
+    model, 0: as asked), in_ram (share of the weights): what is given up then; why: in words."""
 
     share: float
     recompute: float
