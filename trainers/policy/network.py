@@ -165,7 +165,8 @@ class Network:
     def recomputing_blocks(self, on: bool | int) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass: all, none, or the first so many.
 
-        Each costs one forward of it more and saves what it keeps, so as many as must is quickest; it is what ``room`` says at least.
+        Each costs one forward of it more and saves what it keeps, so as many as must is quickest; it is what
+        ``room`` says at least.
         """
         self._overlay.recompute_share(self.room.recompute, on)
 
