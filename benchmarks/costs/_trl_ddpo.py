@@ -27,7 +27,9 @@ def trainer(theirs: torch.nn.Module, batch: int, batches: int, steps: int) -> An
     whole = models.DefaultDDPOStableDiffusionPipeline.__new__(models.DefaultDDPOStableDiffusionPipeline)
     whole.use_lora, whole.sd_pipeline = True, pipeline(theirs)
     whole.sd_pipeline.set_progress_bar_config(disable=True)
-    whole.sd_pipeline._encode_prompt = lambda *_, prompt_embeds=None, **__: prompt_embeds  # guidance 1 asks without the negative
+    whole.sd_pipeline._encode_prompt = lambda *_, prompt_embeds=None, **__: (
+        prompt_embeds
+    )  # guidance 1 asks without the negative
     config = DDPOConfig(
         seed=1,
         log_with=None,
@@ -65,7 +67,12 @@ def pipeline(theirs: torch.nn.Module):
     )
     text = CLIPTextModel(CLIPTextConfig(hidden_size=TEXT, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4))
     schedule = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     for part in (vae, text, theirs):
         part.requires_grad_(False)

@@ -80,8 +80,10 @@ def our_ddpo(made) -> tuple[Callable, Callable]:
         values=torch.randn(count, generator=torch.Generator().manual_seed(1)).double(), used=torch.ones(count, dtype=torch.bool),
         groups=drawn.index, stats={}, memory=None)  # fmt: skip
     settings, optimizer = ddpo.DDPO(watch_kl=False), pack.module("trainers.engine.update").Optimizer(updates=1)
-    return (lambda: rollouts.rollout(made, texts, vae, sampling),
-            lambda: ddpo.train_ddpo(made, drawn, feedback, settings, optimizer))
+    return (
+        lambda: rollouts.rollout(made, texts, vae, sampling),
+        lambda: ddpo.train_ddpo(made, drawn, feedback, settings, optimizer),
+    )
 
 
 def our_dpo(made, latents: torch.Tensor) -> Callable:
