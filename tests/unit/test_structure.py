@@ -59,6 +59,7 @@ MORE_THAN_A_MODULE = {
     "trainers/policy/test_left_in_memory.py": "every pass that never reaches its backward",
     "trainers/policy/test_lent_weights.py": "weights that the host lends, from the layer to the bank",
     "trainers/policy/test_model_untouched.py": "every way in which a use of the policy can end",
+    "trainers/policy/test_never_silently_wrong.py": "every model at hand, and every way in which a step on it can end",
     "trainers/policy/test_peft_layers.py": "the bank beside peft's layers",
     "trainers/policy/test_quantised.py": "quantised weights from the bank to the export",
     "trainers/policy/test_vae_and_clip_untouched.py": "every way in which a use of VAE and CLIP can end",
