@@ -13,8 +13,8 @@ PORTS = {"http": 80, "https": 443}
 
 
 def addresses(url: str) -> list[str]:
-    """The addresses of a text with commas between them; the text itself where it names one."""
-    return [each.strip() for each in url.split(",")] if isinstance(url, str) else [url]
+    """The addresses of a text with commas between them, each once; the text itself where it names one."""
+    return list(dict.fromkeys(each.strip() for each in url.split(","))) if isinstance(url, str) else [url]
 
 
 def origin_of(url: str, example: str = EXAMPLE) -> str:
