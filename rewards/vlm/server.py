@@ -101,7 +101,7 @@ class Server:
         for attempt in range(self.tries):
             if attempt and stop.wait(self.wait * 2 ** (attempt - 1)):
                 break
-            refused, tried = 0, set()
+            refused, tried = 0, set[str]()
             while len(tried) < len(self.urls):
                 if stop.is_set():
                     return problem
