@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from posttrain.rewards.base import ranks
+from posttrain.rewards.base.reward import RewardUnavailable
 from posttrain.trainers.prompts import Texts
+from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.servers import rollout as module
 from posttrain.trainers.servers.client import Client, Lost
@@ -69,6 +72,25 @@ def test_another_model_and_prompts_of_unknown_texts_are_refused():
         asked(policy, nobody(policy.model.clone()))
     with pytest.raises(ValueError, match="prompts: .* Encode Prompts"):
         asked(policy, prompts=prompts_for("sd3"))
+
+
+def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_latents(monkeypatch):
+    """Prompts, seeds and levels are those of a rollout here."""
+    policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)  # as on a process that is not the first
+    made = asked(policy)
+    here = rollout(policy, made.prompts, PlainVAE(), replace(SMALL, transition="deterministic"))
+    assert torch.equal(made.latents, latents) and made.images.shape == here.images.shape and made.trajectory is None
+    for name in ("index", "seeds", "sigmas"):
+        assert torch.equal(getattr(made, name), getattr(here, name)), name
+    assert (made.guidance, made.batch_size, made.evaluations) == (here.guidance, here.batch_size, here.evaluations)
+
+
+def test_where_nobody_is_left_the_run_pauses():
+    with pytest.raises(
+        RewardUnavailable, match="none of the other computers is left, after 0 of 2 prompts' images. http://127"
+    ):
+        asked(trained_policy("sd3"))
 
 
 def test_latents_are_taken_as_safetensors_of_the_right_shape_alone():
