@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 from posttrain.rewards.base import ranks
-from posttrain.rewards.base.reward import RewardUnavailable
+from posttrain.rewards.base.reward import RewardUnavailable, Scores
+from posttrain.tests.unit.trainers.usual_settings import usual
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import Advantages, advantages
+from posttrain.trainers.feedback.labels import Labels, labels
+from posttrain.trainers.feedback.pairs import Preferences, preferences
+from posttrain.trainers.feedback.step_pairs import StepPreferences
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, TRAJECTORY, Trainer, train_step
 from posttrain.trainers.prompts import Texts
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
@@ -84,6 +91,25 @@ def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_l
     for name in ("index", "seeds", "sigmas"):
         assert torch.equal(getattr(made, name), getattr(here, name)), name
     assert (made.guidance, made.batch_size, made.evaluations) == (here.guidance, here.batch_size, here.evaluations)
+
+
+FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, None: lambda scores: None}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, method in METHODS.items() if method.needs != OWN_IMAGES])
+def test_trainers_of_finished_images_learn_from_it_and_those_of_likelihoods_do_not(kind, monkeypatch):
+    policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)
+    made, trainer = asked(policy, steps=12), Trainer(usual(kind, policy), Optimizer(learning_rate=1e-3))
+    learns_from = METHODS[kind].learns_from
+    scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
+    feedback = FEEDBACK[Advantages if learns_from is StepPreferences else learns_from](scores)
+    if METHODS[kind].needs == TRAJECTORY:
+        with pytest.raises(ValueError, match="no step was random|SPO learns from"):
+            train_step(policy, made, feedback, trainer)
+        return
+    new = train_step(policy, made, feedback, trainer)
+    assert new.metrics["updates"] > 0 and any(not torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank)
 
 
 def test_where_nobody_is_left_the_run_pauses():
