@@ -194,7 +194,7 @@ def send_lora(client: Client, name: str, content: bytes) -> str:
     return stored
 
 
-def run(client: Client, graph: dict, stopped: Callable[[], bool], seconds: float, rest: float = 0.2) -> dict[str, dict]:
+def run(client: Client, graph: dict, stopped: Callable[[], bool], seconds: float, rest: float = 0.05) -> dict[str, dict]:
     """What the output nodes of a graph say, once it has run there. Raises Lost or Unfit; with ``stopped`` or after ``seconds``
     the graph is taken back."""
     answer = client.ask("/prompt", {"prompt": graph, "client_id": uuid.uuid4().hex})
