@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from ...rewards.base.words import lines_of
 from ..loop.body import is_link, links_of
 from ..loop.readers import check_no_steps_are_needed
+from ..loop.runner import FEED
 from ..page.address import check_and_ask
 from ..page.server import page_server
 from ..progress import node_progress
@@ -16,7 +17,6 @@ from .rollout import CATEGORY, say_need
 
 EXAMPLE = "http://192.168.0.5:8188"
 MOST = 256
-FROM_LOOP = "PTLoopFeed"
 
 
 def samplers():
@@ -189,7 +189,7 @@ def made_by(dynprompt, node: str):
         if name in nodes:
             continue
         content = dynprompt.get_node(name)
-        if content["class_type"] == FROM_LOOP:
+        if content["class_type"] == FEED:
             raise ValueError(
                 "computers: Other Computers stands inside the loop; take its model and clip from before Loop Start"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,8 +60,15 @@ class Computers:
 
     def ready(self) -> list[str]:
         """A line for each, once they have been looked at. ValueError where one lacks something, or none is there."""
-        with ThreadPoolExecutor(len(self.addresses)) as pool:
-            found = list(pool.map(self._look_at, self.addresses))
+        pool = ThreadPoolExecutor(len(self.addresses))
+        try:
+            jobs = [pool.submit(self._look_at, address) for address in self.addresses]
+            while not all(job.done() for job in jobs):
+                cancel_point()
+                time.sleep(0.02)
+            found = [job.result() for job in jobs]
+        finally:  # after Cancel nobody waits for the answers
+            pool.shutdown(wait=False, cancel_futures=True)
         lines = [f"{address}: {words}" for address, (_, words) in zip(self.addresses, found)]
         unfit = [line for line, (state, _) in zip(lines, found) if state is Unfit]
         if unfit:

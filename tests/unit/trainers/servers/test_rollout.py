@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import time
 from dataclasses import replace
 
 import pytest
@@ -117,6 +119,21 @@ def test_where_nobody_is_left_the_run_pauses():
         RewardUnavailable, match="none of the other computers is left, after 0 of 2 prompts' images. http://127"
     ):
         asked(trained_policy("sd3"))
+
+
+def test_a_cancel_is_heard_while_computers_are_looked_at(monkeypatch):
+    """One takes the connection and says nothing."""
+
+    def cancelled():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "cancel_point", cancelled)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        computers = Computers((f"http://127.0.0.1:{silent.getsockname()[1]}",), None, SOURCE)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            computers.ready()
+    assert time.monotonic() - started < 2
 
 
 def test_latents_are_taken_as_safetensors_of_the_right_shape_alone():
