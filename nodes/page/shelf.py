@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...rewards.base.files import read_bytes, written_whole
+from ...rewards.base.names import found_beside
 from ...rewards.base.words import shown
 from ...trainers.run import RunInUse, check_name
 from ...trainers.run.folder import LOCK
@@ -37,8 +38,8 @@ def rename(run: str, name: str, root: Path | None = None) -> str:
     """-> the new name. ValueError where it is none, is taken, or the run is being trained."""
     folder = run_folder(run, root)
     target = folder.with_name(check_name(name, "name"))
-    # on a disk that takes both for the same, the folder itself is no obstacle
-    if target.exists() and not target.samefile(folder):
+    # the folder itself is no obstacle: a name may change in case alone
+    if (there := found_beside(target)) and not there.samefile(folder):
         raise ValueError(f"name: there is a run '{name}' already; choose another name")
     _at_rest(folder)
     os.rename(folder, target)
