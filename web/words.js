@@ -46,8 +46,8 @@ const EN = {
   back: "Back", next: "Next", skip: "Skip", finish: "Done", later: "Later", pause: "Pause the training",
   pauseHint: "Stops the training with everything saved. Queue again to go on with these images.",
   rateFailed: "This was not saved: {reason}",
-  askAddressTitle: "Send pictures to another machine?",
-  askAddress: "This workflow wants to send pictures and prompts to {address}. Allow it only if you know whose machine that is. " +
+  askAddressTitle: "Send something to another machine?",
+  askAddress: "This workflow wants to send pictures, prompts or a LoRA to {address}. Allow it only if you know whose machine that is. " +
     "The answer is kept.",
   addressAllowed: "{address} is allowed. Press Run again.",
   questionTitle: "The settings of \"{run}\" have changed", questionBody: "What shall happen?", was: "was", nowIs: "is now",
@@ -144,8 +144,8 @@ const ZH = {
   back: "上一组", next: "下一组", skip: "跳过", finish: "完成", later: "稍后", pause: "暂停训练",
   pauseHint: "停止训练并保存一切。再次运行即可继续为这些图像评分。",
   rateFailed: "未能保存：{reason}",
-  askAddressTitle: "要把图像发送到另一台机器吗？",
-  askAddress: "此工作流想把图像和提示词发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
+  askAddressTitle: "要把内容发送到另一台机器吗？",
+  askAddress: "此工作流想把图像、提示词或 LoRA 发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",
   addressAllowed: "已允许 {address}。请再次点击运行。",
   questionTitle: "训练“{run}”的设置已更改", questionBody: "要怎么做？", was: "之前", nowIs: "现在",
   answers: { "continue with changed settings": "用新设置继续", "start over": "重新开始；旧的训练会作为备份保留", "leave it": "先不处理" },
