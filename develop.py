@@ -13,6 +13,8 @@
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
+    python develop.py release [folder]  build the archive for ComfyUI's registry and hold it to its rules; --install [COMFYUI ...]
+                                        has ComfyUI-Manager install it in fresh hosts and runs a template in each
     python develop.py lint              ruff and mypy, against a baseline that may only shrink
     python develop.py bench [name]      measure costs, as ratios
     python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
@@ -33,7 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from tools import beside, browser, compiler, generators, host_suite, hosts, overlay, site
+from tools import beside, browser, compiler, generators, host_suite, hosts, manager, overlay, release, site
 from tools.environment import ROOT, Environment, SetupError, cache_folder, environment
 from tools.gpu import command
 
@@ -70,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
         ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
+        ("release", publish, "build the archive for ComfyUI's registry; --install [COMFYUI ...] tries it in fresh hosts"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
         ("bench", bench, "measure costs, as ratios"),
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
@@ -89,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
             command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
+        if run is publish:
+            command.add_argument("folder", nargs="?", default=str(ROOT / "build" / "release"))
+            command.add_argument("--install", nargs="*", metavar="COMFYUI", help="in these hosts too, checkouts or 0.3.52")
     return top
 
 
@@ -111,6 +117,18 @@ def bench(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
 
 def build_site(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     return call(env, "-c", MODULE, str(ROOT), "tools.site", *rest, extra={"PYTHONPATH": str(site.builder(env))})
+
+
+def publish(env: Environment, chosen: argparse.Namespace, _: list[str]) -> int:
+    folder = str(Path(chosen.folder).absolute())
+    code = call(env, "-c", MODULE, str(ROOT), "tools.release", folder, extra={"PYTHONPATH": str(release.packer(env))})
+    if code or chosen.install is None:
+        return code
+    codes = []
+    for host, more in manager.fresh_hosts(env, chosen.install):
+        paths = os.pathsep.join(map(str, [*more, manager.installer(env)]))
+        codes.append(call(host, "-c", MODULE, str(ROOT), "tools.manager", folder, extra={"PYTHONPATH": paths}))
+    return max(codes)
 
 
 def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:

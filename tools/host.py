@@ -63,12 +63,14 @@ class Host:
     """A running server. Use as a context manager, or call stop()."""
 
     def __init__(self, base: Path, *arguments: str, comfyui: Path | None = None, port: int | None = None,
-                 packs: Iterable[Path] = (), cpu: bool = True, boot_seconds: float = 300, name: str = PACK) -> None:
-        """Boots ComfyUI with ``base`` as its base directory, the pack (as ``name``) and other ``packs`` linked in."""
+                 packs: Iterable[Path] = (), cpu: bool = True, boot_seconds: float = 300, name: str = PACK,
+                 pack: Path | None = ROOT) -> None:
+        """Boots ComfyUI with ``base`` as its base directory, the pack (as ``name``; None: as it is there) and other ``packs``
+        linked in."""
         comfyui = comfyui or comfyui_folder()
         self.base, self.port = Path(base), port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        prepare_base(self.base, packs, name)
+        prepare_base(self.base, packs, name, pack)
         self.log = self.base / f"server-{self.port}.log"
         command = [sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory",
                    str(self.base), "--database-url", "sqlite:///:memory:", *(["--cpu"] if cpu else []),
@@ -243,13 +245,14 @@ def comfyui_folder() -> Path:
     return Path(folder)
 
 
-def prepare_base(base: Path, packs: Iterable[Path] = (), name: str = PACK) -> None:
+def prepare_base(base: Path, packs: Iterable[Path] = (), name: str = PACK, pack: Path | None = ROOT) -> None:
     """Makes a ComfyUI base directory with the pack in it, ready for a browser; keeps what is there."""
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link(ROOT, base / "custom_nodes" / name)
-    for pack in packs:
-        link(pack, base / "custom_nodes" / pack.name)
+    if pack is not None:
+        link(pack, base / "custom_nodes" / name)
+    for other in packs:
+        link(other, base / "custom_nodes" / other.name)
     settings = base / "user" / "default" / "comfy.settings.json"
     present = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
     settings.write_text(json.dumps(SETTINGS | present, indent=1), encoding="utf-8")

@@ -31,6 +31,16 @@ def peers(env: Environment) -> Path:
     """The folder to put on PYTHONPATH for benchmarks/costs/peers.py."""
     return laid(env, "peers", "what benchmarks measure the pack beside", PEERS, lambda step: PEERS)
 
+# what a run is written for, and what each of them imports that the environment does not have
+TRACKERS = ("tensorboard==2.19.0", "absl-py==2.1.0", "grpcio==1.71.0", "markdown==3.7", "werkzeug==3.1.3", "protobuf==5.29.4",
+            "tensorboard-data-server==0.7.2", "wandb==0.19.11", "click==8.1.8", "platformdirs==4.3.7", "sentry-sdk==2.27.0",
+            "setproctitle==1.3.5", "docker-pycreds==0.4.0", "gitpython==3.1.44", "gitdb==4.0.12", "smmap==5.0.2", "six==1.17.0")
+
+
+def trackers(env: Environment) -> Path:
+    """The folder to put on PYTHONPATH for what trainers/run/trackers.py writes with."""
+    return laid(env, "trackers", "TensorBoard and Weights & Biases", TRACKERS, lambda step: TRACKERS)
+
 
 def libraries(env: Environment, which: str) -> Path:
     """The folder to put on PYTHONPATH for the optional packages of pyproject.toml, at their lower bounds or the newest."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...rewards.base.files import PART
+from ...rewards.base.names import check_length
 from ...rewards.base.ranks import RankCancelled, RankPaused
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session, check_name, run_state
-from ..model.export import SAVE_LORA, checked_name, metadata_is_off
+from ..model.export import SAVE_LORA, SUFFIX, checked_name, lora_folder, metadata_is_off
 from ..page.live import emit
 from ..page.question import ask_the_page
 from ..page.run_reader import runs_root
@@ -119,7 +121,8 @@ def check_names(prompt: dict[str, dict]) -> None:
     for node in prompt.values():
         name = node["inputs"].get("file_name")
         if node["class_type"] == SAVE_LORA and isinstance(name, str):
-            checked_name(name)
+            clean = checked_name(name)
+            check_length(lora_folder() / f"{clean}{SUFFIX}.0000000{PART}" / "whole", "file name")
 
 
 class PTLoopStart:

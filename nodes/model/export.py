@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from ...rewards.base import ranks
-from ...rewards.base.words import shown, unwritable
+from ...rewards.base.names import found_beside, possible
+from ...rewards.base.words import shown
 from ...trainers.run import STOPPED_BY
-from ...trainers.run.folder import RESERVED
 from ..privacy import for_others
 from ..sockets import MENU, POLICY
 
@@ -83,10 +82,10 @@ def told(path: Path, words: list[str], name: str, lora) -> dict:
 
 
 def free_path(path: Path, tensors: dict) -> Path:
-    """Where the LoRA goes: the path itself, or with the first number from 2 on at which no other LoRA lies. For a folder its
-    own name counts."""
+    """Where the LoRA goes: the path itself, or with the first number from 2 on at which no other LoRA lies, also none whose name
+    differs in case alone. For a folder its own name counts."""
     wanted, number = path, 1
-    while path.exists() and not holds(path / WEIGHTS if path.is_dir() else path, tensors):
+    while (there := found_beside(path)) and (there != path or not holds(path / WEIGHTS if path.is_dir() else path, tensors)):
         number += 1
         stem, suffix = (wanted.stem, SUFFIX) if wanted.suffix == SUFFIX else (wanted.name, "")
         path = wanted.with_name(f"{stem}_{number}{suffix}")
@@ -144,8 +143,7 @@ def checked_name(name: str) -> str:
 
 def wrong_part(part: str) -> bool:
     """Whether no file or folder can be called so on every system."""
-    return (not part.strip(" .") or part.strip() != part or part.endswith(".") or unwritable(part) or len(part.encode()) > LONGEST
-            or bool(re.search(r'[<>:"|?*]', part) or RESERVED.fullmatch(part)))
+    return not possible(part) or not part.strip(" .") or part.strip() != part or len(part.encode()) > LONGEST
 
 
 def lora_folder() -> Path:

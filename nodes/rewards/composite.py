@@ -98,11 +98,17 @@ class PTCalibrateRewards:
             "measure_again": ("BOOLEAN", {"default": False, "tooltip":
                     "Off: what the run has measured before is kept, and only new rewards are added."})}}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, run_name=None):
+        from ..run_name import name_is_valid
+        return name_is_valid(run_name)
+
     def run(self, scores, run_name, measure_again):
+        from ...rewards.base.names import the_folder
         from ...rewards.composite.calibrate import calibrate, describe, load, save
         from ...trainers.run.folder import check_name
         from ..page.run_reader import runs_root
-        folder = runs_root() / check_name(run_name)
+        folder = the_folder(runs_root() / check_name(run_name), "run_name")
         kept = {} if measure_again else load(folder)
         calibration = calibrate(scores) | kept
         save(calibration, folder)

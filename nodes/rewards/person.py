@@ -41,8 +41,9 @@ class PTRewardHuman(RewardNode):
 
 
 def votes_folder(name: str) -> Path:
+    from ...rewards.base.names import the_folder
     from ...trainers.run import check_name
-    return votes_root() / check_name(name, "votes_name")
+    return the_folder(votes_root() / check_name(name, "votes_name"), "votes_name")
 
 
 def ask_for_votes(images, sheets, *, title: str, mode: str, folder: Path, seconds: float) -> dict[int, int]:

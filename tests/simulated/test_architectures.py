@@ -22,6 +22,7 @@ from architectures import HERE, small_vae_of
 from comfyui_version import __version__ as HOST
 from posttrain.trainers.d3po import D3PO
 from posttrain.trainers.diffusion_dpo import DiffusionDPO
+from posttrain.trainers.kto import KTO
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.spo import SPO
 from simulated_card import host
@@ -31,7 +32,7 @@ PAGE = Path(posttrain.__path__[0]) / "docs" / "models.md"
 CARD = "\n## On a card\n"
 # way -> (where the weights are, low memory)
 WAYS = {"whole": ("whole", False), "partly loaded": ("partly", False), "whole, low memory switched on": ("whole", True)}
-NEAR = (DiffusionDPO, D3PO, SPO)  # far from the reference their losses are flat
+NEAR = (DiffusionDPO, D3PO, KTO, SPO)  # far from the reference their losses are flat
 done: dict[str, set[tuple[str, str]]] = {way: set() for way in WAYS}  # (architecture, trainer) that passed, in this process
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable
@@ -13,7 +12,8 @@ import torch
 
 from ...rewards.base import ranks
 from ...rewards.base.files import sweep
-from ...rewards.base.words import shown, unwritable
+from ...rewards.base.names import RESERVED, check_length, meant, possible, the_folder
+from ...rewards.base.words import shown
 from .aside import (
     CHECKPOINTS,
     CONFIG,
@@ -38,8 +38,7 @@ WHEN_EXISTS = (CONTINUE, CONTINUE_CHANGED, START_OVER)
 METRICS = "metrics.jsonl"
 MOST_CHANGES = 12
 LONGEST_NAME = 80
-RESERVED = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
-FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+DEEPEST = f"{CHECKPOINTS}/state_0000000.safetensors.0000000.posttrain-part/whole"  # the longest path in a run's folder
 
 # states that no disk would take, by run folder: a later training in this process goes on from them
 _unsaved: dict[Path, tuple[int, dict, dict]] = {}
@@ -72,7 +71,7 @@ def check_name(name: str, field: str = "run_name") -> str:
     advice = "use letters, digits, spaces, '-' and '_'"
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{field}: it is empty; give the run a name, {advice}")
-    if FORBIDDEN.search(name) or unwritable(name) or name.strip(". ") != name:
+    if not (possible(name) or RESERVED.fullmatch(name)) or name.strip(". ") != name:
         raise ValueError(f"{field}: '{shown(name)}' cannot be a folder's name (no / \\ : * ? \" < > |, no dot or space "
                          f"at the ends); {advice}")
     if RESERVED.fullmatch(name):
@@ -85,7 +84,7 @@ def check_name(name: str, field: str = "run_name") -> str:
 def run_state(root: Path, name: str) -> str:
     """Changes whenever a training has changed the run: what a cache needs to know."""
     try:
-        folder = Path(root) / check_name(name)
+        folder = meant(Path(root) / check_name(name))
     except ValueError:
         return ""
     config, saved = read_config(folder) or {}, list_checkpoints(folder / CHECKPOINTS)
@@ -112,12 +111,13 @@ class Run:
         settings: JSON-serialisable values by name; plain: a setting's name as the user knows it. defaults: what a setting
         is where a node has no word of it, as in runs and graphs that are older than the setting. continue_from: the iteration
         to go back to, 0 for none; it is gone back to once with the same settings, so that a run that was cancelled goes on.
-        Raises ValueError on the name or continue_from, RunInUse, SettingsChanged, RuntimeError where the folder cannot be
-        written.
+        Raises ValueError on the name (also where that of another run differs in case alone) or continue_from, RunInUse,
+        SettingsChanged, RuntimeError where the folder cannot be written.
         """
         if when_exists not in WHEN_EXISTS:
             raise ValueError(f"when_run_exists: '{when_exists}' is unknown; choose one of {', '.join(WHEN_EXISTS)}")
-        folder = Path(root) / check_name(name)
+        folder = the_folder(Path(root) / check_name(name), "run_name")
+        check_length(folder / DEEPEST, "run_name")
         lock = None
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...rewards.base import ranks
+from ...rewards.base.names import meant
 from .aside import BEST, CALIBRATION, CHECKPOINTS, CONFIG
 from .checkpoints import list_checkpoints
 from .folder import CONTINUE, METRICS, Run, check_name
@@ -17,7 +18,7 @@ KNOWN = (CONFIG, METRICS, CALIBRATION, FILE)
 def open_on_all(root: Path, name: str, open_run: Callable[[str], Run]) -> Run:
     """The run as the first rank opens it. open_run: told how an existing run is met, "" as the user wants it; the other ranks'
     folders become copies of the first one's, from which they then go on."""
-    folder = Path(root) / check_name(name)
+    folder = meant(Path(root) / check_name(name))
     run = None if ranks.helps() else open_run("")
     try:
         files = ranks.of_first("the run's folder", lambda: _files(folder) if ranks.count() > 1 else {})
