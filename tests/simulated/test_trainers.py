@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 import world
+from posttrain.trainers.draft import DRaFT
+from posttrain.trainers.policy import Recipe, create_policy
 from simulated_card import host
 from world import BACKPROP, FLOW, RAW, TRAINERS, TYPES, World, gradient, on_cpu, placed
 
@@ -111,6 +113,21 @@ def test_a_step_after_the_hosts_own_sampling_is_the_cpus(name, placement, low):
         new = world.step(there, trainer, optimizer) if trainer in BACKPROP else world.train_step(
             there.policy, made, feedback, world.Trainer(world.settings_of(trainer, there.policy), optimizer))
     assert_equal_to_the_cpus(new, "sd3", trainer, "fp32")
+
+
+@pytest.mark.parametrize("kind", world.small_models.ARCHITECTURES)
+@pytest.mark.parametrize("placement", PLACEMENTS[1:])
+def test_a_gradient_passes_layers_in_ram_that_are_not_trained(kind, placement):
+    """Attention alone is trained; DRaFT follows two steps back, through the first layer too."""
+    found = []
+    for card in (False, True):
+        there = World(kind, card=card)
+        policy = create_policy(there.policy.model, Recipe(rank=2, targets="attention"))
+        settings = world.Trainer(DRaFT(steps=2), RAW)
+        with placed(there, placement if card else "whole", reserve=int(there.vae_size * 1.1)):
+            new, _ = world.backprop_step(policy, there.prompts, there.vae, world.Smooth(), world.SAMPLING, settings)
+        found.append(gradient(new))
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < TOLERANCE["fp32"]
 
 
 @pytest.mark.parametrize("kind", world.small_models.ARCHITECTURES)

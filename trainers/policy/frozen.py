@@ -136,7 +136,7 @@ class _Frozen(torch.autograd.Function):
         if not affine:
             ctx.save_for_backward(x)
         # a copy: the host's kernels for quantised types clamp their input in place
-        return base(_copied(x) if affine and _low_precision(layer) else x)
+        return _no_view(base(_copied(x) if affine and _low_precision(layer) else x), x)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -149,6 +149,14 @@ class _Frozen(torch.autograd.Function):
             raise RuntimeError(f"A layer of the kind {type(ctx.layer).__qualname__} passes no gradient on in this host. Load "
                                "the model without fast quantised arithmetic (no --fast), or in another precision")
         return torch.autograd.grad(y, x, gradient)[0], None, None, None
+
+
+def _no_view(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The same answer as no view of anything: autograd lets a network change what a function of ours hands out, but no view."""
+    if not y._is_view():
+        return y
+    own = is_plain(y) and y.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+    return alias(y) if own else y.clone()
 
 
 def _copied(x: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,21 @@ def test_the_gradient_is_taken_of_the_weight_and_not_of_what_comes_after_it(kind
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 6)], ids=["vectors", "tokens"])
+def test_a_network_may_change_what_the_layer_answers(shape):
+    """As Flux does with its first layer's."""
+    layer, _ = LAYERS["linear"]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    before = x.detach().clone()
+    out = through_frozen(layer, layer.forward)(x)
+    out += out.detach().sin()
+    (found,) = torch.autograd.grad(out.sin().sum(), x)
+    plain = layer.compute(x, layer.weight, layer.bias)
+    (expected,) = torch.autograd.grad((plain + plain.detach().sin()).sin().sum(), x)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(x, before)
+
+
 def test_what_the_host_has_noted_on_a_weight_stays_on_it():
     with torch.inference_mode():
         layer = torch.nn.Linear(4, 4)
