@@ -13,6 +13,11 @@ ROOT = FOLDER.parent.parent
 NOT_OURS = {
     "15 levels.out.flow_factory*": "another program's reading of the same levels, which is 7 or 8 of them",
     "09a hard.*": "the official temperature 0, whose pool of worse images is always empty by a fault; ours is the even mean",
+    "14c several.*": "advantages of several rewards by the batch's spread; ours of several, GDPO, takes the group's",
+    "14c step3.*": "the likelihood of the last step, which has no noise; the official trainer does not use it either",
+    "14c dmd_plain.*": "the brake without its measure, which no official configuration has",
+    "14d consistency.*": "a second loss of the fake score over sub-intervals, which the part of RTDMD that is here has none of",
+    "14d const.consistency_weight": "the same",
     "04d in.latents": "the noised input, of which the loss sees the network's answers only",
     "04d in.timesteps": "the noised input, of which the loss sees the network's answers only",
     "07d picktrain.neg1.*": "the other images of the batch as further losers, which no reward of ours is trained with",

@@ -90,7 +90,7 @@ class Replayed:
     __repr__ = brief
 
 
-def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
+def replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
     """advantage: [B, S], of each sample in each random step."""
     trajectory = rollout.random_steps()
     used = uploaded(micro.used.nonzero().flatten(), net.device)  # counted on the CPU: nobody waits for the device
@@ -122,7 +122,7 @@ def train_on_trajectory(policy: Policy, rollout: Rollout, advantages: Advantages
         each_step = advantages.values[:, None].expand(-1, rollout.random_steps().steps)
 
     def evaluate(net, bank, micro):
-        now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
+        now = replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
         out = loss_of(now)
         report = numbers(ratio_mean=out.ratio.mean(), ratio_largest_change=(out.ratio - 1).abs().max(),
                          clip_fraction=getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))
