@@ -13,6 +13,10 @@ ROOT = FOLDER.parent.parent
 NOT_OURS = {
     "15 levels.out.flow_factory*": "another program's reading of the same levels, which is 7 or 8 of them",
     "09a hard.*": "the official temperature 0, whose pool of worse images is always empty by a fault; ours is the even mean",
+    "13 out.table*": "weights of one schedule, written down; ours are reckoned for any",
+    "13 out.batch_weight": "the mean of the batch's weights; ours is that of the steps that may be drawn",
+    "13 out.loss": "the loss by those two",
+    "13 grad.policy_v": "the same",
     "14c several.*": "advantages of several rewards by the batch's spread; ours of several, GDPO, takes the group's",
     "14c step3.*": "the likelihood of the last step, which has no noise; the official trainer does not use it either",
     "14c dmd_plain.*": "the brake without its measure, which no official configuration has",

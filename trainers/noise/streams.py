@@ -43,6 +43,7 @@ class Stream(IntEnum):
     TEACHER_OF_SAMPLE = 29  # which teacher it has, where several know its prompt
     BRAKE_DRAW = 30  # level and noise under which student and teacher are compared
     FAKE_DRAW = 31  # level and noise at which a network learns the student's pictures
+    PROMPT_STEP = 32  # the one random step of a prompt's images
 
 
 def generator(*key: int) -> torch.Generator:
