@@ -104,7 +104,7 @@ def tune_student(graph: dict, distil: dict, teacher_sampling: dict, judge: dict,
     graph["teacher"] = {**rest[policy], "inputs": dict(rest[policy]["inputs"])}
     graph["teacher images"] = node("PTRollout", policy=["teacher", 0], prompts=[prompts, 0], vae=[world, 2],
                                    sampling=["teacher sampling", 0])
-    graph["distillation"] = node("PTLoopStart", policy=["teacher", 0], run_name="", iterations=16, when_run_exists="start over",
+    graph["distillation"] = node("PTLoopStart", policy=["teacher", 0], run_name="", iterations=8, when_run_exists="start over",
                                  save_every=20, continue_from=0)
     graph["distilled"] = node("PTTrainStep", policy=["distillation", 1], rollout=["teacher images", 0], trainer=["distil", 0])
     graph["student"] = node("PTLoopEnd", loop=["distillation", 0], policy=["distilled", 0], samples_every=0)

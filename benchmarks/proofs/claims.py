@@ -36,13 +36,13 @@ def fast(kind: str, **settings: object) -> dict:
     return node(kind, **{"learning_rate": 4e-4, "updates_per_rollout": 2, "averaging": 0.9} | settings)
 
 
-# the model of 4 steps: LCM of the demo's own, from 256 pictures that this one drew
+# the model of 4 steps: LCM of the demo's own, from 128 pictures that this one drew
 FAST = partial(tune_student, judge=node("PTDemoJudge"), iterations=40, steps=4, transition="flow_cps", noise_level=0.9,
-               noisy_steps=0, window="fixed",
-               distil=fast("PTLCM", learning_rate=2e-3, updates_per_rollout=16, teacher_steps=16, student_steps=4,
-                           decay_steps=256),
-               teacher_sampling=node("PTSampling", steps=16, width=24, height=24, prompts_per_iteration=64, images_per_prompt=4,
-                                     batch_size=16, guidance=1.0, transition="deterministic"))
+               noisy_steps=0, window="fixed", images_per_prompt=8, batch_size=32,
+               distil=fast("PTLCM", learning_rate=2e-3, updates_per_rollout=8, teacher_steps=16, student_steps=4,
+                           decay_steps=64),
+               teacher_sampling=node("PTSampling", steps=16, width=24, height=24, prompts_per_iteration=32, images_per_prompt=4,
+                                     batch_size=32, guidance=1.0, transition="deterministic"))
 
 PROOFS = {
     # RL on flow models, with likelihoods
@@ -115,7 +115,7 @@ PROOFS = {
                  trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=120), images=612, merged_words=("two", "three"),
                  wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=120), words="two, three")),
     # of a model of few steps
-    "rtdmd": Proof("RTDMD on a distilled model, 4 steps, a small CLIP at the last", beats_teacher(),
+    "rtdmd": Proof("RTDMD on a distilled model, 4 steps, a small CLIP at the last", beats_teacher(), images=612,
                    trainer=fast("PTRTDMD", fake_rate=1e-3, decay_steps=80), wiring=FAST, few_steps=4),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
