@@ -116,7 +116,8 @@ PROOFS = {
                  wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=120), words="two, three")),
     # of a model of few steps
     "rtdmd": Proof("RTDMD on a distilled model, 4 steps, a small CLIP at the last", beats_teacher(), images=612,
-                   trainer=fast("PTRTDMD", fake_rate=1e-3, decay_steps=80), wiring=FAST, few_steps=4),
+                   trainer=fast("PTRTDMD", fake_rate=1e-3, decay_steps=80), wiring=FAST, few_steps=4,
+                   of_teacher=False),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(

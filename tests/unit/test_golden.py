@@ -13,6 +13,10 @@ ROOT = FOLDER.parent.parent
 NOT_OURS = {
     "15 levels.out.flow_factory*": "another program's reading of the same levels, which is 7 or 8 of them",
     "09a hard.*": "the official temperature 0, whose pool of worse images is always empty by a fault; ours is the even mean",
+    "16 anneal.out.weight_base": "the one end, where nothing is mixed",
+    "16 anneal.out.weight_draft": "the other end",
+    "16 const.num_steps": "of the sampling, of which the loss sees the predictions only",
+    "16 const.guidance_scale": "the same",
     "13 out.table*": "weights of one schedule, written down; ours are reckoned for any",
     "13 out.batch_weight": "the mean of the batch's weights; ours is that of the steps that may be drawn",
     "13 out.loss": "the loss by those two",
