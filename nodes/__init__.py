@@ -32,6 +32,7 @@ from .trainers import (  # noqa: E402
            mapo,
            nft,
            refl,
+           rtdmd,
            rwr,
            spo,
            srpo,
@@ -40,6 +41,7 @@ from .trainers import (  # noqa: E402
 
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, crd, rwr,
+           rtdmd,
            diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, diffusion_opd, train_step, wired,
            train, stop, held_out, trained_lora, estimate, computers)
 

@@ -93,6 +93,32 @@ def merge_skills(graph: dict, trainer: dict, words: str) -> None:
     graph[step["trainer"][0]]["inputs"]["teacher"] = [teacher, 0]
 
 
+def tune_student(graph: dict, distil: dict, teacher_sampling: dict, judge: dict, iterations: int, **sampling: object) -> None:
+    """A distillation of the demo's model before the workflow's loop, which then trains the student. distil: the trainer of the
+    distillation; teacher_sampling: of the images that it learns from; judge: the reward of the student's last step; iterations,
+    sampling: of the student's training."""
+    rest = dict(graph)
+    world, prompts, policy = (only(rest, kind) for kind in ("PTDemoWorld", "PTEncodePrompts", "PTCreatePolicy"))
+    trainer = rest[only(rest, "PTTrainStep")]["inputs"]["trainer"][0]
+    graph.clear()
+    graph["teacher"] = {**rest[policy], "inputs": dict(rest[policy]["inputs"])}
+    graph["teacher images"] = node("PTRollout", policy=["teacher", 0], prompts=[prompts, 0], vae=[world, 2],
+                                   sampling=["teacher sampling", 0])
+    graph["distillation"] = node("PTLoopStart", policy=["teacher", 0], run_name="", iterations=8, when_run_exists="start over",
+                                 save_every=20, continue_from=0)
+    graph["distilled"] = node("PTTrainStep", policy=["distillation", 1], rollout=["teacher images", 0], trainer=["distil", 0])
+    graph["student"] = node("PTLoopEnd", loop=["distillation", 0], policy=["distilled", 0], samples_every=0)
+    graph["saved student"] = node("PTSaveLora", policy=["student", 0], file_name="", made_for="ComfyUI", precision="float32",
+                                  loras_below="leave them out", rank=0)
+    graph["fast model"] = node("PTApplyPolicy", policy=["student", 0], strength=1.0)
+    graph |= {"distil": distil, "teacher sampling": teacher_sampling, "judge": judge}
+    graph.update(rest)
+    graph[only(rest, "PTSampling")]["inputs"] |= sampling
+    graph[only(rest, "PTLoopStart")]["inputs"]["iterations"] = iterations
+    graph[policy]["inputs"]["model"] = ["fast model", 0]
+    graph[trainer]["inputs"] |= {"reward": ["judge", 0], "vae": [world, 2]}
+
+
 def images_seen(graph: dict, iterations: int) -> int:
     """How many images the last loop trained on; those that were made once before it count once."""
     inputs = source_of_images(graph)["inputs"]

@@ -12,17 +12,18 @@ from .engine.replay import Replayed, train_on_trajectory
 from .engine.update import Optimizer
 from .feedback.advantages import Advantages
 from .losses.flow_dppo import flow_dppo_loss
-from .losses.flow_grpo import flow_grpo_loss, noise_weight
+from .losses.flow_grpo import flow_grpo_loss, gradient_weight, noise_weight
 from .losses.grpo_guard import grpo_guard_loss, guard_log_ratio
-from .noise.transitions import TRANSITIONS, gaussian_kl, transition_named
+from .noise.paths import Path
+from .noise.transitions import TRANSITIONS, Transition, gaussian_kl, transition_named
 from .policy.levels import path_of
 from .policy.value import Policy
-from .sampling.plan import usual_noise
+from .sampling.plan import payable_steps, usual_noise
 from .sampling.rollout import Rollout
 
 TRUST_REGIONS = {"clipped ratio": 1e-4, "guard": 2e-6, "exact KL": 1e-5}
 FROM_MEANS = ("guard", "exact KL")  # read how far a step's mean has moved since the rollout
-STEP_WEIGHTS = ("even", "by noise")
+STEP_WEIGHTS = ("even", "by noise", "by gradient")
 CPS_CLIP = 1e-5  # for the clipped ratio of flow_cps, whose likelihood is on another scale
 
 
@@ -35,7 +36,8 @@ class FlowGRPO:
     CPS_CLIP); beta: weight of the KL to the reference, 0 is off (the official code leaves the step's length out of its KL:
     its 0.04 is about 0.006 here at 10 steps of SD3); watch_kl: with beta 0, measure the KL on one micro-batch per update,
     which costs one reference evaluation of it; step_weights: "by noise" weighs a step by its own noise, as TempFlow-GRPO
-    (arXiv:2508.04324), since noisier steps explore more and their likelihood's gradient is smaller.
+    (arXiv:2508.04324), since noisier steps explore more and their likelihood's gradient is smaller; "by gradient" weighs it so
+    that the gradients of all steps are alike, as Flash-GRPO (arXiv:2605.15980), for which each prompt has one random step.
     """
 
     LIMITS: ClassVar[dict] = {"clip_range": BELOW_1, "beta": FROM_0}
@@ -92,5 +94,20 @@ def weights_by(settings: FlowGRPO, policy: Policy, rollout: Rollout) -> Callable
         raise ValueError("step weights: 'guard' makes the steps alike by itself; set step weights to 'even', or trust to "
                          "'clipped ratio'")
     there, path = rollout.random_steps(), path_of(policy.model.get_model_object("model_sampling"))
-    usual = usual_noise(path, transition_named(there.transition, there.strength, path), rollout.sigmas)
+    transition = transition_named(there.transition, there.strength, path)
+    if settings.step_weights == "by gradient":
+        first, end = payable_steps(path, transition, rollout.sigmas)
+        levels = rollout.sigmas[first:end + 1] if there.chosen is None else there.sigmas
+        std, carried = carries(path, transition, levels)
+        weights = gradient_weight(*carries(path, transition, there.sigmas), std / carried).tolist()
+        return lambda now: weights[now.step]
+    usual = usual_noise(path, transition, rollout.sigmas)
     return lambda now: noise_weight(now.std, usual)
+
+
+def carries(path: Path, transition: Transition, sigmas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[S] std of the steps between these levels [S + 1], and [S] how much of the velocity is in their means, |d mean / d v|."""
+    sigma, after = sigmas[:-1].double(), sigmas[1:].double()
+    nothing = torch.zeros(len(sigma), 1, dtype=torch.float64)
+    step = transition(path, nothing, path.x0(nothing, torch.ones_like(nothing), sigma), sigma, after)
+    return step.std, step.mean[:, 0].abs()

@@ -48,6 +48,7 @@ from .policy.weights import outside_inference
 from .prompts import PromptSet
 from .recipes.settle import settled, variant_of
 from .refl import ReFL, refl_cost, train_refl
+from .rtdmd import FAKE, RTDMD, rtdmd_cost, train_rtdmd
 from .run.steering import KL_WEIGHT, KNOBS, LEARNING_RATE
 from .rwr import RWR, train_rwr
 from .sampling.recommended import settled_sampling
@@ -82,6 +83,7 @@ class Method:
 
 METHODS: dict[type, Method] = {
     FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(s.beta > 0, s.watch_kl)),
+    RTDMD: Method(train_rtdmd, needs=TRAJECTORY, keeps=(FAKE,), cost=rtdmd_cost),
     DDPO: Method(train_ddpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(False, s.watch_kl)),
     DPOK: Method(train_dpok, needs=TRAJECTORY, cost=dpok_cost),
     NFT: Method(train_nft, keeps=(OLD,), cost=lambda s, w: w.noised(s.levels, (s.kl_weight > 0) + w.lagging, not w.lagging)),

@@ -79,7 +79,8 @@ class Proof:
     (feedback without its scores); measured: a reward node that says on held-out images whether it was learned, where that is
     not the reward itself; wiring: what else is wired in another way; shuffled: rewards dealt out at random;
     merged_words: the last LoRA was made of one for each of evaluate.SKILLS, and prompts that hold one of these are the first's;
-    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; images: held-out ones, before and
+    few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; of_teacher: whether what that one had gained
+    in many steps is what the student shall keep; images: held-out ones, before and
     after each, more of them where a small gain is to be told from none. What the workflow asks a person, a simulated one
     answers."""
 
@@ -93,6 +94,7 @@ class Proof:
     wiring: Callable[[dict], None] | None = None
     shuffled: bool = False
     few_steps: int = 0
+    of_teacher: bool = True
     merged_words: tuple[str, ...] = ()
     images: int = 306
     workflow: str = "learn_to_follow_prompts_flow_grpo"

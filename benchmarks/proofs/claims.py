@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
-from tools.graphs import compare_steps, learn_through_reward, merge_skills
+from tools.graphs import compare_steps, learn_through_reward, merge_skills, tune_student
 
 from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 
@@ -35,6 +35,14 @@ def fast(kind: str, **settings: object) -> dict:
     """A trainer with the optimizer's settings that suit the small models."""
     return node(kind, **{"learning_rate": 4e-4, "updates_per_rollout": 2, "averaging": 0.9} | settings)
 
+
+# the model of 4 steps: LCM of the demo's own, from 128 pictures that this one drew
+FAST = partial(tune_student, judge=node("PTDemoJudge"), iterations=40, steps=4, transition="flow_cps", noise_level=0.9,
+               noisy_steps=0, window="fixed", images_per_prompt=8, batch_size=32,
+               distil=fast("PTLCM", learning_rate=2e-3, updates_per_rollout=8, teacher_steps=16, student_steps=4,
+                           decay_steps=64),
+               teacher_sampling=node("PTSampling", steps=16, width=24, height=24, prompts_per_iteration=32, images_per_prompt=4,
+                                     batch_size=32, guidance=1.0, transition="deterministic"))
 
 PROOFS = {
     # RL on flow models, with likelihoods
@@ -106,6 +114,10 @@ PROOFS = {
                  iterations(60, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
                  trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=120), images=612, merged_words=("two", "three"),
                  wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=120), words="two, three")),
+    # of a model of few steps
+    "rtdmd": Proof("RTDMD on a distilled model, 4 steps, a small CLIP at the last", beats_teacher(), images=612,
+                   trainer=fast("PTRTDMD", fake_rate=1e-3, decay_steps=80), wiring=FAST, few_steps=4,
+                   of_teacher=False),
     # distillation of a model that was post-trained by Diffusion-DPO
     "lcm": Proof("LCM distillation after Diffusion-DPO, 4 steps", keeps(0.5), **DISTIL, few_steps=4),
     "add": Proof("ADD distillation after Diffusion-DPO, 1 step", beats_teacher(), **DISTIL, few_steps=1, trainer=fast(

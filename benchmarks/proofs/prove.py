@@ -143,7 +143,7 @@ def summarised(name: str, seed: int, graph: dict, metrics: list[dict], found: Ev
                         + sum(one.get("update_evaluations", 0) for one in metrics)),
         kl=kl, diversity=(found.diversity("before"), found.diversity("after")),
         recipe=proof.recipe(),
-        kept=found.kept() if proof.few_steps else None, skills=found.skills() or None)
+        kept=found.kept() if proof.few_steps and proof.of_teacher else None, skills=found.skills() or None)
 
 
 if __name__ == "__main__":

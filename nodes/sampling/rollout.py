@@ -58,7 +58,9 @@ class PTSampling:
             "noisy_steps": ("INT", {"min": 0, "max": 4096, "tooltip": "How many steps are random and "
                             "trained. 0: all but the last. Fewer is cheaper."}),
             "window": (CHOICE, {"tooltip": "Whether the random steps stay, jump or move from "
-                       "iteration to iteration; slowly: only after every 25 of them."}),
+                       "iteration to iteration; slowly: only after every 25 of them. one step for each prompt: only one "
+                       "of them is random for all images of a prompt, another in each iteration, as Flash-GRPO: cheap, with a "
+                       "batch size that holds images of one prompt."}),
             "same_start": ("BOOLEAN", {"tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
                            "cheaper: the steps before it are computed once for each prompt."})}, Sampling)}

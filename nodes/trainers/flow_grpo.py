@@ -23,7 +23,7 @@ class PTFlowGRPO(TrainerNode):
     NEWEST = {
         "step_weights": (CHOICE, {"tooltip": "How much each random step counts. by noise: as TempFlow-GRPO, the noisier "
                                   "the more, which are the early ones that decide the composition; on average as "
-                                  "much as even."})}
+                                  "much as even. by gradient: as Flash-GRPO, so that the gradients of all steps are alike."})}
 
     @classmethod
     def kind(cls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...rewards.base.words import brief
-from ..sampling.settings import Sampling, noisy_range
+from ..sampling.settings import EACH_PROMPT, Sampling, noisy_range
 
 Train = tuple[int, int]  # evaluations of a train step with gradient, and further ones
 
@@ -15,6 +15,7 @@ class Work:
     """An iteration. images, prompts: how many it samples; pairs: that it learns from; steps: of the sampler; random: those of
     them that are trained on; shared: the steps before the first random one, where a prompt's images are one until then;
     guidance: of the sampling, and branches: evaluations that it makes of one; batch: samples at once; updates: per iteration;
+    replays: the steps in which a batch is trained on, where each prompt has one of its own, 0: all random ones;
     lagging: whether the method's copy of older weights is not the policy itself; by_group: a micro-batch holds whole prompts."""
 
     __repr__ = brief
@@ -30,6 +31,7 @@ class Work:
     updates: int = 1
     lagging: bool = False
     by_group: bool = False
+    replays: int = 0
 
     @property
     def branches(self) -> int:
@@ -42,7 +44,7 @@ class Work:
 
     def replayed(self, reference: bool, watched: bool = False) -> Train:
         """Every random step of every image. reference: asked for each of them too; watched: for one batch of each update."""
-        once = self.branches * self.images * self.random
+        once = self.branches * self.images * (self.replays or self.random)
         parts = min(self.updates, -(-self.images // self.batch))
         some = self.branches * parts * min(self.batch, self.images) if watched and self.random else 0
         return once, once if reference else some
@@ -95,7 +97,19 @@ def work_of(sampling: Sampling, prompts: int, updates: int, own_images: bool, it
     still = own_images or sampling.transition == "deterministic"
     first, end = (0, 0) if still else noisy_range(sampling, iteration)
     shared = first if sampling.same_start and sampling.images_per_prompt > 1 and not own_images else 0
-    return Work(images, chosen, chosen, sampling.steps, end - first, shared, sampling.guidance, sampling.batch_size, updates)
+    replays = min(end - first, _prompts_in(sampling)) if sampling.window == EACH_PROMPT else 0
+    return Work(
+        images,
+        chosen,
+        chosen,
+        sampling.steps,
+        end - first,
+        shared,
+        sampling.guidance,
+        sampling.batch_size,
+        updates,
+        replays=replays,
+    )
 
 
 def branches(guidance: float) -> int:
@@ -106,6 +120,14 @@ def branches(guidance: float) -> int:
 def whole_groups(batch: int, group: int) -> int:
     """Images of a micro-batch that holds whole prompts, ``group`` images of each."""
     return max(batch // group, 1) * group
+
+
+def _prompts_in(sampling: Sampling) -> int:
+    """Of how many prompts the images of a batch may be, at most."""
+    each, batch = sampling.images_per_prompt, sampling.batch_size
+    if each % batch == 0 or batch % each == 0:
+        return max(1, batch // each)
+    return (batch - 2) // each + 2
 
 
 def _sizes(count: int, unit: int) -> list[int]:

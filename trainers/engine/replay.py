@@ -54,11 +54,13 @@ def steps_of(rollout: Rollout, advantages: Advantages, updates: int) -> list[lis
 
 
 def _steps_of_update(rollout: Rollout, advantages: Advantages, starts: list[int]) -> list[Step]:
-    out = []
+    out: list[Step] = []
     for at in starts:
         rows = slice(at, at + rollout.batch_size)
-        out += [Step(rows, step, advantages.used[rows], watched=not out and step == 0)
-                for step in range(rollout.random_steps().steps)]
+        for step in range(rollout.random_steps().steps):
+            used = advantages.used[rows] & rollout.random_steps().random(rows, step)
+            if bool(used.any()):
+                out.append(Step(rows, step, used, watched=not out))
     return out
 
 
@@ -77,7 +79,7 @@ def replay(net: Network, bank: Bank | None, rollout: Rollout, micro: Step) -> Ga
 @dataclass(frozen=True)
 class Replayed:
     """The used rows of a step, now and at the rollout: [U] and [U, C, H, W]. old_mean: None where the rollout has not kept
-    it; kl: to the reference, where asked for."""
+    it; kl: to the reference, where asked for; step: of the trajectory."""
 
     mean: torch.Tensor
     old_mean: torch.Tensor | None
@@ -87,10 +89,11 @@ class Replayed:
     old_log_prob: torch.Tensor
     advantage: torch.Tensor
     kl: torch.Tensor | None
+    step: int
     __repr__ = brief
 
 
-def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
+def replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tensor, micro: Step, want_kl: bool) -> Replayed:
     """advantage: [B, S], of each sample in each random step."""
     trajectory = rollout.random_steps()
     used = uploaded(micro.used.nonzero().flatten(), net.device)  # counted on the CPU: nobody waits for the device
@@ -107,7 +110,8 @@ def _replayed(net: Network, bank: Bank, rollout: Rollout, advantage: torch.Tenso
     return Replayed(
         mean=now.mean[used], old_mean=old_mean, std=now.std[used], delta=delta.expand(micro.size),
         log_prob=log_prob(reached, now, TRANSITIONS[trajectory.transition].form)[used], old_log_prob=old_log_prob[used],
-        advantage=uploaded(advantage[micro.rows, micro.step], net.device, torch.float32)[used], kl=kl)
+        advantage=uploaded(advantage[micro.rows, micro.step], net.device, torch.float32)[used], kl=kl,
+        step=micro.step)
 
 
 # a NamedTuple of losses/: loss, ratio, and the share of rows that were clipped or dropped
@@ -122,7 +126,7 @@ def train_on_trajectory(policy: Policy, rollout: Rollout, advantages: Advantages
         each_step = advantages.values[:, None].expand(-1, rollout.random_steps().steps)
 
     def evaluate(net, bank, micro):
-        now = _replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
+        now = replayed(net, bank, rollout, each_step, micro, bool(beta) or (watch_kl and micro.watched))
         out = loss_of(now)
         report = numbers(ratio_mean=out.ratio.mean(), ratio_largest_change=(out.ratio - 1).abs().max(),
                          clip_fraction=getattr(out, "clip_fraction", getattr(out, "dropped_fraction", 0.0)))

@@ -64,7 +64,7 @@ class Course:
     def __init__(self, policy: Policy, prompts: PromptSet, vae, reward: Reward, sampling: Sampling, iteration: int, *,
                  data: Rollout | None = None, progress: Progress | None = None):
         reward = as_reward(reward)
-        _check_differentiable(reward)
+        check_differentiable(reward)
         self.recommended, sampling = sampling.open, settled_sampling(policy, sampling)
         if sampling.transition == AUTO and not sampling.noise_level:
             sampling = replace(sampling, transition="deterministic")
@@ -222,19 +222,8 @@ class Walk:
         return to_images_with_gradient(self.course.model, self.course.vae, latents, recompute=self.net.recomputes)
 
     def judged(self, images: torch.Tensor, prompts: Sequence) -> dict[str, torch.Tensor]:
-        """The reward of each image as "", and the members of a composite one by name: [B] each."""
-        reward, (usable, broken) = self.course.reward, blackened(images)
-        found = evaluate(reward, usable, prompts, self.index)
-        if found.values.shape != (len(images),):
-            raise ValueError(f"reward: '{reward.info.name}' must answer one number per image: expected [{len(images)}], "
-                             f"got {list(found.values.shape)}")
-        if images.requires_grad and not found.values.requires_grad:
-            raise ValueError(f"reward: '{reward.info.name}' says that it is differentiable, but its scores carry no "
-                             "gradient; use another reward, or a trainer that needs none (Flow-GRPO, DiffusionNFT)")
-        self.net.check_loaded("the reward")
-        members = found.members if len(found.members) > 1 else {}
-        values = {"": found.values, **members}
-        return {name: v.to(self.net.device, torch.float32).masked_fill(broken, torch.nan) for name, v in values.items()}
+        """See ``judged``."""
+        return judged(self.net, self.course.reward, images, prompts, self.index)
 
     def _ask(self, x, sigma, bank: Bank | None) -> torch.Tensor:
         course = self.course
@@ -246,13 +235,30 @@ class Walk:
         return x0
 
 
+def judged(net: Network, reward: Reward, images: torch.Tensor, prompts: Sequence, index: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The reward of each image [B, H, W, 3] as "", and the members of a composite one by name: [B] each, with the images'
+    gradient, NaN where it failed. index: the prompt of each by number."""
+    usable, broken = blackened(images)
+    found = evaluate(reward, usable, prompts, index)
+    if found.values.shape != (len(images),):
+        raise ValueError(f"reward: '{reward.info.name}' must answer one number per image: expected [{len(images)}], "
+                         f"got {list(found.values.shape)}")
+    if images.requires_grad and not found.values.requires_grad:
+        raise ValueError(f"reward: '{reward.info.name}' says that it is differentiable, but its scores carry no "
+                         "gradient; use another reward, or a trainer that needs none (Flow-GRPO, DiffusionNFT)")
+    net.check_loaded("the reward")
+    members = found.members if len(found.members) > 1 else {}
+    return {name: v.to(net.device, torch.float32).masked_fill(broken, torch.nan)
+            for name, v in {"": found.values, **members}.items()}
+
+
 def known(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The rows whose value is a number, of each; all of them where none is, so that the update is seen to fail."""
     rows = values.isfinite().nonzero().flatten()  # the one wait for the device
     return tuple(v[rows] if len(rows) else v for v in (values, *others))
 
 
-def _check_differentiable(reward: Reward) -> None:
+def check_differentiable(reward: Reward) -> None:
     if not reward.info.differentiable:
         raise ValueError(f"reward: '{reward.info.name}' has no gradient, which a trainer through the reward needs. "
                          f"Differentiable are {DIFFERENTIABLE}. For this reward use a trainer that needs no gradient of "

@@ -33,9 +33,10 @@ class PairSteps:
 
 
 def whole_trajectories(rollout: Rollout, preferences: Preferences, updates: int) -> list[list[PairSteps]]:
-    """Every step of every pair, in random order."""
+    """Every random step of every pair, in random order."""
     count, length = len(preferences.winner), rollout.random_steps().steps
     order = torch.randperm(count * length, generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.TRAJECTORY_ORDER))
+    order = order[rollout.random_steps().random(preferences.winner[order // length], order % length)]
     bundles = []
     for chosen in order.split(max(1, rollout.batch_size // 2)):
         pairs, step = chosen // length, chosen % length

@@ -56,6 +56,14 @@ def noise_weight(std: Tensor, usual: Tensor) -> Tensor:
     return std / usual.mean()
 
 
+def gradient_weight(std: Tensor, carried: Tensor, pool: Tensor) -> Tensor:
+    """[B]: Flash-GRPO's weight of a step (arXiv 2605.15980), which makes the gradients of all steps alike: k over the mean of the
+    ``pool``'s k, of every step that may be drawn. k = std / carried: [B], with carried = |d mean / d velocity|, by which the
+    gradient of the likelihood of a step grows. The official code divides by the batch's mean instead, so that the weight of an
+    image hangs on its company, and takes k from a table for one schedule."""
+    return std / carried / pool.mean()
+
+
 def with_kl(policy: Tensor, log_ratio: Tensor, clip_range: float, kl: Tensor | None, beta: float) -> KLPolicyLoss:
     """policy (scalar) + beta * mean(kl), with the metrics of the ratio [B]; kl: [B] or None. With beta 0 it is only reported."""
     loss, mean_kl = add_penalty(policy, "kl", kl, beta)

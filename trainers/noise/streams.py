@@ -41,6 +41,9 @@ class Stream(IntEnum):
     EMPTY_PROMPT = 27  # images that are learned without their prompt
     OWN_WALK = 28  # noise of a walk on which a student meets its teachers
     TEACHER_OF_SAMPLE = 29  # which teacher it has, where several know its prompt
+    BRAKE_DRAW = 30  # level and noise under which student and teacher are compared
+    FAKE_DRAW = 31  # level and noise at which a network learns the student's pictures
+    PROMPT_STEP = 32  # the one random step of a prompt's images
 
 
 def generator(*key: int) -> torch.Generator:

@@ -41,7 +41,7 @@ def policy_as_hooks(policy: Policy, start: float, end: float, use_average: bool 
     """The LoRA as ComfyUI's hooks, its strength going from ``start`` at the first sampling step to ``end`` at the last.
 
     From 0 to 1 it is near to the annealed guidance of DRaFT+ (NeMo-Aligner), which weighs the tuned model by the step's place
-    in the sampling; there the two predictions are mixed, here the weights. The strength moves in KEYFRAMES stages.
+    in the sampling; there the two predictions are mixed (annealed.py), here the weights. The strength moves in KEYFRAMES stages.
     """
     hooks = comfy.hooks.create_hook_lora(lora_state_dict(policy, use_average), 1.0, 0.0)
     keyframes = comfy.hooks.HookKeyframeGroup()

@@ -10,6 +10,7 @@ import torch
 from ...rewards.base import ranks
 from ...rewards.base.stopwatch import DECODING, SAMPLING, timed
 from ...rewards.base.words import brief
+from ..noise.paths import expand
 from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
 from ..policy.fitting import in_room
 from ..policy.latents import image_bytes, latent_shape, to_images
@@ -24,7 +25,7 @@ from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
 from .need import Need, check_room, encoding_bytes, rollout_need
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
-from .settings import Sampling
+from .settings import Sampling, steps_of_prompts
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
 
@@ -35,7 +36,8 @@ class Trajectory:
 
     states: [B, S + 1, C, H, W], the state before each step and after the last; log_probs: [B, S] under the policy
     that sampled; means: [B, S, C, H, W], None where nobody asked to keep them; sigmas: [S + 1];
-    transition, strength: which step, see transitions.py.
+    transition, strength: which step, see transitions.py. chosen: [B, S] bool, which of the steps are random for which sample,
+    None: all; the others have no likelihood.
     """
 
     states: torch.Tensor
@@ -44,7 +46,13 @@ class Trajectory:
     sigmas: torch.Tensor
     transition: str
     strength: float
+    chosen: torch.Tensor | None = None
     __repr__ = brief
+
+    def random(self, rows: slice | torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
+        """[n] bool: for which of the samples this step is random."""
+        chosen = torch.ones(self.log_probs.shape, dtype=torch.bool) if self.chosen is None else self.chosen
+        return chosen[rows, step]
 
     @property
     def steps(self) -> int:
@@ -55,7 +63,9 @@ class StepsKept:
     """What random steps leave behind, of all samples in one tensor each, made once: lists that are joined in the end need twice
     as much. values: by the names of a Trajectory."""
 
-    def __init__(self, count: int, plan: SamplingPlan, keep_means: bool):
+    def __init__(self, count: int, plan: SamplingPlan, keep_means: bool, own: torch.Tensor | None = None):
+        """own: [B] the one random step of each sample, None: all of the plan's."""
+        self.own = own
         self._count, self._steps, self._plan = count, plan.noisy[1] - plan.noisy[0], plan
         self._keep_means = keep_means
         self.values: dict[str, torch.Tensor] = {}
@@ -80,7 +90,9 @@ class StepsKept:
         if not self._steps:
             return None
         first, end = self._plan.noisy
+        chosen = None if self.own is None else self.own[:, None] == torch.arange(first, end)
         return Trajectory(
+            chosen=chosen,
             states=self.values["states"], log_probs=self.values["log_probs"], means=self.values.get("means"),
             sigmas=self._plan.sigmas[first:end + 1], transition=self._plan.transition, strength=self._plan.strength)
 
@@ -155,7 +167,8 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         say_and_check(need, tell)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
-        sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress)
+        sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress,
+                           steps_of_prompts(sampling, iteration, samples.index, plan.noisy))
         latents = sampler.latents()
         return plan, latents, sampler.kept, sum(ranks.met("evaluations", net.evaluations))
 
@@ -218,13 +231,13 @@ class _Sampler:
     step, so that part is computed once for all of them."""
 
     def __init__(self, net: Network, bank, prompts: PromptSet, samples: Samples, sampling: Sampling, plan: SamplingPlan, shape,
-                 keep_means: bool, progress: Progress | None):
+                 keep_means: bool, progress: Progress | None, own: torch.Tensor | None):
         self.net, self.bank, self.prompts, self.samples = net, bank, prompts, samples
         self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
         self.alike = sampling.images_per_prompt if sampling.same_start else 1
         self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
         self.calls = 0
-        self.kept = StepsKept(len(samples), plan, keep_means)
+        self.kept = StepsKept(len(samples), plan, keep_means, own)
 
     def latents(self) -> torch.Tensor:
         """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
@@ -260,6 +273,9 @@ class _Sampler:
                 continue
             step = self.plan.noisy_step(self.net.path, x, x0, *self._levels(x, i))
             reached = sample(step, noise.next(self.shape).to(x.device))
+            if self.kept.own is not None:
+                random = expand((self.kept.own[rows] == i).to(x.device), x)
+                reached = torch.where(random, reached, self._quiet(x, x0, i))
             self.kept.keep(rows, i, x, step, reached)
             x = reached
         return x.cpu()

@@ -10,7 +10,8 @@ from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS
 
-WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly")
+EACH_PROMPT = "one step for each prompt"
+WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly", EACH_PROMPT)
 HELD = 25  # iterations in which a slow window stays where it is, MixGRPO's number
 AUTO = "auto"
 
@@ -24,7 +25,8 @@ class Sampling:
     ddim for the others); noise_level: the transition's strength (0 with "auto": 0.7 for flow_sde, 1 for ddim);
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
     window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
-    in each iteration or after HELD (as MixGRPO's); same_start: one starting noise for all images
+    in each iteration or after HELD (as MixGRPO's); or EACH_PROMPT: of that range one step for each prompt, drawn anew in each
+    iteration, is random for its images (as Flash-GRPO's); same_start: one starting noise for all images
     of a prompt, which are one image until the first random step; batch_size: images evaluated at once; open: names of the
     fields that were left to the recommended numbers.
     """
@@ -65,6 +67,17 @@ def resolved_transition(sampling: Sampling, path_name: str) -> tuple[str, float]
         name = "flow_sde" if path_name == "flow" else "ddim"
         strength = strength or {"flow_sde": 0.7, "ddim": 1.0}[name]
     return name, strength
+
+
+def steps_of_prompts(sampling: Sampling, iteration: int, index: torch.Tensor, noisy: tuple[int, int]) -> torch.Tensor | None:
+    """[B]: the one random step of each sample, of the range ``noisy``, the same for all images of a prompt (iso-temporal groups,
+    Flash-GRPO, arXiv:2605.15980); None where all of the range are random. index: [B] the prompt of each."""
+    if sampling.window != EACH_PROMPT:
+        return None
+    first, end = noisy
+    drawn = {prompt: first + int(torch.randint(end - first, (), generator=generator(
+        sampling.seed, iteration, prompt, Stream.PROMPT_STEP))) for prompt in index.unique().tolist()}
+    return torch.tensor([drawn[prompt] for prompt in index.tolist()])
 
 
 def noisy_range(sampling: Sampling, iteration: int, payable: tuple[int, int] | None = None) -> tuple[int, int]:

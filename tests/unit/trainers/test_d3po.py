@@ -89,3 +89,11 @@ def test_a_rebuilt_trajectory_stays_as_it_is():
     for k in range(5):
         step = ddim(1.0)(path, again.states[:, k], run.latents, again.sigmas[k].expand(8), again.sigmas[k + 1].expand(8))
         torch.testing.assert_close(again.means[:, k], step.mean)
+
+
+def test_where_each_prompt_has_one_random_step_that_one_is_compared():
+    policy, run, scores = made("sd3", window="one step for each prompt")
+    pairs, there = preferences(scores), run.trajectory
+    assert there.steps > 1 and there.chosen.sum(1).tolist() == [1] * 8
+    new = train_step(policy, run, pairs, Trainer(D3PO(), ONE))
+    assert new.metrics["update_evaluations"] == 2 * 2 * len(pairs.winner) and new.metrics["grad_norm"] > 0

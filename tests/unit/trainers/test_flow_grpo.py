@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from posttrain.rewards.base.reward import Scores
@@ -10,8 +12,11 @@ from posttrain.tests.unit.trainers.steps_by_hand import PLAIN, agrees, by_hand, 
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.engine.update import SKIPPED, Optimizer
 from posttrain.trainers.feedback.advantages import advantages
-from posttrain.trainers.flow_grpo import TRUST_REGIONS, FlowGRPO, usual_clip
+from posttrain.trainers.flow_grpo import TRUST_REGIONS, FlowGRPO, carries, usual_clip
 from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.paths import FLOW
+from posttrain.trainers.noise.transitions import flow_sde
+from posttrain.trainers.sampling.settings import EACH_PROMPT
 from small_models import trained_policy
 
 
@@ -151,6 +156,52 @@ def test_a_window_of_one_step_keeps_the_weight_of_its_place():
         for weights in ("even", "by noise")
     )
     assert weighed.metrics["grad_norm"] < 0.95 * even.metrics["grad_norm"], "a late step has less noise than most"
+
+
+@pytest.mark.parametrize("trust, formula, clip", [("clipped ratio", by_ratio, 0.01), ("exact KL", by_exact_kl, 0.02)])
+def test_steps_are_weighed_so_that_their_gradients_are_alike(later, trust, formula, clip):
+    """Of a step, std over what of the velocity is in its mean, by differences; over the mean of all steps but the last."""
+    policy, run, feed = later
+    strengths = {}
+    for sigma, after in zip(run.sigmas[:-2].double(), run.sigmas[1:-1].double()):
+        x, levels = torch.full((1, 1), 0.3).double(), (sigma.reshape(1), after.reshape(1))
+        ends = [flow_sde(0.7)(FLOW, x, x - sigma * v, *levels) for v in (0.3, -0.7)]
+        strengths[round(float(ends[0].std), 5)] = float(ends[0].std / (ends[0].mean - ends[1].mean).abs())
+    mean = sum(strengths.values()) / len(strengths)
+
+    def weighted(now):
+        return strengths[round(float(now.std[0]), 5)] / mean * formula(now, clip, 0.0) + 0.7 * now.kl
+
+    settings = FlowGRPO(clip_range=clip, beta=0.7, trust=trust, watch_kl=False, step_weights="by gradient")
+    agrees(train_step(policy, run, feed, Trainer(settings, PLAIN)), by_hand(policy, run, feed.values, weighted))
+    assert len(strengths) == len(run.sigmas) - 2 and max(strengths.values()) > 1.5 * min(strengths.values())
+
+
+def test_with_one_step_for_each_prompt_the_mean_is_that_of_the_steps_that_may_be_drawn():
+    """Two prompts at steps of other weights: the same gradient as that of the steps alone, weighed."""
+    policy, run = made("sd3", steps=6, window=EACH_PROMPT, noisy_steps=4)
+    feed, there = feedback(run), run.trajectory
+    std, carried = carries(FLOW, flow_sde(0.7), there.sigmas)
+    weights = ((std / carried) / (std / carried).mean()).float()
+    picked = there.chosen.float() * weights * there.steps
+    even = train_step(policy, run, feed, Trainer(FlowGRPO(watch_kl=False, step_weights="by gradient"), PLAIN))
+    whole = replace(run, trajectory=replace(there, chosen=None))
+    # quiet steps have no likelihood, and count nothing here
+    agrees(even, by_hand(policy, whole, feed.values[:, None] * picked, lambda now: by_ratio(now, 1e-4, 0.0)))
+
+
+@pytest.mark.parametrize("kind, transition", [("sd3", "flow_sde"), ("sd3", "flow_cps"), ("sd15", "ddim")])
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_with_one_step_for_each_prompt_only_that_one_is_trained(kind, transition, batch_size):
+    policy, run = made(kind, steps=6, transition=transition, noise_level=0.7, window=EACH_PROMPT, batch_size=batch_size)
+    chosen = run.trajectory.chosen
+    assert chosen.sum(1).tolist() == [1] * 8 and len({int(k) for k in chosen[::4].int().argmax(1)}) == 2
+    calls = []
+    before = policy.model.model.diffusion_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    new = train_step(policy, run, feedback(run), Trainer(FlowGRPO(watch_kl=False), Optimizer(learning_rate=1e-3)))
+    before.remove()
+    assert new.metrics["update_evaluations"] == 8 * (1 if batch_size == 4 else 2), "a batch is replayed at its prompts' steps"
+    assert new.metrics["ratio_largest_change"] < 1e-3 and new.metrics["grad_norm"] > 0 and calls
 
 
 @pytest.mark.parametrize(

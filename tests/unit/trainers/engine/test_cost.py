@@ -11,6 +11,7 @@ from posttrain.trainers.engine.cost import Work, work_of
 from posttrain.trainers.lcm import LCM
 from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, cost_of
 from posttrain.trainers.refl import ReFL
+from posttrain.trainers.sampling.settings import EACH_PROMPT
 from posttrain.trainers.spo import SPO
 from small_models import trained_policy
 
@@ -39,6 +40,13 @@ def test_what_is_counted_before_is_what_is_made(kind, name):
     assert cost.images == 4 and cost.training == made["update_evaluations"] and cost.gradient > 0
     assert cost.sampling == (0 if METHODS[kind].needs == OWN_IMAGES else made["rollout_evaluations"])
     assert f"{cost.sampling + cost.training:,} network evaluations" in cost.words()
+
+
+@pytest.mark.parametrize("batch, images, replays", [(4, 4, 1), (2, 4, 1), (8, 4, 2), (3, 4, 2), (8, 2, 4), (64, 2, 7)])
+def test_where_each_prompt_has_one_random_step_a_batch_is_replayed_at_those_of_its_prompts(batch, images, replays):
+    sampling = replace(SMALL, steps=8, window=EACH_PROMPT, batch_size=batch, images_per_prompt=images)
+    work = work_of(sampling, 2, 1, own_images=False)
+    assert work.random == 7 and work.replays == replays and work.replayed(True) == (2 * work.images * replays,) * 2
 
 
 def test_spos_pairs_are_asked_once_with_gradient_and_once_of_the_reference():

@@ -167,3 +167,8 @@ def test_it_works_as_nodes_run_it():
         judge = train_step_reward(policy, data, lambda path: noised_states(data, found, path, 1), 1)
         assert score_latents(policy, data, judge).values.isfinite().all()
     assert new.metrics["updates"] == 1
+
+
+def test_one_random_step_for_each_prompt_is_refused():
+    with pytest.raises(ValueError, match="window: 'one step for each prompt' leaves each image one random step"):
+        stepped("sd3", window="one step for each prompt")

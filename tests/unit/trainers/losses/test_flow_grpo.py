@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from posttrain.trainers.losses.flow_grpo import flow_grpo_loss, noise_weight
+from posttrain.trainers.flow_grpo import carries
+from posttrain.trainers.losses.flow_grpo import flow_grpo_loss, gradient_weight, noise_weight
 from posttrain.trainers.noise.paths import FLOW
 from posttrain.trainers.noise.transitions import Gaussian, dance_sde, deterministic, flow_sde, gaussian_kl, log_prob, sample
 
@@ -71,9 +72,9 @@ def test_dance_grpo_golden(golden, close, float32_constant, precision, tolerance
     most = file.const("adv_clip_max")
     advantages = file["in.advantages"].to(dtype).clamp(-most, most)
     old, clip = file["in.old_log_prob"], file.const("clip_range")
-    losses = torch.stack([
-        flow_grpo_loss(lp[i:i + 1], old[i:i + 1], advantages[i:i + 1], clip).loss for i in range(len(lp))
-    ]) / (file.const("gradient_accumulation_steps") * file.const("train_timesteps"))
+    losses = torch.stack(
+        [flow_grpo_loss(lp[i : i + 1], old[i : i + 1], advantages[i : i + 1], clip).loss for i in range(len(lp))]
+    ) / (file.const("gradient_accumulation_steps") * file.const("train_timesteps"))
     close(losses, file["out.loss_step"], 1e-7 if precision else 1e-4)
     losses.sum().backward()
     close(velocity.grad, file["grad.model_output"], tolerance)
@@ -101,7 +102,7 @@ def test_tempflow_golden(golden, close, float32_constant, number):
     file = golden("12a").view(f"step{number}.")
     assert number in file["in.branch_step"].tolist() and len(file["in.noise"]) == file.const("branches")
     sigmas, transition = file["in.sigmas"], flow_sde(file.const("noise_level"))
-    sigma, sigma_next = (sigmas[k:k + 1] for k in (number, number + 1))
+    sigma, sigma_next = (sigmas[k : k + 1] for k in (number, number + 1))
     trunk, rows = file["in.trunk"], len(file["in.noise"])
 
     def taken(velocity, by=transition):
@@ -149,13 +150,61 @@ def test_tempflows_constant_is_one_over_the_mean_of_the_noise(golden, close):
     close(noise_weight(std, std[:9]), file["out.weight_of_every_step"], 1.5e-3)
 
 
+def test_golden_flash_grpo(golden, close):
+    """One step for each prompt, and UniRL's weight, whose mean is over the steps that may be drawn. Its noise is sigma_1 sigma."""
+    file = golden("13")
+    sigmas, places, count = file["in.sigmas"], file["in.step_index"], int(file.const("candidate_steps"))
+    assert len(sigmas) == file.const("num_steps") + 1 and file["in.timesteps"].tolist() == (1000 * sigmas[:-1]).int().tolist()
+    raw = file.const("flow_shift") * torch.linspace(1 - 1e-6, 0.0, 2, dtype=F64)
+    assert raw[0] / (1 + (file.const("flow_shift") - 1)) == pytest.approx(sigmas[0].item(), abs=1e-5)
+    diffusion = sigmas[1] * sigmas[:-1]
+    one = [carries(FLOW, dance_sde(float(s)), sigmas[k : k + 2]) for k, s in enumerate(diffusion[:count])]
+    pool = torch.cat([std / carried for std, carried in one])
+    close(pool[places], file["out.exact_coefficient"])
+    weight = torch.cat([gradient_weight(*one[k], pool) for k in places])
+    close(weight, file["unirl.out.weight"].double(), 1e-6)
+    velocity = file["in.policy_v"].clone().requires_grad_()
+    new, old, rows = [], [], []
+    for k in places.unique().tolist():
+        own = (places == k).nonzero().flatten()
+        x, sigma, after = file["in.sample"][own], sigmas[k].expand(len(own)), sigmas[k + 1].expand(len(own))
+        then, now = (
+            dance_sde(float(diffusion[k]))(FLOW, x, FLOW.x0(x, v[own], sigma), sigma, after)
+            for v in (file["in.rollout_v"], velocity)
+        )
+        close(then.mean, file["out.mean"][own])
+        close(diffusion[k].expand(len(own)), file["out.std_dev_t"][own])
+        close(then.std / diffusion[k], file["out.sqrt_dt"][own])
+        reached = sample(then, file["in.noise"][own])
+        close(reached, file["out.next_sample"][own])
+        quiet = deterministic()(FLOW, x, FLOW.x0(x, file["in.rollout_v"][own], sigma), sigma, after)
+        close(quiet.mean, file["out.ode_next_sample"][own])
+        old.append(log_prob(reached, then))
+        new.append(log_prob(reached, now))
+        rows.append(own)
+    new, old, rows = (torch.cat(each) for each in (new, old, rows))
+    close(old, file["out.old_log_prob"][rows], 1e-6)
+    close(new, file["out.log_prob"][rows], 1e-6)
+    limit, clip = file.const("adv_clip_max"), file.const("clip_range")
+    advantage = file["in.advantages"].clamp(-limit, limit)[rows]
+    out = flow_grpo_loss(new, old, advantage, clip, weight=weight[rows])
+    close(out.ratio, file["out.ratio"][rows], 1e-6)
+    each = weight[rows] * torch.maximum(-advantage * out.ratio, -advantage * out.ratio.clamp(1 - clip, 1 + clip))
+    close(each, file["unirl.out.per_sample"][rows], 1e-5)
+    close(out.loss, file["unirl.out.loss"], 1e-5)
+    out.loss.backward()
+    close(velocity.grad, file["unirl.grad.policy_v"], 1e-5)
+
+
 def test_the_kl_is_unirls_as_it_is_now(golden, close):
     """With the step's length and with sigma 1 taken at the next level, as ours; the file's std is in float32."""
     file = golden("18")
     sigmas, places = file["in.sigmas"].double(), file["in.step_index"]
     assert len(sigmas) == file.const("num_steps") + 1
     shift = file.const("shift")
-    assert sigmas[-2].item() == pytest.approx(shift * (least := shift * 1e-3 / (1 + (shift - 1) * 1e-3)) / (1 + (shift - 1) * least))
+    assert sigmas[-2].item() == pytest.approx(
+        shift * (least := shift * 1e-3 / (1 + (shift - 1) * 1e-3)) / (1 + (shift - 1) * least)
+    )
     zero = torch.zeros(len(places), 1, dtype=F64)
     std = flow_sde(file.const("eta"))(FLOW, zero, zero, sigmas[places], sigmas[places + 1]).std
     close(std, file["out.sigma_t"].double(), 1e-6)

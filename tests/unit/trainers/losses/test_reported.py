@@ -28,6 +28,7 @@ from posttrain.trainers.losses.lcm import consistency_loss
 from posttrain.trainers.losses.mapo import mapo_loss
 from posttrain.trainers.losses.nft import nft_loss
 from posttrain.trainers.losses.refl import hinge_reward_loss, refl_loss
+from posttrain.trainers.losses.rtdmd import brake_loss, fake_score_loss
 from posttrain.trainers.losses.rwr import rwr_loss, sparse_weights
 from posttrain.trainers.losses.sdpo import loser_scale
 from posttrain.trainers.losses.spo import spo_loss
@@ -94,6 +95,12 @@ LEARN = {
         lambda rewards, error: refl_loss(rewards, 9.0, pretrain_error=error, pretrain_weight=1.0),
         "rewards error",
         "",
+    ),
+    "brake_loss": (lambda x0, fake, real: brake_loss(x0[:, None], fake[:, None], real[:, None]), "x0", "fake real"),
+    "fake_score_loss": (
+        lambda v, x0: fake_score_loss(v[:, None], x0.detach()[:, None], UP[:, None], f(0, 0, 0), f(0.2, 0.5, 0.9)),
+        "v",
+        "x0",
     ),
     "rwr_loss": (rwr_loss, "error", "weights"),
     "srpo_loss": (srpo_loss, "rewards", ""),

@@ -16,11 +16,12 @@ from posttrain.trainers import methods
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.flow_grpo import FROM_MEANS, FlowGRPO
 from posttrain.trainers.methods import Trainer, train_step
+from posttrain.trainers.noise.transitions import Gaussian, deterministic, log_prob, transition_named
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
 from posttrain.trainers.sampling.draws import chosen_samples
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.sampling.settings import EACH_PROMPT, Sampling, steps_of_prompts
 from small_models import SIZE, PlainVAE, conditioning, prompts_for, trained_policy
 
 
@@ -85,6 +86,39 @@ def test_computed_once_or_for_each_image_the_head_of_a_window_is_the_same():
             x0 = net.denoise(x, sigmas[i].expand(8), prompts_for("sd3"), samples.index, 1.0, bank)
             x = x + (sigmas[i + 1] - sigmas[i]) * (x - x0) / sigmas[i]
     torch.testing.assert_close(run.trajectory.states[:, 0], x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_a_prompts_images_share_one_random_step_and_all_others_are_the_quiet_samplers(kind):
+    policy, run = made(kind, steps=6, first_noisy_step=1, noisy_steps=3, window=EACH_PROMPT)
+    there = run.trajectory
+    assert there.steps == 3 and torch.equal(there.chosen[0:4], there.chosen[:1].expand(4, -1))
+    with open_policy(policy) as net:
+        step = transition_named(there.transition, there.strength, net.path)
+        for k in range(3):
+            x, sigma, after = there.states[:, k], there.sigmas[k].expand(8), there.sigmas[k + 1].expand(8)
+            x0 = torch.cat([net.denoise(x[rows], sigma[:4], run.prompts, run.index[rows], 1.0, net.to_device(policy.bank))
+                            for rows in (slice(0, 4), slice(4, 8))])  # fmt: skip
+            quiet, own = deterministic()(net.path, x, x0, sigma, after).mean, there.random(slice(None), k)
+            apart = (there.states[:, k + 1] - quiet).abs().amax((1, 2, 3))
+            assert bool((apart[~own] < 1e-3).all()) and bool((apart[own] > 0.1).all())
+            likely = log_prob(there.states[own, k + 1], _rows(step(net.path, x, x0, sigma, after), own))
+            torch.testing.assert_close(there.log_probs[own, k], likely, rtol=1e-3, atol=1e-3)
+
+
+def _rows(step: Gaussian, rows: torch.Tensor) -> Gaussian:
+    return Gaussian(step.mean[rows], step.std[rows])
+
+
+def test_the_step_of_a_prompt_is_drawn_anew_in_each_iteration_and_evenly_whatever_the_others_are():
+    sampling = Sampling(steps=12, window=EACH_PROMPT, seed=3)
+    index = torch.arange(40).repeat_interleave(3)
+    drawn = torch.stack([steps_of_prompts(sampling, k, index, (2, 8)) for k in range(60)])
+    assert torch.equal(drawn[:, ::3], drawn[:, 1::3]) and int(drawn.min()) == 2 and int(drawn.max()) == 7
+    shares = torch.bincount(drawn[:, ::3].flatten(), minlength=8)[2:] / 2400
+    assert bool(((shares - 1 / 6).abs() < 0.03).all())
+    assert torch.equal(steps_of_prompts(sampling, 5, torch.tensor([7, 9]), (2, 8)), drawn[5, [21, 27]])
+    assert steps_of_prompts(replace(sampling, window="fixed"), 0, index, (2, 8)) is None
 
 
 def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
@@ -168,7 +202,9 @@ def test_random_steps_of_a_longer_schedule_leave_no_noise():
     made = rollout(policy, prompts_for("sd3"), PlainVAE(), Sampling(steps=6, scheduler="ddim_uniform", **FEW), 0)
     assert len(made.sigmas) == 8 and made.sigmas[-1] == 0
     assert made.evaluations == 2 * 7
-    assert (made.trajectory.steps, made.left_out) == (4, 2), "the first and the last but one have more noise than they can pay for"
+    assert (made.trajectory.steps, made.left_out) == (4, 2), (
+        "the first and the last but one have more noise than they can pay for"
+    )
 
 
 @pytest.mark.parametrize("trust", ["clipped ratio", "guard", "exact KL"])
