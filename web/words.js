@@ -210,10 +210,8 @@ const ZH = {
     "run name": "训练名称", "folder or words": "文件夹或文字", checkpoint: "模型文件", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
     before: "训练前", after: "训练后", "in words": "文字结果",
   },
-  goals: {
-    "look better": "更好看", "follow prompts": "更符合提示词", "my taste": "我的品味", "like these pictures": "像这些图片",
-    "less of this": "少一点这个",
-  },
+  goals: { "look better": "更好看", "follow prompts": "更符合提示词", "my taste": "我的品味", "like these pictures": "像这些图片",
+    "less of this": "少一点这个" },
   looks: {
     "much brighter": "画面明显变亮", "much darker": "画面明显变暗", "much higher in contrast": "画面对比度明显升高",
     "much lower in contrast": "画面对比度明显降低", "much more colourful": "画面色彩明显变浓", "much greyer": "画面明显变灰",

@@ -15,18 +15,29 @@ VOTES = "my taste"
 
 
 class PTGoal(RewardNode):
-    DESCRIPTION = ("A reward by its goal: pictures that people prefer, pictures that show what the prompt says, your own choice, "
-                   "pictures like those of a folder, less of what you name. See the help page for the file that each needs.")  # fmt: skip
+    DESCRIPTION = (
+        "A reward by its goal: pictures that people prefer, pictures that show what the prompt says, your own choice, pictures "
+        "like those of a folder, less of what you name. See the help page for the file that each needs."
+    )
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {
-            "goal": (list(GOALS), {"default": BETTER, "tooltip": "look better: as people prefer it (PickScore). follow prompts: show "
-                     "what the prompt says (CLIPScore). my taste: you choose the best and the worst. like these pictures, less of "
-                     "this: CLIPScore, and likeness to a folder, or less of what you name."}),
-            "folder_or_words": ("STRING", {"default": "", "tooltip": "like these pictures: the name of a folder in ComfyUI's input "
-                                "folder. less of this: what, in words, as in a prompt. Other goals do not read it."})},
-            "optional": {"batch_size": ("INT", {**BATCH[1], "default": 4})}}  # fmt: skip
+        goal = (
+            "look better: as people prefer it (PickScore). follow prompts: show what the prompt says (CLIPScore). my taste: you "
+            "choose the best and the worst. like these pictures, less of this: CLIPScore, and likeness to a folder, or less of "
+            "what you name."
+        )
+        about = (
+            "like these pictures: the name of a folder in ComfyUI's input folder. less of this: what, in words, as in a prompt. "
+            "Other goals do not read it."
+        )
+        return {
+            "required": {
+                "goal": (list(GOALS), {"default": BETTER, "tooltip": goal}),
+                "folder_or_words": ("STRING", {"default": "", "tooltip": about}),
+            },
+            "optional": {"batch_size": ("INT", {**BATCH[1], "default": 4})},
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, goal=None, folder_or_words=None):
