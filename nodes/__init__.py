@@ -11,7 +11,7 @@ from .guard import guarded  # noqa: E402
 from .loop import estimate, held_out, stop, train, wired  # noqa: E402
 from .model import export, hooks, policy, trained_lora  # noqa: E402
 from .page import live, shelf, steer  # noqa: E402, F401  add the page's routes
-from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
+from .rewards import composite, goal, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
 from .sampling import computers, evaluate, rollout, step_rollout  # noqa: E402
 from .trainers import (  # noqa: E402
            add,
@@ -39,7 +39,7 @@ from .trainers import (  # noqa: E402
            train_step,
 )
 
-MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
+MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, goal, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, crd, rwr,
            rtdmd,
            diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, diffusion_opd, train_step, wired,

@@ -12,7 +12,8 @@ from .training import load_workflow
 @dataclass(frozen=True)
 class Block:
     """fold: the node, and which of the source's nodes it holds; its title is the block's name. source: file in workflows/api.
-    others: id -> (file in workflows/api, id there), nodes that take the place of the source's, or are added. wires: "8.reward" ->
+    others: id -> (file in workflows/api, id there), nodes that take the place of the source's, or are added. new: id -> class of a
+    node that is in none of the files. wires: "8.reward" ->
     (node, place of the output). values: "4.width" -> value; every other widget of the source's own PT nodes is at its default,
     which is the recommended number. english, chinese: what it does. names: more words that it is found by."""
 
@@ -24,6 +25,7 @@ class Block:
     others: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     wires: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     values: Mapping[str, object] = field(default_factory=dict)
+    new: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -34,6 +36,7 @@ def graph(block: Block, offered: dict[str, dict]) -> dict:
     """The block's nodes in API format; what they take from outside is open. offered: the server's object_info."""
     whole = load_workflow(block.source)
     taken = {node: load_workflow(source)[there] for node, (source, there) in block.others.items()}
+    taken |= {node: {"class_type": kind, "inputs": {}} for node, kind in block.new.items()}
     found = {node: taken.get(node) or whole[node] for node in block.fold.nodes}
     for node, content in found.items():
         links = {name: value for name, value in content["inputs"].items() if isinstance(value, list)}

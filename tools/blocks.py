@@ -7,15 +7,16 @@ from .template import Fold
 
 OUTPUTS = {"model": "10.0", "LoRA": "9.1"}
 OF_A_LOOP = {"model": "13.0", "LoRA": "12.1"}
-PROMPTS, REWARD = ("own_sd15", "2"), ("own_sd15", "7")  # a user's own: prompts to write, a reward to choose
+PROMPTS, GOAL = ("own_sd15", "2"), ("own_sd15", "7")  # a user's own: prompts to write, a goal to choose
+REWARD = "PTRewardCLIP"  # of several to choose from
 SAVED = "posttrain/{run}"
 NAMES = ("PostTrain", "后训练", "LoRA")
 
 TRAIN_WITH = Fold(
     "51", "Train with a reward",
     {"model": ["4.model"], "prompts": ["2.text"], "clip": ["3.clip"], "vae": ["8.vae"], "width": ["5.width"],
-     "height": ["5.height"], "pictures at once": ["5.batch_size"], "reward": ["7.kind"], "run name": ["8.run_name"],
-     "iterations": ["8.iterations"]},
+     "height": ["5.height"], "pictures at once": ["5.batch_size"], "goal": ["7.goal"], "folder or words": ["7.folder_or_words"],
+     "run name": ["8.run_name"], "iterations": ["8.iterations"]},
     OUTPUTS, [["2"], ["3", "6"], ["4"], ["5", "7"], ["8"], ["9", "10"]])  # fmt: skip
 TRAIN_THROUGH = Fold(
     "51", "Train through a reward",
@@ -55,11 +56,11 @@ HELD_OUT = (
 BLOCKS = (
     Block(
         "own_sd15", TRAIN_WITH,
-        "Trains any image model by a reward that looks at its pictures (DiffusionNFT). The LoRA is saved in models/loras/posttrain. "
+        "Trains any image model towards a goal that you choose, by a reward that looks at its pictures (DiffusionNFT). The LoRA is saved in models/loras/posttrain. "
         "Every number inside is the one recommended for your model.",
-        "用一个会看图的奖励来训练任何图像模型（DiffusionNFT）。LoRA 保存在 models/loras/posttrain。里面的每个数字都是为你的模型推荐的。",
+        "选择一个目标，用会看图的奖励来训练任何图像模型（DiffusionNFT）。LoRA 保存在 models/loras/posttrain。里面的每个数字都是为你的模型推荐的。",
         (*NAMES, "用奖励训练", "DiffusionNFT", "reinforcement learning", "强化学习"),
-        {"2": PROMPTS, "7": REWARD, "6": ("learn_to_follow_prompts_nft", "5")},
+        {"2": PROMPTS, "7": GOAL, "6": ("learn_to_follow_prompts_nft", "5")},
         values={"5.batch_size": 1, "9.file_name": SAVED}),
     Block(
         "follow_a_rewards_gradient_draft", TRAIN_THROUGH,
@@ -67,8 +68,8 @@ BLOCKS = (
         "models/loras/posttrain.",
         "沿着奖励的梯度、穿过采样器来训练（DRaFT）：图片少，快，效果强。LoRA 保存在 models/loras/posttrain。",
         (*NAMES, "穿过奖励训练", "DRaFT", "奖励的梯度"),
-        {"60": PROMPTS, "8": REWARD}, {"2.prompts": ("60", 0)},
-        {"4.batch_size": 1, "12.file_name": SAVED}),
+        {"60": PROMPTS}, {"2.prompts": ("60", 0)},
+        {"4.batch_size": 1, "8.batch_size": 4, "12.file_name": SAVED}, {"8": REWARD}),
     Block(
         "learn_from_pairs_diffusion_dpo", FROM_PAIRS,
         "Learns from pairs of pictures of which you prefer one (Diffusion-DPO): a folder in ComfyUI's input folder with win and lose in "
@@ -97,7 +98,7 @@ BLOCKS = (
         "its file.",
         "在没有训练过的提示词上，用同样的噪声，给一个 LoRA 和不带它的模型打分。接上一个 LoRA，或者选择它的文件。",
         (*NAMES, "评分与比较", "evaluate", "评估"),
-        {"60": PROMPTS, "61": REWARD}, {"40.prompts": ("60", 0), "43.reward": ("61", 0)},
+        {"60": PROMPTS}, {"40.prompts": ("60", 0), "43.reward": ("61", 0)},
         {"41.batch_size": 1, "41.prompts_per_iteration": 4, "41.images_per_prompt": 4, "41.transition": "deterministic",
-         "60.text": HELD_OUT}),
+         "60.text": HELD_OUT, "61.batch_size": 4}, {"61": REWARD}),
 )  # fmt: skip

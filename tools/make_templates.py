@@ -120,8 +120,7 @@ def finished(workflow: dict, template: Template, api: dict) -> str:
     template_file.renumber_links(workflow)
     template_places.place(workflow, template)
     if template.app:
-        workflow["extra"] |= {"linearMode": True, "linearData": {
-            "inputs": [[int(node), widget] for node, widget in template.app.inputs], "outputs": list(map(int, template.app.outputs))}}
+        template_file.make_app(workflow, template.app)
     return template_file.written(workflow)
 
 

@@ -48,9 +48,12 @@ class Bend:
 
 @dataclass(frozen=True)
 class App:
-    """What newer pages show of a template in their app mode. inputs: (node, widget); outputs: nodes."""
+    """What newer pages show of a template in their app mode. inputs: (node, widget, what it is called there); outputs: nodes.
 
-    inputs: tuple[tuple[str, str], ...]
+    A block's widget has its name already: (node, widget).
+    """
+
+    inputs: tuple[tuple[str, ...], ...]
     outputs: tuple[str, ...]
 
 

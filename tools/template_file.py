@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 
+from .template import App
+
 # the note at the top left, beside and below the page's bars; the offset is in units of the graph
 VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
 OUTPUTS_OF_NEWER_HOSTS = ("PreviewImage", "PreviewAny")  # none of the templates uses them
@@ -31,6 +33,17 @@ def same_everywhere(workflow: dict, graph_id: str) -> None:
     extra["ds"] = VIEW_AT_FIRST
     for key in ("workflowRendererVersion", "frontendVersion"):
         extra.pop(key, None)
+
+
+def make_app(workflow: dict, app: App) -> None:
+    """What newer pages open as an app, its widgets called as it says; pages without apps show the same names in the graph."""
+    sockets = {(node["id"], entry["name"]): entry for node in workflow["nodes"] for entry in node.get("inputs", [])}
+    for node, widget, *label in app.inputs:
+        entry = sockets[int(node), widget]
+        if label:
+            entry["label"] = label[0]
+    workflow["extra"] |= {"linearMode": True, "linearData": {
+        "inputs": [[int(node), widget] for node, widget, *_ in app.inputs], "outputs": list(map(int, app.outputs))}}
 
 
 def written(workflow: dict) -> str:

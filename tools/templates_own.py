@@ -5,17 +5,21 @@ from __future__ import annotations
 from .blocks import BEFORE_AND_AFTER, TRAIN_WITH
 from .template import App, Fold, Group, Template
 
+GOALS = """*look better*: as people prefer it. *follow prompts*: show what the prompt says. *my taste*: the page asks you. \
+*like these pictures*: type the name of a folder of ComfyUI's *input*. *less of this*: type what, in words. Into \
+*models/reward_models* belongs, for *look better*, `model.safetensors` of huggingface.co/yuvalkirstain/PickScore_v1, renamed to \
+`PickScore_v1.safetensors` (3.9 GB); for the others but *my taste* that of huggingface.co/openai/clip-vit-large-patch14, renamed to \
+`clip-vit-large-patch14.safetensors` (1.7 GB)."""
 NOTE = """## {title}
 
-Your {model} learns to make pictures that people prefer, judged by PickScore. What comes out is an ordinary LoRA.
+Your {model} learns to make pictures that people prefer, or what else you choose as its goal. What comes out is an ordinary LoRA.
 
-1. **Download**, where you have not: `{checkpoint}` ({where}) into *models/checkpoints*, and PickScore's network: \
-`model.safetensors` of huggingface.co/yuvalkirstain/PickScore_v1, renamed to `PickScore_v1.safetensors`, into \
-*models/reward_models*.
+1. **Download**, where you have not: `{checkpoint}` ({where}) into *models/checkpoints*, and the file of your goal.
 2. Choose your checkpoint in **Your model**: this one, or any other {model}.
 3. Write **prompts** of the kind that you make pictures of, one a line; dozens are better than a dozen.
-4. Press **Run**. The curve and the newest pictures are on **Train**. **Cancel** keeps what was learned; Run goes on.
-5. Compare **Before** and **After**. The LoRA is in *models/loras/posttrain*.
+4. Choose a **Goal**. {goals}
+5. Press **Run**. The curve and the newest pictures are on **Train**. **Cancel** keeps what was learned; Run goes on.
+6. Compare **Before** and **After**. The LoRA is in *models/loras/posttrain*.
 
 Every number is the recommended one for your model (-1, *recommended*); Create Policy shows them, with their sources. Any that \
 you type is taken instead.
@@ -23,7 +27,7 @@ you type is taken instead.
 **Memory:** *batch_size* in Sampling Settings is how many pictures are made and learned from at once: 1 needs least. Lower \
 *width* and *height* there if that is too much, raise *batch_size* if there is room.
 
-**Another goal:** replace *PickScore* by any other reward, or by *Reward Ensemble* with a monitor, so that it cannot be gamed.
+**Another goal:** replace *Goal* by any other reward, or by *Reward Ensemble* with a monitor, so that it cannot be gamed.
 """
 BEFORE_AFTER = Fold(
     "50",
@@ -52,9 +56,19 @@ ROWS = [
         Group("6  Before and after", [["50"], ["21", "22"]]),
     ],
 ]
-# checkpoint, prompts, memory, how long, name, the LoRA's file; the curve, before, after
-APP = App((("1", "ckpt_name"), ("2", "text"), ("5", "batch_size"), ("8", "iterations"), ("8", "run_name"), ("9", "file_name")),
-          ("8", "21", "22"))  # fmt: skip
+CHECKPOINT = ("1", "ckpt_name", "checkpoint")
+APP = App(
+    (
+        CHECKPOINT,
+        ("2", "text", "prompts"),
+        ("7", "goal", "goal"),
+        ("7", "folder_or_words", "folder or words"),
+        ("5", "batch_size", "pictures at once"),
+        ("8", "iterations", "iterations"),
+        ("8", "run_name", "run name"),
+    ),
+    ("8", "21", "22"),  # the curve, before, after
+)
 MODELS = (
     ("own_sd15", "SD1.5", "v1-5-pruned-emaonly-fp16.safetensors", "huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive"),
     ("own_sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"),
@@ -66,18 +80,17 @@ MODELS = (
 
 def own(source: str, model: str, checkpoint: str, where: str) -> Template:
     name = f"Your own {model}, pictures that people prefer"
-    note = NOTE.format(title=name, model=model, checkpoint=checkpoint, where=where)
+    note = NOTE.format(title=name, model=model, checkpoint=checkpoint, where=where, goals=GOALS)
     return Template(source, name, note, ROWS, [["8"], ["21", "22"]], {"note": (440, 760)}, (BEFORE_AFTER,), app=APP)
 
 
-IN_ONE_BLOCK = """## Your own model, in one block
+IN_ONE_BLOCK = f"""## Your own model, in one block
 
-The whole training is one node: **Train with a reward**. Your model learns to make pictures that people prefer, judged by PickScore. \
-What comes out is an ordinary LoRA.
+The whole training is one node: **Train with a reward**. Your model learns to make pictures that people prefer, or what else you choose as \
+its goal. What comes out is an ordinary LoRA.
 
 1. Choose your checkpoint in **Your model**: SD1.5, SDXL, SD3.5, Flux or any other.
-2. **Download**, where you have not: PickScore's network, `model.safetensors` of huggingface.co/yuvalkirstain/PickScore_v1, renamed to \
-`PickScore_v1.safetensors`, into *models/reward_models*.
+2. Choose a **goal**. {GOALS}
 3. Write **prompts** of the kind that you make pictures of, one a line. Set *width* and *height* to what your model is made for.
 4. Press **Run**. The curve is in the side bar, **PostTrain**. **Cancel** keeps what was learned; Run goes on.
 5. Compare **Before** and **After**: set *guidance* there as you use it, 1 for Flux. The LoRA is in *models/loras/posttrain*.
@@ -86,6 +99,7 @@ Every number inside is the recommended one for your model. *pictures at once*: 1
 a double click on its title to see and change the training. More blocks are in the node library: learn from pairs, teach it your taste, \
 score and compare.
 """
+ONE_BLOCKS_WIDGETS = ("prompts", "goal", "folder or words", "pictures at once", "iterations", "run name")
 ONE_BLOCK = Template(
     "own_model",
     "Your own model, in one block",
@@ -102,7 +116,7 @@ ONE_BLOCK = Template(
     {"note": (440, 620)},
     (TRAIN_WITH, BEFORE_AND_AFTER),
     app=App(
-        (("1", "ckpt_name"), *(("51", name) for name in ("prompts", "reward", "pictures at once", "run name", "iterations"))),
+        (CHECKPOINT, *(("51", name) for name in ONE_BLOCKS_WIDGETS)),
         ("21", "22"),
     ),
 )

@@ -10,7 +10,7 @@ import { loadQuestions } from "./rate.js";
 import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
-import { addTooltips, introduceBlock, translateDefinitions, translateNode } from "./translate.js";
+import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateGoals, translateNode } from "./translate.js";
 import { messageWords, words } from "./words.js";
 
 const TAB = "posttrain";
@@ -71,11 +71,14 @@ app.registerExtension({
 
   addCustomNodeDefs: translateDefinitions,
 
+  afterConfigureGraph: () => introduceApp(app.graph),
+
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("PT")) showAllDecimals(node);
     addTooltips(node);
     introduceBlock(node);
     translateNode(node);
+    translateGoals(node);
     if (drivesRun(node)) addRunView(node, openRun);
     else if (node.comfyClass?.startsWith("PT")) addTextView(node);
   },

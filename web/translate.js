@@ -1,9 +1,10 @@
 // The nodes in the user's language, from locales/. ComfyUI does the same by itself, but its pages of early 2026 and before
 // load their own words of a language after those of the packs, over them.
 import { fetchTranslations } from "./api.js";
-import { blockLabel, locale } from "./words.js";
+import { blockLabel, goalName, locale } from "./words.js";
 
 const OTHER_BLOCKS = ["Before and after"]; // of nodes of the host alone
+const GOAL = "PTGoal";
 
 let texts = {};
 
@@ -52,12 +53,17 @@ function tooltipOf(node, name) {
 }
 
 /** Hook nodeCreated: tooltips and words of the user's language for a block, or another subgraph around nodes of the pack. */
-export function introduceBlock(node) {
+export function introduceBlock(node, complete = false) {
   const ours = ({ comfyClass }) => comfyClass?.startsWith("PT");
   if (!OTHER_BLOCKS.includes(node.subgraph?.name) && !node.subgraph?.nodes.some(ours)) return;
   // not a slot's label, as above
   for (const slot of [...node.inputs, ...node.outputs]) slot.localized_name = blockLabel(slot.name) ?? slot.localized_name;
-  setTimeout(() => node.subgraph.inputs.forEach((input) => introduceWidget(node, input))); // its widgets come a little later
+  if (complete) introduceWidgets(node);
+  else setTimeout(() => introduceWidgets(node)); // its widgets come a little later
+}
+
+function introduceWidgets(node) {
+  for (const input of node.subgraph.inputs) introduceWidget(node, input);
 }
 
 function introduceWidget(node, { name, label, linkIds }) {
@@ -65,5 +71,25 @@ function introduceWidget(node, { name, label, linkIds }) {
   if (!widget || !link) return;
   const inside = node.subgraph.getNodeById(link.target_id);
   widget.tooltip ??= tooltipOf(inside, inside.inputs[link.target_slot].name);
+  if (inside.comfyClass === GOAL && widget.type === "combo") nameGoals(widget);
   if (!label) widget.label = blockLabel(name) ?? widget.label;
+}
+
+/** Hook nodeCreated: the choices of the node Goal in the user's language; their values stay what workflows know. */
+export function translateGoals(node) {
+  if (node.comfyClass === GOAL) nameGoals(node.widgets.find(({ name }) => name === "goal"));
+}
+
+function nameGoals(widget) {
+  if (locale().startsWith("zh")) widget.options.getOptionLabel = goalName;
+}
+
+/** Hook afterConfigureGraph: an app's panel is drawn once, so what it shows is named before. The saved names stay English. */
+export function introduceApp(graph) {
+  for (const node of graph.nodes.filter(({ subgraph }) => subgraph)) introduceBlock(node, true);
+  for (const [id, name] of graph.extra?.linearData?.inputs ?? []) {
+    const node = graph.getNodeById(id), widget = node?.widgets?.find((one) => one.name === name);
+    const { label } = node?.inputs?.find((one) => one.name === name) ?? {};
+    if (widget && label) widget.label = blockLabel(label) ?? label;
+  }
 }

@@ -209,11 +209,13 @@ const ZH = {
     kept: "这次迭代的检查点会永久保留。", "let go": "工作流的设置已更新，页面上的改动不再有效（{said}）。",
   },
   blocks: {
-    model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", width: "宽度", height: "高度",
+    model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", goal: "目标", width: "宽度", height: "高度",
     "pictures at once": "同时计算的图片数", pictures: "图片数", "pictures of each": "每条提示词的图片数", iterations: "迭代次数",
-    "run name": "训练名称", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
+    "run name": "训练名称", "folder or words": "文件夹或文字", checkpoint: "模型文件", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
     before: "训练前", after: "训练后", "in words": "文字结果",
   },
+  goals: { "look better": "更好看", "follow prompts": "更符合提示词", "my taste": "我的品味", "like these pictures": "像这些图片",
+    "less of this": "少一点这个" },
   looks: {
     "much brighter": "画面明显变亮", "much darker": "画面明显变暗", "much higher in contrast": "画面对比度明显升高",
     "much lower in contrast": "画面对比度明显降低", "much more colourful": "画面色彩明显变浓", "much greyer": "画面明显变灰",
@@ -238,6 +240,9 @@ export const words = (key, values = {}) => fill(language()[key], values);
 
 /** What an input or output of the pack's blocks is called in the user's language; nothing for a name that they do not have. */
 export const blockLabel = (name) => (Object.hasOwn(ZH.blocks, name) ? (language().blocks?.[name] ?? name) : undefined);
+
+/** A choice of the node Goal in the user's language. */
+export const goalName = (goal) => language().goals?.[goal] ?? goal;
 
 /** What a list of pictures is called: "samples" or "held_out". */
 export const picturesName = (kind) => language().samplesOf[kind];

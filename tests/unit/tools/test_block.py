@@ -41,16 +41,21 @@ def test_nothing_of_the_demo_is_left(block):
 @ALL
 def test_what_it_takes_and_gives(block):
     first, *rest = [name for name in block.fold.inputs if name in ("model", "clip", "vae")]
-    assert (first, rest) == ("model", ["clip", "vae"]) and len(block.fold.inputs) <= 10
+    choices = len(block.fold.inputs) - ("folder or words" in block.fold.inputs)  # a goal, and what it is about, are one
+    assert (first, rest) == ("model", ["clip", "vae"]) and choices <= 10
     trains = "iterations" in block.fold.inputs
     assert list(block.fold.outputs) == ["model", "LoRA"] if trains else "before" in block.fold.outputs
 
 
-def test_prompts_and_reward_are_a_users_own():
+def test_prompts_reward_and_goal_are_a_users_own():
     block = next(block for block in BLOCKS if block.name == "Train through a reward")
     found, own = graph(block, Offered()), load_workflow("own_sd15")
-    assert (found["60"], found["8"]) == (own["2"], own["7"]) and found["2"]["inputs"]["prompts"] == ["60", 0]
+    assert (
+        found["60"] == own["2"] and found["8"]["class_type"] == "PTRewardCLIP" and found["2"]["inputs"]["prompts"] == ["60", 0]
+    )
     assert found["10"]["inputs"]["reward"] == ["8", 0]
+    with_goal = next(block for block in BLOCKS if block.name == "Train with a reward")
+    assert graph(with_goal, Offered())["7"] == own["7"]
 
 
 def test_a_value_without_a_widget_is_refused():
