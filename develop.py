@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
         ("release", publish, "build the archive for ComfyUI's registry; --install [COMFYUI ...] tries it in fresh hosts"),
         ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
-        ("bench", tool("bench", "benchmarks"), "measure costs, as ratios"),
+        ("bench", bench, "measure costs, as ratios"),
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
@@ -107,6 +107,12 @@ def tool(name: str, package: str = "tools"):
         return call(env, "-c", MODULE, str(ROOT), f"{package}.{name}", *rest)
 
     return run
+
+
+def bench(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    names = [each for each in rest if not each.startswith("-")]
+    extra = {"PYTHONPATH": str(overlay.peers(env))} if not names or "peers" in names else None
+    return call(env, "-c", MODULE, str(ROOT), "benchmarks.bench", *rest, extra=extra)
 
 
 def build_site(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:

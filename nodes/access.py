@@ -91,24 +91,25 @@ def may_read(path: Path) -> bool:
     return any(_inside(path, Path(root).expanduser()) for root in (_input_folder(), votes_root(), *opened(FOLDERS)))
 
 
-def check_address(url: str) -> None:
-    """Passes addresses of this machine and those that the user has allowed; ValueError says how to allow one."""
+def check_address(url: str, what: str = "pictures and prompts") -> None:
+    """Passes addresses of this machine and those that the user has allowed; ValueError says how to allow one. what: would be
+    sent there."""
     from ..rewards.vlm.address import KEY_URL_VARIABLE, is_here, origin_of
 
     origin = origin_of(url)
     allowed = [*opened(ADDRESSES), *filter(None, [os.environ.get(KEY_URL_VARIABLE)])]
     if is_here(origin) or origin in [origin_of(each) for each in allowed]:
         return
-    raise AddressNotAllowed(origin)
+    raise AddressNotAllowed(origin, what)
 
 
 class AddressNotAllowed(ValueError):
     """A workflow wants to send to a foreign address that the user has not allowed yet."""
 
-    def __init__(self, origin: str):
+    def __init__(self, origin: str, what: str = "pictures and prompts"):
         self.origin = origin
         super().__init__(
-            f"url: pictures and prompts would be sent to {shown(origin, 200)}, which is another machine, and you have not "
+            f"url: {what} would be sent to {shown(origin, 200)}, which is another machine, and you have not "
             f"allowed that yet. If you trust it, answer the question in the page, or write the address into {FILE} in "
             f'ComfyUI\'s user folder, {{"{ADDRESSES}": ["{shown(origin, 200)}"]}}, or into the environment variable '
             f"{VARIABLES[ADDRESSES]}, and queue again"

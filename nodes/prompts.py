@@ -8,7 +8,7 @@ import torch
 
 from ..rewards.base.reward import Prompt
 from ..rewards.base.words import lines_of
-from ..trainers.prompts import PromptSet
+from ..trainers.prompts import PromptSet, Texts
 from .access import located, state_of
 from .sockets import MENU, PROMPTS
 
@@ -118,7 +118,7 @@ def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.
 
     encode = partial(encoding, clip, guidance)
     positive = Encodings([prompt.text for prompt in prompts.prompts], encode)
-    encoded = replace(prompts, positive=positive, negative=encode(negative))
+    encoded = replace(prompts, positive=positive, negative=encode(negative), texts=Texts(negative, guidance))
     if len(prompts) <= AT_ONCE:
         bar = comfy.utils.ProgressBar(len(prompts))
         positive.make(range(len(prompts)), lambda: bar.update(1))

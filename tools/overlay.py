@@ -22,6 +22,25 @@ LOWEST, NEWEST = "lowest", "newest"
 BESIDE_LOWEST = ("tokenizers==0.22.2", "huggingface-hub==0.36.2", "httpx==0.28.1", "httpcore==1.0.9")
 HOSTS = ("transformers",)  # ComfyUI brings it, and its newest release wants more that is new
 
+# another trainer, which benchmarks measure the pack beside, and what it imports
+PEERS = ("trl==0.23.1", "datasets==5.2.0", "dill==0.4.1", "fsspec==2026.9.0", "multiprocess==0.70.19", "pandas==3.1.1",
+         "pyarrow==26.0.1", "python-dateutil==4.0.0", "pytz==2026.6", "six==1.17.0", "tzdata==2026.6", "xxhash==4.1.0")
+
+
+def peers(env: Environment) -> Path:
+    """The folder to put on PYTHONPATH for benchmarks/costs/peers.py."""
+    return laid(env, "peers", "what benchmarks measure the pack beside", PEERS, lambda step: PEERS)
+
+# what a run is written for, and what each of them imports that the environment does not have
+TRACKERS = ("tensorboard==2.19.0", "absl-py==2.1.0", "grpcio==1.71.0", "markdown==3.7", "werkzeug==3.1.3", "protobuf==5.29.4",
+            "tensorboard-data-server==0.7.2", "wandb==0.19.11", "click==8.1.8", "platformdirs==4.3.7", "sentry-sdk==2.27.0",
+            "setproctitle==1.3.5", "docker-pycreds==0.4.0", "gitpython==3.1.44", "gitdb==4.0.12", "smmap==5.0.2", "six==1.17.0")
+
+
+def trackers(env: Environment) -> Path:
+    """The folder to put on PYTHONPATH for what trainers/run/trackers.py writes with."""
+    return laid(env, "trackers", "TensorBoard and Weights & Biases", TRACKERS, lambda step: TRACKERS)
+
 
 def libraries(env: Environment, which: str) -> Path:
     """The folder to put on PYTHONPATH for the optional packages of pyproject.toml, at their lower bounds or the newest."""

@@ -3,12 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..rewards.base.words import brief
 
 if TYPE_CHECKING:
     from ..rewards.base.reward import Prompt
+
+
+class Texts(NamedTuple):
+    """What encodings were made from beside the prompts. distilled_guidance: of models with guidance built in, 0 for none."""
+
+    negative: str
+    distilled_guidance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -18,11 +25,13 @@ class PromptSet:
     prompts: texts, each with the record that a rule verifier checks, if any.
     positive: one ComfyUI CONDITIONING per prompt, or None before "Encode Prompts"; those that it makes lie on the disk.
     negative: the CONDITIONING of the negative prompt, used only where the guidance scale is not 1.
+    texts: for whoever encodes the same prompts elsewhere; None where it is not known how they were encoded.
     """
 
     prompts: tuple[Prompt, ...]
     positive: Sequence | None = None
     negative: list | None = None
+    texts: Texts | None = None
     __repr__ = brief
 
     def __len__(self) -> int:

@@ -46,6 +46,12 @@ function download(run) {
   link.click();
 }
 
+/** The run in another tool's files; the command that opens them is copied. */
+async function takeOut(run, tool) {
+  const { folder } = await moveRun(run.run, "export", { to: tool });
+  await copy(words(`${tool}Command`, { folder }));
+}
+
 /** -> {root, set(run)}. moved(name or null): the run is called otherwise now, or is gone. */
 export function createShelf(moved) {
   let run = null;
@@ -54,6 +60,8 @@ export function createShelf(moved) {
     rename: () => rename(run, moved),
     note: () => note(run),
     csv: () => download(run),
+    tensorboard: () => takeOut(run, "tensorboard"),
+    wandb: () => takeOut(run, "wandb"),
     openWorkflow: () => openWorkflow(run),
     copyFolder: () => copy(run.folder),
     deleteRun: () => remove(run, moved),

@@ -1,5 +1,5 @@
-"""A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA, and
-Diffusion-DPO written with diffusers and peft."""
+"""A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA,
+Diffusion-DPO written with diffusers and peft, and TRL's DDPO trainer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from tools import pack
 
 from . import Measure
+from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
 from ._network import LATENT, most_kept, patcher, policy, prompts, ratios
 
 STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
 PAIRS = 4
+BATCH, BATCHES, DRAWN_STEPS = 8, 2, 5  # of a rollout and its update by likelihood
 
 
 def measure() -> list[Measure]:
@@ -28,7 +30,7 @@ def measure() -> list[Measure]:
         found += [Measure(f"a step of reward-weighted regression {what}", ratio, "x", 1.0,
                           f"{1000 * seconds / STEPS:.0f} ms; {layers} layers, theirs {their_layers}"),
                   Measure(f"what it keeps for its backward {what}", held, "x", 1.0)]  # fmt: skip
-    return [*found, *preference_step()]
+    return [*found, *preference_step(), *iteration_by_likelihood()]
 
 
 def preference_step() -> list[Measure]:
@@ -46,6 +48,42 @@ def preference_step() -> list[Measure]:
     return [Measure(f"an update of Diffusion-DPO {what}", ratio, "x", 1.15,
                     f"{1000 * seconds:.0f} ms; {len(made.bank) // 2} layers, theirs {their_layers}"),
             Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+
+
+def iteration_by_likelihood() -> list[Measure]:
+    """DDPO: a rollout with its decoding, and an update of all its steps."""
+    made = policy(trl.RANK, "attention")
+    own, theirs = made.model.model.diffusion_model, unet(made.model.model.diffusion_model)
+    trainer = trl.trainer(theirs, BATCH, BATCHES, DRAWN_STEPS)
+    their_update = trl.update(trainer, BATCH, BATCHES)
+    roll, update = our_ddpo(made)
+    rolled, seconds = ratios(lambda: trainer._generate_samples(BATCHES, BATCH), {"ours": roll}, 5)["ours"]
+    updated, more_seconds = ratios(their_update, {"ours": update}, 5)["ours"]
+    held = most_kept(own, update) / most_kept(theirs, their_update)
+    what = f"against TRL's DDPO, {BATCH * BATCHES} images of {DRAWN_STEPS} steps"
+    return [Measure(f"a rollout {what}", rolled, "x", 1.1, f"{1000 * seconds:.0f} ms, decoding included"),
+            Measure(f"an update of DDPO {what}", updated, "x", 1.05, f"{1000 * more_seconds:.0f} ms"),
+            Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+
+
+def our_ddpo(made) -> tuple[Callable, Callable]:
+    """(a rollout, an update on it), as TRL's trainer samples and trains."""
+    rollouts, ddpo = pack.module("trainers.sampling.rollout"), pack.module("trainers.ddpo")
+    vae = pack.module("tests.unit.trainers.policy.small_models").small_vae("sd15")
+    sampling = pack.module("trainers.sampling.settings").Sampling(
+        width=8 * LATENT, height=8 * LATENT, steps=DRAWN_STEPS, guidance=1.0, prompts_per_iteration=BATCH,
+        images_per_prompt=BATCHES, batch_size=BATCH, transition="ddim", noise_level=1.0)  # fmt: skip
+    texts = prompts(BATCH)
+    drawn = rollouts.rollout(made, texts, vae, sampling)
+    count = len(drawn.index)
+    feedback = pack.module("trainers.feedback.advantages").Advantages(
+        values=torch.randn(count, generator=torch.Generator().manual_seed(1)).double(), used=torch.ones(count, dtype=torch.bool),
+        groups=drawn.index, stats={}, memory=None)  # fmt: skip
+    settings, optimizer = ddpo.DDPO(watch_kl=False), pack.module("trainers.engine.update").Optimizer(updates=1)
+    return (
+        lambda: rollouts.rollout(made, texts, vae, sampling),
+        lambda: ddpo.train_ddpo(made, drawn, feedback, settings, optimizer),
+    )
 
 
 def our_dpo(made, latents: torch.Tensor) -> Callable:

@@ -30,6 +30,24 @@ def means_are_read(dynprompt, node: str) -> bool:
     return not trainers or any(trainer is None or reads_means(trainer) for trainer in trainers)
 
 
+def check_no_steps_are_needed(dynprompt, node: str, source: str) -> None:
+    """ValueError where a trainer that learns from the rollout of ``node`` needs its random steps, and it has none. source: whose
+    rollout it is, in words. Only inside a loop are the trainers known before anything is sampled; Train Step looks again."""
+    if dynprompt is None or node is None:
+        return
+    from ...trainers.methods import TRAJECTORY, method_of, name_of
+
+    for reader in (dynprompt.get_node(each) for each in dynprompt.all_node_ids()):
+        if reader["class_type"] != TRAIN_STEP or links_of(reader).get("rollout") != (node, 0):
+            continue
+        trainer = _trainer_of(dynprompt, reader)
+        if trainer is not None and method_of(trainer).needs == TRAJECTORY:
+            raise ValueError(
+                f"trainer: {name_of(trainer)} learns from the likelihoods of random steps, and {source} tells none; "
+                "use Rollout, or a trainer of finished images such as DiffusionNFT, AWM, DGPO, CRD or RWR"
+            )
+
+
 def _trainer_of(dynprompt, step: dict):
     """The trainer of a train step, where it comes into a loop from outside; None where it is not known yet."""
     source, slot = links_of(step).get("trainer", (None, 0))

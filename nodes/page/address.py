@@ -14,10 +14,10 @@ from .server import add_routes, answering, body_of, page_server
 _asked: set[str] = set()
 
 
-def check_and_ask(url: str) -> None:
+def check_and_ask(url: str, what: str = "pictures and prompts") -> None:
     """``check_address``; where the user has not allowed the address yet, every open page asks, too."""
     try:
-        check_address(url)
+        check_address(url, what)
     except AddressNotAllowed as error:
         _asked.add(error.origin)
         if page_server() is not None:

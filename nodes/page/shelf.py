@@ -1,8 +1,10 @@
-"""Runs as things on a shelf: renamed, pinned, noted on, thrown away, taken out as a table, or opened with their workflow.
+"""Runs as things on a shelf: renamed, pinned, noted on, thrown away, taken out as a table or for other tools, opened with
+their workflow.
 
 POST /posttrain/runs/{run}/rename {"name"} | /pin {"pinned": true or false} | /note {"note"} |
-/delete {"delete": the run's name again}
--> {"run": its name afterwards}; GET /posttrain/runs/{run}/metrics.csv | /posttrain/runs/{run}/workflow
+/delete {"delete": the run's name again} -> {"run": its name afterwards};
+/export {"to": "tensorboard" or "wandb"} -> {"folder": where it lies}
+GET /posttrain/runs/{run}/metrics.csv | /posttrain/runs/{run}/workflow
 A deleted run lies in output/posttrain/.trash until its user empties that folder. Pin and note are in the run's page.json.
 """
 
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from ...rewards.base.files import read_bytes, written_whole
 from ...rewards.base.names import found_beside
+from ...rewards.base.words import shown
 from ...trainers.run import RunInUse, check_name
 from ...trainers.run.folder import LOCK
 from ...trainers.run.lock import RunLock
@@ -95,6 +98,15 @@ def workflow_of(run: str, root: Path | None = None) -> dict:
     return found
 
 
+def export(run: str, to: str, root: Path | None = None) -> str:
+    """-> the folder that the other tool reads. ValueError where it is not known or not installed."""
+    from ...trainers.run.trackers import TOOLS
+
+    if to not in TOOLS:
+        raise ValueError(f"to: unknown tool {shown(to)!r}; use one of {', '.join(TOOLS)}")
+    return str(TOOLS[to](run_folder(run, root)))
+
+
 def _at_rest(folder: Path) -> None:
     """ValueError where the run is being trained, here or elsewhere."""
     try:
@@ -120,12 +132,17 @@ def register_routes(routes) -> None:
         text = await asyncio.to_thread(lambda: as_csv(read_metrics(folder / "metrics.jsonl")))
         return web.Response(text=text, content_type="text/csv", headers={"Content-Disposition": "attachment"})
 
+    async def taken_out(request):
+        body = await body_of(request, to=str)
+        return {"folder": await asyncio.to_thread(export, request.match_info["run"], body["to"])}
+
     async def workflow(request):
         return await asyncio.to_thread(workflow_of, request.match_info["run"])
 
     for name, act, kinds in (("rename", rename, {"name": str}), ("pin", mark, {"pinned": bool}), ("note", mark, {"note": str}),
                              ("delete", delete, {"delete": str})):  # fmt: skip
         routes.post(f"/posttrain/runs/{{run}}/{name}")(told(act, **kinds))
+    routes.post("/posttrain/runs/{run}/export")(answering(taken_out, "the run's folder cannot be changed"))
     routes.get("/posttrain/runs/{run}/metrics.csv")(answering(table, "the run's folder cannot be read"))
     routes.get("/posttrain/runs/{run}/workflow")(answering(workflow, "the run's folder cannot be read"))
 

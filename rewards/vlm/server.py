@@ -17,8 +17,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 
@@ -34,6 +36,7 @@ from .judge import Probabilities, Question
 
 LARGEST = 8 << 20  # bytes of an answer; more is not an answer
 MOST_FAILED = 0.5
+MOST_THREADS = 256  # of all servers together
 REST = 30.0  # seconds for which a server that has failed is asked only after the others
 SLACK = 0.01  # of a server's rounding, in log-probabilities
 logger = logging.getLogger(__name__)
@@ -72,10 +75,10 @@ class Server:
         return addresses(self.url)
 
     def __call__(self, questions: Sequence[Question]) -> list[Probabilities]:
-        stop, pool = threading.Event(), ThreadPoolExecutor(self.at_once * len(self.urls))
-        failed: dict[str, float] = {}
+        stop, pool = threading.Event(), ThreadPoolExecutor(min(self.at_once * len(self.urls), MOST_THREADS))
+        turns = Turns(self.urls, self.at_once)
         try:
-            jobs = [pool.submit(self._patiently, q, stop, turn, failed) for turn, q in enumerate(questions)]
+            jobs = [pool.submit(self._patiently, q, stop, turn, turns) for turn, q in enumerate(questions)]
             while not all(job.done() for job in jobs):
                 cancel_point()
                 time.sleep(0.02)
@@ -92,25 +95,25 @@ class Server:
                                     "again: the run goes on from its saved state.")
         return [None if isinstance(r, str) else r for r in results]
 
-    def _patiently(self, question: Question, stop: threading.Event, turn: int, failed: dict[str, float]
-                   ) -> dict[str, float] | str:
-        """The probabilities, or what went wrong at the last try. failed: when a server has failed last."""
+    def _patiently(self, question: Question, stop: threading.Event, turn: int, turns: Turns) -> dict[str, float] | str:
+        """The probabilities, or what went wrong at the last try."""
         problem, body = "it was cancelled", request_body(self.model, question, self.side)
         for attempt in range(self.tries):
             if attempt and stop.wait(self.wait * 2 ** (attempt - 1)):
                 break
-            refused = 0
-            for url in in_turn(self.urls, turn + attempt, failed):
+            refused, tried = 0, set[str]()
+            while len(tried) < len(self.urls):
                 if stop.is_set():
                     return problem
                 try:
-                    return self._ask(question, body, url)
+                    with turns.taken(turn + attempt, tried) as url:
+                        return self._ask(question, body, url)
                 except Refused as error:
                     problem, refused = str(error), refused + 1
                 except (OSError, HTTPException, ValueError, KeyError, TypeError, IndexError, AttributeError,
                         ArithmeticError, RecursionError) as error:
                     problem = f"{type(error).__name__}: {shown(str(error), 300)}"
-                failed[url] = time.monotonic()
+                turns.failed[url] = time.monotonic()
             if refused == len(self.urls):
                 break
         return problem
@@ -143,11 +146,34 @@ class Server:
             raise (Refused if 400 <= error.code < 500 and error.code not in (408, 425, 429) else OSError)(text) from error
 
 
-def in_turn(urls: Sequence[str], turn: int, failed: dict[str, float]) -> list[str]:
-    """The servers, from another one on at each turn; those that have failed a moment ago come last."""
-    first = turn % len(urls)
-    now = time.monotonic()
-    return sorted([*urls[first:], *urls[:first]], key=lambda url: now - failed.get(url, -math.inf) < REST)
+class Turns:
+    """Which of several servers is asked next: another one at each turn. One that answers as many questions as it may has others
+    go before, so that a slow one holds up only those; one that has failed a moment ago comes last.
+
+    failed: when a server has failed last.
+    """
+
+    def __init__(self, urls: Sequence[str], at_once: int):
+        self.failed: dict[str, float] = {}
+        self._urls, self._at_once, self._busy, self._lock = urls, at_once, Counter[str](), threading.Lock()
+
+    @contextmanager
+    def taken(self, turn: int, tried: set[str]) -> Iterator[str]:
+        """A server that is none of ``tried``, which it is put into."""
+        with self._lock:
+            url = self._next(turn, tried)
+            tried.add(url)
+            self._busy[url] += 1
+        try:
+            yield url
+        finally:
+            with self._lock:
+                self._busy[url] -= 1
+
+    def _next(self, turn: int, tried: set[str]) -> str:
+        first, now = turn % len(self._urls), time.monotonic()
+        left = [url for url in (*self._urls[first:], *self._urls[:first]) if url not in tried]
+        return min(left, key=lambda url: (now - self.failed.get(url, -math.inf) < REST, self._busy[url] >= self._at_once))
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -162,13 +188,13 @@ def opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(NoRedirect, *([urllib.request.ProxyHandler({})] if is_here(url) else []))
 
 
-def read_before(response, deadline: float) -> bytes:
+def read_before(response, deadline: float, largest: int = LARGEST) -> bytes:
     """The whole body; OSError if it is too long or still coming at the deadline (a timeout counts each piece alone)."""
     parts, size = [], 0
     while part := response.read1(65536):
         parts.append(part)
         size += len(part)
-        if size > LARGEST:
+        if size > largest:
             raise OSError("the answer is too long")
         if time.monotonic() > deadline:
             raise OSError("the answer did not end in time")

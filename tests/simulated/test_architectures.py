@@ -1,7 +1,7 @@
 """Every architecture that the host knows, on the card: whole, partly loaded, and with activations recomputed; against the CPU.
 
-A step of one kind of trainer each, and in one of the ways, dealt round; with POSTTRAIN_ALL=1 in all of them. docs/models.md says
-in which; write that anew with
+A rollout and a step of one trainer each, in one of the ways, dealt round so that every trainer has its turn in each of them; with
+POSTTRAIN_ALL=1 every trainer in all of them. docs/models.md says in which; write that anew with
 
     POSTTRAIN_ALL=1 POSTTRAIN_WRITE_DOCS=1 python develop.py test tests/simulated/test_architectures.py
 """
@@ -20,7 +20,11 @@ import torch
 import world
 from architectures import HERE, small_vae_of
 from comfyui_version import __version__ as HOST
+from posttrain.trainers.d3po import D3PO
+from posttrain.trainers.diffusion_dpo import DiffusionDPO
+from posttrain.trainers.kto import KTO
 from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.spo import SPO
 from simulated_card import host
 from world import BACKPROP, RAW, TRAINERS, World
 
@@ -28,29 +32,29 @@ PAGE = Path(posttrain.__path__[0]) / "docs" / "models.md"
 CARD = "\n## On a card\n"
 # way -> (where the weights are, low memory)
 WAYS = {"whole": ("whole", False), "partly loaded": ("partly", False), "whole, low memory switched on": ("whole", True)}
-KINDS = ("by likelihood", "NFT", "DiffusionDPO", "DRaFT")
-done: dict[str, list[str]] = {way: [] for way in WAYS}  # the architectures that passed, in this process
+NEAR = (DiffusionDPO, D3PO, KTO, SPO)  # far from the reference their losses are flat
+done: dict[str, set[tuple[str, str]]] = {way: set() for way in WAYS}  # (architecture, trainer) that passed, in this process
 
 
 def cases(everything: bool):
-    """(architecture, way, kind of trainer)"""
+    """(architecture, way, trainer)"""
+    if everything:
+        return [(name, way, trainer) for name in HERE for trainer in TRAINERS for way in WAYS]
+    ways = list(WAYS)
     return [
-        (name, way, KINDS[(number + turn) % len(KINDS)])
-        for number, name in enumerate(HERE)
-        for turn, way in enumerate(WAYS)
-        if everything or turn == number % len(WAYS)
+        (name, ways[number % len(ways)], TRAINERS[(number // len(ways)) % len(TRAINERS)]) for number, name in enumerate(HERE)
     ]
 
 
-CASES = cases(bool(os.environ.get("POSTTRAIN_ALL")))
+EVERYTHING = bool(os.environ.get("POSTTRAIN_ALL"))
+CASES = cases(EVERYTHING)
 
 
 class Here(World):
     """A world of this architecture, its latents as small as the table of the host tests has them."""
 
-    def __init__(self, name: str, kind: str, card: bool = True):
-        # far from the reference the loss of Diffusion-DPO is flat
-        policy = small_models.trained_policy(name, scale=0.0 if kind == "DiffusionDPO" else 0.05)
+    def __init__(self, name: str, trainer: type, card: bool = True):
+        policy = small_models.trained_policy(name, scale=0.0 if trainer in NEAR else 0.05)
         for key, value in {
             "kind": name,
             "card": card,
@@ -69,31 +73,24 @@ class Here(World):
         return replace(world.SAMPLING, width=width, height=height, batch_size=4)
 
 
-@cache
-def is_flow(name: str) -> bool:
-    from posttrain.trainers.policy.levels import path_of
-
-    return path_of(small_models.small_model(name).get_model_object("model_sampling")).name == "flow"
-
-
-def trainer_of(kind: str, name: str) -> type:
-    called = ("FlowGRPO" if is_flow(name) else "DDPO") if kind == "by likelihood" else kind
-    return next(t for t in TRAINERS if t.__name__ == called)
-
-
-def step(there: Here, trainer: type, made, low: bool = False):
+def step(there: Here, trainer: type, lesson, low: bool = False):
     settings = world.Trainer(world.settings_of(trainer, there.policy), replace(RAW, low_memory=low))
     if trainer in BACKPROP:
         return world.backprop_step(there.policy, there.prompts, there.vae, world.Smooth(), there.sampling, settings)[0]
-    return world.train_step(there.policy, made, world.feedback_for(settings.settings, made), settings)
+    return world.train_step(there.policy, *lesson, settings)
+
+
+def drawn_by(there: Here, trainer: type):
+    """(rollout, feedback); where the trainer makes its own pictures, a rollout to look at and no feedback."""
+    return (there.roll(), None) if trainer in BACKPROP else world.made_for(there, trainer)
 
 
 @cache
-def on_the_cpu(name: str, kind: str):
-    """(rollout, policy after the step)"""
-    there = Here(name, kind, card=False)
-    made = world.rollout(there.policy, there.prompts, there.vae, there.sampling, 0)
-    return made, step(there, trainer_of(kind, name), made)
+def on_the_cpu(name: str, trainer: type):
+    """(rollout, feedback, policy after the step)"""
+    there = Here(name, trainer, card=False)
+    lesson = drawn_by(there, trainer)
+    return *lesson, step(there, trainer, lesson)
 
 
 def gradient(policy) -> torch.Tensor:
@@ -106,21 +103,22 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("name, way, kind", CASES, ids=["-".join(case) for case in CASES])
-def test_a_rollout_and_a_step_are_the_cpus(name, way, kind):
+@pytest.mark.parametrize("name, way, trainer", CASES, ids=["-".join((*case[:2], case[2].__name__)) for case in CASES])
+def test_a_rollout_and_a_step_are_the_cpus(name, way, trainer):
     try:
-        there = Here(name, kind)
+        there = Here(name, trainer)
     except ValueError as refusal:
         assert str(refusal).startswith("model: ") and "; use a model" in str(refusal)
         assert name in refused_by_the_table() or not is_documented_host()
         return
-    trainer, (placement, low) = trainer_of(kind, name), WAYS[way]
-    made, expected = on_the_cpu(name, kind)
+    placement, low = WAYS[way]
+    *lesson, expected = on_the_cpu(name, trainer)
+    made = lesson[0]
     before = there.bits()
     # beside the network, the VAE must be whole where the reward's gradient passes through it
     with world.placed(there, placement, reserve=int(there.vae_size * 1.1) if trainer in BACKPROP else 0):
-        drawn = world.rollout(there.policy, there.prompts, there.vae, there.sampling, 0)
-        new = step(there, trainer, made, low)
+        drawn, _ = drawn_by(there, trainer)
+        new = step(there, trainer, lesson, low)
         assert (there.policy.model.loaded_size() < there.size) == (placement == "partly")
     assert off(drawn.latents, made.latents) < 1e-3 and float((drawn.images - made.images).abs().max()) < 2e-3
     assert new.metrics["updates"] and not new.metrics["skipped_updates"]
@@ -129,7 +127,7 @@ def test_a_rollout_and_a_step_are_the_cpus(name, way, kind):
     assert not host.strays(new) and not host.strays(drawn)
     after = there.bits()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    done[way].append(name)
+    done[way].add((name, trainer.__name__))
 
 
 def is_documented_host() -> bool:
@@ -141,14 +139,19 @@ def refused_by_the_table() -> set[str]:
     return {row[0] for row in rows if "refused" in row}
 
 
-def section(passed: dict[str, list[str]]) -> str:
-    """What docs/models.md says about it."""
-    lines = [f"- {way}: {_all_but([name for name in HERE if name not in names])}" for way, names in passed.items()]
+def section(passed: dict[str, set[tuple[str, str]]]) -> str:
+    """What docs/models.md says about it: an architecture counts where every trainer passed."""
+    names = ", ".join(trainer.__name__ for trainer in TRAINERS)
+    ways = [f"- {way}: {_all_but([name for name in HERE if not _all_of(name, pairs)])}" for way, pairs in passed.items()]
     return (
-        f"{CARD}\nWritten by tests/simulated/test_architectures.py. A rollout and a step of Flow-GRPO or DDPO, DiffusionNFT, "
-        "Diffusion-DPO and\nDRaFT-1 in turn, on the simulated card, in float32: its pictures and its gradient are the CPU's, "
-        "and the model is what it was.\n\n" + "\n".join(lines) + "\n"
+        f"{CARD}\nWritten by tests/simulated/test_architectures.py. A rollout and a step of every trainer ({names})\non every "
+        "architecture, on the simulated card, in float32: its pictures and its gradient are the CPU's,\nand the model is what it "
+        "was. The suite deals one trainer and one way to each architecture; this list is of all.\n\n" + "\n".join(ways) + "\n"
     )
+
+
+def _all_of(name: str, pairs: set[tuple[str, str]]) -> bool:
+    return all((name, trainer.__name__) in pairs for trainer in TRAINERS)
 
 
 def _all_but(names: list[str]) -> str:
@@ -159,7 +162,7 @@ def test_the_page_says_what_is_run():
     if not is_documented_host():
         pytest.skip(f"the page is about another host than {HOST}")
     text = PAGE.read_text(encoding="utf-8")
-    if os.environ.get("POSTTRAIN_WRITE_DOCS") and len(CASES) == len(HERE) * len(WAYS):
+    if os.environ.get("POSTTRAIN_WRITE_DOCS") and EVERYTHING:
         PAGE.write_text(text.partition(CARD)[0] + section(done), encoding="utf-8")
-    trained = [name for name in HERE if name not in refused_by_the_table()]
+    trained = {(name, trainer.__name__) for name in HERE if name not in refused_by_the_table() for trainer in TRAINERS}
     assert PAGE.read_text(encoding="utf-8").endswith(section(dict.fromkeys(WAYS, trained)))

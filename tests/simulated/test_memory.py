@@ -26,7 +26,8 @@ The batch is a wish. A rollout or a train step for which memory does not suffice
 the same random numbers and the same mean over them. In this order, each only where the one before was not enough:
 
 1. what the step does not need is moved off the card (a text encoder, a reward's network);
-2. activations are recomputed, as with *low memory* switched on: one more forward;
+2. the activations of half of the network's blocks are recomputed: half a forward more; then of all, as with *low memory*
+   switched on: a whole one;
 3. half of the images go through the network at once, then half of those, down to one: one forward more again;
 4. half of the network's weights, then all, stay in RAM and are streamed in.
 

@@ -77,6 +77,10 @@ class World:
             host.vae_on_card(self.vae)
 
     @property
+    def sampling(self) -> Sampling:
+        return SAMPLING
+
+    @property
     def size(self) -> int:
         return self.policy.model.model_size()
 
@@ -85,7 +89,7 @@ class World:
         return self.vae.patcher.model_size()
 
     def roll(self, **changes):
-        return rollout(self.policy, self.prompts, self.vae, replace(SAMPLING, **changes), 0)
+        return rollout(self.policy, self.prompts, self.vae, replace(self.sampling, **changes), 0)
 
     def bits(self) -> dict[str, torch.Tensor]:
         """Copies of all that a step must leave as it is: the model's and the VAE's weights, and the bank."""
@@ -110,17 +114,17 @@ def feedback_for(settings, made):
     return rule(score_rollout(Smooth(), made))
 
 
-def sampling_for(settings) -> Sampling:
+def sampling_for(settings, usual: Sampling = SAMPLING) -> Sampling:
     if isinstance(settings, (LCM, ADD, DiffusionOPD)):
-        return replace(SAMPLING, transition="deterministic", guidance=1.0)
-    return SAMPLING
+        return replace(usual, transition="deterministic", guidance=1.0)
+    return usual
 
 
 def step(world: World, trainer: type, optimizer: Optimizer = RAW, reward=None):
     """One whole step of this trainer in this world, sampling included: the new policy."""
     settings = settings_of(trainer, world.policy)
     if trainer in BACKPROP:
-        return backprop_step(world.policy, world.prompts, world.vae, reward or Smooth(), sampling_for(settings),
+        return backprop_step(world.policy, world.prompts, world.vae, reward or Smooth(), sampling_for(settings, world.sampling),
                              Trainer(settings, optimizer))[0]
     made, feedback = made_for(world, trainer)
     return train_step(world.policy, made, feedback, Trainer(settings, optimizer))
@@ -130,8 +134,8 @@ def made_for(world: World, trainer: type):
     """(rollout, feedback) that this trainer learns from, made by this world's policy where it computes."""
     settings = settings_of(trainer, world.policy)
     if trainer is SPO:
-        return step_rollout(world.policy, world.prompts, world.vae, SAMPLING, 0, Smooth(), Candidates(threshold=0.0))
-    made = rollout(world.policy, world.prompts, world.vae, sampling_for(settings), 0)
+        return step_rollout(world.policy, world.prompts, world.vae, world.sampling, 0, Smooth(), Candidates(threshold=0.0))
+    made = rollout(world.policy, world.prompts, world.vae, sampling_for(settings, world.sampling), 0)
     return made, feedback_for(settings, made)
 
 

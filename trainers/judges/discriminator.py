@@ -40,11 +40,12 @@ class Discriminator:
         with torch.no_grad():
             self._look(uploaded(self.rollout.latents[self.micro.rows], self.net.device), lambda _, tokens: tokens[:, :1, 0], real)
         logits, penalties = [], []
-        for name, groups in real.items():
-            for tokens in groups:
-                tokens.requires_grad_(True)
-                logits.append(logit(self.heads, name, tokens))
-                penalties.append(r1_penalty(logits[-1], tokens))
+        with torch.enable_grad():  # the penalty is made of a gradient, also where the loss is asked without one
+            for name, groups in real.items():
+                for tokens in groups:
+                    tokens.requires_grad_(True)
+                    logits.append(logit(self.heads, name, tokens))
+                    penalties.append(r1_penalty(logits[-1], tokens))
         fooled = torch.cat([logit(self.heads, name, tokens) for name, groups in fake.items() for tokens in groups])
         return discriminator_loss(torch.cat(logits), fooled, torch.cat(penalties), r1_weight)
 

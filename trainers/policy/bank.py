@@ -192,6 +192,10 @@ class Overlay:
         self.blocks = repeated_blocks(model)
         self._originals: list[tuple[torch.nn.Module, object]] = []
 
+    def recompute_share(self, share: float, at_least: bool | int = False) -> None:
+        """Of the blocks, rounded up; at_least: as ``recompute``."""
+        self.recompute = share >= 1 or at_least is True or max(math.ceil(share * len(self.blocks)), at_least)
+
     def inject(self) -> None:
         strangers = {name: self.model.get_submodule(name) for guest in self.guests for name in guest if name not in self.layers}
         layers = self.layers | strangers

@@ -166,9 +166,10 @@ class Network:
     def recomputing_blocks(self, on: bool | int) -> None:
         """Whether the network's repeated blocks drop their activations until the backward pass: all, none, or the first so many.
 
-        Each costs one forward of it more and saves what it keeps, so as many as must is quickest. Where memory ran out it is all.
+        Each costs one forward of it more and saves what it keeps, so as many as must is quickest; it is what
+        ``room`` says at least.
         """
-        self._overlay.recompute = self.room.recompute or on
+        self._overlay.recompute_share(self.room.recompute, on)
 
     def backward_safe(self):
         """The context for forward and backward of this network; see ``gradients`` for the usual way in."""
@@ -178,8 +179,7 @@ class Network:
         """Runs ``loss_of() -> (loss, report)`` and its backward; gradients are added to the leaves' ``.grad``.
 
         A network that overwrites its activations is found out by autograd's own error and run again, guarded. Where memory
-        runs out, models that this step does not need are moved out, and it is run again; then with activations recomputed,
-        as with low memory switched on; then with half of the samples at once, and half of those. ``room`` keeps what it took.
+        runs out it is run again after each of the ``Remedies``; ``room`` keeps what it took.
         """
         def run():
             with torch.enable_grad(), self.backward_safe():

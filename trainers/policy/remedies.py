@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 import comfy.model_management as management
 
 from ...rewards.base import ranks
 from .bank import Overlay
-from .room import Room
+from .room import SHARES, Room
 
 HALVINGS = 16  # of any batch
 
@@ -22,7 +21,7 @@ class Remedies:
         """needed(): the ModelPatchers that must stay where they are."""
         self.room, self._overlay, self._device, self._needed = room, overlay, device, needed
         self._asked, self._inside = 0, False
-        overlay.recompute = room.recompute
+        overlay.recompute_share(room.recompute)
 
     def parts(self, count: int) -> list[slice]:
         """``count`` samples in the parts that go through the network together."""
@@ -33,9 +32,9 @@ class Remedies:
     def tried(self, run: Callable, undo: Callable = lambda: None, *, training: bool = False):
         """run(); where memory runs out, again after each remedy that changes something.
 
-        First the host moves out what this step does not need; then, while training, activations are recomputed; then half of
-        the samples go through the network at once, and half of those. Inside of another run only the first, since what memory
-        is full of is the other one's.
+        First the host moves out what this step does not need; then, while training, the activations of half of the blocks are
+        recomputed, and of all; then half of the samples go through the network at once, and half of those. Inside of another
+        run only the first, since what memory is full of is the other one's.
         """
         if ranks.shares_weights():
             return run()  # the other ranks are in the middle of the same, and would not begin anew
@@ -44,7 +43,7 @@ class Remedies:
         self._asked, self._inside = 0, True
         try:
             return self._retried(
-                run, undo, self._make_room, *((self._recompute,) if training else ()), *(self._halve,) * HALVINGS
+                run, undo, self._make_room, *((self._recompute,) * len(SHARES) if training else ()), *(self._halve,) * HALVINGS
             )
         finally:
             self._inside = False
@@ -66,13 +65,17 @@ class Remedies:
         return bool(management.free_memory(1e30, self._device, keep))
 
     def _recompute(self) -> bool:
-        """Recomputes activations from here on. False where that is done already."""
-        if self._overlay.recompute is True:
+        """Recomputes the activations of more blocks from here on. False where those of all are already."""
+        room = None if self._overlay.recompute is True else self.room.more_recomputed()
+        if room is None:
             return False
-        self._overlay.recompute, self.room = True, replace(self.room, recompute=True)
+        self.room = room
+        self._overlay.recompute_share(room.recompute)
+        what = "recomputes half of its activations" if room.recompute < 1 else "goes on as with low memory switched on"
         logging.warning(
-            "PostTrain: memory ran out in a train step, which goes on as with low memory switched on. Switch it on, "
-            "or lower the batch size, and no time is lost on the failed try."
+            "PostTrain: memory ran out in a train step, which %s. Switch low memory on, or lower the batch size, and no time is "
+            "lost on the failed try.",
+            what,
         )
         return True
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from ...rewards.base.words import brief
 
 ROOM = "room"  # its place in the policy's memory, which a run's checkpoints keep
 FULL = "Memory ran out"
-SHARES = (0.5, 1.0)  # of the network's weights that are kept in RAM, one after the other
+SHARES = (0.5, 1.0)  # of what is given up in parts, one after the other
 
 
 @dataclass(frozen=True)
 class Room:
-    """recompute: activations are made again in the backward pass; at_once: samples that go through the network together at most,
-    0 for as many as asked; in_ram: the share of the network's weights that is kept in RAM and streamed in."""
+    """recompute: the share of the network's blocks whose activations are made again in the backward pass; at_once: samples that
+    go through the network together at most, 0 for as many as asked; in_ram: the share of the network's weights that is kept in
+    RAM and streamed in."""
 
-    recompute: bool = False
+    recompute: float = 0.0
     at_once: int = 0
     in_ram: float = 0.0
     __repr__ = brief
@@ -26,21 +27,27 @@ class Room:
         now = min(asked, self.at_once or asked)
         return None if now <= 1 else replace(self, at_once=(now + 1) // 2)
 
+    def more_recomputed(self) -> Room | None:
+        """With the next larger share of the blocks recomputed; None where all are."""
+        share = _more_than(self.recompute)
+        return None if share is None else replace(self, recompute=share)
+
     def more_in_ram(self) -> Room | None:
         """With the next larger share of the weights in RAM; None where all are there."""
-        share = next((share for share in SHARES if share > self.in_ram), None)
+        share = _more_than(self.in_ram)
         return None if share is None else replace(self, in_ram=share)
 
     def and_also(self, other: Room) -> Room:
         """All that either of them gives up."""
         sizes = [room.at_once for room in (self, other) if room.at_once]
-        return Room(self.recompute or other.recompute, min(sizes, default=0), max(self.in_ram, other.in_ram))
+        return Room(max(self.recompute, other.recompute), min(sizes, default=0), max(self.in_ram, other.in_ram))
 
     def words(self, why: str = FULL) -> str:
         """For the run's log and its node; empty where nothing is given up."""
         parts = []
         if self.recompute:
-            parts.append("activations are recomputed, as with low memory switched on")
+            half = "half of the " if self.recompute < 1 else ""
+            parts.append(f"{half}activations are recomputed" + ("" if half else ", as with low memory switched on"))
         if self.at_once:
             parts.append(f"{self.at_once} {'image goes' if self.at_once == 1 else 'images go'} through the model at once")
         if self.in_ram:
@@ -52,13 +59,18 @@ class Room:
         return said + (advice if why == FULL else "")
 
 
+def _more_than(share: float) -> float | None:
+    return next((more for more in SHARES if more > share), None)
+
+
 WHOLE = Room()  # nothing is given up
 
 
 def room_of(memory: dict) -> Room:
     """What the run of a policy with this memory has given up so far."""
     known = memory.get(ROOM, {})
-    return Room(**{field.name: known[field.name] for field in fields(Room) if field.name in known})
+    # older runs wrote down whether all blocks are recomputed
+    return Room(float(known.get("recompute", 0)), int(known.get("at_once", 0)), float(known.get("in_ram", 0)))
 
 
 def words_of(memory: dict) -> str:

@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import torch
 
+WAS = "posttrain_was"  # on a tensor: (it was an inference tensor, its requires_grad)
 _open: weakref.WeakKeyDictionary[torch.nn.Module, int] = weakref.WeakKeyDictionary()
 
 
@@ -32,43 +33,43 @@ def lent(*modules: torch.nn.Module) -> Iterator[None]:
 
 def freeze_for_autograd(module: torch.nn.Module) -> None:
     """Switches ``requires_grad`` off everywhere and replaces plain inference tensors by aliases of the same storage."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is None or not is_plain(parameter):
-                continue
-            if parameter.is_inference():
-                part._parameters[name] = _marked_as(parameter, torch.nn.Parameter(alias(parameter), requires_grad=False))
-                part._parameters[name].posttrain_was = (True, parameter.requires_grad)
-            elif parameter.requires_grad:
-                parameter.requires_grad_(False)
-                parameter.posttrain_was = (False, True)
-        for name, buffer in part._buffers.items():
-            if buffer is not None and is_plain(buffer) and buffer.is_inference():
-                part._buffers[name] = _marked_as(buffer, alias(buffer))
-                part._buffers[name].posttrain_was = (True, False)
+    for table, name, tensor in _tensors_of(module):
+        if not is_plain(tensor):
+            continue
+        if tensor.is_inference():
+            table[name] = _marked_as(tensor, _of_its_class(tensor, alias(tensor), requires_grad=False))
+            vars(table[name])[WAS] = (True, tensor.requires_grad)
+        elif tensor.requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(False)
+            vars(tensor)[WAS] = (False, True)
 
 
 def _give_back(module: torch.nn.Module) -> None:
     """By the mark that an alias carries: one that the host has moved or replaced meanwhile keeps what the host put there."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            inference, gradient = getattr(parameter, "posttrain_was", (False, None))
-            if inference:
-                with torch.inference_mode():
-                    back = torch.nn.Parameter(_view(parameter), requires_grad=gradient)
-                    part._parameters[name] = _marked_as(parameter, back)
-            elif gradient is not None:
-                parameter.requires_grad_(gradient)
-                del parameter.posttrain_was
-        for name, buffer in part._buffers.items():
-            if hasattr(buffer, "posttrain_was"):
-                with torch.inference_mode():
-                    part._buffers[name] = _marked_as(buffer, _view(buffer))
+    for table, name, tensor in _tensors_of(module):
+        inference, gradient = vars(tensor).get(WAS, (False, None))
+        if inference:
+            with torch.inference_mode():
+                table[name] = _marked_as(tensor, _of_its_class(tensor, _view(tensor), gradient))
+        elif gradient is not None:
+            tensor.requires_grad_(gradient)
+            del vars(tensor)[WAS]
+
+
+def _tensors_of(module: torch.nn.Module) -> list[tuple[dict, str, torch.Tensor]]:
+    """(the table that holds it, its name there, the tensor): parameters and buffers alike, of all parts."""
+    tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
+    return [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+
+
+def _of_its_class(original: torch.Tensor, values: torch.Tensor, requires_grad: bool) -> torch.Tensor:
+    """Some networks keep a Parameter among their buffers."""
+    return torch.nn.Parameter(values, requires_grad) if isinstance(original, torch.nn.Parameter) else values
 
 
 def _marked_as(original, stand_in):
     """With what the host has noted on the original (the type that it computes in)."""
-    vars(stand_in).update({name: value for name, value in vars(original).items() if name != "posttrain_was"})
+    vars(stand_in).update({name: value for name, value in vars(original).items() if name != WAS})
     return stand_in
 
 

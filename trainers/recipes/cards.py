@@ -14,22 +14,22 @@ CHOICES = (AS_SET, *CARDS)
 
 
 class Row(NamedTuple):
-    """share: of the card that the weights would take, at most; recompute, at_once (images through the model, 0: as asked), in_ram
-    (share of the weights): what is given up then; why: in words."""
+    """share: of the card that the weights would take, at most; recompute (share of the blocks), at_once (images through the
+    model, 0: as asked), in_ram (share of the weights): what is given up then; why: in words."""
 
     share: float
-    recompute: bool
+    recompute: float
     at_once: int
     in_ram: float
     why: str
 
 
 ROWS = (
-    Row(0.25, False, 0, 0.0, "three quarters of the card are free: nothing needs to be given up"),
-    Row(0.5, True, 4, 0.0, "half of the card is free: recomputed, a block's activations at a time are held, of four images"),
-    Row(0.8, True, 1, 0.0, "a fifth of the card or more is free: one image at once"),
-    Row(1.25, True, 1, 0.5, "the weights alone fill the card: half of them are streamed, so that half of it is free"),
-    Row(float("inf"), True, 1, 1.0, "the weights are larger than the card: all of them are streamed"),
+    Row(0.25, 0.0, 0, 0.0, "three quarters of the card are free: nothing needs to be given up"),
+    Row(0.5, 1.0, 4, 0.0, "half of the card is free: recomputed, a block's activations at a time are held, of four images"),
+    Row(0.8, 1.0, 1, 0.0, "a fifth of the card or more is free: one image at once"),
+    Row(1.25, 1.0, 1, 0.5, "the weights alone fill the card: half of them are streamed, so that half of it is free"),
+    Row(float("inf"), 1.0, 1, 1.0, "the weights are larger than the card: all of them are streamed"),
 )
 
 

@@ -119,8 +119,8 @@ class Rollout:
         if self.trajectory is None:
             raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
                              "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another "
-                             "sampler have no steps at all: learn from them with a trainer that needs none, such as "
-                             "DiffusionNFT")
+                             "sampler, or of other computers, have no steps at all: learn from them with a trainer that needs "
+                             "none, such as DiffusionNFT")
         return self.trajectory
 
     def prompts_of_samples(self):

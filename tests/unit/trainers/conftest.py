@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 for name in ("small_models", "gaussian_model", "host_sampler", "one_answer", "host_nodes", "quantised_models", "fingerprint",
-             "architectures"):
+             "interrupted", "architectures"):
     older = name == "architectures" and importlib.util.find_spec("comfy.ldm.chroma_radiance") is None  # it builds newer ones
     if name not in sys.modules and not older:
         folder = Path(__file__).with_name("policy") / name

@@ -8,10 +8,10 @@ import pytest
 from comfy_execution.graph import DynamicPrompt
 from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.nodes.loop import runner
-from posttrain.nodes.loop.readers import OTHERS, TRAIN_STEP, means_are_read
+from posttrain.nodes.loop.readers import OTHERS, TRAIN_STEP, check_no_steps_are_needed, means_are_read
 from posttrain.trainers.engine.update import Optimizer
 from posttrain.trainers.flow_grpo import FROM_MEANS, FlowGRPO
-from posttrain.trainers.methods import Trainer
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, TRAJECTORY, Trainer
 from posttrain.trainers.nft import NFT
 
 KEY = "test of readers"
@@ -82,3 +82,23 @@ def test_every_node_that_takes_a_rollout_is_known():
         if name in OTHERS:
             assert "PT_ROLLOUT" not in kind.RETURN_TYPES, f"{name} may hand the means on"
     assert takes == OTHERS | {TRAIN_STEP}
+
+
+@pytest.mark.parametrize("settings", [kind for kind, method in METHODS.items() if method.needs != OWN_IMAGES])
+def test_every_trainer_that_needs_random_steps_is_refused_where_there_are_none(fed, settings):
+    fed([of(settings())])
+    if METHODS[settings].needs == TRAJECTORY:
+        with pytest.raises(
+            ValueError, match=f"{settings.__name__} learns from the likelihoods of random steps, and it tells none"
+        ):
+            check_no_steps_are_needed(body(), "r", "it")
+    else:
+        check_no_steps_are_needed(body(), "r", "it")
+
+
+def test_a_trainer_of_another_rollout_is_not_asked(fed):
+    fed([of(FlowGRPO())])
+    check_no_steps_are_needed(body(), "another", "it")
+    fed([])  # not known yet: Train Step will say it
+    check_no_steps_are_needed(body(), "r", "it")
+    check_no_steps_are_needed(None, None, "it")

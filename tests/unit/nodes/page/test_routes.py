@@ -101,6 +101,8 @@ BODIES = [
     b'{"note": "' + b"x" * 5000 + b'"}',
     b'{"delete": "x"}',
     b'{"delete": ""}',
+    b'{"to": "tensorboard"}',
+    b'{"to": "x"}',
 ]
 TYPES = ["application/json", "text/plain", "application/json; charset=none", "multipart/form-data; boundary=x", ""]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
@@ -121,7 +123,7 @@ ROUTES = [
     "/posttrain/runs/{}/steer",
     "/posttrain/runs/{}/metrics.csv",
     "/posttrain/runs/{}/workflow",
-    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete")),
+    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export")),
 ]
 
 

@@ -29,7 +29,7 @@ class Host(ThreadingHTTPServer):
     def __init__(self, behave):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behave, self.requests, self.headers = behave, [], []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self):
@@ -136,6 +136,32 @@ def test_a_server_that_is_lost_costs_no_answer(start, broken):
     values = of_all([lost, good], at_once=1)(IMAGES.repeat(4, 1, 1, 1), PROMPTS * 4)
     assert torch.allclose(values, torch.tensor([0.2, 0.4, 0.8] * 4), atol=0.003)
     assert len(good.requests) == 12 and len(lost.requests) <= 2  # then it is left to rest
+
+
+def test_a_slow_server_holds_up_only_as_many_questions_as_it_may_have(start):
+    """Answers come in the questions' order all the same."""
+    lock, most = threading.Lock(), {}
+
+    def counted(seconds):
+        def behave(host, body):
+            with lock:
+                host.busy = getattr(host, "busy", 0) + 1
+                most[host.url] = max(host.busy, most.get(host.url, 0))
+            time.sleep(seconds)
+            with lock:
+                host.busy -= 1
+            return logprob_answer(host, body)
+
+        return behave
+
+    slow, quick = start(counted(0.6)), start(counted(0.01))
+    values = of_all([slow, quick], at_once=2)(IMAGES.repeat(8, 1, 1, 1), PROMPTS * 8)
+    assert torch.allclose(values, torch.tensor([0.2, 0.4, 0.8] * 8), atol=0.003)
+    assert most[slow.url] == most[quick.url] == 2 and len(slow.requests) <= 6 < 18 <= len(quick.requests)
+
+
+def test_an_address_that_stands_there_twice_is_one_server():
+    assert Server("http://127.0.0.1:1/v1, http://127.0.0.1:1/v1", "judge").urls == ["http://127.0.0.1:1/v1"]
 
 
 def test_where_all_servers_are_lost_the_run_pauses(start):

@@ -29,14 +29,14 @@ def assert_same(found, expected):
 
 
 class Full:
-    """The network fails where more than ``most`` samples come at once, and until activations are recomputed. sizes: of what
-    went through; failed: how often it did not."""
+    """The network fails where more than ``most`` samples come at once, and until activations are recomputed, of this share of
+    its blocks at least. sizes: of what went through; failed: how often it did not."""
 
-    def __init__(self, monkeypatch, most: int, recomputed: bool = False):
+    def __init__(self, monkeypatch, most: int, recomputed: float = 0.0):
         self.sizes, self.failed, guided = set(), 0, Network._guided
 
         def limited(net, x, *args, **kwargs):
-            if len(x) > most or recomputed and torch.is_grad_enabled() and not net.recomputes:
+            if len(x) > most or torch.is_grad_enabled() and net.room.recompute < recomputed:
                 self.failed += 1
                 raise management.OOM_EXCEPTION("for this test")
             self.sizes.add(len(x))
@@ -49,18 +49,18 @@ class Full:
 def test_one_image_at_once_is_the_same_step(kind, monkeypatch):
     expected = stepped(kind)
     assert ROOM not in expected.memory
-    full = Full(monkeypatch, most=1, recomputed=True)
+    full = Full(monkeypatch, most=1, recomputed=1.0)
     found = stepped(kind)
     assert full.sizes == {1}
-    assert room_of(found.memory) == Room(recompute=True, at_once=1)
+    assert room_of(found.memory) == Room(recompute=1.0, at_once=1)
     assert_same(found, expected)
 
 
 def test_what_was_given_up_is_given_up_in_every_later_step_and_after_a_resume(monkeypatch):
     """No try fails again, the rollout goes through in the same parts, and so the first ratio is exactly 1."""
-    policy, full = trained_policy("sd3"), Full(monkeypatch, most=2, recomputed=True)
+    policy, full = trained_policy("sd3"), Full(monkeypatch, most=2, recomputed=1.0)
     first = stepped(FlowGRPO, policy)
-    assert room_of(first.memory) == Room(recompute=True, at_once=2) and full.failed
+    assert room_of(first.memory) == Room(recompute=1.0, at_once=2) and full.failed
     saved = json.loads(json.dumps(first.state()[1]))
     again = policy.with_state(first.state()[0], saved)
     assert "2 images go through the model at once" in again.memory[ROOM]["words"]
@@ -70,11 +70,14 @@ def test_what_was_given_up_is_given_up_in_every_later_step_and_after_a_resume(mo
 
 
 def test_remedies_come_in_their_order(monkeypatch):
-    """Recomputed first, then half and half of that; and a part of the model in RAM only where the host can stream it."""
+    """Half of the activations recomputed first, then all, then half of the samples and half of that; and a part of the model in RAM only where the host can stream it."""
     seen = []
-    for most, room in ((4, Room(recompute=True)), (2, Room(recompute=True, at_once=2)), (1, Room(recompute=True, at_once=1))):
+    with monkeypatch.context() as patch:
+        full = Full(patch, 4, recomputed=0.5)
+        assert room_of(stepped(NFT).memory) == Room(recompute=0.5) and full.failed
+    for most, room in ((4, Room(recompute=1.0)), (2, Room(recompute=1.0, at_once=2)), (1, Room(recompute=1.0, at_once=1))):
         with monkeypatch.context() as patch:
-            Full(patch, most, recomputed=True)
+            Full(patch, most, recomputed=1.0)
             seen.append((room_of(stepped(NFT).memory), room))
     assert all(found == room for found, room in seen), seen
     with monkeypatch.context() as patch:
@@ -121,7 +124,7 @@ def test_a_cards_preset_is_given_up_from_the_start_and_said_as_such():
     assert on_card(policy, "as set") is policy and on_card(policy, "8 GB").memory == policy.memory
     monster = Policy(**{**vars(policy), "model": Weighing(policy.model, 11 * 2**30)})
     room = on_card(monster, "12 GB").memory[ROOM]
-    assert room_of({ROOM: room}) == Room(recompute=True, at_once=1, in_ram=0.5)
+    assert room_of({ROOM: room}) == Room(recompute=1.0, at_once=1, in_ram=0.5)
     assert room["words"].startswith("The card has 12 GB, so from now on") and "tries" not in room["words"]
     assert on_card(on_card(monster, "12 GB"), "12 GB").memory[ROOM] == room
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fingerprint import fingerprint
 from host_sampler import sampled
+from interrupted import watched
 from PIL import Image
 from posttrain.nodes.feedback.data import PTEncodePairs
 from posttrain.nodes.prompts import encode_prompts, prompt_set
@@ -128,25 +129,6 @@ TASKS = {
 }
 
 
-@contextmanager
-def watched(users: Users, error: BaseException | None = None, at: int = 0) -> Iterator[list[int]]:
-    """The calls so far of all layers of the three that have a weight; the at-th of them raises the error."""
-    calls: list[int] = []
-
-    def count(*_):
-        calls.append(len(calls) + 1)
-        if calls[-1] == at:
-            raise error
-
-    layers = [m for part in users.parts().values() for m in part.modules() if m._parameters.get("weight") is not None]
-    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def changes(before: dict, after: dict) -> list[str]:
     return sorted(str(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
@@ -173,7 +155,7 @@ def test_after_success_and_whatever_goes_wrong(users, tmp_path, task):
             TASKS[task](users, place)
 
     with unchanged(users):
-        with watched(users) as calls:
+        with watched(users.parts().values()) as calls:
             run()
         layers = len(calls)
         for at, error in (
@@ -182,7 +164,7 @@ def test_after_success_and_whatever_goes_wrong(users, tmp_path, task):
             (layers * 2 // 3, RuntimeError("a layer's own")),
             (layers, FULL),
         ):
-            with watched(users, error, at) as calls:
+            with watched(users.parts().values(), error, at) as calls:
                 try:
                     run()
                 except (Interrupted, management.OOM_EXCEPTION, RuntimeError):

@@ -26,7 +26,7 @@ def test_each_row_gives_up_more_than_the_one_before_and_says_why():
 
 
 def test_known_models_on_known_cards():
-    assert row_for("8 GB", SD15).recompute is False
+    assert row_for("8 GB", SD15).recompute == 0.0
     assert row_for("8 GB", SDXL)[1:4] == (True, 1, 0.0) and row_for("12 GB", SDXL)[1:4] == (True, 4, 0.0)
     assert row_for("24 GB", SDXL).at_once == 0
     assert row_for("24 GB", FLUX).in_ram == 0.5 and row_for("16 GB", FLUX).in_ram == 1 and row_for("48 GB", FLUX).in_ram == 0

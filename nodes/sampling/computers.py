@@ -1,0 +1,216 @@
+"""Rollouts that other computers sample, each with a ComfyUI of its own."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from ...rewards.base.words import lines_of
+from ..loop.body import is_link, links_of
+from ..loop.readers import check_no_steps_are_needed
+from ..page.address import check_and_ask
+from ..page.server import page_server
+from ..progress import node_progress
+from ..sockets import COMPUTERS, POLICY, PROMPTS, ROLLOUT, SAMPLING
+from .rollout import CATEGORY, say_need
+
+EXAMPLE = "http://192.168.0.5:8188"
+MOST = 256
+FROM_LOOP = "PTLoopFeed"
+
+
+def samplers():
+    import comfy.samplers
+
+    return comfy.samplers.KSampler.SAMPLERS
+
+
+class PTOtherComputers:
+    DESCRIPTION = (
+        "Other computers that sample for a training, each with a ComfyUI that was started with --listen. Nothing has to be "
+        "installed there but what your model needs: the same model files, and the packs of the nodes that load it. Place it "
+        "outside the loop."
+    )
+    CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
+    RETURN_TYPES, RETURN_NAMES = (COMPUTERS,), ("computers",)
+    OUTPUT_TOOLTIPS = ("For Rollout on Other Computers.",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        from ...trainers.policy.interchange import PRECISIONS
+        from ...trainers.servers.rollout import Computers
+
+        return {
+            "required": {
+                "model": (
+                    "MODEL",
+                    {
+                        "tooltip": "The same output that Create Policy has. The nodes that make it run on the other "
+                        "computers, too."
+                    },
+                ),
+                "clip": ("CLIP", {"tooltip": "The same output that Encode Prompts has."}),
+                "addresses": (
+                    "STRING",
+                    {
+                        "multiline": True,
+                        "default": EXAMPLE,
+                        "tooltip": "One ComfyUI on each line. You are asked "
+                        "once about one of another machine (docs/security.md).",
+                    },
+                ),
+                "sampler": (
+                    samplers(),
+                    {
+                        "default": Computers.sampler,
+                        "tooltip": "As in KSampler. euler gives the images of Rollout without random steps.",
+                    },
+                ),
+                "lora_precision": (
+                    tuple(PRECISIONS),
+                    {
+                        "tooltip": "Of the LoRA that they get in each iteration. float32 is the policy "
+                        "as it is; the others halve what is sent."
+                    },
+                ),
+                "longest_wait": (
+                    "FLOAT",
+                    {
+                        "default": Computers.seconds,
+                        "min": 5.0,
+                        "max": 86400.0,
+                        "step": 1.0,
+                        "tooltip": "Seconds for which a computer may work on the images of a prompt, waiting in its queue and "
+                        "loading the model included. Then another one draws them.",
+                    },
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID", "dynprompt": "DYNPROMPT"},
+        }
+
+    def run(self, model, clip, addresses, sampler, lora_precision, longest_wait, unique_id=None, dynprompt=None):
+        from ...trainers.servers.rollout import Computers
+
+        found = addresses_of(addresses)
+        for each in found:
+            check_and_ask(each, "prompts and the LoRA in training")
+        computers = Computers(found, model, made_by(dynprompt, unique_id), sampler, lora_precision, longest_wait)
+        return {"ui": {"text": computers.ready()}, "result": (computers,)}
+
+
+class PTRolloutOnComputers:
+    DESCRIPTION = (
+        "Samples images on other computers with the policy as it is now. In place of Rollout, for trainers that learn from "
+        "finished images: DiffusionNFT, AWM, DGPO, CRD, RWR, and preferences. One that is lost costs no image: others draw its."
+    )
+    CATEGORY, FUNCTION = CATEGORY, "run"
+    RETURN_TYPES, RETURN_NAMES = (ROLLOUT, "IMAGE", "LATENT"), ("rollout", "images", "latents")
+    OUTPUT_TOOLTIPS = ("For Score and Train Step.", "The images, for a preview.", "The clean latents.")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "policy": (POLICY, {"tooltip": "Inside a loop: from Loop Start."}),
+                "prompts": (PROMPTS, {"tooltip": "From Encode Prompts."}),
+                "vae": ("VAE", {"tooltip": "The model's VAE; images are decoded on this computer."}),
+                "sampling": (
+                    SAMPLING,
+                    {
+                        "tooltip": "From Sampling Settings: size, steps, guidance, how many. There are no random "
+                        "steps, and each image is computed on its own."
+                    },
+                ),
+                "computers": (COMPUTERS, {"tooltip": "From Other Computers."}),
+            },
+            "optional": {
+                "iteration": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 2**31,
+                        "forceInput": True,
+                        "tooltip": "From Loop Start: decides "
+                        "which prompts and which noise this time. Unwired, the policy's own count of train steps does.",
+                    },
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID", "dynprompt": "DYNPROMPT"},
+        }
+
+    def run(self, policy, prompts, vae, sampling, computers, iteration=None, unique_id=None, dynprompt=None):
+        from ...trainers.policy.latents import to_latent_socket
+        from ...trainers.servers.rollout import rollout_by_computers
+
+        check_no_steps_are_needed(dynprompt, unique_id, "a KSampler on another computer")
+        iteration = policy.iteration if iteration is None else iteration
+        made = rollout_by_computers(
+            policy, prompts, vae, sampling, computers, iteration, tell=say_need, progress=node_progress(unique_id, policy.model)
+        )
+        return (made, made.images, to_latent_socket(policy.model, made.latents))
+
+
+def addresses_of(text: str) -> tuple[str, ...]:
+    """The addresses of a text, one a line. ValueError where one is none, or stands there twice."""
+    from ...rewards.vlm.address import origin_of
+
+    found = tuple(line.strip().rstrip("/") for line in lines_of(text) if line.strip())
+    if not 0 < len(found) <= MOST:
+        raise ValueError(f"addresses: {len(found)} are not possible; write 1 to {MOST}, one on each line. Example: {EXAMPLE}")
+    for each in found:
+        origin_of(each, EXAMPLE)
+        if found.count(each) > 1:
+            raise ValueError(f"addresses: {each} stands there twice; name each computer once")
+        if is_this_comfyui(each):
+            raise ValueError(
+                f"addresses: {each} is this ComfyUI itself, which is busy with the training; name others, or use Rollout"
+            )
+    return found
+
+
+def is_this_comfyui(address: str) -> bool:
+    from ...rewards.vlm.address import PORTS, is_here
+
+    parts = urlsplit(address)
+    return is_here(address) and getattr(page_server(), "port", None) == (parts.port or PORTS[parts.scheme])
+
+
+def made_by(dynprompt, node: str):
+    """The nodes that make the model and the clip of ``node``. ValueError where they stand in the loop: they are the same for all
+    of a training."""
+    from ...trainers.servers.graph import Source
+
+    links = links_of(dynprompt.get_node(node))
+    nodes: dict[str, dict] = {}
+    waiting = [links["model"][0], links["clip"][0]]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes:
+            continue
+        content = dynprompt.get_node(name)
+        if content["class_type"] == FROM_LOOP:
+            raise ValueError(
+                "computers: Other Computers stands inside the loop; take its model and clip from before Loop Start"
+            )
+        nodes[name] = {"class_type": content["class_type"], "inputs": dict(content["inputs"])}
+        waiting += [value[0] for value in content["inputs"].values() if is_link(value)]
+    return Source(nodes, links["model"], links["clip"], files_of(nodes))
+
+
+def files_of(nodes: dict[str, dict]) -> dict[str, dict[str, int]]:
+    """Model files that widgets name: name -> model folder -> bytes."""
+    import folder_paths
+
+    names = {value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, str) and "." in value}
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(names):
+        for folder in sorted(set(folder_paths.folder_names_and_paths) - {"custom_nodes", "configs"}):
+            path = folder_paths.get_full_path(folder, name)
+            if path is not None:
+                found.setdefault(name, {})[folder] = os.path.getsize(path)
+    return found
+
+
+NODES = {"PTOtherComputers": PTOtherComputers, "PTRolloutOnComputers": PTRolloutOnComputers}
+NAMES = {"PTOtherComputers": "Other Computers", "PTRolloutOnComputers": "Rollout on Other Computers"}

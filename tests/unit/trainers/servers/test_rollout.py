@@ -1,0 +1,175 @@
+"""What goes to other computers and what may come back; tests/host/test_other_computers.py has the real ones."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from posttrain.rewards.base import ranks
+from posttrain.rewards.base.reward import RewardUnavailable, Scores
+from posttrain.tests.unit.trainers.usual_settings import usual
+from posttrain.trainers.engine.update import Optimizer
+from posttrain.trainers.feedback.advantages import Advantages, advantages
+from posttrain.trainers.feedback.labels import Labels, labels
+from posttrain.trainers.feedback.pairs import Preferences, preferences
+from posttrain.trainers.feedback.step_pairs import StepPreferences
+from posttrain.trainers.methods import METHODS, OWN_IMAGES, TRAJECTORY, Trainer, train_step
+from posttrain.trainers.prompts import Texts
+from posttrain.trainers.sampling.rollout import rollout
+from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.servers import rollout as module
+from posttrain.trainers.servers.client import Client, Lost
+from posttrain.trainers.servers.graph import SAVED, Source
+from posttrain.trainers.servers.rollout import (
+    EMPTY,
+    KEPT,
+    LATENT,
+    Computers,
+    checked,
+    place_of,
+    read_latents,
+    rollout_by_computers,
+)
+from safetensors.torch import save
+from small_models import PlainVAE, prompts_for, trained_policy
+
+SMALL = Sampling(steps=2, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2)
+SOURCE = Source({}, ("1", 0), ("1", 1))
+
+
+def nobody(model) -> Computers:
+    return Computers(("http://127.0.0.1:9",), model, SOURCE, seconds=5.0)
+
+
+def asked(policy, computers=None, prompts=None, **settings):
+    prompts = prompts or replace(prompts_for("sd3"), texts=Texts(""))
+    return rollout_by_computers(policy, prompts, PlainVAE(), replace(SMALL, **settings), computers or nobody(policy.model))
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(transition="flow_sde"), "transition: flow_sde makes random steps"),
+        (dict(transition="flow_sde", noise_level=0.7), "transition: flow_sde"),
+        (dict(same_start=True), "same start: without random steps"),
+    ],
+)
+def test_what_a_ksampler_does_not_do_is_refused(settings, words):
+    given = replace(SMALL, **{"noise_level": 0.5} | settings)
+    with pytest.raises(ValueError, match=words):
+        checked(given, given)
+
+
+def test_what_is_left_open_or_without_noise_is_done_without_random_steps():
+    for settings in (
+        dict(),
+        dict(transition="deterministic"),
+        dict(transition="ddim"),
+        dict(open=("transition",), transition="x"),
+    ):
+        quiet = checked(replace(SMALL, **settings), SMALL)
+        assert (quiet.transition, quiet.noise_level) == ("deterministic", 0.0)
+
+
+def test_another_model_and_prompts_of_unknown_texts_are_refused():
+    policy = trained_policy("sd3")
+    with pytest.raises(ValueError, match="computers: Other Computers was given another MODEL than Create Policy"):
+        asked(policy, nobody(policy.model.clone()))
+    with pytest.raises(ValueError, match="prompts: .* Encode Prompts"):
+        asked(policy, prompts=prompts_for("sd3"))
+
+
+def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_latents(monkeypatch):
+    """Prompts, seeds and levels are those of a rollout here."""
+    policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)  # as on a process that is not the first
+    made = asked(policy)
+    here = rollout(policy, made.prompts, PlainVAE(), replace(SMALL, transition="deterministic"))
+    assert torch.equal(made.latents, latents) and made.images.shape == here.images.shape and made.trajectory is None
+    for name in ("index", "seeds", "sigmas"):
+        assert torch.equal(getattr(made, name), getattr(here, name)), name
+    assert (made.guidance, made.batch_size, made.evaluations) == (here.guidance, here.batch_size, here.evaluations)
+
+
+FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, None: lambda scores: None}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, method in METHODS.items() if method.needs != OWN_IMAGES])
+def test_trainers_of_finished_images_learn_from_it_and_those_of_likelihoods_do_not(kind, monkeypatch):
+    policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)
+    made, trainer = asked(policy, steps=12), Trainer(usual(kind, policy), Optimizer(learning_rate=1e-3))
+    learns_from = METHODS[kind].learns_from
+    scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
+    feedback = FEEDBACK[Advantages if learns_from is StepPreferences else learns_from](scores)
+    if METHODS[kind].needs == TRAJECTORY:
+        with pytest.raises(ValueError, match="no step was random|SPO learns from"):
+            train_step(policy, made, feedback, trainer)
+        return
+    new = train_step(policy, made, feedback, trainer)
+    assert new.metrics["updates"] > 0 and any(not torch.equal(new.bank[key], policy.bank[key]) for key in policy.bank)
+
+
+def test_where_nobody_is_left_the_run_pauses():
+    with pytest.raises(
+        RewardUnavailable, match="none of the other computers is left, after 0 of 2 prompts' images. http://127"
+    ):
+        asked(trained_policy("sd3"))
+
+
+def test_latents_are_taken_as_safetensors_of_the_right_shape_alone():
+    good = torch.randn(2, 4, 8, 8)
+    assert torch.equal(read_latents(save({LATENT: good}), good.shape), good)
+    assert read_latents(save({LATENT: good.half()}), good.shape).dtype == torch.float32
+    for content, words in [
+        (pickle.dumps({LATENT: good}), "are none"),
+        (b"", "are none"),
+        (save({"other": good}), "are none"),
+        (save({LATENT: good})[:-9], "are none"),
+        (save({LATENT: good[:1]}), r"\[1, 4, 8, 8\] and not \[2, 4, 8, 8\]"),
+        (save({LATENT: good.int()}), "load the same model"),
+    ]:
+        with pytest.raises(Lost, match=words):
+            read_latents(content, good.shape)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {},
+        {SAVED: {}},
+        {SAVED: {"latents": []}},
+        {SAVED: {"latents": [{"filename": "a"}]}},
+        {SAVED: None},
+        {SAVED: {"latents": [{"filename": 'a"\r\nb', "subfolder": ""}]}},
+    ],
+)
+def test_a_place_that_is_none_is_no_place(outputs):
+    with pytest.raises(Lost):
+        place_of(outputs)
+
+
+def test_older_loras_become_empty_and_one_that_is_in_use_the_next_time(monkeypatch):
+    policy = trained_policy("sd3")
+    emptied, refused = [], []
+
+    def upload(self, name, content, kind, subfolder="", overwrite=False):
+        if name in refused:
+            raise Lost("it is open")
+        assert (content, kind, subfolder, overwrite) == (EMPTY, "output", "loras", True)
+        emptied.append(name)
+
+    monkeypatch.setattr(module.Client, "upload", upload)
+    drawing = object.__new__(module._Drawing)
+    drawing.computers, client = nobody(policy.model), Client("http://127.0.0.1:9")
+    for name in "abab":
+        drawing._clear(client, name)
+    assert not emptied and KEPT == 2
+    refused.append("a")
+    drawing._clear(client, "c")
+    assert not emptied
+    refused.clear()
+    drawing._clear(client, "d")
+    assert emptied == ["a", "b"] and drawing.computers.sent == {client.url: ["c", "d"]}

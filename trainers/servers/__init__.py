@@ -1,0 +1,1 @@
+"""Rollouts by other ComfyUI servers: their API, the graph that they run, and how groups are shared among them."""

@@ -1,0 +1,124 @@
+"""Work shared among servers, of which any may be lost: what one has not finished, another one does again.
+
+Each server has a thread of its own, which takes a task as soon as it has finished the one before. The thread that waits for all
+hears a cancel, and takes a task away from a server that holds it for too long.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from ...rewards.base.reward import RewardUnavailable
+
+T = TypeVar("T")
+GETTING_READY = -1
+REST = 0.05  # seconds
+
+
+@dataclass(eq=False)
+class Worker(Generic[T]):
+    """A server. name: its address. prepare: makes it ready, once. do: (task number, stopped) -> its result. Both raise OSError or
+    ValueError, in words, where this server cannot go on."""
+
+    name: str
+    prepare: Callable[[Callable[[], bool]], None]
+    do: Callable[[int, Callable[[], bool]], T]
+    task: int | None = GETTING_READY
+    since: float = field(default_factory=time.monotonic)
+    lost: str = ""
+
+
+class Share(Generic[T]):
+    """``Share(workers, count, seconds).results(...)``: the results of tasks 0 to count - 1, in their order. seconds: for which a
+    server may hold one."""
+
+    def __init__(self, workers: Sequence[Worker[T]], count: int, seconds: float):
+        self.workers, self.count, self.seconds = workers, count, seconds
+        self.done: dict[int, T] = {}
+        self._waiting = deque(range(count))
+        self._lock, self._over = threading.Condition(), False
+
+    def results(self, look: Callable[[], None], told: Callable[[dict[int, T]], None]) -> list[T]:
+        """look: called all the time, raises where the user has cancelled; told: called with what is done, when that grows.
+
+        Raises RewardUnavailable, so that a run pauses with its state saved, where every server is lost.
+        """
+        for worker in self.workers:
+            threading.Thread(target=self._serve, args=(worker,), name=f"server {worker.name}", daemon=True).start()
+        known = 0
+        try:
+            while len(self.done) < self.count:
+                look()
+                with self._lock:
+                    self._lock.wait(REST)
+                    self._take_from_the_slow()
+                    if all(worker.lost for worker in self.workers) and len(self.done) < self.count:
+                        raise RewardUnavailable(self.words())
+                    found = dict(self.done)
+                if len(found) > known:
+                    known = len(found)
+                    told(found)
+        finally:
+            with self._lock:
+                self._over = True
+                self._lock.notify_all()
+        return [self.done[task] for task in range(self.count)]
+
+    def words(self) -> str:
+        each = "; ".join(f"{worker.name}: {worker.lost}" for worker in self.workers if worker.lost)
+        return (
+            f"computers: none of the other computers is left, after {len(self.done)} of {self.count} prompts' images. {each}. "
+            "Start one of them, then queue again: a training goes on from its saved state"
+        )
+
+    def _serve(self, worker: Worker[T]) -> None:
+        def stopped() -> bool:
+            return self._over or bool(worker.lost)
+
+        try:
+            worker.prepare(stopped)
+            while (task := self._next(worker)) is not None:
+                self._finished(worker, task, worker.do(task, stopped))
+        except Exception as error:
+            self._lose(worker, str(error) or type(error).__name__)
+
+    def _next(self, worker: Worker[T]) -> int | None:
+        """A task, as soon as there is one; None where all is done."""
+        with self._lock:
+            worker.task = None
+            while not (self._over or worker.lost or len(self.done) == self.count):
+                if self._waiting:
+                    worker.task, worker.since = self._waiting.popleft(), time.monotonic()
+                    return worker.task
+                self._lock.wait(REST)
+        return None
+
+    def _finished(self, worker: Worker[T], task: int, result: T) -> None:
+        with self._lock:
+            if not worker.lost:
+                self.done[task] = result
+            self._lock.notify_all()
+
+    def _lose(self, worker: Worker[T], words: str) -> None:
+        """Its task goes to the front: others may already be through with the rest."""
+        with self._lock:
+            if worker.lost or self._over:
+                return
+            worker.lost = words
+            if worker.task is not None and worker.task != GETTING_READY and worker.task not in self.done:
+                self._waiting.appendleft(worker.task)
+            worker.task = None
+            self._lock.notify_all()
+
+    def _take_from_the_slow(self) -> None:
+        """With the lock held."""
+        late = time.monotonic() - self.seconds
+        for worker in self.workers:
+            if not worker.lost and worker.task is not None and worker.since < late:
+                what = "to get ready" if worker.task == GETTING_READY else "for the images of a prompt"
+                self._lose(worker, f"it took longer than {self.seconds:g} seconds {what}")
