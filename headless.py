@@ -3,6 +3,7 @@
 
     python headless.py workflow_api.json                                  one process
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
+    torchrun --nproc-per-node 2 headless.py workflow_api.json --share-weights      for a model that fits no single card
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
 
 The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
@@ -31,6 +32,11 @@ def main(arguments: list[str]) -> int:
     words.add_argument(
         "--comfyui", type=Path, default=PACK.parent.parent, help="ComfyUI's folder; else the one around this pack"
     )
+    words.add_argument(
+        "--share-weights",
+        action="store_true",
+        help="several processes hold a part of the model each; for one that fits no card",
+    )
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)
     workflow, comfyui = chosen.workflow.resolve(), chosen.comfyui.resolve()
@@ -39,10 +45,12 @@ def main(arguments: list[str]) -> int:
     if not (comfyui / "main.py").is_file():
         words.error(f"{comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
     rank = int(os.environ.get("RANK", "0"))
+    if chosen.share_weights and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        words.error("--share-weights: there is one process, which has nobody to share with; start several with torchrun")
     with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
         _choose_card(of_comfyui)
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
-        return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0)
+        return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0, share_weights=chosen.share_weights)
 
 
 def _folders(own: Path, rank: int) -> list[str]:

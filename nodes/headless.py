@@ -33,14 +33,17 @@ class Headless:
     def __init__(self, loop: asyncio.AbstractEventLoop, server):
         self._loop, self._server = loop, server
 
-    def run_file(self, path: Path, quiet: bool = False) -> int:
-        """Runs a workflow in API format. -> the exit code."""
+    def run_file(self, path: Path, quiet: bool = False, share_weights: bool = False) -> int:
+        """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work.
+        -> the exit code."""
         try:
             prompt = read_workflow(path)
         except WrongWorkflow as error:
             print(error, file=sys.stderr)
             return WRONG
         join_ranks()
+        if share_weights:
+            ranks.share_weights()
         if not quiet:
             self._server.sockets[CLIENT] = ProgressLine()
         self._server.client_id = CLIENT

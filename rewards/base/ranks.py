@@ -22,6 +22,7 @@ K = TypeVar("K")
 AT_WORK, DONE, FAILED, CANCELLED, PAUSED = "at work", "done", "failed", "cancelled", "paused"
 _left = False  # this process has met the others for the last time
 _helps = False
+_sharing = False  # the frozen weights are shared out, so that each rank does all of the network's work
 _dealing = False  # scoring of this moment may be dealt out
 
 
@@ -61,6 +62,22 @@ def joined() -> None:
     _helps = number() > 0
 
 
+def share_weights() -> None:
+    """From here on every rank asks the network all that is to be asked, and holds a part of its weights."""
+    global _sharing
+    _sharing = True
+
+
+def shares_weights() -> bool:
+    """Whether the ranks share out the network's weights, and not its work."""
+    return _sharing and count() > 1
+
+
+def splits_work() -> bool:
+    """Whether each rank does a part of the network's work."""
+    return count() > 1 and not _sharing
+
+
 def helps() -> bool:
     """Whether this is not the first rank, also when the others are gone: it writes no file that a user keeps."""
     return _helps
@@ -76,7 +93,9 @@ def block(rows: int, unit: int = 1, rank: int | None = None) -> slice:
 
 
 def own_part(items: Sequence[T]) -> list[T]:
-    """The rank's own items: they are dealt in turn, those with the same ``together`` to the same rank."""
+    """The rank's own items for the network: they are dealt in turn, those with the same ``together`` to the same rank."""
+    if not splits_work():
+        return list(items)
     keys = [getattr(item, "together", place) for place, item in enumerate(items)]
     turns = {key: turn for turn, key in enumerate(dict.fromkeys(keys))}
     return [item for item, key in zip(items, keys) if turns[key] % count() == number()]
@@ -104,6 +123,10 @@ def leave(state: str = DONE, why: str = "the workflow's end") -> None:
     """Meets the others for the last time, unless that has happened. Nothing is raised: they may be gone, too."""
     if count() == 1:
         return
+    if (
+        _sharing and state == FAILED
+    ):  # the others may wait for weights in the middle of the network; they end when this one does
+        return _leave()
     found: list[Any] = [None] * count()
     with contextlib.suppress(RuntimeError):
         torch.distributed.all_gather_object(found, (state, why, None))
@@ -143,24 +166,40 @@ def gathered(what: str, own: dict[K, Tensor], rows: int, unit: int = 1) -> dict[
 
 
 def own_batches(rows: int, unit: int) -> list[Tensor]:
-    """The rows of the rank's ``block``, unit by unit; none where it has none."""
-    own = block(rows, unit)
+    """The rows of the rank's ``block`` for the network, unit by unit; none where it has none."""
+    own = block(rows, unit) if splits_work() else slice(0, rows)
     return [torch.arange(at, min(at + unit, own.stop)) for at in range(own.start, own.stop, unit)]
 
 
 def joined_rows(what: str, parts: Sequence[Tensor], rows: int, unit: int = 1) -> Tensor:
-    """[rows, ...] from the parts that each rank has made of its ``block``, in their order. A part that is all is not copied."""
-    own = {"": parts[0] if len(parts) == 1 else torch.cat(list(parts))} if parts else {}
-    return gathered(what, own, rows, unit)[""]
+    """[rows, ...] from the parts that each rank has made of its ``own_batches``, in their order. A part that is all is not
+    copied."""
+    return joined_blocks(what, parts, rows, unit) if splits_work() else _one(parts)
+
+
+def joined_blocks(what: str, parts: Sequence[Tensor], rows: int, unit: int = 1) -> Tensor:
+    """The same of its ``block``, which each rank has also where weights are shared out."""
+    return gathered(what, {"": _one(parts)} if parts else {}, rows, unit)[""]
+
+
+def _one(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def merged(what: str, own: dict[Any, T]) -> dict[Any, T]:
-    """The entries of all ranks."""
+    """The entries of all ranks, of the network's work."""
+    if not splits_work():
+        return own
     return {key: value for part in met(what, own) for key, value in part.items()}
 
 
+def total(what: str, own: int) -> int:
+    """The sum over the ranks, of the network's work."""
+    return sum(met(what, own)) if splits_work() else own
+
+
 def add_gradients(what: str, leaves: Sequence[Tensor]) -> None:
-    """Sums each leaf's gradient over the ranks; one that no rank has stays none."""
+    """Sums each leaf's gradient over the ranks; one that no rank has stays none. Where each has computed all: the first's."""
     if count() == 1:
         return
     has = met(what, [leaf.grad is not None for leaf in leaves])
@@ -171,7 +210,10 @@ def add_gradients(what: str, leaves: Sequence[Tensor]) -> None:
     for dtype in dict.fromkeys(leaf.grad.dtype for leaf in there):
         found = [leaf.grad for leaf in there if leaf.grad.dtype == dtype]
         flat = torch.cat([gradient.flatten() for gradient in found])
-        torch.distributed.all_reduce(flat)
+        if _sharing:
+            torch.distributed.broadcast(flat, 0)
+        else:
+            torch.distributed.all_reduce(flat)
         for gradient, part in zip(found, flat.split([gradient.numel() for gradient in found])):
             gradient.copy_(part.view_as(gradient))
 

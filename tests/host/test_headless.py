@@ -24,7 +24,7 @@ class Headless:
         self.base = base
         prepare_base(base, [], PACK)
 
-    def start(self, graph: dict | str, ranks: int = 1, restarts: int = 0) -> subprocess.Popen:
+    def start(self, graph: dict | str, ranks: int = 1, restarts: int = 0, options: tuple = ()) -> subprocess.Popen:
         file = self.base / "workflow.json"
         file.write_text(graph if isinstance(graph, str) else json.dumps(graph), encoding="utf-8")
         launcher = (
@@ -51,6 +51,7 @@ class Headless:
             "--cpu",
             "--base-directory",
             str(self.base),
+            *options,
         ]
         self.log = (self.base / "headless.log").open("w+")
         return subprocess.Popen(
@@ -62,8 +63,8 @@ class Headless:
             cwd=self.base,
         )
 
-    def run(self, graph: dict | str, ranks: int = 1) -> int:
-        return self.start(graph, ranks).wait(240)
+    def run(self, graph: dict | str, ranks: int = 1, options: tuple = ()) -> int:
+        return self.start(graph, ranks, options=options).wait(240)
 
     def text(self) -> str:
         return Path(self.log.name).read_text(encoding="utf-8", errors="replace")
@@ -115,6 +116,11 @@ def test_what_is_no_workflow_ends_in_words(alone, content, words):
     assert words in alone.text()
 
 
+def test_one_process_has_nobody_to_share_weights_with(alone):
+    assert alone.run("{}", options=("--share-weights",)) == 2
+    assert "--share-weights: there is one process" in alone.text()
+
+
 def test_two_processes_train_what_one_does_and_go_on_after_one_was_killed(alone, tmp_path):
     shared = Headless(tmp_path)
     process = shared.start(spine("a", 3, **{"6.when_run_exists": "start over", "6.save_every": 1}), ranks=2, restarts=1)
@@ -128,9 +134,10 @@ def test_two_processes_train_what_one_does_and_go_on_after_one_was_killed(alone,
     assert [path.name for path in (tmp_path / "output" / "posttrain").iterdir()] == ["spine a"]  # it did not start over again
 
 
-def test_a_cancel_reaches_all_and_the_same_command_goes_on(alone, tmp_path):
+@pytest.mark.parametrize("options", [(), ("--share-weights",)], ids=["work shared", "weights shared"])
+def test_a_cancel_reaches_all_and_the_same_command_goes_on(alone, tmp_path, options):
     shared = Headless(tmp_path)
-    process = shared.start(spine("a", 3), ranks=2)
+    process = shared.start(spine("a", 3), ranks=2, options=options)
     until(lambda: shared.iterations("a") >= 1, process)
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)

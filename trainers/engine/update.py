@@ -133,7 +133,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
-            "update_evaluations": sum(ranks.met("evaluations", net.evaluations))}
+            "update_evaluations": ranks.total("evaluations", net.evaluations)}
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])

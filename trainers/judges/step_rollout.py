@@ -157,7 +157,7 @@ class _Walk:
             for rows in ranks.own_batches(count, size):
                 net.check_cancelled()
                 parts.append(ask(net, bank, rows, index[rows]).cpu())
-            return parts, sum(ranks.met("evaluations", net.evaluations))
+            return parts, ranks.total("evaluations", net.evaluations)
 
         # opened anew for every step: a decoder in between may have pushed the network out of memory
         (parts, evaluations), room = in_room(self.policy, asked)

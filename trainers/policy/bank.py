@@ -6,10 +6,11 @@ own forward runs alone, which is the reference policy, bit for bit.
 """
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -206,6 +207,14 @@ class Overlay:
                 self._replace(module, through_frozen(module, module.forward))
         for number, (name, block) in enumerate(self.blocks.items()):
             self._replace(block, self._block_forward(number, name, block.forward))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        self.inject()
+        try:
+            yield
+        finally:
+            self.eject()
 
     def eject(self) -> None:
         for module, original in reversed(self._originals):

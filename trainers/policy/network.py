@@ -24,6 +24,7 @@ from .patches import check_model
 from .precision import share_shown
 from .remedies import Remedies
 from .room import WHOLE, Room
+from .shared_weights import cancelled_on_all, in_ram, shared_out
 from .steady import check_steady
 from .uploads import uploaded
 from .value import REFERENCE, Bank, Guest, Policy
@@ -198,6 +199,7 @@ class Network:
         return loss, report
 
     def check_cancelled(self) -> None:
+        cancelled_on_all()
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def check_loaded(self, what: str) -> None:
@@ -282,7 +284,7 @@ def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), r
     with in_words():
         # the same mode as a sampler node loads in: the host updates inference tensors in place while it patches
         with torch.inference_mode():
-            load_together(patcher, (*beside, *also_load), room.in_ram)
+            load_together(patcher, (*beside, *also_load), in_ram(room))
         models = [each.model for each in (patcher, *beside, *also_load)]
         with torch.inference_mode(False), torch.no_grad(), lent(*models), kernels_with_gradient():
             for loaded in (patcher, *beside):
@@ -292,9 +294,6 @@ def open_policy(policy: Policy, *, also_load=(), guests: Sequence[Guest] = (), r
                                for number, guest in enumerate(guests))
             if REFERENCE in policy.anchors:
                 overlay.reference = net.to_device(policy.anchors[REFERENCE])
-            with contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider:
-                overlay.inject()
-                try:
-                    yield net
-                finally:
-                    overlay.eject()
+            with (contextlib.ExitStack() as net._until_closed, host_guider(patcher, net._on_call) as net._guider,
+                  overlay.in_place(), shared_out(diffusion_model, overlay.blocks.values(), patcher.load_device)):
+                yield net

@@ -19,6 +19,10 @@ from ...rewards.base.untouched import version
 OVERWRITTEN = "one of the variables needed for gradient computation has been modified by an inplace operation"
 
 
+# storages, by their address in PyTorch, whose owner fills them anew whenever they are looked at: of them no copy is kept
+refilled: set[int] = set()
+
+
 class Saved:
     """What autograd holds in a tensor's place: a second tensor of the same memory, or a copy of what was there."""
 
@@ -47,7 +51,7 @@ class _BeforeWriting(TorchDispatchMode):
 
     def save(self, tensor: torch.Tensor) -> Saved:
         """The same for the same numbers in the same place, of which one copy is enough."""
-        if not _has_memory(tensor):
+        if not _has_memory(tensor) or tensor.untyped_storage()._cdata in refilled:
             return Saved(tensor)
         there = self._in_memory.setdefault(tensor.untyped_storage().data_ptr(), weakref.WeakValueDictionary())
         place = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, version(tensor))

@@ -131,8 +131,8 @@ class Rollout:
         if self.trajectory is None:
             raise ValueError("rollout: no step was random, so there is no likelihood to train with; set the noise level "
                              "above 0 (eta 1 for noise-prediction models) in the sampling settings. Latents of another "
-                             "sampler, or of other computers, have no steps at all: learn from them with a trainer that "
-                             "needs none, such as DiffusionNFT")
+                             "sampler, or of other computers, have no steps at all: learn from them with a trainer that needs "
+                             "none, such as DiffusionNFT")
         return self.trajectory
 
     def prompts_of_samples(self):
@@ -170,7 +170,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress,
                            steps_of_prompts(sampling, iteration, samples.index, plan.noisy))
         latents = sampler.latents()
-        return plan, latents, sampler.kept, sum(ranks.met("evaluations", net.evaluations))
+        return plan, latents, sampler.kept, ranks.total("evaluations", net.evaluations)
 
     (plan, latents, kept, evaluations), room = in_room(policy, sampled)
     return Rollout(latents=latents, images=pictures(policy.model, vae, latents), prompts=prompts, index=samples.index,
@@ -217,7 +217,7 @@ def pictures(model, vae, latents: torch.Tensor, at_once: int = 0) -> torch.Tenso
     """[B, H, W, 3]: decoded, each rank its own. at_once: how many, 0 for all."""
     own = latents[ranks.block(len(latents))]
     parts = [to_images(model, vae, part) for part in own.split(at_once or max(1, len(own)))] if len(own) else []
-    return ranks.joined_rows("images", parts, len(latents))  # one part may lie in a mapped file, and stays there
+    return ranks.joined_blocks("images", parts, len(latents))  # one part may lie in a mapped file, and stays there
 
 
 def for_autograd(rollout: Rollout) -> Rollout:
@@ -246,7 +246,7 @@ class _Sampler:
         self.total = self.shared_steps * len(starts) + (self.plan.steps - self.shared_steps) * len(batches)
         shared = self._shared(starts, math.ceil(count / self.alike)) if self.shared_steps else None
         parts = [self._chunk(rows, shared) for rows in batches]
-        if ranks.count() > 1:
+        if ranks.splits_work():
             own = ranks.block(count, size)
             kept = {name: value[own] for name, value in self.kept.values.items()}
             self.kept.values = ranks.gathered("random steps", kept, count, size)

@@ -155,3 +155,16 @@ def test_a_reward_that_must_see_all_is_asked_by_the_first_rank_about_all(monkeyp
     monkeypatch.setattr(ranks, "met", lambda what, value=None: [value])
     monkeypatch.setattr(ranks, "of_first", lambda what, make: reward.Judgement(torch.ones(4), {"mean": torch.ones(4)}))
     assert score(judge, images, [Prompt("a")] * 4, torch.zeros(4)).values.tolist() == [1.0] * 4 and judge.shown == 0
+
+
+def test_ranks_that_share_weights_each_do_all_of_the_networks_work_and_deal_out_the_rest(rank_of, monkeypatch):
+    rank_of(1, 2)
+    part, looks = torch.ones(3, 2), [Look(rows, part) for rows in (0, 4) for part in range(2)]
+    assert ranks.splits_work() and not ranks.shares_weights()
+    monkeypatch.setattr(ranks, "_sharing", True)
+    assert ranks.shares_weights() and not ranks.splits_work() and ranks.count() == 2
+    assert ranks.own_part(looks) == looks and [rows.tolist() for rows in ranks.own_batches(3, 2)] == [[0, 1], [2]]
+    assert (
+        ranks.joined_rows("here", [part], 3) is part and ranks.total("here", 7) == 7 and ranks.merged("here", {1: 2}) == {1: 2}
+    )
+    assert ranks.block(4) == slice(2, 4)  # pictures are still decoded and scored by parts
