@@ -14,8 +14,8 @@ NOTE = """## {title}
 
 Your {model} learns to make pictures that people prefer, or what else you choose as its goal. What comes out is an ordinary LoRA.
 
-1. **Download**, where you have not: `{checkpoint}` ({where}) into *models/checkpoints*, and the file of your goal.
-2. Choose your checkpoint in **Your model**: this one, or any other {model}.
+1. **Download**, where you have not: {files}, and the file of your goal.
+2. Choose yours in **Your model**: this one, or any other {model}.
 3. Write **prompts** of the kind that you make pictures of, one a line; dozens are better than a dozen.
 4. Choose a **Goal**. {goals}
 5. Press **Run**. The curve and the newest pictures are on **Train**. **Cancel** keeps what was learned; Run goes on.
@@ -69,19 +69,41 @@ APP = App(
     ),
     ("8", "21", "22"),  # the curve, before, after
 )
-MODELS = (
+CHECKPOINTS = (
     ("own_sd15", "SD1.5", "v1-5-pruned-emaonly-fp16.safetensors", "huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive"),
     ("own_sdxl", "SDXL", "sd_xl_base_1.0.safetensors", "huggingface.co/stabilityai/stable-diffusion-xl-base-1.0"),
     ("own_sd35", "SD3.5 Medium", "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
      "huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8"),
     ("own_flux", "Flux.1 dev", "flux1-dev-fp8.safetensors", "huggingface.co/Comfy-Org/flux1-dev"),
 )  # fmt: skip
+IN_PARTS = (
+    ("own_qwen", "Qwen-Image", "qwen_image_fp8_e4m3fn.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+     "qwen_image_vae.safetensors", "huggingface.co/Comfy-Org/Qwen-Image_ComfyUI", [["1", "11", "12"], ["13"]]),
+    ("own_z_image", "Z-Image", "z_image_bf16.safetensors", "qwen_3_4b.safetensors", "ae.safetensors",
+     "huggingface.co/Comfy-Org/z_image", [["1", "11", "12"]]),
+)  # fmt: skip
 
 
-def own(source: str, model: str, checkpoint: str, where: str) -> Template:
+def in_one_file(source: str, model: str, checkpoint: str, where: str) -> Template:
+    return own(source, model, f"`{checkpoint}` ({where}) into *models/checkpoints*", [["1"]], CHECKPOINT)
+
+
+def in_parts(source: str, model: str, network: str, text: str, vae: str, where: str, loaders: list) -> Template:
+    files = (
+        f"from {where} `{network}` into *models/diffusion_models*, `{text}` into *models/text_encoders* and `{vae}` into "
+        "*models/vae*"
+    )
+    return own(source, model, files, loaders, ("1", "unet_name", "model file"))
+
+
+def own(source: str, model: str, files: str, loaders: list, chosen: tuple[str, str, str]) -> Template:
+    """files: what to download and where to put it; loaders: the nodes of the group that loads it; chosen: an app's widget."""
     name = f"Your own {model}, pictures that people prefer"
-    note = NOTE.format(title=name, model=model, checkpoint=checkpoint, where=where, goals=GOALS)
-    return Template(source, name, note, ROWS, [["8"], ["21", "22"]], {"note": (440, 760)}, (BEFORE_AFTER,), app=APP)
+    note = NOTE.format(title=name, model=model, files=files, goals=GOALS)
+    first, second = ROWS
+    rows = [[first[0], Group("1  Your model", loaders), *first[2:]], second]
+    app = App((chosen, *APP.inputs[1:]), APP.outputs)
+    return Template(source, name, note, rows, [["8"], ["21", "22"]], {"note": (440, 760)}, (BEFORE_AFTER,), app=app)
 
 
 IN_ONE_BLOCK = f"""## Your own model, in one block
@@ -121,4 +143,4 @@ ONE_BLOCK = Template(
     ),
 )
 
-OWN = (*(own(*each) for each in MODELS), ONE_BLOCK)
+OWN = (*(in_one_file(*each) for each in CHECKPOINTS), *(in_parts(*each) for each in IN_PARTS), ONE_BLOCK)
