@@ -11,7 +11,7 @@ from .guard import guarded  # noqa: E402
 from .loop import estimate, held_out, stop, train, wired  # noqa: E402
 from .model import export, hooks, policy, trained_lora  # noqa: E402
 from .page import live, shelf, steer  # noqa: E402, F401  add the page's routes
-from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, tools  # noqa: E402
+from .rewards import composite, judges, learned, person, rules, score, simple, step_reward, taste, tools  # noqa: E402
 from .sampling import evaluate, rollout, step_rollout  # noqa: E402
 from .trainers import (  # noqa: E402
            add,
@@ -41,7 +41,7 @@ from .trainers import (  # noqa: E402
 MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, crd, rwr,
            diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, diffusion_opd, train_step, wired,
-           train, stop, held_out, trained_lora, estimate)
+           train, stop, held_out, trained_lora, estimate, taste)
 
 NODE_CLASS_MAPPINGS = {node_id: guarded(node) for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

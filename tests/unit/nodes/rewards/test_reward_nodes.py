@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, tools
+from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, taste, tools
 from posttrain.rewards.base.reward import Prompt, RewardInfo
 
 
@@ -48,7 +48,7 @@ def test_simple_reward_nodes_make_working_rewards():
         simple.PTRewardSum().run()
 
 
-MODULES = (score, simple, learned, rules, judges, composite, tools)
+MODULES = (score, simple, learned, rules, judges, composite, tools, taste)
 ALL = {name: node for module in MODULES for name, node in module.NODES.items()}
 
 
@@ -70,6 +70,7 @@ MISSING = {
     "PTRewardImageReward": (dict(model="auto", tokenizer="auto"), "ImageReward.pt", "1.8 GB"),
     "PTRewardHPSv3": (dict(model="auto", caution=0.0), "HPSv3", "16.6 GB"),
     "PTRewardAesthetic": (dict(version="LAION v2", model="auto", head="auto"), "clip-vit-large-patch14.safetensors", "1.7 GB"),
+    "PTRewardTaste": (dict(votes_name="mine", tower="SigLIP", model="auto"), "siglip-so400m-patch14-384.safetensors", "3.5 GB"),
     "PTRewardNSFW": (dict(kind=learned.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
     "PTRewardWatermark": (dict(model="auto"), "Watermark-Detection-SigLIP2", "372 MB"),
     "PTRewardClassifier": (dict(model="auto", label="x", wanted=True, output="probability"), "my_classifier", "343 MB"),
