@@ -55,11 +55,11 @@ class PTRewardTaste(RewardNode):
         from ...rewards.learned.aesthetic import VERSIONS
         from ...rewards.learned.holder import cancel_point, find_model, shared
         from ...rewards.learned.taste import TOWERS, TasteReward, save
-        from ...trainers.data.verdicts import taste_from
-        from ...trainers.data.vote_book import VOTES
+        from ...trainers.data.verdicts import taste_from, votes_file
         from .person import votes_folder
 
         folder, chosen = votes_folder(votes_name), VERSIONS[TOWERS[tower]]
+        votes = votes_file(folder)
         file = find_model(chosen.tower, model)
         holder = shared(file, chosen.build.__name__, lambda: chosen.build(file), precision)
         reward = TasteReward(votes_name, tower, holder, folder / "taste.safetensors", batch_size)
@@ -68,7 +68,7 @@ class PTRewardTaste(RewardNode):
             cancel_point()
             return reward.embeddings(image)
 
-        taste = taste_from(folder / VOTES, embed, node_progress(unique_id))
+        taste = taste_from(votes, embed, node_progress(unique_id))
         told = {"tower": tower, "model": file.name, "summary": taste.summary()}
         save(taste.head.weight, taste.head.bias, folder / "taste.safetensors", told)
         return {"ui": {"text": [taste.summary()]}, "result": (reward, taste.summary())}

@@ -32,12 +32,14 @@ class Verdict:
     """What was said of one image, or of two side by side. first, second: numbers of images; second None: of one alone.
 
     share: 1 the first is better (or the image is good), 0 the second is better (or it is bad), 0.5 a tie. prompt: of the images.
+    time: when it was said, seconds since 1970; 0 where nobody knows.
     """
 
     first: int
     second: int | None
     share: float
     prompt: str = ""
+    time: float = 0.0
 
 
 @dataclass(frozen=True)

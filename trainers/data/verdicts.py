@@ -16,6 +16,7 @@ from ...rewards.images import UnreadableImage, read_image
 from ...rewards.person.taste import Accuracy, Head, Verdict, cross_validated, fit
 from .files import lines_of
 from .rows import BadRow, Picture, Place, skipped_text
+from .vote_book import VOTES
 from .votes import Vote, last_votes, picture_of
 
 
@@ -36,17 +37,22 @@ class Taste:
         return f"{self.accuracy.text()} Fitted from {counts}{skipped_text(self.skipped, 'vote')}"
 
 
+def votes_file(folder: Path) -> Path:
+    """The file of votes in a folder of Rate by Hand. ValueError where nobody has rated anything there."""
+    if not (folder / VOTES).is_file():
+        raise ValueError(
+            f"votes_name: there are no votes in '{folder.name}'; rate images with Rate by Hand under this name first"
+        )
+    return folder / VOTES
+
+
 def taste_from(
     path: Path, embed: Callable[[Tensor], Tensor], progress: Callable[[int, int], None] = lambda done, all: None
 ) -> Taste:
     """path: of a file of votes; embed: an image [1, H, W, 3] in [0, 1] -> [1, D]; progress: (images done, of how many).
 
-    ValueError where there is no such file, or where the votes tell nothing yet. Votes whose image is gone are left out and named.
+    ValueError where the votes tell nothing yet. Votes whose image is gone are left out and named.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"votes: there are none in {path.parent.name}; rate images with Rate by Hand under this votes_name first"
-        )
     pictures, verdicts, skipped = read_verdicts(path)
     embeddings, lost = _embedded(pictures, embed, progress)
     verdicts = [v for v in verdicts if v.first not in lost and v.second not in lost]
@@ -102,8 +108,9 @@ def read_verdicts(
 
 def _of_sheet(sheet: list[Vote], numbers: dict[str, int], prompt: str, pair: str) -> list[Verdict]:
     up, down, tied = ([numbers[v.key] for v in sheet if v.vote == side] for side in (1, -1, 0))
+    time = max(v.time for v in sheet)
     if pair and up and down:
-        return [Verdict(a, b, 1.0, prompt) for a, b in product(up, down)]
+        return [Verdict(a, b, 1.0, prompt, time) for a, b in product(up, down)]
     if not pair or len(up) + len(down) > 1:  # one alone of a sheet is half of an answer
-        return [Verdict(i, None, float(i in up), prompt) for i in up + down]
-    return [Verdict(tied[0], tied[1], 0.5, prompt)] if len(tied) == 2 else []
+        return [Verdict(i, None, float(i in up), prompt, time) for i in up + down]
+    return [Verdict(tied[0], tied[1], 0.5, prompt, time)] if len(tied) == 2 else []

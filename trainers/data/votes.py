@@ -3,8 +3,8 @@
     {"image": "a.png", "prompt": "a red ball", "vote": 1}        1: up, -1: down, 0: withdrawn
 
 Also read: "image_sha256", by which an image is known whatever its file is called; "pair_id", where two images were shown
-side by side: such an image is paired with that one only; "tie", true on a vote of 0: neither of the two was better. Other
-keys (time, seed, model) are left alone.
+side by side: such an image is paired with that one only; "tie", true on a vote of 0: neither of the two was better; "time",
+seconds since 1970. Other keys (seed, model) are left alone.
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .images import checked_image
 from .rows import BadRow, Pair, Picture, Place, Thumb, checked_pair, checked_prompt, checked_record, raised
 
 USES = ("thumbs", "pairs")
+LATEST = 2.0**32  # seconds since 1970, in the year 2106
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Vote:
     pair: str
     vote: int
     tie: bool = False
+    time: float = 0.0
 
 
 def holds_votes(lines: Iterable[tuple[str, str]]) -> bool:
@@ -96,7 +98,12 @@ def _vote(name: str, line: str, place: Place, prompt: str) -> Vote:
         raise BadRow(f"its vote {vote!r} is neither 1 (up), -1 (down) nor 0 (withdrawn)")
     sha256 = str(record.get("image_sha256") or "").lower()
     return Vote(name, sha256 or str(place.path(image)), checked_prompt(record.get("prompt"), prompt), image, sha256,
-                str(record.get("pair_id") or ""), int(vote), record.get("tie") is True and vote == 0)
+                str(record.get("pair_id") or ""), int(vote), record.get("tie") is True and vote == 0, _time(record.get("time")))
+
+
+def _time(value: object) -> float:
+    """Seconds since 1970 that every table can hold; 0 where it is none."""
+    return float(value) if isinstance(value, (int, float)) and 0 < value < LATEST else 0.0
 
 
 def picture_of(vote: Vote, place: Place) -> Picture:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, taste, tools
 from posttrain.rewards.base.reward import Prompt, RewardInfo
+from posttrain.trainers.data import verdicts
 
 
 class NeedsRule:
@@ -80,7 +81,8 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_missing_file_says_name_place_size_and_source_at_once(name, models):
+def test_missing_file_says_name_place_size_and_source_at_once(name, models, monkeypatch):
+    monkeypatch.setattr(verdicts, "votes_file", lambda folder: folder)  # there are votes
     inputs, file, size = MISSING[name]
     for choice in ("auto", "a_file_of_somebody_else.safetensors"):
         with pytest.raises(FileNotFoundError) as error:

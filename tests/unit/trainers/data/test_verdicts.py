@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from posttrain.rewards.person.taste import Verdict
-from posttrain.trainers.data.verdicts import read_verdicts, taste_from
+from posttrain.trainers.data.verdicts import read_verdicts, taste_from, votes_file
 
 
 def written(root, votes: list[tuple]):
@@ -65,4 +65,4 @@ def test_a_lost_or_broken_image_costs_its_own_verdicts_and_is_named(tmp_path):
 
 def test_no_votes_yet_says_where_they_come_from(tmp_path):
     with pytest.raises(ValueError, match="rate images with Rate by Hand"):
-        taste_from(tmp_path / "votes.jsonl", lambda image: image)
+        votes_file(tmp_path)
