@@ -75,13 +75,21 @@ class AestheticReward:
     def networks(self) -> list[Holder]:
         return [self._holder]
 
+    def embeddings(self, images: Tensor) -> Tensor:
+        """images [B,H,W,3] -> [B, D]: what the head reads."""
+        with self._holder.use() as (tower, device, dtype):
+            return self._embedded(images, tower, device, dtype)
+
+    def _embedded(self, images: Tensor, tower: nn.Module, device, dtype) -> Tensor:
+        v = self._version
+        pixels = preprocess(images.to(device), Geometry(tower.size, v.mode, v.mean, v.std))
+        return through_half(tower, pixels, dtype)
+
     def _score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         with self._holder.use() as (tower, device, dtype):
             if self._head is None:
                 self._head = load_head(self._file)
-            v = self._version
-            pixels = preprocess(images.to(device), Geometry(tower.size, v.mode, v.mean, v.std))
-            embedding = through_half(tower, pixels, dtype)
+            embedding = self._embedded(images, tower, device, dtype)
             if self._head[0].shape[1] != embedding.shape[1]:
                 raise ValueError(f"{self._file.name} reads embeddings of {self._head[0].shape[1]} numbers, the image "
                                  f"tower gives {embedding.shape[1]}: use the tower that the node's help names.")

@@ -58,7 +58,7 @@ def agreement(name: str, scores: Tensor) -> Agreement:
     return Agreement(name, len(gap), wins / len(gap) if len(gap) else math.nan, low, high, len(scores) - len(gap))
 
 
-def wilson(wins: float, count: int) -> tuple[float, float]:
+def wilson(wins: float, count: float) -> tuple[float, float]:
     """95 % interval of a share; (0, 1) where nothing is known."""
     if count == 0:
         return 0.0, 1.0

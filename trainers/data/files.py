@@ -51,12 +51,12 @@ def read_file(path: Path, limit: int, prompt: str = "", votes: str = USES[0],
 
 
 def _records(path: Path, prompt: str, votes: str, place: Place) -> Found:
-    if holds_votes(_lines(path)):
-        return votes_found(_lines(path), place, prompt, votes)
-    return ((name, partial(_record, name, line, place, prompt)) for name, line in _lines(path))
+    if holds_votes(lines_of(path)):
+        return votes_found(lines_of(path), place, prompt, votes)
+    return ((name, partial(_record, name, line, place, prompt)) for name, line in lines_of(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
     """(its name, its text) of each line that is not empty. Lines end with a line feed; what is no UTF-8 in one comes as
     halves of characters, so that one bad line costs itself; a first one is a file that is not UTF-8 at all."""
     with path.open("rb") as file:

@@ -27,8 +27,9 @@ class VoteBook:
         """1: up, -1: down, 0: none yet, or withdrawn. image: the bytes of its file."""
         return self._known.get((sha256(image), prompt), 0)
 
-    def add(self, image: bytes, prompt: str, vote: int, pair: str = "") -> None:
+    def add(self, image: bytes, prompt: str, vote: int, pair: str = "", tie: bool = False) -> None:
         """vote: 1, -1 or 0. pair: images with the same one were seen side by side, and are paired with each other only.
+        tie: a vote of 0 that says that neither is better, and withdraws none.
 
         Raises OSError where the disk does not take it.
         """
@@ -40,7 +41,8 @@ class VoteBook:
             beside.write_bytes(image)
             beside.replace(self.folder / name)
         record = {"image": name, "prompt": prompt, "vote": vote, "image_sha256": digest, "time": round(time.time(), 3)}
-        line = json.dumps(record | ({"pair_id": pair} if pair else {}), ensure_ascii=False)
+        more = ({"pair_id": pair} if pair else {}) | ({"tie": True} if tie else {})
+        line = json.dumps(record | more, ensure_ascii=False)
         self._append((("\n" if self._torn else "") + line + "\n").encode("utf-8", "backslashreplace"))
         self._torn = False
         self._known[digest, prompt] = vote

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, tools
+from posttrain.nodes.rewards import composite, judges, learned, rules, score, simple, taste, tools
 from posttrain.rewards.base.reward import Prompt, RewardInfo
+from posttrain.trainers.data import verdicts
 
 
 class NeedsRule:
@@ -48,7 +49,7 @@ def test_simple_reward_nodes_make_working_rewards():
         simple.PTRewardSum().run()
 
 
-MODULES = (score, simple, learned, rules, judges, composite, tools)
+MODULES = (score, simple, learned, rules, judges, composite, tools, taste)
 ALL = {name: node for module in MODULES for name, node in module.NODES.items()}
 
 
@@ -70,6 +71,7 @@ MISSING = {
     "PTRewardImageReward": (dict(model="auto", tokenizer="auto"), "ImageReward.pt", "1.8 GB"),
     "PTRewardHPSv3": (dict(model="auto", caution=0.0), "HPSv3", "16.6 GB"),
     "PTRewardAesthetic": (dict(version="LAION v2", model="auto", head="auto"), "clip-vit-large-patch14.safetensors", "1.7 GB"),
+    "PTRewardTaste": (dict(votes_name="mine", tower="SigLIP", model="auto"), "siglip-so400m-patch14-384.safetensors", "3.5 GB"),
     "PTRewardNSFW": (dict(kind=learned.NSFW_MODELS[0], model="auto"), "nsfw_image_detection", "343 MB"),
     "PTRewardWatermark": (dict(model="auto"), "Watermark-Detection-SigLIP2", "372 MB"),
     "PTRewardClassifier": (dict(model="auto", label="x", wanted=True, output="probability"), "my_classifier", "343 MB"),
@@ -79,7 +81,8 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_missing_file_says_name_place_size_and_source_at_once(name, models):
+def test_missing_file_says_name_place_size_and_source_at_once(name, models, monkeypatch):
+    monkeypatch.setattr(verdicts, "votes_file", lambda folder: folder)  # there are votes
     inputs, file, size = MISSING[name]
     for choice in ("auto", "a_file_of_somebody_else.safetensors"):
         with pytest.raises(FileNotFoundError) as error:
