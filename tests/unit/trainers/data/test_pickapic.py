@@ -11,7 +11,26 @@ from posttrain.trainers.data.pickapic import write_pickapic
 from posttrain.trainers.data.verdicts import read_verdicts
 from posttrain.trainers.data.vote_book import VOTES, VoteBook, together
 
-COLUMNS = ["are_different", "best_image_uid", "caption", "created_at", "has_label", "image_0_uid", "image_0_url", "image_1_uid", "image_1_url", "jpg_0", "jpg_1", "label_0", "label_1", "model_0", "model_1", "ranking_id", "user_id", "num_example_per_prompt"]
+COLUMNS = [
+    "are_different",
+    "best_image_uid",
+    "caption",
+    "created_at",
+    "has_label",
+    "image_0_uid",
+    "image_0_url",
+    "image_1_uid",
+    "image_1_url",
+    "jpg_0",
+    "jpg_1",
+    "label_0",
+    "label_1",
+    "model_0",
+    "model_1",
+    "ranking_id",
+    "user_id",
+    "num_example_per_prompt",
+]
 
 
 def png(number: int, tmp_path) -> bytes:
