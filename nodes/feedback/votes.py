@@ -31,7 +31,7 @@ class PTExportVotes:
     def IS_CHANGED(cls, votes_name, **_):
         from ...trainers.data.vote_book import VOTES
 
-        return state_of(None if votes_name is None else str(votes_root() / votes_name / VOTES))
+        return state_of(str(votes_root() / votes_name / VOTES) if isinstance(votes_name, str) else None)
 
     def run(self, votes_name):
         from ...trainers.data.pickapic import write_pickapic

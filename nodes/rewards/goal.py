@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...rewards.base.words import shown
 from .node import BATCH, RewardNode
 from .person import PTRewardHuman
 
@@ -69,8 +70,10 @@ class PTGoal(RewardNode):
 
 def what_is_missing(goal: str | None, folder_or_words: str | None) -> str:
     """In words; "" where nothing is, or where it is wired and not known yet."""
-    if goal is not None and goal not in GOALS:
-        return f"goal: unknown {goal!r}; use one of {', '.join(GOALS)}"
+    if goal is None:
+        return ""
+    if not isinstance(goal, str) or goal not in GOALS:
+        return f"goal: unknown {shown(repr(goal), 80)}; use one of {', '.join(GOALS)}"
     if goal in ASKED and folder_or_words is not None and not str(folder_or_words).strip():
         return f"folder_or_words: it is empty, and the goal '{goal}' needs it; {ASKED[goal]}"
     return ""

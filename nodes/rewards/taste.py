@@ -42,14 +42,14 @@ class PTRewardTaste(RewardNode):
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, model, votes_name=None):
+    def VALIDATE_INPUTS(cls, model=None, votes_name=None):
         return True if votes_name is None else name_is_valid(votes_name, "votes_name")
 
     @classmethod
     def IS_CHANGED(cls, votes_name, **_):
         from ...trainers.data.vote_book import VOTES
 
-        return state_of(None if votes_name is None else str(votes_root() / votes_name / VOTES))
+        return state_of(str(votes_root() / votes_name / VOTES) if isinstance(votes_name, str) else None)
 
     def run(self, votes_name, tower, model, precision="auto", batch_size=16, unique_id=None):
         from ...rewards.learned.aesthetic import VERSIONS

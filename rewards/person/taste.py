@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.words import brief
 from .agreement import wilson
 
 PRIOR = 3.0  # how far apart scores usually are, in logits: one image of twenty is then preferred surely
@@ -48,6 +49,7 @@ class Head:
 
     weight: Tensor
     bias: float
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

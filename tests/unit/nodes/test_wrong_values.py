@@ -157,6 +157,9 @@ def test_a_wrong_value_is_refused_in_words_that_name_its_input(node_id):
                 pytest.fail(f"{node_id}.{name} takes wrong value {number} of {kind}")
 
 
+NO_NAMES = {("PTGoal", "folder_or_words")}  # free words, or a folder, as the goal has it
+
+
 @pytest.mark.parametrize(
     "node_id, name",
     [
@@ -173,7 +176,7 @@ def test_names_are_refused_before_the_queue_and_when_they_come_by_wire(node_id, 
         others = {each: "auto" for each in inspect.signature(node.VALIDATE_INPUTS).parameters if kind != "STRING"}
         said = node.VALIDATE_INPUTS(**others | {name: value})
         assert said is True or isinstance(said, str) and len(said.encode("utf-8")) <= MOST
-        if kind == "STRING" and value is not None:
+        if kind == "STRING" and value is not None and (node_id, name) not in NO_NAMES:
             assert isinstance(said, str) and said
 
 
