@@ -78,9 +78,9 @@ CHECKPOINTS = (
 )  # fmt: skip
 IN_PARTS = (
     ("own_qwen", "Qwen-Image", "qwen_image_fp8_e4m3fn.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors",
-     "qwen_image_vae.safetensors", "huggingface.co/Comfy-Org/Qwen-Image_ComfyUI", [["1", "11", "12"], ["13"]]),
+     "qwen_image_vae.safetensors", "huggingface.co/Comfy-Org/Qwen-Image_ComfyUI", [["11", "1", "12"], ["13"]]),
     ("own_z_image", "Z-Image", "z_image_bf16.safetensors", "qwen_3_4b.safetensors", "ae.safetensors",
-     "huggingface.co/Comfy-Org/z_image", [["1", "11", "12"]]),
+     "huggingface.co/Comfy-Org/z_image", [["11", "1", "12"]]),
 )  # fmt: skip
 
 

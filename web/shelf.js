@@ -7,6 +7,8 @@ import { createGoBack } from "./go_back.js";
 import { forgetRun, loadAll } from "./runs.js";
 import { words } from "./words.js";
 
+const OPENED_BY = { tensorboard: "tensorboard --logdir", wandb: "wandb sync" };
+
 /** Copies a text; where the page may not, it is shown to be copied by hand. */
 export async function copy(text) {
   try {
@@ -49,7 +51,7 @@ function download(run) {
 /** The run in another tool's files; the command that opens them is copied. */
 async function takeOut(run, tool) {
   const { folder } = await moveRun(run.run, "export", { to: tool });
-  await copy(words(`${tool}Command`, { folder }));
+  await copy(`${OPENED_BY[tool]} "${folder}"`);
 }
 
 /** -> {root, set(run)}. moved(name or null): the run is called otherwise now, or is gone. */

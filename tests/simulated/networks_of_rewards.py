@@ -4,7 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from posttrain.rewards.learned import aesthetic, clip, hpsv3, imagereward, tower
+from PIL import Image
+from posttrain.rewards.learned import aesthetic, clip, hpsv3, imagereward, likeness, tower
 from posttrain.rewards.learned.classifier import ClassReward, build_classifier
 from posttrain.rewards.learned.clip_rewards import ClipReward
 from posttrain.rewards.learned.holder import Holder, clip_tokenizer_folder
@@ -28,6 +29,12 @@ def clip_file(folder: Path) -> Path:
 def clip_reward(folder: Path):
     file = clip_file(folder)
     return ClipReward("HPSv2", Holder(lambda: clip.build_clip(file, "gelu"), "fp32"), clip_tokenizer_folder())
+
+
+def likeness_to_pictures(folder: Path):
+    file, picture = clip_file(folder), folder / "picture.png"
+    Image.new("RGB", (40, 48), (200, 90, 30)).save(picture)
+    return likeness.LikePictures(Holder(lambda: clip.build_clip(file, "gelu"), "fp32"), [picture])
 
 
 def aesthetic_score(folder: Path):
@@ -90,5 +97,6 @@ def colours(folder: Path):
 
 # the module that asks the network -> how to make one that does
 SCORING = {"learned/clip_rewards": clip_reward, "learned/aesthetic": aesthetic_score, "learned/imagereward": image_reward,
+           "learned/likeness": likeness_to_pictures,
            "learned/classifier": image_classifier, "learned/hpsv3": hps_v3, "vlm/local": vision_language}
 FINDING = {"rules/detectors, detr": detr, "rules/detectors, owl": owl, "rules/objects": colours}
