@@ -65,8 +65,8 @@ def opened(page, template, as_graph: bool = False) -> dict:
     found = page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
     found["dialogs"] = [words for words in found["dialogs"] if not words.startswith("Welcome to Apps")]
     if template.app:
-        missing = source(template.source)["1"]["inputs"]["ckpt_name"]
-        found["issues"] = [words for words in found["issues"] if not words.startswith(f"{missing} is missing")]
+        missing = tuple(f"{file} is missing" for file in wanted_files(template))
+        found["issues"] = [words for words in found["issues"] if not words.startswith(missing)]
     return found
 
 
