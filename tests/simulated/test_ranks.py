@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import world
-from posttrain.tools.host import free_port
-from safetensors.torch import load_file
+from processes import found_by
 
-HERE = Path(__file__).resolve().parent
 NAMES = [trainer.__name__ for trainer in world.TRAINERS]
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory) -> dict[tuple[int, int], dict[str, torch.Tensor]]:
     """What each rank of one, two and three processes has found, by (processes, rank)."""
-    folder, found = tmp_path_factory.mktemp("ranks"), {}
-    for count in (1, 2, 3):
-        shared = os.environ | {
-            "WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
-            "OMP_NUM_THREADS": "1",
-        }
-        logs = [(folder / f"{count}.{rank}.log").open("w+") for rank in range(count)]
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-P", str(HERE / "rank_worker.py"), str(folder / str(count))],
-                env=shared | {"RANK": str(rank)},
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
-            for rank, log in enumerate(logs)
-        ]
-        try:
-            ends = [worker.wait(240) for worker in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-        for rank, end in enumerate(ends):
-            logs[rank].seek(0)
-            assert end == 0, logs[rank].read()[-3000:]
-            found[count, rank] = load_file(folder / f"{count}.{rank}")
-    return found
+    return found_by("rank_worker.py", tmp_path_factory.mktemp("ranks"), (1, 2, 3))
 
 
 @pytest.mark.card("none")

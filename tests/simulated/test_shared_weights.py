@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from posttrain.tools.host import free_port
-from safetensors.torch import load_file
+from processes import found_by
 
-HERE = Path(__file__).resolve().parent
 # a trainer of each kind; Flux writes over its activations, SD1.5 is a UNet
 STEPS = ("sd3:NFT", "sd3:FlowGRPO", "sd3:DRaFT", "sd3:SPO", "sd3:DiffusionDPO", "flux:NFT", "sd15:DDPO", "lumina:NFT")
 
@@ -20,25 +13,7 @@ STEPS = ("sd3:NFT", "sd3:FlowGRPO", "sd3:DRaFT", "sd3:SPO", "sd3:DiffusionDPO", 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[tuple[int, int], dict[str, torch.Tensor]]:
     """By (processes, rank)."""
-    folder, found = tmp_path_factory.mktemp("shared"), {}
-    for count in (1, 2):
-        place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", str(HERE / "share_worker.py"), str(folder / str(count)), *STEPS]
-        logs = [(folder / f"{count}.{rank}.log").open("w+") for rank in range(count)]
-        workers = [
-            subprocess.Popen(command, env=os.environ | place | {"RANK": str(rank)}, stdout=log, stderr=log)
-            for rank, log in enumerate(logs)
-        ]
-        try:
-            ends = [worker.wait(240) for worker in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-        for rank, end in enumerate(ends):
-            logs[rank].seek(0)
-            assert end == 0, logs[rank].read()[-3000:]
-            found[count, rank] = load_file(folder / f"{count}.{rank}")
-    return found
+    return found_by("share_worker.py", tmp_path_factory.mktemp("shared"), (1, 2), *STEPS)
 
 
 @pytest.mark.card("none")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import comfy.model_management as management
 import torch
@@ -17,7 +16,7 @@ from torch.utils._pytree import tree_map
 from ...rewards.base import ranks
 from .overwritten import refilled
 from .room import Room
-from .weights import alias, is_plain
+from .weights import is_plain, stand_in_for, tensors_of
 
 _groups: list[torch.distributed.ProcessGroup] = []  # this process', made once
 
@@ -92,18 +91,9 @@ def _why_not(weight: torch.Tensor) -> str:
 def _stand_in(network: torch.nn.Module) -> None:
     """Puts aliases in the place of all weights: what moves to a card is theirs, and the user's stay where the host has them."""
     known: dict[int, torch.Tensor] = {}
-    for module in network.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for own in tables:
-            for name, tensor in own.items():
-                if tensor is not None and is_plain(tensor):
-                    own[name] = known.setdefault(id(tensor), _alias(tensor))
-
-
-def _alias(tensor: torch.Tensor) -> torch.Tensor:
-    made = torch.nn.Parameter(alias(tensor), requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else alias(tensor)
-    vars(made).update(vars(tensor))
-    return made
+    for table, name, tensor in tensors_of(network):
+        if is_plain(tensor):
+            table[name] = known.setdefault(id(tensor), stand_in_for(tensor))
 
 
 def _mesh(device: torch.device):

@@ -33,11 +33,11 @@ def lent(*modules: torch.nn.Module) -> Iterator[None]:
 
 def freeze_for_autograd(module: torch.nn.Module) -> None:
     """Switches ``requires_grad`` off everywhere and replaces plain inference tensors by aliases of the same storage."""
-    for table, name, tensor in _tensors_of(module):
+    for table, name, tensor in tensors_of(module):
         if not is_plain(tensor):
             continue
         if tensor.is_inference():
-            table[name] = _marked_as(tensor, _of_its_class(tensor, alias(tensor), requires_grad=False))
+            table[name] = stand_in_for(tensor)
             vars(table[name])[WAS] = (True, tensor.requires_grad)
         elif tensor.requires_grad and tensor.is_leaf:
             tensor.requires_grad_(False)
@@ -46,7 +46,7 @@ def freeze_for_autograd(module: torch.nn.Module) -> None:
 
 def _give_back(module: torch.nn.Module) -> None:
     """By the mark that an alias carries: one that the host has moved or replaced meanwhile keeps what the host put there."""
-    for table, name, tensor in _tensors_of(module):
+    for table, name, tensor in tensors_of(module):
         inference, gradient = vars(tensor).get(WAS, (False, None))
         if inference:
             with torch.inference_mode():
@@ -56,10 +56,15 @@ def _give_back(module: torch.nn.Module) -> None:
             del vars(tensor)[WAS]
 
 
-def _tensors_of(module: torch.nn.Module) -> list[tuple[dict, str, torch.Tensor]]:
+def tensors_of(module: torch.nn.Module) -> list[tuple[dict, str, torch.Tensor]]:
     """(the table that holds it, its name there, the tensor): parameters and buffers alike, of all parts."""
     tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
     return [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+
+
+def stand_in_for(tensor: torch.Tensor) -> torch.Tensor:
+    """An alias of its kind, with what the host has noted on it, that asks for no gradient."""
+    return _marked_as(tensor, _of_its_class(tensor, alias(tensor), requires_grad=False))
 
 
 def _of_its_class(original: torch.Tensor, values: torch.Tensor, requires_grad: bool) -> torch.Tensor:

@@ -12,6 +12,7 @@ import comfy.model_detection
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import pytest
 import safetensors.torch
 import torch
 from small_models import BUILD, CPU, OWN_TEXT, SIZE, conditioning, small_flux, small_model
@@ -50,6 +51,15 @@ def dense_weights(kind: str = "sd3") -> dict[str, torch.Tensor]:
 
 def is_quantised(key: str, value: torch.Tensor) -> bool:
     return value.ndim == 2 and key.endswith("weight") and "blocks" in key
+
+
+def model_in(format: str, folder: Path):
+    """Of any format: one of FORMATS, or "gguf " and one of GGUF, which the test is skipped without the pack for."""
+    if not format.startswith("gguf"):
+        return quantised_model(format, folder)
+    if (root := gguf_pack()) is None:
+        pytest.skip("the GGUF pack is not here: give a folder with ComfyUI-GGUF in it as POSTTRAIN_PACKS")
+    return gguf_model(root, format.split()[1], folder, kind_in(format))
 
 
 def quantised_model(format: str, folder: Path):

@@ -29,7 +29,7 @@ from posttrain.trainers.methods import Trainer, backprop_step
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling.settings import Sampling
-from quantised_models import FORMATS, GGUF, gguf_model, gguf_pack, kind_in, quantised_model
+from quantised_models import FORMATS, GGUF, kind_in, model_in
 from small_models import SIZE, conditioning, prompts_for, small_model, small_vae
 
 try:
@@ -61,14 +61,6 @@ class Smooth:
         return ((3 * images).sin() * weight).flatten(1).mean(1)
 
 
-def quantised(format: str, folder: Path):
-    if not format.startswith("gguf"):
-        return quantised_model(format, folder)
-    if (root := gguf_pack()) is None:
-        pytest.skip("the GGUF pack is not here: give a folder with ComfyUI-GGUF in it as POSTTRAIN_PACKS")
-    return gguf_model(root, format.split()[1], folder, kind_in(format))
-
-
 def with_node(node: str, kind: str, folder: Path):
     if node not in model_nodes():
         pytest.skip("this host has no such node")
@@ -84,7 +76,7 @@ def kind_for(line: str) -> str | None:
 CASES = {
     **{f"network: {name}": Case(name, lambda _, name=name: small_model(name), partial(small_vae_of, name)) for name in HERE},
     **{
-        f"weights: {name}": Case(kind_in(name), partial(quantised, name), partial(small_vae, kind_in(name)))
+        f"weights: {name}": Case(kind_in(name), partial(model_in, name), partial(small_vae, kind_in(name)))
         for name in (*FORMATS, *(f"gguf {name}" for name in GGUF))
     },
     **{

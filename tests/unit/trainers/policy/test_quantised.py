@@ -17,7 +17,7 @@ from posttrain.trainers.policy import TARGETS, Recipe, checkpoint, create_policy
 from posttrain.trainers.policy.bank import trainable_layers
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
-from quantised_models import FLUX, FORMATS, GGUF, dense_twin, gguf_model, gguf_pack, kind_in, kind_of, quantised_model
+from quantised_models import FLUX, FORMATS, GGUF, dense_twin, kind_of, model_in
 from small_models import SIZE, PlainVAE, conditioning, prompts_for, small_model, small_vae
 
 RATE = {"sd3": 2e-2, FLUX: 5e-3}
@@ -45,15 +45,7 @@ def format(request):
 
 @pytest.fixture(scope="module")
 def model(format, tmp_path_factory):
-    return made(format, tmp_path_factory.mktemp("files"))
-
-
-def made(format, folder):
-    if not format.startswith("gguf"):
-        return quantised_model(format, folder)
-    if (root := gguf_pack()) is None:
-        pytest.skip("the GGUF pack is not here: give a folder with ComfyUI-GGUF in it as POSTTRAIN_PACKS")
-    return gguf_model(root, format.split()[1], folder, kind_in(format))
+    return model_in(format, tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +202,7 @@ def with_exported(policy, model, folder):
 def test_the_exported_lora_in_the_stock_loader_is_the_policy(format, tmp_path):
     if format.startswith("packed"):
         pytest.skip("layers that no LoRA of the host's can be merged into")
-    model = made(format, tmp_path)  # its own: the host itself writes new tensors when it merges and unmerges
+    model = model_in(format, tmp_path)  # its own: the host itself writes new tensors when it merges and unmerges
     policy = trained(model, "all linear layers")
     base, ours = host_answer(model), answered(policy, bank=policy.bank)
     with torch.inference_mode():
@@ -250,7 +242,7 @@ def test_the_exported_lora_beside_the_weights_loses_nothing(format, tmp_path):
     of a layer and its LoRA once, the host its parts before, and the coarse steps show it."""
     if format.startswith(("packed", "gguf")):
         pytest.skip("not a file of the host's own")
-    model = made(format, tmp_path)
+    model = model_in(format, tmp_path)
     policy = trained(model, "all linear layers")
     base, ours = host_answer(model), answered(policy, bank=policy.bank)
     path = save_lora(policy, tmp_path / "lora.safetensors", {})
