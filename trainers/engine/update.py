@@ -136,7 +136,9 @@ def _gradients(net: Network, learners: list[Learner], evaluate: Evaluate, size: 
 
 def _overflowed(found: list[float], learners: int) -> bool:
     """Whether gradients, of which found holds the norms before the losses, are no numbers though the losses of all ranks are."""
-    return not all(map(math.isfinite, found[:learners])) and all(ranks.met("finite losses", all(map(math.isfinite, found[learners:]))))
+    if all(map(math.isfinite, found[:learners])):
+        return False
+    return all(ranks.met("finite losses", all(map(math.isfinite, found[learners:]))))
 
 
 def _forget(learners: list[Learner]) -> None:

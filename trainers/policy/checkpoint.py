@@ -126,9 +126,9 @@ def _recomputed_gradients(ctx, tensors, gradients):
 def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, largest: float = 1.0, **kwargs):
     """``function(weights, *args, **kwargs)`` whose activations are recomputed in the backward pass.
 
-    largest: see ``scaled``; args, kwargs, output: tensors and anything that holds them in lists, tuples, dicts and dataclasses; gradients reach those
-    that require them, and ``weights``. Costs one extra forward; the memory is the inputs plus the activations of a single
-    call. A function that answers something else, which may hide tensors, keeps its activations.
+    largest: see ``scaled``; args, kwargs, output: tensors and anything that holds them in lists, tuples, dicts and
+    dataclasses; gradients reach those that require them, and ``weights``. Costs one extra forward; the memory is the inputs plus
+    the activations of a single call. A function that answers something else, which may hide tensors, keeps its activations.
     """
     flat, rebuild = _flattened((args, kwargs))
     places = [i for i, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]

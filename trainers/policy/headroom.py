@@ -1,7 +1,7 @@
 """Room above the gradients of a network in float16, which holds nothing beyond 65,504.
 
-Gradients enter it near 1, and what it multiplies them by can be more than that. Where they overflow they are made smaller by powers of
-two, as a loss scaler does it: exact but for what then lies below 6e-8.
+Gradients enter it near 1, and what it multiplies them by can be more than that. Where they overflow they are made smaller by
+powers of two, as a loss scaler does it: exact but for what then lies below 6e-8.
 """
 
 from __future__ import annotations

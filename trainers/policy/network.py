@@ -37,8 +37,7 @@ class Network:
     """Valid inside ``open_policy`` only.
 
     path: how the model mixes data and noise; device, dtype: where and in what it computes; evaluations: network calls on a
-    sample so far (one per branch of the guidance); room: what memory took; headroom: of gradients in float16; guests: further
-    banks, in place of the policy's.
+    sample so far (one per branch of the guidance); room: what memory took; guests: further banks, in place of the policy's.
     """
 
     def __init__(self, patcher, overlay: Overlay, together: tuple = (), users=None, room: Room = WHOLE):
@@ -50,8 +49,8 @@ class Network:
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
         self._anchors: dict[int, tuple[Bank, Bank]] = {}
-        self._guider: Guider
-        self._until_closed: contextlib.ExitStack  # open_policy gives them
+        self._guider: Guider  # open_policy gives it, and the next
+        self._until_closed: contextlib.ExitStack
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
