@@ -10,33 +10,80 @@ from typing import Any
 
 import torch
 
+from ...rewards.base.distances import CERTAIN, Distance
 from ...rewards.base.reward import Scores, as_reward, score
 from ...rewards.base.words import brief
+from ...rewards.learned.embedding import Embedding
 from ..policy.value import Policy
 from ..prompts import PromptSet
 from .recommended import settled_sampling
 from .rollout import Rollout, rollout
 from .settings import Sampling
 
+OTHER_NOISE = 1  # the iteration whose noise the pictures have that others are compared with
+OWN = "others of the model before training"
+HACKED = ("Reward up, FID up: the pictures have moved away from what they are compared with while the reward rose, a sign that "
+          "the reward is being gamed. Look at them, and measure with a reward that was not trained on.")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far the policy's images lie from other pictures. images, pictures: how many of either; others: the latter in words."""
+
+    distances: tuple[Distance, ...]
+    images: int
+    pictures: int
+    others: str
+    __repr__ = brief
+
+    def words(self) -> str:
+        found = "; ".join(each.words() for each in self.distances)
+        return f"{found}; {self.images} images to {self.pictures} {self.others}"
+
+    @property
+    def fid_rises(self) -> bool:
+        return any(each.rises for each in self.distances if each.name.startswith("FID"))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Features that stay the same from one evaluation to the next: of what is compared with [M, D], of the images before
+    training [N, D]."""
+
+    reference: torch.Tensor
+    before: torch.Tensor | None
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it.
-    evaluations: network calls on a sample that each half took."""
+    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for."""
 
     scores: Scores
     images: torch.Tensor
     base: Scores | None = None
     base_images: torch.Tensor | None = None
     evaluations: int = 0
+    apart: Apart | None = None
+    known: Known | None = None
     __repr__ = brief
 
     def summary(self) -> str:
-        """One sentence with means, standard errors and, where the base was sampled too, the paired difference."""
+        """A sentence with means, standard errors and, where the base was sampled too, the paired difference; then distances."""
         text = f"score {_mean(self.scores.values)} on {len(self.scores.values)} images"
-        if self.base is None:
-            return text
-        return f"{text}, before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
+        if self.base is not None:
+            text += f", before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
+        return "\n".join([text, *([self.apart.words()] if self.apart else []), *([HACKED] if self.hacked else [])])
+
+    @property
+    def hacked(self) -> bool:
+        """Whether reward and FID have both risen by more than chance explains."""
+        if self.base is None or self.apart is None or not self.apart.fid_rises:
+            return False
+        gain = (self.scores.values - self.base.values).double()
+        gain = gain[gain.isfinite()]
+        return len(gain) > 1 and float(gain.mean()) > CERTAIN * float(gain.std()) / math.sqrt(len(gain))
 
 
 @dataclass(frozen=True)
@@ -77,17 +124,21 @@ def _mean(values: torch.Tensor) -> str:
 
 
 def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, compare: bool = True,
-             progress: Callable | None = None) -> Evaluation:
+             progress: Callable | None = None, embedding: Embedding | None = None, known: Known | None = None) -> Evaluation:
     """Scores ``images_per_prompt`` images of every prompt, sampled without random steps; compare: the base model too.
 
     Both are scored at once, so that a reward that compares images, or a person, sees them side by side and mixed.
+    embedding: also measures how far the images lie from its pictures, or from as many of the base model's from other noise,
+    which are sampled for that. known: of an earlier evaluation, what need not be made again for it.
     """
     quiet = replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=len(prompts))
+    others = embedding is not None and not embedding.pictures and known is None
+    parts = 1 + compare + others
 
-    def half(weights: str, part: int) -> Rollout:
+    def half(weights: str, part: int, iteration: int = 0) -> Rollout:
         def report(done, total, x0):
-            progress(part * total + done, total * (1 + compare), x0)
-        return rollout(policy, prompts, vae, quiet, 0, weights=weights, progress=report if progress else None)
+            progress(part * total + done, total * parts, x0)
+        return rollout(policy, prompts, vae, quiet, iteration, weights=weights, progress=report if progress else None)
 
     halves = [half(weights, part) for part, weights in enumerate(("trained", "reference")[:1 + compare])]
     scores = score(reward, torch.cat([made.images for made in halves]),
@@ -96,4 +147,18 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
     count = len(halves[0].images)
     found = [(scores.part(slice(i * count, (i + 1) * count)), made.images) for i, made in enumerate(halves)]
     base, base_images = found[1] if compare else (None, None)
-    return Evaluation(*found[0], base, base_images, halves[0].evaluations)
+    apart = None
+    if embedding is not None:
+        known = known or _known(embedding, half("reference", parts - 1, OTHER_NOISE).images if others else None, base_images)
+        apart = _apart(embedding, known, found[0][1])
+    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known)
+
+
+def _known(embedding: Embedding, others: torch.Tensor | None, before: torch.Tensor | None) -> Known:
+    reference = embedding.of_pictures() if others is None else embedding.of(others)
+    return Known(reference, None if before is None else embedding.of(before))
+
+
+def _apart(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
+    found = embedding.distances(known.reference, embedding.of(images), known.before)
+    return Apart(tuple(found), len(images), len(known.reference), "pictures of the folder" if embedding.pictures else OWN)
