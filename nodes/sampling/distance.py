@@ -1,4 +1,4 @@
-"""Picture Distance: how far a policy's pictures lie from others, for Evaluate Policy."""
+"""Picture Distance: how far a policy's pictures lie from others, for what evaluates policies."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ CLIP, INCEPTION, DEMO = NETWORKS = ("CLIP", "Inception (FID, KID)", "demo world"
 class PTPictureDistance:
     DESCRIPTION = (
         "FID, KID and CMMD: how far a policy's pictures lie from other ones, your model's own or those of a folder. Connect it "
-        "to Evaluate Policy: a reward that rises while the pictures move away is a sign that it is being gamed."
+        "to Evaluate Policy or Evaluate While Training: a reward that rises while the pictures move away may be gamed."
     )
     CATEGORY, FUNCTION = f"{MENU}/8 Export", "run"
-    RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = (DISTANCE,), ("distance",), ("For Evaluate Policy.",)
+    RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = (
+        (DISTANCE,),
+        ("distance",),
+        ("For Evaluate Policy or Evaluate While Training.",),
+    )
 
     @classmethod
     def INPUT_TYPES(cls):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,7 @@ class Changed:
     name: str
     first: float
     now: float
+    alarm: ClassVar[str] = "looks"
     __repr__ = brief
 
     @property

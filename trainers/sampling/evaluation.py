@@ -92,7 +92,7 @@ class HeldOut:
 
     every: iterations between two measurements. hand_out: which policy the run gives in the end, one of
     ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate``
-    reports to.
+    reports to. embedding: distances of the pictures are measured, too.
     """
 
     prompts: PromptSet
@@ -102,6 +102,7 @@ class HeldOut:
     every: int
     hand_out: str
     progress: Callable[[Any], Callable] | None = None
+    embedding: Embedding | None = None
     __repr__ = brief
 
     @property
@@ -111,10 +112,11 @@ class HeldOut:
         facts = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def measure(self, policy: Policy, compare: bool) -> Evaluation:
-        """compare: the model before training, too."""
+    def measure(self, policy: Policy, compare: bool, known: Known | None = None) -> Evaluation:
+        """compare: the model before training, too. known: of an earlier measurement, where there was one in this session."""
         progress = None if self.progress is None else self.progress(policy.model)
-        return evaluate(policy, self.prompts, self.vae, self.reward, self.sampling, compare, progress)
+        compare = compare or self.embedding is not None and known is None
+        return evaluate(policy, self.prompts, self.vae, self.reward, self.sampling, compare, progress, self.embedding, known)
 
 
 def _mean(values: torch.Tensor) -> str:

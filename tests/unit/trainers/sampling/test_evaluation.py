@@ -17,7 +17,7 @@ from posttrain.toy.models import load_clip, load_model, load_vae
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling import evaluation
-from posttrain.trainers.sampling.evaluation import HACKED, OWN, Apart, Evaluation, evaluate
+from posttrain.trainers.sampling.evaluation import HACKED, OWN, Apart, Evaluation, HeldOut, evaluate
 from posttrain.trainers.sampling.settings import Sampling
 
 SAMPLING = Sampling(steps=3, width=24, height=24, images_per_prompt=4, batch_size=16)
@@ -114,3 +114,11 @@ def test_reward_up_and_fid_up_is_named(gains, change, hacked, name):
     found = Evaluation(scores(gains), torch.zeros(4, 1, 1, 3), scores([0.0] * 4), torch.zeros(4, 1, 1, 3), 0, apart)
     assert found.hacked == (hacked and name != "KID")
     assert (HACKED in found.summary()) == found.hacked
+
+
+def test_a_run_that_goes_on_makes_its_features_anew_and_then_keeps_them(world, rollouts):
+    evaluation_of = HeldOut(world[1], world[2], REWARD, SAMPLING, 1, "the last", None, demo())
+    first = evaluation_of.measure(world[0], False)
+    assert rollouts == [("trained", 0), ("reference", 0), ("reference", 1)]
+    second = evaluation_of.measure(world[0], False, first.known)
+    assert rollouts[3:] == [("trained", 0)] and second.apart.words() == first.apart.words()
