@@ -10,7 +10,7 @@ what two separate samples would need hundreds for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -103,7 +103,7 @@ def _looks_of_some(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def changed_looks(first: dict[str, Sequence[float]], now: dict[str, Sequence[float]]) -> list[Changed]:
+def changed_looks(first: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]) -> list[Changed]:
     """What has become of the looks. first, now: of ``looks_of`` the pictures before training and at the moment, in pairs."""
     changed = []
     for name, look in LOOKS.items():

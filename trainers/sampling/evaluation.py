@@ -14,7 +14,8 @@ from ...rewards.base.distances import CERTAIN, Distance
 from ...rewards.base.reward import Scores, as_reward, score
 from ...rewards.base.words import brief
 from ...rewards.learned.embedding import Embedding
-from ..policy.value import Policy
+from ..policy.bank import Recipe
+from ..policy.value import Policy, create_policy
 from ..prompts import PromptSet
 from .recommended import settled_sampling
 from .rollout import Rollout, rollout
@@ -133,7 +134,7 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
     embedding: also measures how far the images lie from its pictures, or from as many of the base model's from other noise,
     which are sampled for that. known: of an earlier evaluation, what need not be made again for it.
     """
-    quiet = replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=len(prompts))
+    quiet = quiet_sampling(policy, sampling, len(prompts))
     others = embedding is not None and not embedding.pictures and known is None
     parts = 1 + compare + others
 
@@ -151,16 +152,33 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
     base, base_images = found[1] if compare else (None, None)
     apart = None
     if embedding is not None:
-        known = known or _known(embedding, half("reference", parts - 1, OTHER_NOISE).images if others else None, base_images)
-        apart = _apart(embedding, known, found[0][1])
+        beside = half("reference", parts - 1, OTHER_NOISE).images if others else None
+        known = known or known_features(embedding, beside, base_images)
+        apart = how_far(embedding, known, found[0][1])
     return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known)
 
 
-def _known(embedding: Embedding, others: torch.Tensor | None, before: torch.Tensor | None) -> Known:
+def quiet_sampling(policy: Policy, sampling: Sampling, prompts: int) -> Sampling:
+    """So that all of so many prompts are drawn, without random steps."""
+    return replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=prompts)
+
+
+def pictures_of(model, prompts: PromptSet, vae, sampling: Sampling, progress: Callable | None = None,
+                iteration: int = 0) -> Rollout:
+    """What a MODEL makes as it is, with whatever LoRA lies on it. The noise depends on the sampling's seed, the number of prompts
+    and the iteration alone."""
+    policy = create_policy(model, Recipe(rank=1))
+    return rollout(policy, prompts, vae, quiet_sampling(policy, sampling, len(prompts)), iteration, weights="reference",
+                   progress=progress)
+
+
+def known_features(embedding: Embedding, others: torch.Tensor | None, before: torch.Tensor | None) -> Known:
+    """others: images [M, H, W, 3] to compare with; None: the embedding's own pictures. before: those of the model before."""
     reference = embedding.of_pictures() if others is None else embedding.of(others)
     return Known(reference, None if before is None else embedding.of(before))
 
 
-def _apart(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
+def how_far(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
+    """The distances of images [N, H, W, 3]."""
     found = embedding.distances(known.reference, embedding.of(images), known.before)
     return Apart(tuple(found), len(images), len(known.reference), "pictures of the folder" if embedding.pictures else OWN)
