@@ -160,7 +160,8 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
 
 def quiet_sampling(policy: Policy, sampling: Sampling, prompts: int) -> Sampling:
     """So that all of so many prompts are drawn, without random steps."""
-    return replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=prompts)
+    return replace(settled_sampling(policy, sampling), transition="deterministic", window="fixed",
+                   prompts_per_iteration=prompts)
 
 
 def pictures_of(model, prompts: PromptSet, vae, sampling: Sampling, progress: Callable | None = None,
