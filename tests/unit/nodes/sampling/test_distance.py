@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 from PIL import Image
+from posttrain.nodes.loop.held_out import PTEvaluateWhileTraining
 from posttrain.nodes.sampling.distance import CLIP, DEMO, INCEPTION, NETWORKS, PTPictureDistance, pictures_of
+from posttrain.rewards.base.prompt import Prompt
+from posttrain.rewards.rules.colour import ColourReward
+from posttrain.trainers.prompts import PromptSet
+from posttrain.trainers.run.held_out import LAST
+from posttrain.trainers.sampling.settings import Sampling
 
 
 @pytest.fixture
@@ -57,3 +63,11 @@ def test_a_changed_folder_is_measured_anew(folder):
     Image.new("RGB", (8, 8)).save(folder / "new.png")
     assert PTPictureDistance.IS_CHANGED("mine") != same
     assert PTPictureDistance.IS_CHANGED(None) != PTPictureDistance.IS_CHANGED(None), "a wired name is not known yet"
+
+
+def test_what_evaluates_while_training_measures_it_too():
+    (found,) = PTPictureDistance().run(DEMO, "auto", "", 100)
+    prompts = PromptSet((Prompt("a red ball"),))
+    given = (prompts, object(), ColourReward("brightness"), Sampling(), 10, LAST)
+    assert PTEvaluateWhileTraining().run(*given, distance=found)[0].embedding is found
+    assert PTEvaluateWhileTraining().run(*given)[0].embedding is None
