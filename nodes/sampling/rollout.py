@@ -60,7 +60,9 @@ class PTSampling:
             "window": (CHOICE, {"tooltip": "Whether the random steps stay, jump or move from "
                        "iteration to iteration; slowly: only after every 25 of them. one step for each prompt: only one "
                        "of them is random for all images of a prompt, another in each iteration, as Flash-GRPO: cheap, with a "
-                       "batch size that holds images of one prompt."}),
+                       "batch size that holds images of one prompt. branches of one trunk: a prompt's images leave one quiet "
+                       "way at different steps, each compared with those of its step, as TempFlow-GRPO; images per prompt: "
+                       "2 or more times the random steps."}),
             "same_start": ("BOOLEAN", {"tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
                            "cheaper: the steps before it are computed once for each prompt."})}, Sampling)}

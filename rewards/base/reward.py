@@ -159,10 +159,11 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:
-    """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image)."""
+    """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image), .groups [B]
+    (those of the same number are compared)."""
     check_prompts(reward, rollout.prompts.prompts)
     index = rollout.index.tolist()
-    return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.index)
+    return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.groups)
 
 
 def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:

@@ -27,8 +27,8 @@ REWARD, PART, HELD_OUT = "reward_mean", "reward/", "held_out"
 
 @dataclass(frozen=True)
 class Alarm:
-    """text: the sentence in English. kind ("pictures", "fall", "part", "held_out" or "looks") and values: for a page in another
-    language."""
+    """text: the sentence in English. kind ("pictures", "fall", "part", "held_out", "looks" or "away") and values: for a page in
+    another language."""
 
     kind: str
     text: str

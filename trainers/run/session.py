@@ -162,8 +162,8 @@ class Session(Steered):
         numbers, pictures, said = held_out.measure(self.policy, self.iteration)
         if said:
             self.message(said)
-        for look in held_out.changed:
-            self.message(look.text, "warning", alarm="looks", values=look.values)
+        for found in held_out.changed:
+            self.message(found.text, "warning", alarm=found.alarm, values=found.values)
         self._attempt("best policy", lambda: held_out.keep(self.policy))
         for iteration, made in pictures.items():
             self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))

@@ -12,6 +12,7 @@ from posttrain.trainers.run import CONTINUE_CHANGED, RunPlan, Session
 from posttrain.trainers.run.alarms import LOOKS, Alarm, Alarms
 from posttrain.trainers.run.gallery import LOOKS as GALLERY
 from posttrain.trainers.run.gallery import Changed
+from posttrain.trainers.run.held_out import MovedAway
 from posttrain.trainers.run.notices import SENTENCES, Notices
 from posttrain.trainers.run.pictures import picture_stats
 
@@ -180,5 +181,5 @@ def seen_alarms() -> list:
         point |= {"held_out_reward": -point["iteration"], "held_out_gain": -point["iteration"], "held_out_error": 0.1}
     series = (rising, points(40, 0, picture_brightness=0.01), by_heart)
     look = Changed("burnt", 0.1, 0.5)
-    told.append(Alarm("looks", look.text, look.values))
+    told += [Alarm(each.alarm, each.text, each.values) for each in (look, MovedAway("FID", 10.0, 12.0))]
     return told + [alarm for each in series for _, alarm in alarms_of(each)]
