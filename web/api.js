@@ -67,8 +67,14 @@ export const fetchQuestions = () => getJson("/posttrain/ratings");
 /** Address of an image of a question. */
 export const ratedUrl = (id, row) => api.apiURL(`${question(id)}/images/${row}`);
 
-/** Gives votes: row -> 1 (up), -1 (down) or 0 (none). */
-export const sendVotes = (id, votes) => postJson(`${question(id)}/votes`, { votes });
+/** Gives votes: row -> 1 (up), -1 (down) or 0 (none). client: who rates. */
+export const sendVotes = (id, votes, client) => postJson(`${question(id)}/votes`, { votes, client });
+
+/** Says that of a sheet's two images neither is better; sheet: its number. */
+export const sendTie = (id, sheet, client) => postJson(`${question(id)}/votes`, { tie: sheet, client });
+
+/** The sheet that a client is to rate now; done: the one that it has finished. -> {sheet, trail, left, elsewhere} */
+export const takeSheet = (id, client, done) => postJson(`${question(id)}/take`, { client, done });
 
 /** Ends a question; how: "done", or "pause" to stop the training until the workflow is queued again. */
 export const endQuestion = (id, how) => postJson(`${question(id)}/end`, { how });

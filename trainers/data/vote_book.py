@@ -21,11 +21,17 @@ class VoteBook:
         self.folder = Path(folder)
         self.file = self.folder / VOTES
         self._torn = False  # whether the last line was cut short
-        self._known = self._read()
+        self._ties: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], int] = {}
+        self._read()
 
     def vote_on(self, image: bytes, prompt: str) -> int:
         """1: up, -1: down, 0: none yet, or withdrawn. image: the bytes of its file."""
         return self._known.get((sha256(image), prompt), 0)
+
+    def is_tie(self, image: bytes, prompt: str) -> bool:
+        """Whether the last word on an image was that it is neither better nor worse than the one beside it."""
+        return (sha256(image), prompt) in self._ties
 
     def add(self, image: bytes, prompt: str, vote: int, pair: str = "", tie: bool = False) -> None:
         """vote: 1, -1 or 0. pair: images with the same one were seen side by side, and are paired with each other only.
@@ -45,7 +51,11 @@ class VoteBook:
         line = json.dumps(record | more, ensure_ascii=False)
         self._append((("\n" if self._torn else "") + line + "\n").encode("utf-8", "backslashreplace"))
         self._torn = False
+        self._remember(digest, prompt, vote, tie)
+
+    def _remember(self, digest: str, prompt: str, vote: int, tie: bool) -> None:
         self._known[digest, prompt] = vote
+        (self._ties.add if tie and not vote else self._ties.discard)((digest, prompt))
 
     def _append(self, line: bytes) -> None:
         """The whole line or nothing of it: half a line would swallow the next vote."""
@@ -59,19 +69,17 @@ class VoteBook:
                 file.truncate(end)
                 raise
 
-    def _read(self) -> dict[tuple[str, str], int]:
-        known: dict[tuple[str, str], int] = {}
+    def _read(self) -> None:
         if not self.file.is_file():
-            return known
+            return
         content = read_bytes(self.file)
         self._torn = bool(content) and not content.endswith(b"\n")
         for line in content.split(b"\n"):
             try:
                 record = json.loads(line)
-                known[record["image_sha256"], record["prompt"]] = int(record["vote"])
+                self._remember(record["image_sha256"], record["prompt"], int(record["vote"]), record.get("tie") is True)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that was cut short, or written by hand without a digest
-        return known
 
 
 def together(images: Iterable[bytes]) -> str:

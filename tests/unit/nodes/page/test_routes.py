@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from posttrain.nodes.page import address, live, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
-from posttrain.rewards.person.by_hand import MODES, Sheet
+from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
 from posttrain.trainers.data.vote_book import VoteBook
 from yarl import URL
@@ -78,6 +78,17 @@ BODIES = [
     b'{"votes": {"0": 1e999}}',
     b'{"votes": {"-1": 1}}',
     b'{"votes": {"\\ud800": 1}}',
+    b'{"votes": {"0": 1}, "client": 5}',
+    b'{"tie": 0}',
+    b'{"tie": 99}',
+    b'{"tie": -1, "client": "a"}',
+    b'{"client": 5}',
+    b'{"client": ""}',
+    b'{"client": "a", "done": 99}',
+    b'{"client": "a", "done": -1}',
+    b'{"client": "a", "done": true}',
+    b'{"client": "a", "done": 1e999}',
+    b'{"client": "' + b"x" * 5000 + b'"}',
     b'{"how": 5}',
     b'{"how": "x"}',
     b'{"how": ""}',
@@ -115,6 +126,7 @@ ROUTES = [
     "/posttrain/ratings",
     "/posttrain/ratings/{}/images/{}",
     "/posttrain/ratings/{}/votes",
+    "/posttrain/ratings/{}/take",
     "/posttrain/ratings/{}/end",
     "/posttrain/addresses",
     "/posttrain/pages",
@@ -194,7 +206,7 @@ def generated(count: int):
             route
             for route in ROUTES
             if route.endswith(
-                ("votes", "end", "addresses", "steer", "rename", "pin", "note", "delete", "pages", "questions/{}")
+                ("votes", "take", "end", "addresses", "steer", "rename", "pin", "note", "delete", "pages", "questions/{}")
             )
         ],
         BODIES,
@@ -239,6 +251,53 @@ def test_a_vote_is_taken_and_a_foreign_site_is_not_heard(world):
         ((found, _, text),) = asked([("POST", "/posttrain/ratings/open/votes", {"data": body, "headers": headers})])
         assert found == status
         assert (world / "votes" / "votes.jsonl").exists() is (status == 200)
+
+
+def test_two_pages_rate_one_question_by_the_routes(world, monkeypatch):
+    sheets = [Sheet("a", (0,)), Sheet("b", (1,))]
+    images = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(2)}
+    two = rating.RatingRequest("cats", MODES[0], sheets, images, VoteBook(world / "two"), id="two")
+    monkeypatch.setitem(rating._open, "two", two)
+
+    def post(route, **body):
+        ((status, _, text),) = asked([("POST", f"/posttrain/ratings/two/{route}", {"data": json.dumps(body).encode()})])
+        return status, json.loads(text)
+
+    assert [post("take", client=who)[1]["sheet"] for who in ("tab", "phone", "tab")] == [0, 1, 0]
+    assert post("votes", votes={"0": 1}, client="tab")[0] == 200
+    status, told = post("votes", votes={"0": -1}, client="phone")
+    assert status == 400 and "somebody else is rating these images" in told["error"]
+    assert post("votes", votes={"1": 1}, client="phone")[0] == 200
+    assert post("take", client="tab") == (200, {"sheet": None, "trail": [0], "left": 0, "elsewhere": 0})
+    votes = [json.loads(line)["vote"] for line in (world / "two" / "votes.jsonl").read_text().splitlines()]
+    assert votes == [1, 1], "the vote of each once, and the refused one not at all"
+
+
+def test_a_tie_and_both_bad_are_verdicts_and_a_tie_is_there_tomorrow(world, monkeypatch):
+    from posttrain.rewards.person.taste import Verdict
+    from posttrain.trainers.data.verdicts import read_verdicts
+
+    images = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(5)}
+    sheets = [Sheet("a", (0, 1)), Sheet("b", (2, 3)), Sheet("c", (4,))]
+
+    def question():
+        return rating.RatingRequest("cats", BEST_AND_WORST, sheets, images, VoteBook(world / "ties"), id="ties")
+
+    monkeypatch.setitem(rating._open, "ties", question())
+
+    def post(**body):
+        ((status, _, text),) = asked([("POST", "/posttrain/ratings/ties/votes", {"data": json.dumps(body).encode()})])
+        return status, json.loads(text)
+
+    assert post(tie=0, client="tab")[1]["ties"] == [0] and post(votes={"2": -1, "3": -1}, client="tab")[0] == 200
+    assert post(tie=0, client="phone")[0] == 400, "only one's own"
+    status, told = post(tie=2)
+    assert status == 400 and "only a sheet of two images" in told["error"]
+    _, found, _ = read_verdicts(world / "ties" / "votes.jsonl")
+    assert [(v.second is None, v.share) for v in found] == [(False, 0.5), (True, 0.0), (True, 0.0)]
+    tomorrow = question()
+    assert tomorrow.ties == {0} and tomorrow.is_judged(0) and tomorrow.is_judged(1) and isinstance(found[0], Verdict)
+    assert post(votes={"0": 1, "1": -1}, client="tab")[1]["ties"] == [] and question().ties == set()
 
 
 def test_a_foreign_site_is_heard_where_the_user_wants_it(world, monkeypatch):

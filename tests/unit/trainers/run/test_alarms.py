@@ -157,7 +157,7 @@ def test_changed_settings_begin_anew(tmp_path):
 
 
 def test_the_page_knows_each_alarm_in_chinese():
-    text = (ROOT / "web" / "words.js").read_text(encoding="utf-8")
+    text = (ROOT / "web" / "chinese.js").read_text(encoding="utf-8")
     known = {word for look in LOOKS.values() for word in (look.more, look.less) if word} | {look.word for look in GALLERY.values()}
     looks = set(re.findall(r'"([a-z, -]+)": "', re.search(r"looks: \{\n(.*?)\n  \}", text, re.DOTALL)[1]))
     assert looks == known
