@@ -44,6 +44,8 @@ export const ZH = {
   back: "上一组", next: "下一组", skip: "跳过", finish: "完成", later: "稍后", pause: "暂停训练",
   pauseHint: "停止训练并保存一切。再次运行即可继续为这些图像评分。",
   rateTie: "不分上下", rateBothBad: "两张都差", rateKey: "按键：{key}",
+  rateZoom: "放大", rateZoomHint: "按键：z。所有图像在同一位置放大，随鼠标或方向键移动",
+  rateConsistency: "左右互换后再次出现的图像组，回答一致：{alike} / {of}",
   rateElsewhere: "其余 {n} 组正在别处评分，完成后即结束。",
   rateFailed: "未能保存：{reason}",
   askAddressTitle: "要把内容发送到另一台机器吗？",

@@ -44,6 +44,8 @@ export const EN = {
   back: "Back", next: "Next", skip: "Skip", finish: "Done", later: "Later", pause: "Pause the training",
   pauseHint: "Stops the training with everything saved. Queue again to go on with these images.",
   rateTie: "As good as each other", rateBothBad: "Both bad", rateKey: "Key: {key}",
+  rateZoom: "Zoom", rateZoomHint: "Key: z. Every picture at the same place, which follows the mouse or the arrow keys",
+  rateConsistency: "Pairs that came back turned round, answered alike: {alike} of {of}",
   rateElsewhere: "The rest ({n}) is being rated elsewhere. It ends when that is done.",
   rateFailed: "This was not saved: {reason}",
   askAddressTitle: "Send something to another machine?",

@@ -3,6 +3,7 @@ import { ratedUrl } from "./api.js";
 import { element, say, show } from "./dom.js";
 import { THUMBS, bothBad, canTie, isTie, judged, rowOf, voteOn } from "./sheet.js";
 import { words } from "./words.js";
+import { createZoom } from "./zoom.js";
 
 /** The mouse leaves the focus where it is: Enter goes on, and must not press once more what was clicked. */
 function button(act, className = "pt-button") {
@@ -14,12 +15,12 @@ function button(act, className = "pt-button") {
 
 function build(acts) {
   const made = { prompt: element("div", "pt-rate-prompt"), where: element("div", "pt-hint"), hint: element("div", "pt-rate-hint"),
-    grid: element("div", "pt-rate-grid"), trouble: element("div", "pt-message pt-error pt-hidden"),
+    own: element("span", "pt-name pt-caption"), zoom: button(() => acts.zoom()), grid: element("div", "pt-rate-grid"), trouble: element("div", "pt-message pt-error pt-hidden"),
     back: button(() => acts.move(-1)), next: button(() => acts.move(1)), later: button(() => acts.putAway(true)),
     pause: button(() => acts.end("pause")), tie: button(() => acts.chooseBoth("tie")), bad: button(() => acts.chooseBoth("bad")),
     pill: button(() => acts.putAway(false), "pt-rate-pill") };
   made.dialog = element("dialog", "pt-rate", made.where, made.prompt, made.hint, made.grid, made.trouble,
-    element("div", "pt-row pt-wrap", made.back, made.next, made.tie, made.bad, element("span", "pt-name"), made.later, made.pause));
+    element("div", "pt-row pt-wrap", made.back, made.next, made.tie, made.bad, made.zoom, made.own, made.later, made.pause));
   made.dialog.tabIndex = -1;
   made.trouble.setAttribute("role", "alert");
   document.body.append(made.dialog, made.pill);
@@ -31,10 +32,12 @@ function onKey(event, acts) {
   if (event.key === "Enter" && event.target.matches(".pt-button")) return; // somebody has gone there by Tab
   const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
   const keys = { Enter: () => acts.move(1), ArrowRight: () => acts.move(1), Backspace: () => acts.move(-1), ArrowLeft: () => acts.move(-1),
-    0: () => acts.chooseBoth("tie"), "-": () => acts.chooseBoth("bad") };
+    0: () => acts.chooseBoth("tie"), "-": () => acts.chooseBoth("bad"), z: acts.zoom };
   if (digit) acts.choose(digit - 1);
-  else if (keys[event.key]) keys[event.key]();
-  else return;
+  else if (!acts.look(event.key)) {
+    if (!keys[event.key]) return;
+    keys[event.key]();
+  }
   event.preventDefault();
 }
 
@@ -50,9 +53,11 @@ function card(index, acts) {
 
 /** acts: {choose(place), chooseBoth("tie" or "bad"), move(by), putAway(yes), end(how)}.
  *  -> {draw(state), complain(reason)}; state: {question, put, sheet (undefined while others rate the rest), at, first, last, elsewhere}. */
-export function createRateView(acts) {
+export function createRateView(given) {
+  const acts = { ...given, zoom: () => zoom.turn(), look: (key) => zoom.look(key) };
   const parts = build(acts);
   const cards = [];
+  const zoom = createZoom(parts.grid, parts.zoom);
   parts.dialog.addEventListener("keydown", (event) => onKey(event, acts));
   parts.dialog.addEventListener("cancel", (event) => { // Escape
     event.preventDefault();
@@ -118,6 +123,8 @@ export function createRateView(acts) {
       for (const part of [parts.next, parts.grid]) show(part, Boolean(sheet));
       drawBoth(question, sheet);
       for (const key of ["later", "back", "pause"]) say(parts[key], words(key));
+      zoom.say();
+      say(parts.own, question.consistency?.of ? words("rateConsistency", question.consistency) : "");
       parts.pause.title = words("pauseHint");
       parts.back.disabled = state.first;
       if (sheet) drawSheet(state);

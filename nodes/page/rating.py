@@ -1,7 +1,7 @@
 """Questions to a person: images that wait for votes in the page, and the routes by which the page gives them.
 
 GET /posttrain/ratings -> {"questions": [{id, title, mode, sheets: [{prompt, rows}], votes: {row: 1 or -1},
-    ties: [sheet]}]}
+    ties: [sheet], consistency: {alike, of}}]}
 GET /posttrain/ratings/{id}/images/{row} -> PNG
 POST /posttrain/ratings/{id}/votes {"votes": {row: 1, -1 or 0}}: kept at once; with "client": only where that client has the
     sheet; {"tie": a sheet's number} instead of "votes": of two images neither is better
@@ -12,16 +12,19 @@ Event "posttrain.rating" {id, open} whenever a question comes or goes. A script 
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+from ...rewards.base.files import read_bytes
 from ...rewards.base.reward import RewardUnavailable
 from ...rewards.base.words import brief
 from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
+from ...trainers.data.again import Returns
 from ...trainers.data.vote_book import VoteBook, together
 from .server import add_routes, answering, body_of, page_server
 from .turns import Turns
@@ -49,18 +52,42 @@ class RatingRequest:
     __repr__ = brief
 
     def __post_init__(self):
-        self._lock = threading.Lock()
-        self._sheet_of = {row: sheet for sheet in self.sheets for row in sheet.rows}
+        self._rows = {row for sheet in self.sheets for row in sheet.rows}
+        self.sheets, self.images = list(self.sheets), dict(self.images)
         # the same for the same images, so that a sheet may be begun today and ended tomorrow
         self._pair_of = {sheet: together(self.images[row] for row in sheet.rows) if self.mode == BEST_AND_WORST else ""
                          for sheet in self.sheets}
-        # a run that was paused or cancelled shows the same images again
-        for row, sheet in self._sheet_of.items():
-            if vote := self.book.vote_on(self.images[row], sheet.prompt):
-                self.votes[row] = vote
-        self.ties |= {number for number, sheet in enumerate(self.sheets) if self._can_tie(number)
-                      and all(self.book.is_tie(self.images[row], sheet.prompt) for row in sheet.rows)}
+        self._returns, self._again = Returns(self.book.folder), {}  # sheets that are shown a second time: sheet -> pair
+        if self.mode == BEST_AND_WORST:
+            self._bring_back()
+        self._sheet_of = {row: sheet for sheet in self.sheets for row in sheet.rows}
+        self._lock = threading.Lock()
+        self._take_up()
         self.turns = Turns(len(self.sheets), self.is_judged)
+
+    def _bring_back(self) -> None:
+        """A tenth of the pairs of earlier questions, turned round and under row numbers of their own."""
+        here = set(self._pair_of.values())
+        pairs = [pair for pair in self.book.pairs() if pair.id not in here]
+        for pair in self._returns.due(pairs, len(self.sheets)):
+            try:
+                right, left = (read_bytes(file) for file in pair.files)
+            except OSError:
+                continue  # somebody has tidied up
+            row = max(self.images) + 1
+            self.images |= {row: left, row + 1: right}
+            sheet = Sheet(pair.prompt, (row, row + 1))
+            self._again[sheet] = pair
+            self.sheets.insert(random.randint(0, len(self.sheets)), sheet)
+
+    def _take_up(self) -> None:
+        """What was voted on the same images before."""
+        for number, sheet in enumerate(self.sheets):
+            if sheet in self._again:
+                continue
+            self.votes |= {row: vote for row in sheet.rows if (vote := self.book.vote_on(self.images[row], sheet.prompt))}
+            if self._can_tie(number) and all(self.book.is_tie(self.images[row], sheet.prompt) for row in sheet.rows):
+                self.ties.add(number)
 
     def is_judged(self, number: int) -> bool:
         """Whether a sheet has all the votes that it can have."""
@@ -81,6 +108,7 @@ class RatingRequest:
             for row in self.sheets[number].rows:
                 self._keep(row, 0, tie=True)
             self.ties.add(number)
+            self._compare(number)
 
     def vote(self, votes: dict[int, int], client: str = "") -> None:
         """Keeps votes, on the disk too. client: a page, which votes on its own sheets only; "" a script.
@@ -92,19 +120,35 @@ class RatingRequest:
                 raise LookupError(f"votes: there is no image {row} in this question")
             if isinstance(vote, bool) or vote not in (1, -1, 0):
                 raise ValueError(f"votes: {vote!r} is neither 1 (up), -1 (down) nor 0 (none)")
+        numbers = {self.sheets.index(self._sheet_of[row]) for row in votes}
         if client:
-            for sheet in {self._sheet_of[row] for row in votes}:
-                self.turns.check(self.sheets.index(sheet), client)
+            for number in numbers:
+                self.turns.check(number, client)
         with self._lock:
             for row, vote in votes.items():
                 if vote != self.votes.get(row, 0):
                     self._keep(row, vote)
+            for number in numbers:
+                self._compare(number)
 
     def _keep(self, row: int, vote: int, tie: bool = False) -> None:
         sheet = self._sheet_of[row]
-        self.book.add(self.images[row], sheet.prompt, vote, self._pair_of[sheet], tie)
+        if sheet not in self._again:
+            place = sheet.rows.index(row) if self.mode == BEST_AND_WORST else None
+            self.book.add(self.images[row], sheet.prompt, vote, self._pair_of[sheet], tie, place)
         self.ties.discard(self.sheets.index(sheet))
         self.votes[row] = vote
+
+    def _compare(self, number: int) -> None:
+        """Of a pair that has come back: whether the answer is that of the first time. It is no vote."""
+        pair = self._again.get(self.sheets[number])
+        if pair is not None and self.is_judged(number):
+            right, left = (self.votes.get(row, 0) for row in self.sheets[number].rows)
+            self._returns.note(f"{self.id} {number}", pair, (left, right) == pair.answer)
+
+    def result(self) -> dict[int, int]:
+        """1 or -1 by row of the images that were asked about."""
+        return {row: vote for row, vote in self.votes.items() if vote and row in self._rows}
 
     def end(self, how: str) -> None:
         if how not in (DONE, PAUSE):
@@ -117,7 +161,8 @@ class RatingRequest:
         with self._lock:
             votes = {str(row): vote for row, vote in self.votes.items() if vote}
             ties = sorted(self.ties)
-        return {"id": self.id, "title": self.title, "mode": self.mode, "votes": votes, "ties": ties,
+            consistency = asdict(self._returns.consistency())
+        return {"id": self.id, "title": self.title, "mode": self.mode, "votes": votes, "ties": ties, "consistency": consistency,
                 "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
 
 
@@ -136,7 +181,7 @@ def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], N
                                         "queue again when somebody is at the page, or raise wait_minutes")
     if question.how == PAUSE:
         raise RewardUnavailable(f"you have paused the rating of '{question.title}'; queue again to go on with it")
-    return {row: vote for row, vote in question.votes.items() if vote}
+    return question.result()
 
 
 @contextmanager

@@ -54,6 +54,12 @@ def where(page) -> str:
     return page.locator(f"{DIALOG} .pt-hint").inner_text()
 
 
+def closer_look(page) -> list[str]:
+    """How each picture that is shown is enlarged."""
+    return page.evaluate("(where) => [...document.querySelectorAll(`${where} .pt-rate-card:not(.pt-hidden) img`)]"
+                         ".map((image) => getComputedStyle(image).transform)", DIALOG)
+
+
 def wait_where(page, begin: str) -> None:
     page.wait_for_function("([where, begin]) => document.querySelector(`${where} .pt-hint`)?.textContent.startsWith(begin)",
                            arg=[DIALOG, begin], timeout=60_000)
@@ -63,6 +69,15 @@ def test_best_and_worst_by_keyboard(page, host, rate, tmp_path):
     rate("keys", 2)
     assert where(page) == "Prompt 1 of 2 · keys" and hint(page) == "Which is the best?"
     page.wait_for_function("(where) => [...document.querySelectorAll(`${where} img`)].every((image) => image.naturalWidth)", arg=DIALOG)
+    assert closer_look(page) == ["none"] * 4
+    page.keyboard.press("z")
+    page.keyboard.press("ArrowLeft")
+    assert where(page).startswith("Prompt 1 of 2"), "the arrows move the spot meanwhile"
+    spots = closer_look(page)
+    assert len(set(spots)) == 1 and spots[0].startswith("matrix(") and float(spots[0][7:].split(",")[0]) >= 2
+    keep_screenshot(page, "rating_zoom", tmp_path)
+    page.keyboard.press("z")
+    assert closer_look(page) == ["none"] * 4
     page.keyboard.press("2")
     assert hint(page) == "And which is the worst?"
     keep_screenshot(page, "rating", tmp_path)

@@ -300,6 +300,31 @@ def test_a_tie_and_both_bad_are_verdicts_and_a_tie_is_there_tomorrow(world, monk
     assert post(votes={"0": 1, "1": -1}, client="tab")[1]["ties"] == [] and question().ties == set()
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_pair_comes_back_turned_round_and_its_answer_is_no_vote(world, monkeypatch, alike):
+    folder, earlier = world / "again", [png_bytes(torch.rand(4, 4, 3)) for _ in range(20)]
+    sheets = [Sheet("a", (row, row + 1)) for row in range(0, 20, 2)]
+    before = rating.RatingRequest("cats", BEST_AND_WORST, sheets, dict(enumerate(earlier)), VoteBook(folder))
+    before.vote({row: 1 if row % 2 else -1 for row in range(20)})
+    assert len(before.sheets) == 10 and before.result() == before.votes
+    lines = (folder / "votes.jsonl").read_text()
+
+    new = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(2)}
+    question = rating.RatingRequest("cats", BEST_AND_WORST, [Sheet("b", (0, 1))], new, VoteBook(folder), id="again")
+    monkeypatch.setitem(rating._open, "again", question)
+    (back,) = (sheet for sheet in question.sheets if sheet.rows != (0, 1))
+    left, right = back.rows
+    images = asked([("GET", f"/posttrain/ratings/again/images/{row}", {}) for row in back.rows])
+    places = [earlier.index(body) for _, _, body in images]
+    assert back.prompt == "a" and question.votes == {} and places[0] == places[1] + 1, "turned round, and without the answer"
+    better = left if alike else right
+    body = {"votes": {str(row): 1 if row == better else -1 for row in back.rows}}
+    ((status, _, text),) = asked([("POST", "/posttrain/ratings/again/votes", {"data": json.dumps(body).encode()})])
+    assert status == 200 and json.loads(text)["consistency"] == {"alike": int(alike), "of": 1}
+    assert question.is_judged(question.sheets.index(back)) and question.result() == {}
+    assert (folder / "votes.jsonl").read_text() == lines, "the first answer stands"
+
+
 def test_a_foreign_site_is_heard_where_the_user_wants_it(world, monkeypatch):
     from comfy.cli_args import args
 
