@@ -36,6 +36,9 @@ export const fetchWorkflow = (run) => getJson(`${path(run)}/workflow`);
 /** Address of a run's numbers as a table. */
 export const csvUrl = (run) => api.apiURL(`${path(run)}/metrics.csv`);
 
+/** Address of the page at /posttrain. */
+export const ownPage = () => api.fileURL("/posttrain");
+
 /** The texts of every pack's locales/ folder, by language. */
 export const fetchTranslations = () => getJson("/i18n");
 

@@ -1,7 +1,7 @@
 // Everything that the page says, in Chinese; {name} is replaced. english.js has the same keys.
 export const ZH = {
   tab: "PostTrain 训练记录：曲线与样图",
-  runs: "训练记录",
+  runs: "训练记录", ownPage: "在单独的页面中打开，适合第二块屏幕或手机",
   none: "还没有训练。打开模板“Learn to follow prompts”，然后点击运行。",
   waiting: "训练“{run}”尚未开始。点击运行开始训练。",
   unnamed: "连接“循环开始”后，训练情况会显示在这里。",

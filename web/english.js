@@ -1,7 +1,7 @@
 // Everything that the page says, in English; {name} is replaced. chinese.js has the same keys.
 export const EN = {
   tab: "Runs of PostTrain: curves and samples",
-  runs: "Runs",
+  runs: "Runs", ownPage: "On a page of its own, for a second screen or a phone",
   none: "No run yet. Open the template \"Learn to follow prompts\" and press Run.",
   waiting: "Run \"{run}\" has not started. Press Run to train.",
   unnamed: "Connect Loop Start to see the training here.",

@@ -9,6 +9,9 @@ import { words } from "./words.js";
 
 const OPENED_BY = { tensorboard: "tensorboard --logdir", wandb: "wandb sync" };
 
+/** Whether there is a graph to set something on: not on the page at /posttrain. */
+export const hasGraph = () => Boolean(app.graph);
+
 /** Copies a text; where the page may not, it is shown to be copied by hand. */
 export async function copy(text) {
   try {
@@ -68,10 +71,11 @@ export function createShelf(moved) {
     copyFolder: () => copy(run.folder),
     deleteRun: () => remove(run, moved),
   };
+  if (!hasGraph()) delete acts.openWorkflow;
   const buttons = Object.keys(acts).map((key) => Object.assign(element("button", "pt-act"), { key }));
   for (const button of buttons) button.addEventListener("click", () => act(button.key));
   const back = createGoBack();
-  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons), back.root);
+  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons), hasGraph() ? back.root : null);
   const written = element("div", "pt-note");
 
   async function act(key) {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, question, rating, shelf, steer
+from posttrain.nodes.page import address, live, own_page, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -119,6 +119,7 @@ TYPES = ["application/json", "text/plain", "application/json; charset=none", "mu
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
 SITES = [None, "same-origin", "same-site", "none", "cross-site", "x" * 1000]
 ROUTES = [
+    "/posttrain",
     "/posttrain/runs",
     "/posttrain/runs/{}",
     "/posttrain/runs/{}?since={}",
@@ -163,7 +164,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf, question)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
