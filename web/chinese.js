@@ -61,6 +61,7 @@ export const ZH = {
   steerStop: "停止并导出", steerStopHint: "在本次迭代之后结束训练，然后运行工作流的其余部分，例如保存 LoRA",
   steerWaits: "将在本次迭代之后执行。",
   numbers: { "learning rate": "学习率", "KL weight": "KL 权重" },
+  weightOf: "权重：{name}",
   changedNumber: "从这里起：{name} {value}（之前：{before}）。",
   doneSound: "训练结束时播放提示音", doneTitle: "训练结束时在页面标题中标记", doneNotification: "训练结束时显示通知",
   gaugeVram: "显存 {value} GB", gaugeRam: "内存 {value} GB",

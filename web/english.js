@@ -63,6 +63,7 @@ export const EN = {
   steerStop: "Stop and export", steerStopHint: "Ends the training after this iteration; the rest of the workflow, such as Save LoRA, then runs",
   steerWaits: "It is done after this iteration.",
   numbers: { "learning rate": "Learning rate", "KL weight": "KL weight" },
+  weightOf: "Weight: {name}",
   changedNumber: "From here on: {name} {value} (before: {before}).",
   doneSound: "Play a sound when a training ends", doneTitle: "Mark the page's title when a training ends",
   doneNotification: "Show a notification when a training ends",

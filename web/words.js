@@ -3,6 +3,8 @@ import { app } from "../../scripts/app.js";
 import { ZH } from "./chinese.js";
 import { EN } from "./english.js";
 
+const WEIGHT = "weight of "; // before a reward's name, among the numbers that can be changed
+
 /** The language that the user has chosen, such as "en" or "zh". */
 export const locale = () => String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
 
@@ -25,7 +27,7 @@ export const picturesName = (kind) => language().samplesOf[kind];
 /** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
 export function messageWords({ text, alarm, values }) {
   const { alarms, looks } = language();
-  if (values?.number in language().numbers) {
+  if (values?.number in language().numbers || values?.number?.startsWith(WEIGHT)) {
     const [value, before] = [number(values.value), number(values.before)];
     return words("changedNumber", { name: numberName(values.number), value, before });
   }
@@ -41,11 +43,13 @@ export function messageWords({ text, alarm, values }) {
 export const answerName = (answer) => language().answers[answer] ?? answer;
 
 /** A number that can be changed while it trains. */
-export const numberName = (name) => language().numbers[name] ?? name;
+export const numberName = (name) => (name.startsWith(WEIGHT) ? words("weightOf", { name: name.slice(WEIGHT.length) })
+  : language().numbers[name] ?? name);
 
 /** A number of metrics.jsonl as the user should read it. */
 export function metricName(key) {
   if (key.startsWith("reward/")) return words("rewardOf", { name: key.slice(7) });
+  if (key.startsWith("weight/")) return words("weightOf", { name: key.slice(7) });
   const plain = key.replaceAll("_", " ").replaceAll("/", ": ");
   return language().metrics[key] ?? plain.charAt(0).toUpperCase() + plain.slice(1);
 }

@@ -48,6 +48,8 @@ def alone(chromium, host):
 def start(host, run: str, iterations: int, by_hand: bool = False) -> None:
     """Queued as by a script: no page of ComfyUI is open."""
     graph = training_only(small_graph(run, iterations, {"PTSampling": {"images_per_prompt": 2}} if by_hand else None))
+    graph["file"] = {"class_type": "PTRewardJPEG", "inputs": {}}
+    swap_reward(graph, {"class_type": "PTRewardSum", "inputs": {"reward_1": ["1", 5], "reward_2": ["file", 0]}})
     if by_hand:
         swap_reward(graph, human(run, "best and worst"))
         swap_trainer(graph, {"class_type": "PTDiffusionDPO", "inputs": {}})
@@ -68,6 +70,15 @@ def test_a_phone_watches_and_steers_a_training(alone, host, tmp_path):
     press(page, "Pause")
     wait_status(page, "Paused after iteration", SIDE)
     keep_screenshot(page, "own_page_paused", tmp_path)
+    weights = page.locator(f"{SIDE} .pt-fields label", has_text="Weight: ")
+    assert weights.count() == 2
+    weights.last.locator("input").fill("0.25")
+    weights.last.locator("input").press("Enter")
+    press(page, "Go on")
+    page.locator(f"{SIDE} .pt-messages", has_text="From here on: Weight: JPEG").wait_for(timeout=60_000)
+    press(page, "Pause")
+    wait_status(page, "Paused after iteration", SIDE)
+    assert weights.last.locator("input").input_value() == "0.25"
     page.context.set_offline(True)
     press(page, "Stop and export")
     page.locator(f"{SIDE} .pt-error-words:not(:empty)").wait_for()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ...rewards.base.words import brief
 from .held_out import Fall, Falling
+from .steering import WeightsSeen
 
 WINDOW = 5
 CERTAIN = 6.0
@@ -119,12 +120,15 @@ class Alarms:
     def __init__(self, points: Iterable[dict] = ()):
         self._series: dict[str, Series] = {}
         self._given: set[tuple] = set()
-        self._falling = Falling()
+        self._falling, self._weights = Falling(), WeightsSeen()
         for point in points:
             self.look(point)
 
     def look(self, point: dict) -> list[Alarm]:
         """point: "iteration" and numbers by name, as in a line of metrics.jsonl; whatever is not a number is left out."""
+        if self._weights.changed(point):  # it is another reward, not a better or worse one
+            self._series.pop(REWARD, None)
+            self._falling = Falling()
         for name, value in point.items():
             if name == REWARD or name in LOOKS or name.startswith(PART):
                 if isinstance(value, (int, float)) and math.isfinite(value):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .held_out import MEAN, SECONDS, Fall, Falling
+from .steering import WeightsSeen
 
 KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
 MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
@@ -55,7 +56,7 @@ class Stopping:
         self._recent: dict[str, deque[float]] = {}
         self._best, self._best_at, self._seconds, self._images = -math.inf, 0, 0.0, 0.0
         self._held, self._held_best, self._held_best_at = math.nan, -math.inf, 0
-        self._falling = Falling()
+        self._falling, self._weights = Falling(), WeightsSeen()
         self._fall: Fall | None = None
         for point in points:
             self.look(point)
@@ -65,6 +66,9 @@ class Stopping:
         self._looked += 1
         self._seconds += point.get("seconds", 0.0) + point.get(SECONDS, 0.0)
         self._images += point.get("images", 0.0)
+        if self._weights.changed(point):  # means under other weights are no measure for this reward
+            self._recent.pop("reward_mean", None)
+            self._best, self._best_at, self._falling = -math.inf, 0, Falling()
         for name in ("kl", "reward_mean"):
             if math.isfinite(point.get(name, math.nan)):
                 self._recent.setdefault(name, deque(maxlen=WINDOW)).append(point[name])
