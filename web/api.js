@@ -27,7 +27,7 @@ export const fetchSteering = (run) => getJson(`${path(run)}/steer`);
 /** Asks something of a run that trains; value: of a number. -> as fetchSteering */
 export const order = (run, what, value) => postJson(`${path(run)}/steer`, { do: what, value });
 
-/** Renames, pins, notes on or deletes a run: how is the route's last word. -> {run: its name now} */
+/** Renames, pins, notes on, opens the folder of or deletes a run: how is the route's last word. -> {run: its name now} */
 export const moveRun = (run, how, body) => postJson(`${path(run)}/${how}`, body);
 
 /** The workflow that a run was trained with. */

@@ -71,7 +71,7 @@ export const ZH = {
   overlay: "把“{run}”叠加在所选训练的后面", search: "搜索训练与备注",
   shelf: "这次训练…", pin: "置顶", unpin: "取消置顶", rename: "重命名", renameTo: "训练“{run}”的新名称：",
   note: "备注", noteOf: "训练“{run}”的备注：", csv: "下载 CSV", openWorkflow: "打开它的工作流",
-  tensorboard: "写出 TensorBoard 文件", wandb: "写出 W&B 文件（离线）", copyFolder: "复制文件夹位置", deleteRun: "删除",
+  tensorboard: "写出 TensorBoard 文件", wandb: "写出 W&B 文件（离线）", openFolder: "打开文件夹", copyFolder: "复制文件夹位置", deleteRun: "删除",
   goBack: "回到此次迭代", goBackSet: "请点击“运行”：“{run}”将从第 {iteration} 次迭代继续；现在的训练会另行保留。",
   goBackNowhere: "页面上没有训练“{run}”的节点。请先打开它的工作流，再回到此次迭代。",
   deleteSure: "要把训练“{run}”移到 output/posttrain/.trash 吗？检查点会一起移走，已保存的 LoRA 不受影响。",

@@ -74,7 +74,7 @@ export const EN = {
   overlay: "Draw \"{run}\" behind the shown run", search: "Search runs and notes",
   shelf: "This run…", pin: "Pin", unpin: "Unpin", rename: "Rename", renameTo: "A new name for the run \"{run}\":",
   note: "Note", noteOf: "A note on the run \"{run}\":", csv: "Download CSV", openWorkflow: "Open its workflow",
-  tensorboard: "Write TensorBoard files", wandb: "Write W&B files (offline)", copyFolder: "Copy its folder", deleteRun: "Delete",
+  tensorboard: "Write TensorBoard files", wandb: "Write W&B files (offline)", openFolder: "Open its folder", copyFolder: "Copy its folder", deleteRun: "Delete",
   goBack: "Go back to iteration", goBackSet: "Press Run: \"{run}\" goes on from iteration {iteration}. As it is now, it stays beside it.",
   goBackNowhere: "No node on the page trains \"{run}\". Open its workflow first, then go back.",
   deleteSure: "Move the run \"{run}\" to output/posttrain/.trash? Its checkpoints go with it. LoRAs that were saved stay.",

@@ -7,6 +7,7 @@ import { createGoBack } from "./go_back.js";
 import { forgetRun, loadAll } from "./runs.js";
 import { words } from "./words.js";
 
+const HERE = new Set(["localhost", "127.0.0.1", "[::1]"]);
 const OPENED_BY = { tensorboard: "tensorboard --logdir", wandb: "wandb sync" };
 
 /** Whether there is a graph to set something on: not on the page at /posttrain. */
@@ -68,10 +69,12 @@ export function createShelf(moved) {
     tensorboard: () => takeOut(run, "tensorboard"),
     wandb: () => takeOut(run, "wandb"),
     openWorkflow: () => openWorkflow(run),
+    openFolder: () => moveRun(run.run, "open", { open: run.run }),
     copyFolder: () => copy(run.folder),
     deleteRun: () => remove(run, moved),
   };
   if (!hasGraph()) delete acts.openWorkflow;
+  if (!HERE.has(location.hostname)) delete acts.openFolder; // it would open on the other machine
   const buttons = Object.keys(acts).map((key) => Object.assign(element("button", "pt-act"), { key }));
   for (const button of buttons) button.addEventListener("click", () => act(button.key));
   const back = createGoBack();

@@ -86,6 +86,7 @@ def test_a_phone_watches_and_steers_a_training(alone, host, tmp_path):
     press(page, "Stop and export")
     assert wait_status(page, "Finished", SIDE).startswith("Finished: ")
     assert page.evaluate(OUTSIDE) == [] and page.faults == []
+    assert page.locator(f"{SIDE} .pt-act", has_text="Open its folder").count() == 1
     assert not page.locator(f"{SIDE} .pt-back").count() and not page.get_by_text("Open its workflow").count(), (
         "no graph is here"
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, own_page, question, rating, shelf, steer
+from posttrain.nodes.page import address, live, open_folder, own_page, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -136,7 +136,7 @@ ROUTES = [
     "/posttrain/runs/{}/steer",
     "/posttrain/runs/{}/metrics.csv",
     "/posttrain/runs/{}/workflow",
-    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export")),
+    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export", "open")),
 ]
 
 
@@ -148,6 +148,7 @@ def world(tmp_path, monkeypatch):
     root = tmp_path / "output" / "posttrain"
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(open_folder, "show", lambda folder: None)
     samples = make_run(root) / "samples"
     (samples / "iteration_000001.webp").write_bytes(b"picture")
     for number, target in (("9", tmp_path / "secret"), ("8", tmp_path)):
@@ -164,7 +165,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
@@ -207,7 +208,20 @@ def generated(count: int):
             route
             for route in ROUTES
             if route.endswith(
-                ("votes", "take", "end", "addresses", "steer", "rename", "pin", "note", "delete", "pages", "questions/{}")
+                (
+                    "votes",
+                    "take",
+                    "end",
+                    "addresses",
+                    "steer",
+                    "rename",
+                    "pin",
+                    "note",
+                    "delete",
+                    "open",
+                    "pages",
+                    "questions/{}",
+                )
             )
         ],
         BODIES,
