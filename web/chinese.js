@@ -85,7 +85,7 @@ export const ZH = {
     reward_std: "奖励的离散程度", zero_spread_groups: "图像得分全相同的提示词", failed: "无法评分的图像",
     skipped_updates: "跳过的更新", learning_rate: "学习率", ratio_mean: "似然比均值",
     prompts_cut: "超出奖励长度限制的提示词", ocr_failures: "OCR 读取失败的图像",
-    ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数",
+    ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数", images: "图像数",
     held_out_reward: "留出提示词的奖励", held_out_gain: "留出提示词相对原模型的提升", held_out_base: "训练前留出提示词的奖励",
     held_out_error: "留出提升的标准误差", held_out_seconds: "一次留出评估的秒数",
     picture_brightness: "画面：亮度", picture_contrast: "画面：对比度", picture_colourfulness: "画面：色彩丰富度",
@@ -107,9 +107,31 @@ export const ZH = {
       "请把留出图像与原模型的图像对照查看。",
     part: "总奖励在上升，但其中的“{name}”在下降（从 {first} 到 {now}）：其他部分是以它为代价换来的。请增大它的权重，或为它设定下限。",
   },
-  steered: {
+  said: {
     paused: "已暂停，状态已保存。点击按钮继续；也可取消以腾出队列，以后再次运行。", "goes on": "继续训练。",
     kept: "这次迭代的检查点会永久保留。", "let go": "工作流的设置已更新，页面上的改动不再有效（{said}）。",
+    "memory is full": "内存已满。请按以下顺序逐项更改，然后再次运行：{steps}。",
+    ends: "训练在第 {iteration} / {iterations_in_all} 次迭代后结束：{why}。",
+    "no number": "停止规则“{rule}”永远不会生效：这次训练不测量“{number}”。请启用它（训练器中的 watch_kl 或 beta；把图像连接到“循环结束”），或换一条规则。",
+  },
+  steps: {
+    low_memory: "在训练器中打开 low_memory（约多用三分之一的时间，其他不变）",
+    batch_size: "把采样设置中的 batch_size 从 {now} 降到 {half}（更慢，除舍入外结果相同）",
+    weights: "使用 fp8 或 GGUF 的模型，或用 --lowvram 启动 ComfyUI，使权重占用更少",
+    pictures: "训练更小的图像（空潜空间的宽和高）",
+  },
+  reasons: {
+    you: "您结束了它",
+    "KL is above": "与原模型的 KL 为 {value}，超过了允许的 {limit}",
+    "reward reaches": "奖励达到了 {limit}",
+    "reward no longer rises": "奖励已有 {iterations} 次迭代没有超过 {best}",
+    "minutes have passed": "已训练 {value} 分钟",
+    "images are made": "已生成 {value} 张图像",
+    "an alarm is raised": "发出了警报：{alarm}",
+    "held-out reward reaches": "留出提示词的奖励达到了 {limit}",
+    "held-out reward no longer rises": "留出提示词的奖励已有 {iterations} 次迭代没有超过 {best}",
+    "held-out reward falls while the trained one rises":
+      "留出提示词的奖励从第 {until} 次迭代的 {best} 降到了 {now}，而训练用的奖励在上升",
   },
   blocks: {
     model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", goal: "目标", width: "宽度", height: "高度",

@@ -89,7 +89,7 @@ export const EN = {
     failed: "Images that could not be scored", skipped_updates: "Skipped updates", learning_rate: "Learning rate",
     ratio_mean: "Likelihood ratio, mean", ratio_largest_change: "Likelihood ratio, largest change",
     prompts_cut: "Prompts too long for a reward", ocr_failures: "Images that OCR failed on",
-    seconds: "Seconds per iteration", used: "Images used", updates: "Optimizer steps",
+    seconds: "Seconds per iteration", used: "Images used", updates: "Optimizer steps", images: "Images made",
     held_out_reward: "Reward on held-out prompts", held_out_gain: "Held-out gain over your model",
     held_out_base: "Held-out reward before training", held_out_error: "Held-out gain, standard error",
     held_out_seconds: "Seconds of a held-out measurement",

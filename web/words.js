@@ -31,12 +31,24 @@ export function messageWords({ text, alarm, values }) {
     const [value, before] = [number(values.value), number(values.before)];
     return words("changedNumber", { name: numberName(values.number), value, before });
   }
-  const what = language().steered?.[values?.what];
-  if (what) return fill(what, values);
+  const what = language().said?.[values?.what];
+  if (what) return fill(what, saidValues(values));
   if (!alarms?.[alarm]) return text;
   const numbers = Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? number(value) : value]);
   const plain = Object.fromEntries(numbers);
   return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });
+}
+
+/** What fills the gaps of a sentence that the server has said, in the user's language where it is a sentence or a name itself. */
+function saidValues(values) {
+  const { reasons, steps } = language();
+  const plain = Object.fromEntries(Object.entries(values)
+    .map(([key, value]) => [key, key !== "iteration" && typeof value === "number" ? number(value) : value]));
+  if (values.because) plain.alarm = messageWords(values.because);
+  if (values.number) plain.number = metricName(values.number);
+  if (values.steps) plain.steps = values.steps.map((step, i) => `${i + 1}) ${fill(steps[step], plain)}`).join("；");
+  if (values.why) plain.why = fill(reasons[values.why], plain);
+  return plain;
 }
 
 /** An answer to a question on a run. */

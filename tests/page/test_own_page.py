@@ -20,7 +20,7 @@ UNLIKE = """async (base) => {
     });
     return unlike(EN, ZH, '');
 }"""
-FROM_THE_SERVER = {"alarms", "steered", "blocks", "goals", "looks"}
+FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "looks"}
 
 
 @pytest.fixture
@@ -95,6 +95,27 @@ def test_a_phone_watches_and_steers_a_training(alone, host, tmp_path):
 def test_both_languages_have_every_sentence_with_the_same_gaps(alone):
     unlike = alone().evaluate(UNLIKE, EXTENSION)
     assert set(unlike) == FROM_THE_SERVER
+
+
+SAID = """async (base) => {
+    const { messageWords } = await import(`${base}/words.js`);
+    const because = { text: '', alarm: 'fall', values: { best: 0.5, until: 7, now: 0.25 } };
+    return [
+        messageWords({ text: 'x', values: { what: 'ends', why: 'an alarm is raised', iteration: 9, iterations_in_all: 40, because } }),
+        messageWords({ text: 'x', values: { what: 'ends', why: 'KL is above', iteration: 9, iterations_in_all: 40, value: 0.1234, limit: 0.1 } }),
+        messageWords({ text: 'x', values: { what: 'memory is full', steps: ['batch_size', 'pictures'], now: 8, half: 4 } }),
+        messageWords({ text: 'x', values: { what: 'no number', rule: 'KL is above', number: 'kl' } }),
+    ];
+}"""
+
+
+def test_why_it_ends_and_what_full_memory_asks_for_are_said_in_chinese(alone):
+    alarm, rule, memory, number = alone(language="zh-CN").evaluate(SAID, EXTENSION)
+    assert alarm.startswith("训练在第 9 / 40 次迭代后结束：发出了警报：奖励从 0.5（第 7 次迭代前后）降到了 0.25。")
+    assert rule == "训练在第 9 / 40 次迭代后结束：与原模型的 KL 为 0.123，超过了允许的 0.1。"
+    assert "1) 把采样设置中的 batch_size 从 8 降到 4" in memory and "2) 训练更小的图像" in memory
+    assert "“KL is above”" in number and "“KL：与原模型的距离”" in number
+    assert alone().evaluate(SAID, EXTENSION) == ["x"] * 4, "the server's own words"
 
 
 def test_a_phone_rates_beside_another_browser_that_rates_by_keys(alone, host, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...rewards.base.words import brief
@@ -35,6 +35,11 @@ class Alarm:
     text: str
     values: dict
     __repr__ = brief
+
+
+def for_page(alarms: Sequence[Alarm]) -> dict:
+    """The first of several alarms among the values of a sentence that tells of it."""
+    return {"because": {"text": alarms[0].text, "alarm": alarms[0].kind, "values": alarms[0].values}} if alarms else {}
 
 
 @dataclass(frozen=True)
