@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...rewards.base.files import read_bytes
+from ...rewards.base.words import brief
 
 VOTES, IMAGES = "votes.jsonl", "images"
 
@@ -24,6 +25,7 @@ class SeenPair:
     prompt: str
     files: tuple[Path, Path]
     answer: tuple[int, int]
+    __repr__ = brief
 
 
 class VoteBook:
