@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,7 +40,7 @@ class Rollout:
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
     same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
     random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
-    that were left to the recommended numbers; room: what was given up for want of memory.
+    that were left to the recommended numbers; room: what was given up for want of memory; reward_weights: see ``score_rollout``.
     """
 
     latents: torch.Tensor
@@ -58,6 +58,7 @@ class Rollout:
     sampling: Sampling | None = None
     recommended: tuple[str, ...] = ()
     room: Room = WHOLE
+    reward_weights: Mapping[str, float] | None = None
     __repr__ = brief
 
     @property

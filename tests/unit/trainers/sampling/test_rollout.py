@@ -10,6 +10,8 @@ import comfy.samplers
 import pytest
 import torch
 from posttrain.nodes.loop.train import one_iteration
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.rules.colour import ColourReward
 from posttrain.rewards.rules.jpeg import JPEGReward
 from posttrain.tests.unit.trainers.rollouts import SMALL, feedback, made
 from posttrain.trainers import methods
@@ -19,6 +21,7 @@ from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.noise.transitions import Gaussian, deterministic, log_prob, transition_named
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
+from posttrain.trainers.run.steering import numbers_of, turned
 from posttrain.trainers.sampling.draws import chosen_samples
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
 from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT, Sampling, steps_of_prompts
@@ -280,6 +283,22 @@ def test_the_means_of_the_steps_stay_only_where_a_trainer_reads_them(trust, monk
     settings = Trainer(FlowGRPO(clip_range=0.1), Optimizer())
     again, other = (train_step(policy, each, feedback(run), settings) for each in (run, with_means))
     assert all(torch.equal(a, b) for a, b in zip(again.bank.values(), other.bank.values(), strict=True)), "bit-equal"
+
+
+def test_a_changed_weight_of_a_reward_scores_the_next_iteration_and_is_told():
+    reward = WeightedSum(((JPEGReward(), 1.0), (ColourReward("brightness", "more"), 2.0)))
+    first, second = (r.info.name for r, _ in reward.members)
+    policy, trainer, means = trained_policy("sd3"), Trainer(FlowGRPO(), Optimizer()), {}
+    for weight in (None, 0.0, -3.0):
+        if weight is not None:
+            policy = turned(policy, {f"weight of {second}": weight}, "")
+        new, _ = one_iteration(policy, prompts_for("sd3"), PlainVAE(), SMALL, reward, trainer, "group mean, global std", 0)
+        assert numbers_of(new)[f"weight of {second}"] == (2.0 if weight is None else weight)
+        assert numbers_of(new)[f"weight of {first}"] == 1.0
+        means[weight] = new.metrics["reward_mean"]
+        parts = {name: new.metrics[f"reward/{name}"] for name in (first, second)}
+    assert means[0.0] == pytest.approx(parts[first]) and means[None] == pytest.approx(parts[first] + 2 * parts[second])
+    assert means[-3.0] == pytest.approx(parts[first] - 3 * parts[second])
 
 
 @pytest.mark.parametrize("trust", FROM_MEANS)
