@@ -161,7 +161,8 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
 def score_rollout(reward: Reward, rollout) -> Scores:
     """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image), .groups [B]
-    (those of the same number are compared), .reward_weights ({name: weight} that the user has asked for; None where nobody can)."""
+    (those of the same number are compared), .reward_weights ({name: weight} that the user has asked for; None where nobody can).
+    """
     check_prompts(reward, rollout.prompts.prompts)
     index, wanted = rollout.index.tolist(), getattr(rollout, "reward_weights", None)
     reward = reward if wanted is None else reweighted(reward, wanted)

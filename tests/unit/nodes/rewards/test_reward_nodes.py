@@ -18,7 +18,7 @@ class NeedsRule:
 
 
 def test_score_reads_a_rollout():
-    rollout = SimpleNamespace(images=torch.rand(4, 8, 8, 3), index=torch.tensor([0, 0, 1, 1]),
+    rollout = SimpleNamespace(images=torch.rand(4, 8, 8, 3), index=torch.tensor([0, 0, 1, 1]), groups=torch.tensor([0, 0, 1, 1]),
                               prompts=SimpleNamespace(prompts=(Prompt("a", {"x": 1}), Prompt("b"))))
     scores, mean = score.PTScore().run(rollout, NeedsRule())
     assert scores.values.tolist() == [1, 1, 0, 0] and mean == 0.5

@@ -57,7 +57,10 @@ def test_too_few_numbers_are_refused_by_name():
 
 def rollout():
     return SimpleNamespace(
-        images=IMAGES, prompts=SimpleNamespace(prompts=[Prompt("a")]), index=torch.zeros(4, dtype=torch.int64)
+        images=IMAGES,
+        prompts=SimpleNamespace(prompts=[Prompt("a")]),
+        index=torch.zeros(4, dtype=torch.int64),
+        groups=torch.zeros(4, dtype=torch.int64),
     )
 
 

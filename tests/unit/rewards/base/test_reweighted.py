@@ -31,8 +31,9 @@ REWARDS = {
 
 def scores_of(reward, wanted):
     torch.manual_seed(0)
+    of_one = torch.zeros(6, dtype=torch.int64)
     rollout = SimpleNamespace(images=torch.rand(6, 4, 4, 3), prompts=SimpleNamespace(prompts=[Prompt("a cat")]),
-                              index=torch.zeros(6, dtype=torch.int64), reward_weights=wanted)  # fmt: skip
+                              index=of_one, groups=of_one, reward_weights=wanted)  # fmt: skip
     return score_rollout(reward, rollout)
 
 
