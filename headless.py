@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 PACK = Path(os.path.abspath(__file__)).parent  # of a link, the link's: ComfyUI lies above that
+CARD_CHOSEN = {"--cpu", "--cuda-device"}
 
 
 def main(arguments: list[str]) -> int:
@@ -40,17 +41,28 @@ def main(arguments: list[str]) -> int:
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)
     workflow, comfyui = chosen.workflow.resolve(), chosen.comfyui.resolve()
-    if not workflow.is_file():
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not workflow.is_file() and not several:  # several processes tell each other
         words.error(f"{workflow} is not there; export a workflow with Export (API)")
     if not (comfyui / "main.py").is_file():
         words.error(f"{comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
     rank = int(os.environ.get("RANK", "0"))
-    if chosen.share_weights and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if several and (lacking := _lacking(of_comfyui)):
+        words.error(
+            f"WORLD_SIZE says that there are several processes, and {', '.join(lacking)} is not set; a launcher sets it"
+        )
+    if chosen.share_weights and not several:
         words.error("--share-weights: there is one process, which has nobody to share with; start several with torchrun")
     with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
         _choose_card(of_comfyui)
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0, share_weights=chosen.share_weights)
+
+
+def _lacking(of_comfyui: list[str]) -> list[str]:
+    """What a launcher has to tell each of several processes, and has not."""
+    needed = ["RANK", "MASTER_ADDR", "MASTER_PORT", *([] if CARD_CHOSEN & set(of_comfyui) else ["LOCAL_RANK"])]
+    return [name for name in needed if not os.environ.get(name)]
 
 
 def _folders(own: Path, rank: int) -> list[str]:
@@ -65,7 +77,7 @@ def _folders(own: Path, rank: int) -> list[str]:
 def _choose_card(of_comfyui: list[str]) -> None:
     """Each process of a machine takes a card of its own; which, ComfyUI reads before torch is there."""
     number = os.environ.get("LOCAL_RANK")
-    if number is not None and not {"--cpu", "--cuda-device"} & set(of_comfyui):
+    if number is not None and not CARD_CHOSEN & set(of_comfyui):
         cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(number) % len(cards)] if cards else number
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import logging
 import os
@@ -15,12 +14,12 @@ from pathlib import Path
 
 from ..rewards.base import ranks
 from ..rewards.base.words import shown
+from . import machines, meeting
 
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
 CLIENT = "headless"
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often a launcher has started all processes again
-PATIENCE = datetime.timedelta(days=7)  # a person may be asked; Gloo counts milliseconds in 32 bits
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # of launchers that say how often they have started all processes again
 
 
 class WrongWorkflow(ValueError):
@@ -36,14 +35,25 @@ class Headless:
     def run_file(self, path: Path, quiet: bool = False, share_weights: bool = False) -> int:
         """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work.
         -> the exit code."""
+        prompt, fault = read(path)
+        start = meeting.join_ranks(restarted())
         try:
-            prompt = read_workflow(path)
-        except WrongWorkflow as error:
-            print(error, file=sys.stderr)
-            return WRONG
-        join_ranks()
-        if share_weights:
-            ranks.share_weights()
+            if words := machines.fault(prompt, fault):
+                print(words, file=sys.stderr)
+                return WRONG
+            start.begin()
+            if start.again:
+                going_on(prompt)
+            if share_weights:
+                ranks.share_weights()
+            return self._run(prompt, quiet)
+        finally:
+            if ranks.launched():
+                import torch
+
+                torch.distributed.destroy_process_group()
+
+    def _run(self, prompt: dict, quiet: bool) -> int:
         if not quiet:
             self._server.sockets[CLIENT] = ProgressLine()
         self._server.client_id = CLIENT
@@ -51,13 +61,7 @@ class Headless:
             signal.signal(number, cancel)
         ended: list[int] = []
         work = threading.Thread(target=lambda: ended.append(self._work(prompt)), name="workflow")
-        try:
-            self._loop.run_until_complete(self._until(work))
-        finally:
-            if ranks.launched():
-                import torch
-
-                torch.distributed.destroy_process_group()
+        self._loop.run_until_complete(self._until(work))
         return ended[0] if ended else ERROR
 
     async def _until(self, work: threading.Thread) -> None:
@@ -114,6 +118,14 @@ def ending(executor) -> tuple[str, str]:
     return (ranks.PAUSED if paused else ranks.FAILED), words.splitlines()[0] if words else kind
 
 
+def read(path: Path) -> tuple[dict, str]:
+    """A workflow, and what is wrong with its file: several processes say that to each other first."""
+    try:
+        return read_workflow(path), ""
+    except WrongWorkflow as error:
+        return {}, str(error)
+
+
 def read_workflow(path: Path) -> dict:
     """The nodes of a workflow in API format. Raises WrongWorkflow in words."""
     try:
@@ -131,9 +143,12 @@ def read_workflow(path: Path) -> dict:
         or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values())
     ):
         raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
-    if int(os.environ.get(RESTARTS, "0")):
-        going_on(prompt)
     return prompt
+
+
+def restarted() -> bool:
+    """Whether the launcher says that it has started all processes before."""
+    return int(os.environ.get(RESTARTS, "0")) > 0
 
 
 def going_on(prompt: dict) -> None:
@@ -154,21 +169,6 @@ def in_words(error: dict | None, node_errors: dict) -> str:
             for each in found.get("errors", [])
         ]
     return "\n".join(lines)
-
-
-def join_ranks() -> None:
-    """Meets the other processes that a launcher has started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); alone, nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return
-    import torch
-
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
-    store, rank, count = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
-    # a launcher that starts all again may keep the store, in which the addresses of those before still are
-    store = torch.distributed.PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    ranks.joined()
-    logging.info("PostTrain: rank %d of %d", ranks.number(), ranks.count())
 
 
 def cancel(*_) -> None:
