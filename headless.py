@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
     torchrun --nproc-per-node 2 headless.py workflow_api.json --share-weights      for a model that fits no single card
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
+    python headless.py ray workflow_api.json --workers 2 --address auto   the same under Ray; see headless.py ray --help
 
 The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
 custom_nodes this pack lies. A run that was cut short goes on from its last checkpoint when the command is given again.
@@ -19,13 +20,20 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 PACK = Path(os.path.abspath(__file__)).parent  # of a link, the link's: ComfyUI lies above that
+RAY = "ray"
 CARD_CHOSEN = {"--cpu", "--cuda-device"}
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], again: bool = False, stopped: Callable[[], bool] = bool) -> int:
+    """again: a launcher starts it once more; stopped: asked all the time, True ends the training as Cancel does."""
+    if arguments[:1] == [RAY]:
+        import on_ray
+
+        return on_ray.main(arguments[1:], PACK)
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -56,7 +64,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
         _choose_card(of_comfyui)
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
-        return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0, share_weights=chosen.share_weights)
+        run_file = _start(comfyui).run_file
+        return run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, again=again, stopped=stopped)
 
 
 def _lacking(of_comfyui: list[str]) -> list[str]:

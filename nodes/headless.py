@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from ..rewards.base import ranks
@@ -32,11 +33,18 @@ class Headless:
     def __init__(self, loop: asyncio.AbstractEventLoop, server):
         self._loop, self._server = loop, server
 
-    def run_file(self, path: Path, quiet: bool = False, share_weights: bool = False) -> int:
-        """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work.
-        -> the exit code."""
+    def run_file(
+        self,
+        path: Path,
+        quiet: bool = False,
+        share_weights: bool = False,
+        again: bool = False,
+        stopped: Callable[[], bool] = bool,
+    ) -> int:
+        """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work;
+        again: a launcher starts it once more; stopped: asked all the time, True is a cancel. -> the exit code."""
         prompt, fault = read(path)
-        start = meeting.join_ranks(restarted())
+        start = meeting.join_ranks(again or restarted())
         try:
             if words := machines.fault(prompt, fault):
                 print(words, file=sys.stderr)
@@ -46,30 +54,35 @@ class Headless:
                 going_on(prompt)
             if share_weights:
                 ranks.share_weights()
-            return self._run(prompt, quiet)
+            return self._run(prompt, quiet, stopped)
         finally:
             if ranks.launched():
                 import torch
 
                 torch.distributed.destroy_process_group()
 
-    def _run(self, prompt: dict, quiet: bool) -> int:
+    def _run(self, prompt: dict, quiet: bool, stopped: Callable[[], bool]) -> int:
         if not quiet:
             self._server.sockets[CLIENT] = ProgressLine()
         self._server.client_id = CLIENT
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, cancel)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, cancel)
         ended: list[int] = []
         work = threading.Thread(target=lambda: ended.append(self._work(prompt)), name="workflow")
-        self._loop.run_until_complete(self._until(work))
+        self._loop.run_until_complete(self._until(work, stopped))
         return ended[0] if ended else ERROR
 
-    async def _until(self, work: threading.Thread) -> None:
+    async def _until(self, work: threading.Thread, stopped: Callable[[], bool]) -> None:
         """Hands out the server's messages while the workflow runs in a thread of its own, as ComfyUI does it."""
         messages = asyncio.ensure_future(self._server.publish_loop())
         work.start()
+        told = False
         while work.is_alive():
             await asyncio.sleep(0.05)
+            if not told and stopped():
+                told = True
+                cancel()
         messages.cancel()
 
     def _work(self, prompt: dict) -> int:

@@ -2,86 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-import safetensors.torch
+from posttrain.tests.host.headless_runs import Headless, difference, until, workers_of
 from posttrain.tests.host.spine_graph import MODEL, spine
-from posttrain.tools.host import PACK, comfyui_folder, free_port, prepare_base
-
-
-class Headless:
-    """A ComfyUI's folder, and commands that run workflows in it."""
-
-    def __init__(self, base: Path):
-        self.base = base
-        prepare_base(base, [], PACK)
-
-    def start(
-        self, graph: dict | str, ranks: int = 1, restarts: int = 0, options: tuple = (), launcher: tuple = ()
-    ) -> subprocess.Popen:
-        """launcher: options of torchrun, in the place of ``ranks`` on this machine alone."""
-        file = self.base / "workflow.json"
-        file.write_text(graph if isinstance(graph, str) else json.dumps(graph), encoding="utf-8")
-        if ranks > 1:
-            launcher = ("--nproc-per-node", str(ranks), "--max-restarts", str(restarts), "--master-port", str(free_port()))
-        command = [
-            sys.executable,
-            *(("-m", "torch.distributed.run", *launcher) if launcher else ()),
-            str(self.base / "custom_nodes" / PACK / "headless.py"),
-            str(file),
-            "--comfyui",
-            str(comfyui_folder()),
-            "--cpu",
-            "--base-directory",
-            str(self.base),
-            *options,
-        ]
-        self.log = (self.base / "headless.log").open("w+")
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=self.base,
-        )
-
-    def run(self, graph: dict | str, ranks: int = 1, options: tuple = ()) -> int:
-        return self.start(graph, ranks, options=options).wait(240)
-
-    def text(self) -> str:
-        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")
-
-    def iterations(self, run: str) -> int:
-        file = self.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
-        return len(file.read_text().splitlines()) if file.exists() else 0
-
-    def lora(self, run: str) -> dict:
-        return safetensors.torch.load_file(self.base / "models" / "loras" / "tests" / f"{run}.safetensors")
-
-
-def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children(recursive=True) if "RANK" in child.environ()]
-
-
-def difference(first: dict, second: dict) -> float:
-    assert first.keys() == second.keys()
-    return max(float((first[key] - second[key]).abs().max()) for key in first)
-
-
-def until(true, process: subprocess.Popen, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+from posttrain.tools.host import free_port
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +43,13 @@ def test_what_is_no_workflow_ends_in_words(alone, content, words):
 def test_one_process_has_nobody_to_share_weights_with(alone):
     assert alone.run("{}", options=("--share-weights",)) == 2
     assert "--share-weights: there is one process" in alone.text()
+
+
+def test_what_a_launcher_has_not_set_is_named(alone, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert alone.run("{}") == 2
+    assert "MASTER_ADDR, MASTER_PORT is not set" in alone.text() and "LOCAL_RANK" not in alone.text()  # --cpu has no cards
 
 
 def test_two_processes_train_what_one_does_and_go_on_after_one_was_killed(alone, tmp_path):
