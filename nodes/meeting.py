@@ -7,10 +7,11 @@ import logging
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..rewards.base import ranks
+from ..rewards.base.words import brief
 
 PATIENCE = datetime.timedelta(days=7)  # a person may be asked; Gloo counts milliseconds in 32 bits
 BEGUN = "begun"  # the store of a launcher that starts all again may outlive them
@@ -22,7 +23,8 @@ class Start:
     """One start of all processes. again: the same launcher has had them begin before; store: where it keeps that, if it does."""
 
     again: bool = False
-    store: Any = field(default=None, repr=False)
+    store: Any = None
+    __repr__ = brief
 
     def begin(self) -> None:
         """Leaves word for those that the launcher may start after these."""
