@@ -2,6 +2,7 @@
 
     python headless.py ray workflow_api.json --workers 4 --address auto      on a cluster that runs
     python headless.py ray workflow_api.json --workers 2                     on this machine alone
+    python headless.py ray workflow_api.json --samplers 8 --address auto     one trains, eight sample for it
     python headless.py ray workflow_api.json --workers 2 --lowvram           ComfyUI's own options, and those of headless.py
 
 The workflow, this pack and ComfyUI lie at the same place on each machine, and Ray was started there from ComfyUI's Python. Each
@@ -19,38 +20,45 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ERROR, WRONG = 1, 2
-LOOK = 0.5  # seconds between looks at whether the user has cancelled
+LOOK = 0.5  # seconds between looks
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
     'group "ray", see README.md), or start the processes with torchrun'
 )
 
 
-def main(arguments: list[str], pack: Path) -> int:
+def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) -> int:
+    """check: ends with words where what is passed on is wrong."""
     words = argparse.ArgumentParser(
         prog="headless.py ray", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     words.add_argument("workflow", type=Path, help="a workflow in API format (.json)")
     words.add_argument("--workers", type=int, default=1, help="how many processes share the training, a card each")
     words.add_argument("--address", help="of a cluster that runs: auto, or HOST:PORT; else Ray starts on this machine")
+    words.add_argument("--samplers", type=int, default=0, help="how many more only sample, for Rollout on Other Computers: ray")
+    words.add_argument("--cpus", type=float, default=1.0, help="that each process asks Ray for; less than 1 shares one")
     words.add_argument("--restarts", type=int, default=3, help="how often all are started again where one has died")
     words.add_argument("--storage", type=Path, help="where Ray keeps its own notes; on several machines, a disk that all reach")
     chosen, passed_on = words.parse_known_args(arguments)
-    if chosen.workers < 1 or chosen.restarts < 0:
-        words.error("--workers begins at 1, and --restarts at 0")
+    if chosen.workers < 1 or min(chosen.samplers, chosen.restarts) < 0 or not chosen.cpus > 0:
+        words.error("--workers begins at 1, --samplers and --restarts at 0, and --cpus above 0")
     if not chosen.workflow.is_file():
         words.error(f"{chosen.workflow} is not there; export a workflow with Export (API)")
+    check([str(chosen.workflow), *passed_on])
     try:
         ray = imported()
     except RuntimeError as error:
         words.error(str(error))
     with _running(ray, chosen.address):
-        if short := _short_of(ray, chosen.workers, cards="--cpu" not in passed_on):
+        asked = _asked(ray, chosen, cards="--cpu" not in passed_on)
+        if short := _short_of(ray, chosen, asked):
             words.error(short)
-        return _train(ray, chosen, [str(chosen.workflow.resolve()), *passed_on], pack)
+        return _train(ray, chosen, asked, [str(chosen.workflow.resolve()), *passed_on], pack)
 
 
 def imported():
@@ -77,34 +85,52 @@ def _running(ray, address: str | None):
         ray.shutdown()
 
 
-def _short_of(ray, workers: int, cards: bool) -> str:
+def _asked(ray, chosen, cards: bool) -> dict[str, float]:
+    """What each process asks Ray for."""
+    return {"CPU": chosen.cpus} | ({"GPU": 1.0} if cards and ray.cluster_resources().get("GPU") else {})
+
+
+def _short_of(ray, chosen, asked: dict[str, float]) -> str:
     """Why Ray would wait for ever, "" where it would not."""
-    there = ray.cluster_resources()
-    kind = "GPU" if cards and there.get("GPU") else "CPU"
-    if there.get(kind, 0) >= workers:
-        return ""
-    return f"--workers {workers}: Ray has {there.get(kind, 0):g} {kind} here, and each process needs one"
+    there, count = ray.cluster_resources(), chosen.workers + chosen.samplers
+    for kind, each in asked.items():
+        if there.get(kind, 0) < count * each:
+            return (
+                f"--workers {chosen.workers}, --samplers {chosen.samplers}: Ray has {there.get(kind, 0):g} {kind} here, and "
+                f"each process asks for {each:g} (--cpus)"
+            )
+    return ""
 
 
-def _train(ray, chosen, arguments: list[str], pack: Path) -> int:
+def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> int:
+    import ray_samplers
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find this file
+    for module in (sys.modules[__name__], ray_samplers):
+        ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
     desk = ray.remote(num_cpus=0)(Desk).remote()
+    samplers = ray_samplers.started(ray, chosen.samplers, asked, arguments, pack)
     trainer = TorchTrainer(
         work,
-        train_loop_config={"arguments": arguments, "pack": str(pack), "desk": desk},
+        train_loop_config={
+            "arguments": arguments,
+            "pack": str(pack),
+            "desk": desk,
+            "samplers": samplers,
+            "ways": ray_samplers.ways,
+        },
         torch_config=_place(),
-        scaling_config=ScalingConfig(
-            num_workers=chosen.workers, use_gpu="--cpu" not in arguments and bool(ray.cluster_resources().get("GPU"))
-        ),
+        scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
         run_config=RunConfig(
             storage_path=str(chosen.storage.resolve()) if chosen.storage else None,
             failure_config=FailureConfig(max_failures=chosen.restarts),
         ),
     )
-    return _until_done(ray, trainer, desk)
+    try:
+        return _until_done(ray, trainer, desk)
+    finally:
+        ray_samplers.close(ray, samplers)
 
 
 def _until_done(ray, trainer, desk) -> int:
@@ -206,4 +232,5 @@ def work(settings: dict) -> int:
     threading.Thread(target=listen, daemon=True, name="desk").start()
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
-    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set)
+    samplers = settings["ways"](settings["samplers"])
+    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=samplers)

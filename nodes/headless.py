@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..rewards.base import ranks
@@ -40,9 +40,14 @@ class Headless:
         share_weights: bool = False,
         again: bool = False,
         stopped: Callable[[], bool] = bool,
+        samplers: Mapping[str, Callable] | None = None,
     ) -> int:
         """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work;
-        again: a launcher starts it once more; stopped: asked all the time, True is a cancel. -> the exit code."""
+        again: a launcher starts it once more; stopped: asked all the time, True is a cancel; samplers: ComfyUIs that only sample
+        for this one, by name (trainers/servers/client.py says how they are asked). -> the exit code."""
+        from ..trainers.servers import actors
+
+        actors.lend(dict(samplers or {}))
         prompt, fault = read(path)
         start = meeting.join_ranks(again or restarted())
         try:

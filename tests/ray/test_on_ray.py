@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from posttrain.nodes.trainers.nft import PTNFT
 from posttrain.tests.host.headless_runs import Headless, difference, until
-from posttrain.tests.host.spine_graph import spine
+from posttrain.tests.host.spine_graph import CLIP, MODEL, spine
+from posttrain.tools.host import PACK, Host, comfyui_folder
 
+SAMPLER = re.compile(r"\(Sampler pid=(\d+)\S* PostTrain: sampler (\d) is ready")
 WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2")
 
 
@@ -61,6 +65,23 @@ def gone(started: list[psutil.Process], seconds: float = 20) -> bool:
             return False
         time.sleep(0.2)
     return True
+
+
+def sampled_elsewhere(run: str, addresses: str) -> dict:
+    """A small DiffusionNFT whose images others draw."""
+    graph = spine(run, 3, **{"4.transition": "deterministic", "4.prompts_per_iteration": 4})
+    numbers = {
+        name: spec[1]["default"]
+        for part in PTNFT.INPUT_TYPES().values()
+        for name, spec in part.items()
+        if "default" in (spec[1:] or [{}])[0]
+    }
+    graph["5"] = {"class_type": "PTNFT", "inputs": numbers | {"learning_rate": 1e-3, "warmup_steps": 0}}
+    settings = {"sampler": "euler", "lora_precision": "float32", "longest_wait": 120.0}
+    inputs = {"model": MODEL, "clip": CLIP, "addresses": addresses} | settings
+    graph["21"] = {"class_type": "PTOtherComputers", "inputs": inputs}
+    graph["7"] = {"class_type": "PTRolloutOnComputers", "inputs": graph["7"]["inputs"] | {"computers": ["21", 0]}}
+    return graph
 
 
 def names_of_runs(of: Headless) -> list[str]:
@@ -111,3 +132,56 @@ def test_what_cannot_run_ends_in_words(shared):
 def test_the_workflow_is_looked_for_before_ray_is_started(shared):
     process = shared.start("{}", first=("ray", str(Path("nowhere.json"))))
     assert process.wait(60) == 2 and "nowhere.json is not there" in shared.text() and "local Ray" not in shared.text()
+
+
+def test_actors_that_only_sample_draw_what_a_server_draws_also_where_one_is_killed(shared, tmp_path):
+    """A server draws what KSampler draws in this process: tests/host/test_other_computers.py."""
+    with Host(tmp_path / "server") as server:
+        by_server = Headless(tmp_path / "by server")
+        assert by_server.run(sampled_elsewhere("s", server.url)) == 0, by_server.text()[-3000:]
+    process = shared.start(sampled_elsewhere("s", "ray"), first=("ray",), options=("--samplers", "2", "--cpus", "0.5"))
+    until(lambda: shared.iterations("s") >= 1, process, 600)
+    started, samplers = started_by(process), {number: int(pid) for pid, number in SAMPLER.findall(shared.text())}
+    os.kill(samplers["1"], signal.SIGKILL)
+    assert process.wait(480) == 0 and set(samplers) == {"0", "1"}, shared.text()[-3000:]
+    assert difference(by_server.lora("s"), shared.lora("s")) < 1e-6
+    lines = (shared.base / "output" / "posttrain" / "spine s" / "metrics.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    assert len(points) == 3 and all(0 < point["seconds_samplers"] <= point["seconds"] for point in points)
+    assert gone(started, 60)
+
+
+def test_a_sampler_that_dies_is_replaced(shared):
+    import ray
+    from posttrain import ray_samplers
+
+    ray.init("local", include_dashboard=False, num_cpus=1)
+    try:
+        ray.cloudpickle.register_pickle_by_value(ray_samplers)
+        arguments = ["workflow.json", "--comfyui", str(comfyui_folder()), "--cpu", "--base-directory", str(shared.base)]
+        samplers = ray_samplers.started(ray, 1, {"CPU": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
+        ask = ray_samplers.ways(samplers)["ray 0"]
+        assert ask("/system_stats", None, "", 30.0)[0] == 200 and ask("/nowhere", None, "", 30.0)[0] == 404
+        (before,) = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Sampler")]
+        before.kill()
+        with pytest.raises(OSError, match="of Ray"):
+            ask("/system_stats", None, "", 5.0)
+        end = time.monotonic() + 300
+        while not answers(ask):
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        ray_samplers.close(ray, samplers)
+    finally:
+        ray.shutdown()
+
+
+def answers(ask) -> bool:
+    try:
+        return ask("/system_stats", None, "", 30.0)[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_run_without_samplers_says_so(alone):
+    assert alone.run(sampled_elsewhere("none", "ray")) == 1
+    assert "addresses: ray stands for the samplers of a run under Ray, and this one has none" in alone.text()
