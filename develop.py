@@ -10,6 +10,7 @@
                                         --generators the bad days of docs/reliability.md in full, --host-suite [folder]
                                         ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
                                         packs in this folder installed as well
+    python develop.py ray [pytest's]    the tests of a run under Ray, which the whole suite leaves out
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
         ("serve", tool("serve"), "open ComfyUI with the pack in it"),
         ("test", test, "run the tests; arguments go to pytest"),
+        ("ray", under_ray, "run the tests of a run under Ray, which the whole suite leaves out"),
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
         ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
@@ -169,6 +171,13 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         if codes[-1] == INTERRUPTED:
             break
     return next((code for code in codes if code not in (0, NO_TESTS)), min(codes))
+
+
+def under_ray(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
+    """Ray is 80 MB and starts slowly, so neither it nor its tests are part of the whole suite."""
+    rest = paths_from_repository(rest)
+    return call(env, "-P", "-m", "pytest", *rest, *([] if names_a_path(rest) else ["tests/ray"]), folder=ROOT,
+                extra={"CI": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(overlay.ray(env))})
 
 
 def paths_from_repository(arguments: list[str]) -> list[str]:

@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
     torchrun --nproc-per-node 2 headless.py workflow_api.json --share-weights      for a model that fits no single card
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
+    python headless.py ray workflow_api.json --workers 2 --address auto   the same under Ray; see headless.py ray --help
 
 The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
 custom_nodes this pack lies. A run that was cut short goes on from its last checkpoint when the command is given again.
@@ -19,12 +20,49 @@ import argparse
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 PACK = Path(os.path.abspath(__file__)).parent  # of a link, the link's: ComfyUI lies above that
+RAY = "ray"
+CARD_CHOSEN = {"--cpu", "--cuda-device"}
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], **told) -> int:
+    """told: what a launcher in this process has to say, for Headless.run_file."""
+    if arguments[:1] == [RAY]:
+        import on_ray
+
+        return on_ray.main(arguments[1:], PACK, _parsed)
+    words, chosen, of_comfyui = _parsed(arguments)
+    workflow, rank = chosen.workflow.resolve(), int(os.environ.get("RANK", "0"))
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not workflow.is_file() and not several:  # several processes tell each other
+        words.error(f"{workflow} is not there; export a workflow with Export (API)")
+    if several and (lacking := _lacking(of_comfyui)):
+        words.error(
+            f"WORLD_SIZE says that there are several processes, and {', '.join(lacking)} is not set; a launcher sets it"
+        )
+    if chosen.share_weights and not several:
+        words.error("--share-weights: there is one process, which has nobody to share with; start several with torchrun")
+    with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
+        _choose_card(of_comfyui)
+        sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
+        loop, server, _ = _start(chosen.comfyui)
+        return _pack().Headless(loop, server).run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
+
+
+def serve(arguments: list[str], own: Path, port: int) -> None:
+    """Starts a ComfyUI that answers this machine alone, in a thread that lives as long as the process. own: an empty folder."""
+    _, chosen, of_comfyui = _parsed(arguments)
+    here = ["--listen", "127.0.0.1", "--port", str(port), "--max-upload-size", "100000"]
+    sys.argv = ["main.py", *_folders(own, 1), *of_comfyui, *here]
+    loop, _, start = _start(chosen.comfyui)
+    threading.Thread(target=lambda: loop.run_until_complete(start()), name="server", daemon=True).start()
+
+
+def _parsed(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+    """-> the parser, for its errors; what was chosen; and what is ComfyUI's."""
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -39,18 +77,16 @@ def main(arguments: list[str]) -> int:
     )
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)
-    workflow, comfyui = chosen.workflow.resolve(), chosen.comfyui.resolve()
-    if not workflow.is_file():
-        words.error(f"{workflow} is not there; export a workflow with Export (API)")
-    if not (comfyui / "main.py").is_file():
-        words.error(f"{comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
-    rank = int(os.environ.get("RANK", "0"))
-    if chosen.share_weights and int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        words.error("--share-weights: there is one process, which has nobody to share with; start several with torchrun")
-    with tempfile.TemporaryDirectory(prefix="posttrain-rank-", ignore_cleanup_errors=True) as own:
-        _choose_card(of_comfyui)
-        sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
-        return _start(comfyui).run_file(workflow, quiet=chosen.quiet or rank > 0, share_weights=chosen.share_weights)
+    chosen.comfyui = chosen.comfyui.resolve()
+    if not (chosen.comfyui / "main.py").is_file():
+        words.error(f"{chosen.comfyui} is no ComfyUI (it has no main.py); name its folder with --comfyui")
+    return words, chosen, of_comfyui
+
+
+def _lacking(of_comfyui: list[str]) -> list[str]:
+    """What a launcher has to tell each of several processes, and has not."""
+    needed = ["RANK", "MASTER_ADDR", "MASTER_PORT", *([] if CARD_CHOSEN & set(of_comfyui) else ["LOCAL_RANK"])]
+    return [name for name in needed if not os.environ.get(name)]
 
 
 def _folders(own: Path, rank: int) -> list[str]:
@@ -65,25 +101,28 @@ def _folders(own: Path, rank: int) -> list[str]:
 def _choose_card(of_comfyui: list[str]) -> None:
     """Each process of a machine takes a card of its own; which, ComfyUI reads before torch is there."""
     number = os.environ.get("LOCAL_RANK")
-    if number is not None and not {"--cpu", "--cuda-device"} & set(of_comfyui):
+    if number is not None and not CARD_CHOSEN & set(of_comfyui):
         cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(number) % len(cards)] if cards else number
 
 
 def _start(comfyui: Path):
-    """The pack's own module for this, out of a ComfyUI that has started; its server listens nowhere."""
+    """A ComfyUI that has started: its loop, its server, and what has it listen."""
     here = str(PACK)
     sys.path[:] = [str(comfyui), *(place for place in sys.path if os.path.abspath(place or ".") != here)]
     import main as comfyui_main
 
-    loop, server, _ = comfyui_main.start_comfyui()
+    return comfyui_main.start_comfyui()
+
+
+def _pack():
+    """The pack's own module for this, out of a ComfyUI that has started."""
     import nodes
 
     kind = nodes.NODE_CLASS_MAPPINGS.get("PTTrain")
     if kind is None:
         sys.exit("The nodes of PostTrain were not loaded: see the lines above for why, or start ComfyUI once as usual.")
-    module = sys.modules[kind.__module__.rsplit(".nodes.", 1)[0] + ".nodes.headless"]
-    return module.Headless(loop, server)
+    return sys.modules[kind.__module__.rsplit(".nodes.", 1)[0] + ".nodes.headless"]
 
 
 if __name__ == "__main__":

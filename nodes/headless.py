@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import logging
 import os
@@ -11,16 +10,17 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..rewards.base import ranks
 from ..rewards.base.words import shown
+from . import machines, meeting
 
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
 CLIENT = "headless"
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often a launcher has started all processes again
-PATIENCE = datetime.timedelta(days=7)  # a person may be asked; Gloo counts milliseconds in 32 bits
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # of launchers that say how often they have started all processes again
 
 
 class WrongWorkflow(ValueError):
@@ -33,39 +33,61 @@ class Headless:
     def __init__(self, loop: asyncio.AbstractEventLoop, server):
         self._loop, self._server = loop, server
 
-    def run_file(self, path: Path, quiet: bool = False, share_weights: bool = False) -> int:
-        """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work.
-        -> the exit code."""
+    def run_file(
+        self,
+        path: Path,
+        quiet: bool = False,
+        share_weights: bool = False,
+        again: bool = False,
+        stopped: Callable[[], bool] = bool,
+        samplers: Mapping[str, Callable] | None = None,
+    ) -> int:
+        """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work;
+        again: a launcher starts it once more; stopped: asked all the time, True is a cancel; samplers: ComfyUIs that only sample
+        for this one, by name (trainers/servers/client.py says how they are asked). -> the exit code."""
+        from ..trainers.servers import actors
+
+        actors.lend(dict(samplers or {}))
+        prompt, fault = read(path)
+        start = meeting.join_ranks(again or restarted())
         try:
-            prompt = read_workflow(path)
-        except WrongWorkflow as error:
-            print(error, file=sys.stderr)
-            return WRONG
-        join_ranks()
-        if share_weights:
-            ranks.share_weights()
-        if not quiet:
-            self._server.sockets[CLIENT] = ProgressLine()
-        self._server.client_id = CLIENT
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, cancel)
-        ended: list[int] = []
-        work = threading.Thread(target=lambda: ended.append(self._work(prompt)), name="workflow")
-        try:
-            self._loop.run_until_complete(self._until(work))
+            if words := machines.fault(prompt, fault):
+                print(words, file=sys.stderr)
+                return WRONG
+            start.begin()
+            if start.again:
+                going_on(prompt)
+            if share_weights:
+                ranks.share_weights()
+            return self._run(prompt, quiet, stopped)
         finally:
             if ranks.launched():
                 import torch
 
                 torch.distributed.destroy_process_group()
+
+    def _run(self, prompt: dict, quiet: bool, stopped: Callable[[], bool]) -> int:
+        if not quiet:
+            self._server.sockets[CLIENT] = ProgressLine()
+        self._server.client_id = CLIENT
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, cancel)
+        ended: list[int] = []
+        work = threading.Thread(target=lambda: ended.append(self._work(prompt)), name="workflow")
+        self._loop.run_until_complete(self._until(work, stopped))
         return ended[0] if ended else ERROR
 
-    async def _until(self, work: threading.Thread) -> None:
+    async def _until(self, work: threading.Thread, stopped: Callable[[], bool]) -> None:
         """Hands out the server's messages while the workflow runs in a thread of its own, as ComfyUI does it."""
         messages = asyncio.ensure_future(self._server.publish_loop())
         work.start()
+        told = False
         while work.is_alive():
             await asyncio.sleep(0.05)
+            if not told and stopped():
+                told = True
+                cancel()
         messages.cancel()
 
     def _work(self, prompt: dict) -> int:
@@ -114,6 +136,14 @@ def ending(executor) -> tuple[str, str]:
     return (ranks.PAUSED if paused else ranks.FAILED), words.splitlines()[0] if words else kind
 
 
+def read(path: Path) -> tuple[dict, str]:
+    """A workflow, and what is wrong with its file: several processes say that to each other first."""
+    try:
+        return read_workflow(path), ""
+    except WrongWorkflow as error:
+        return {}, str(error)
+
+
 def read_workflow(path: Path) -> dict:
     """The nodes of a workflow in API format. Raises WrongWorkflow in words."""
     try:
@@ -131,9 +161,12 @@ def read_workflow(path: Path) -> dict:
         or not all(isinstance(n, dict) and "class_type" in n for n in prompt.values())
     ):
         raise WrongWorkflow(f"{path} holds no workflow in API format; in the page's menu choose Export (API).")
-    if int(os.environ.get(RESTARTS, "0")):
-        going_on(prompt)
     return prompt
+
+
+def restarted() -> bool:
+    """Whether the launcher says that it has started all processes before."""
+    return int(os.environ.get(RESTARTS, "0")) > 0
 
 
 def going_on(prompt: dict) -> None:
@@ -154,21 +187,6 @@ def in_words(error: dict | None, node_errors: dict) -> str:
             for each in found.get("errors", [])
         ]
     return "\n".join(lines)
-
-
-def join_ranks() -> None:
-    """Meets the other processes that a launcher has started (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); alone, nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return
-    import torch
-
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
-    store, rank, count = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
-    # a launcher that starts all again may keep the store, in which the addresses of those before still are
-    store = torch.distributed.PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", store)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    ranks.joined()
-    logging.info("PostTrain: rank %d of %d", ranks.number(), ranks.count())
 
 
 def cancel(*_) -> None:

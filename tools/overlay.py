@@ -42,6 +42,16 @@ def trackers(env: Environment) -> Path:
     return laid(env, "trackers", "TensorBoard and Weights & Biases", TRACKERS, lambda step: TRACKERS)
 
 
+# what starts the same run on a cluster, and what it imports that the environment does not have
+RAY = ("ray==2.60.0", "jsonschema==4.26.0", "jsonschema-specifications==2025.9.1", "msgpack==1.2.4", "pandas==3.1.1",
+       "referencing==0.37.0", "rpds-py==2026.9.1", "tensorboardX==2.6.5")
+
+
+def ray(env: Environment) -> Path:
+    """The folder to put on PYTHONPATH for tests/ray."""
+    return laid(env, "ray", "Ray", RAY, lambda step: RAY)
+
+
 def libraries(env: Environment, which: str) -> Path:
     """The folder to put on PYTHONPATH for the optional packages of pyproject.toml, at their lower bounds or the newest."""
     if which == LOWEST:

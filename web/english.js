@@ -82,7 +82,8 @@ export const EN = {
   metrics: {
     "*parts": "Parts of the reward", "*time": "Where the time goes",
     seconds_sampling: "Seconds of sampling", seconds_decoding: "Seconds of decoding", seconds_scoring: "Seconds of scoring",
-    seconds_training: "Seconds of training", vram_gb: "GPU memory, most (GB)", ram_gb: "Memory of ComfyUI (GB)",
+    seconds_training: "Seconds of training",
+    seconds_samplers: "Seconds at work of each other computer", vram_gb: "GPU memory, most (GB)", ram_gb: "Memory of ComfyUI (GB)",
     reward_mean: "Reward", accuracy: "Accuracy",
     kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",
     pass_rate: "Pass rate", reward_std: "Spread of the reward", zero_spread_groups: "Prompts whose images score the same",

@@ -56,7 +56,8 @@ class PTOtherComputers:
                     {
                         "multiline": True,
                         "default": EXAMPLE,
-                        "tooltip": "One ComfyUI on each line. You are asked "
+                        "tooltip": "One ComfyUI on each line, or ray for "
+                        "the samplers of a run under Ray (docs/scale.md). You are asked "
                         "once about one of another machine (docs/security.md).",
                     },
                 ),
@@ -90,11 +91,13 @@ class PTOtherComputers:
         }
 
     def run(self, model, clip, addresses, sampler, lora_precision, longest_wait, unique_id=None, dynprompt=None):
+        from ...trainers.servers import actors
         from ...trainers.servers.rollout import Computers
 
         found = addresses_of(addresses)
         for each in found:
-            check_and_ask(each, "prompts and the LoRA in training")
+            if each not in actors.names():
+                check_and_ask(each, "prompts and the LoRA in training")
         computers = Computers(found, model, made_by(dynprompt, unique_id), sampler, lora_precision, longest_wait)
         return {"ui": {"text": computers.ready()}, "result": (computers,)}
 
@@ -155,21 +158,28 @@ class PTRolloutOnComputers:
 
 
 def addresses_of(text: str) -> tuple[str, ...]:
-    """The addresses of a text, one a line. ValueError where one is none, or stands there twice."""
+    """The addresses of a text, one a line; for "ray" those of its actors. ValueError where one is none, or stands there twice."""
     from ...rewards.vlm.address import origin_of
+    from ...trainers.servers import actors
 
     found = tuple(line.strip().rstrip("/") for line in lines_of(text) if line.strip())
     if not 0 < len(found) <= MOST:
         raise ValueError(f"addresses: {len(found)} are not possible; write 1 to {MOST}, one on each line. Example: {EXAMPLE}")
     for each in found:
-        origin_of(each, EXAMPLE)
+        if each != actors.WORD:
+            origin_of(each, EXAMPLE)
+        elif not actors.names():
+            raise ValueError(
+                f"addresses: {each} stands for the samplers of a run under Ray, and this one has none; start it with headless.py "
+                "ray and --samplers, or write addresses"
+            )
         if found.count(each) > 1:
             raise ValueError(f"addresses: {each} stands there twice; name each computer once")
-        if is_this_comfyui(each):
+        if each != actors.WORD and is_this_comfyui(each):
             raise ValueError(
                 f"addresses: {each} is this ComfyUI itself, which is busy with the training; name others, or use Rollout"
             )
-    return found
+    return tuple(name for each in found for name in (actors.names() if each == actors.WORD else (each,)))
 
 
 def is_this_comfyui(address: str) -> bool:

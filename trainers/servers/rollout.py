@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from ...rewards.base import ranks
-from ...rewards.base.stopwatch import SAMPLING, timed
+from ...rewards.base.stopwatch import SAMPLERS, SAMPLING, note, timed
 from ...rewards.base.words import brief, shown, unwritable
 from ...rewards.learned.holder import cancel_point
 from ..policy.export import lora_state_dict
@@ -33,6 +33,7 @@ from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, pictures, say_and_check
 from ..sampling.settings import AUTO, Sampling
 from . import client as api
+from .actors import client_of
 from .client import Client, Lost, Unfit
 from .graph import SAVED, Settings, Source, group_graph
 from .share import Share, Worker
@@ -80,7 +81,7 @@ class Computers:
         return lines
 
     def _look_at(self, address: str) -> tuple[type | None, str]:
-        client = Client(address, 10.0)
+        client = client_of(address, 10.0)
         try:
             version = api.version_of(client)
             api.check_nodes(client, self.source.kinds())
@@ -183,9 +184,11 @@ class _Drawing:
 
     def latents(self) -> torch.Tensor:
         """[B, C, H, W] clean, of the model's own space."""
-        workers = [self._worker(Client(address)) for address in self.computers.addresses]
+        workers = [self._worker(client_of(address)) for address in self.computers.addresses]
         groups = len(self.samples) // self.each
-        found = Share(workers, groups, self.computers.seconds).results(cancel_point, self._told)
+        share = Share(workers, groups, self.computers.seconds)
+        found = share.results(cancel_point, self._told)
+        note(SAMPLERS, share.busy())
         return self._in_model_space(torch.cat(found))
 
     def _worker(self, client: Client) -> Worker[torch.Tensor]:

@@ -6,10 +6,11 @@ hears a cancel, and takes a task away from a server that holds it for too long.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -31,6 +32,7 @@ class Worker(Generic[T]):
     task: int | None = GETTING_READY
     since: float = field(default_factory=time.monotonic)
     lost: str = ""
+    busy: float = 0.0  # seconds at work, getting ready included
 
 
 class Share(Generic[T]):
@@ -76,14 +78,21 @@ class Share(Generic[T]):
             "Start one of them, then queue again: a training goes on from its saved state"
         )
 
+    def busy(self) -> float:
+        """Seconds for which a server was at work, the mean of all, lost ones included."""
+        return sum(worker.busy for worker in self.workers) / len(self.workers)
+
     def _serve(self, worker: Worker[T]) -> None:
         def stopped() -> bool:
             return self._over or bool(worker.lost)
 
         try:
-            worker.prepare(stopped)
+            with _counted(worker):
+                worker.prepare(stopped)
             while (task := self._next(worker)) is not None:
-                self._finished(worker, task, worker.do(task, stopped))
+                with _counted(worker):
+                    result = worker.do(task, stopped)
+                self._finished(worker, task, result)
         except Exception as error:
             self._lose(worker, str(error) or type(error).__name__)
 
@@ -122,3 +131,12 @@ class Share(Generic[T]):
             if not worker.lost and worker.task is not None and worker.since < late:
                 what = "to get ready" if worker.task == GETTING_READY else "for the images of a prompt"
                 self._lose(worker, f"it took longer than {self.seconds:g} seconds {what}")
+
+
+@contextlib.contextmanager
+def _counted(worker: Worker) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        worker.busy += time.monotonic() - begun

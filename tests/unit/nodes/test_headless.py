@@ -42,8 +42,12 @@ def test_other_files_are_refused_in_words(tmp_path, content, words):
 
 
 def test_a_start_that_a_launcher_repeats_goes_on(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert not headless.restarted()  # one that does not say: nodes/meeting.py
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert headless.read_workflow(written(tmp_path, NODE))["1"]["inputs"]["when_run_exists"] == "continue with changed settings"
+    prompt = headless.read_workflow(written(tmp_path, NODE))
+    headless.going_on(prompt)
+    assert headless.restarted() and prompt["1"]["inputs"]["when_run_exists"] == "continue with changed settings"
 
 
 @pytest.mark.parametrize(

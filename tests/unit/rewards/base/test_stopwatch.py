@@ -39,6 +39,10 @@ def test_work_within_work_is_counted_once_as_what_it_is(clock):
             clock(1)
             raise ValueError
         assert watch.take() == {SAMPLING: 1.0}
+        with timed(SAMPLING):
+            clock(2)
+            stopwatch.note(stopwatch.SAMPLERS, 1.5)  # others' work is not taken from this one's
+        assert watch.take() == {SAMPLING: 2.0, stopwatch.SAMPLERS: 1.5}
     finally:
         stopwatch.end(token)
     with timed(SAMPLING):

@@ -109,3 +109,21 @@ def test_a_cancel_ends_it_at_once_and_all_are_told():
     with pytest.raises(KeyboardInterrupt):
         results(worker("a", hears), look=look)
     assert heard.wait(2) and time.monotonic() - started < 2
+
+
+def test_how_long_each_was_at_work_is_counted_also_of_one_that_is_lost():
+    def slow(task, stopped):
+        time.sleep(0.05)
+        return task
+
+    def dies(task, stopped):
+        time.sleep(0.05)
+        raise OSError("gone")
+
+    shared = Share([worker("a", slow), worker("b", dies, lambda stopped: time.sleep(0.1))], 4, 5.0)
+    assert shared.busy() == 0
+    shared.results(nothing, nothing)
+    time.sleep(0.3)  # the second one may have been at it when all was done
+    first, second = shared.workers
+    assert first.busy >= 4 * 0.05 - 0.06 and second.busy >= 0.1 - 0.01  # by then the other one may have done all
+    assert shared.busy() == (first.busy + second.busy) / 2

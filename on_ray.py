@@ -1,0 +1,236 @@
+"""The same run under Ray: Ray Train starts the processes, on any machines of a cluster, and all again where one has died.
+
+    python headless.py ray workflow_api.json --workers 4 --address auto      on a cluster that runs
+    python headless.py ray workflow_api.json --workers 2                     on this machine alone
+    python headless.py ray workflow_api.json --samplers 8 --address auto     one trains, eight sample for it
+    python headless.py ray workflow_api.json --workers 2 --lowvram           ComfyUI's own options, and those of headless.py
+
+The workflow, this pack and ComfyUI lie at the same place on each machine, and Ray was started there from ComfyUI's Python. Each
+process is told its rank and is otherwise that of any launcher. Exit codes are those of headless.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ERROR, WRONG = 1, 2
+LOOK = 0.5  # seconds between looks
+LACKING = (
+    "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
+    'group "ray", see README.md), or start the processes with torchrun'
+)
+
+
+def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) -> int:
+    """check: ends with words where what is passed on is wrong."""
+    words = argparse.ArgumentParser(
+        prog="headless.py ray", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    words.add_argument("workflow", type=Path, help="a workflow in API format (.json)")
+    words.add_argument("--workers", type=int, default=1, help="how many processes share the training, a card each")
+    words.add_argument("--address", help="of a cluster that runs: auto, or HOST:PORT; else Ray starts on this machine")
+    words.add_argument("--samplers", type=int, default=0, help="how many more only sample, for Rollout on Other Computers: ray")
+    words.add_argument("--cpus", type=float, default=1.0, help="that each process asks Ray for; less than 1 shares one")
+    words.add_argument("--restarts", type=int, default=3, help="how often all are started again where one has died")
+    words.add_argument("--storage", type=Path, help="where Ray keeps its own notes; on several machines, a disk that all reach")
+    chosen, passed_on = words.parse_known_args(arguments)
+    if chosen.workers < 1 or min(chosen.samplers, chosen.restarts) < 0 or not chosen.cpus > 0:
+        words.error("--workers begins at 1, --samplers and --restarts at 0, and --cpus above 0")
+    if not chosen.workflow.is_file():
+        words.error(f"{chosen.workflow} is not there; export a workflow with Export (API)")
+    check([str(chosen.workflow), *passed_on])
+    try:
+        ray = imported()
+    except RuntimeError as error:
+        words.error(str(error))
+    with _running(ray, chosen.address):
+        asked = _asked(ray, chosen, cards="--cpu" not in passed_on)
+        if short := _short_of(ray, chosen, asked):
+            words.error(short)
+        return _train(ray, chosen, asked, [str(chosen.workflow.resolve()), *passed_on], pack)
+
+
+def imported():
+    """Ray with its trainer. RuntimeError, in words, without it."""
+    try:
+        import ray
+        import ray.train.torch
+    except ImportError as error:
+        raise RuntimeError(f"{LACKING} ({error})") from None
+    return ray
+
+
+@contextlib.contextmanager
+def _running(ray, address: str | None):
+    """A cluster; of one that this starts nothing is left afterwards."""
+    try:
+        here = {} if address else {"include_dashboard": False}
+        ray.init(address or "local", **here)
+    except ConnectionError as error:
+        sys.exit(f"--address: no Ray is at {address} ({error}). Start one with ray start --head, or leave --address out")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _asked(ray, chosen, cards: bool) -> dict[str, float]:
+    """What each process asks Ray for."""
+    return {"CPU": chosen.cpus} | ({"GPU": 1.0} if cards and ray.cluster_resources().get("GPU") else {})
+
+
+def _short_of(ray, chosen, asked: dict[str, float]) -> str:
+    """Why Ray would wait for ever, "" where it would not."""
+    there, count = ray.cluster_resources(), chosen.workers + chosen.samplers
+    for kind, each in asked.items():
+        if there.get(kind, 0) < count * each:
+            return (
+                f"--workers {chosen.workers}, --samplers {chosen.samplers}: Ray has {there.get(kind, 0):g} {kind} here, and "
+                f"each process asks for {each:g} (--cpus)"
+            )
+    return ""
+
+
+def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> int:
+    import ray_samplers
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    for module in (sys.modules[__name__], ray_samplers):
+        ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
+    desk = ray.remote(num_cpus=0)(Desk).remote()
+    samplers = ray_samplers.started(ray, chosen.samplers, asked, arguments, pack)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={
+            "arguments": arguments,
+            "pack": str(pack),
+            "desk": desk,
+            "samplers": samplers,
+            "ways": ray_samplers.ways,
+        },
+        torch_config=_place(),
+        scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
+        run_config=RunConfig(
+            storage_path=str(chosen.storage.resolve()) if chosen.storage else None,
+            failure_config=FailureConfig(max_failures=chosen.restarts),
+        ),
+    )
+    try:
+        return _until_done(ray, trainer, desk)
+    finally:
+        ray_samplers.close(ray, samplers)
+
+
+def _until_done(ray, trainer, desk) -> int:
+    """Waits, and hands a first Ctrl-C to the processes, which save and end; a second one ends all at once."""
+    ended: list[int] = []
+    waiting = threading.Thread(target=lambda: ended.append(_code(trainer)), daemon=True)
+    pressed: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: pressed.append(number))
+    waiting.start()
+    told = False
+    while waiting.is_alive() and len(pressed) < 2:
+        waiting.join(LOOK)
+        if pressed and not told:
+            told = True
+            print("Cancelled: the training saves its state and ends. Once more ends it at once.", file=sys.stderr)
+            ray.get(desk.cancel.remote())
+    return ended[0] if ended else 128 + pressed[-1]
+
+
+def _code(trainer) -> int:
+    """The exit code of the first rank."""
+    try:
+        code = trainer.fit().return_value
+        return ERROR if code is None else code
+    except Exception as error:
+        print(f"Ray could not go on: {error}", file=sys.stderr)
+        return ERROR
+
+
+class Desk:
+    """An actor that the processes ask: whether they are started once more, and whether the user has cancelled."""
+
+    def __init__(self):
+        self._starts, self._cancelled = 0, False
+
+    def start(self) -> bool:
+        self._starts += 1
+        return self._starts > 1
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+
+def _place():
+    """Tells the processes of each start where the first one is; a card each."""
+    from contextlib import nullcontext
+
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig
+
+    class Place(Backend):
+        def on_start(self, worker_group, backend_config):
+            worker_group.execute(_meet_at, *worker_group.execute_single(0, _free_place))
+
+    class OwnGroup(TorchConfig):
+        """The processes make their group themselves, as under any launcher."""
+
+        backend_cls, train_func_context = Place, nullcontext
+
+    return OwnGroup(backend="gloo")
+
+
+def _free_place() -> tuple[str, int]:
+    import ray
+
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return ray.util.get_node_ip_address(), found.getsockname()[1]
+
+
+def _meet_at(address: str, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
+
+def work(settings: dict) -> int:
+    """One rank, in the process that Ray has started for it. -> its exit code."""
+    import ray
+    from ray import train
+
+    context, desk = train.get_context(), settings["desk"]
+    rank = context.get_world_rank()
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(context.get_world_size()),
+        "LOCAL_RANK": str(context.get_local_rank()),
+    }
+    again = rank == 0 and ray.get(desk.start.remote())
+    cancelled = threading.Event()
+
+    def listen() -> None:
+        while not ray.get(desk.cancelled.remote()):
+            time.sleep(LOOK)
+        cancelled.set()
+
+    threading.Thread(target=listen, daemon=True, name="desk").start()
+    sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
+    headless = runpy.run_path(sys.argv[0])
+    samplers = settings["ways"](settings["samplers"])
+    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=samplers)

@@ -1,0 +1,187 @@
+"""The same run under Ray: what one process trains, after a process, the driver or the user has ended it; and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from posttrain.nodes.trainers.nft import PTNFT
+from posttrain.tests.host.headless_runs import Headless, difference, until
+from posttrain.tests.host.spine_graph import CLIP, MODEL, spine
+from posttrain.tools.host import PACK, Host, comfyui_folder
+
+SAMPLER = re.compile(r"\(Sampler pid=(\d+)\S* PostTrain: sampler (\d) is ready")
+WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_line(tmp_path_factory):
+    """Ray leaves out lines that several processes write, and keeps its own notes at home, unless it is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_DEDUP_LOGS", "0")
+        patch.setenv("RAY_COLOR_PREFIX", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Headless:
+    """A run of three iterations in one process, without Ray."""
+    made = Headless(tmp_path_factory.mktemp("alone"))
+    assert made.run(spine("a", 3)) == 0, made.text()[-3000:]
+    return made
+
+
+@pytest.fixture
+def shared(tmp_path) -> Headless:
+    return Headless(tmp_path)
+
+
+def on_two(of: Headless, graph: dict | str, workers: int = 2) -> subprocess.Popen:
+    return of.start(graph, first=("ray",), options=("--workers", str(workers)))
+
+
+def processes(of: Headless) -> dict[str, int]:
+    """The numbers, by rank, of those that have met last."""
+    return {rank: int(number) for number, rank in WORKER.findall(of.text())}
+
+
+def started_by(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(started: list[psutil.Process], seconds: float = 20) -> bool:
+    """Whether all have ended. A process that waits to be read off by its parent has."""
+    end = time.monotonic() + seconds
+    while left := [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
+        if time.monotonic() > end:
+            print(*left, sep="\n")
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def sampled_elsewhere(run: str, addresses: str) -> dict:
+    """A small DiffusionNFT whose images others draw."""
+    graph = spine(run, 3, **{"4.transition": "deterministic", "4.prompts_per_iteration": 4})
+    numbers = {
+        name: spec[1]["default"]
+        for part in PTNFT.INPUT_TYPES().values()
+        for name, spec in part.items()
+        if "default" in (spec[1:] or [{}])[0]
+    }
+    graph["5"] = {"class_type": "PTNFT", "inputs": numbers | {"learning_rate": 1e-3, "warmup_steps": 0}}
+    settings = {"sampler": "euler", "lora_precision": "float32", "longest_wait": 120.0}
+    inputs = {"model": MODEL, "clip": CLIP, "addresses": addresses} | settings
+    graph["21"] = {"class_type": "PTOtherComputers", "inputs": inputs}
+    graph["7"] = {"class_type": "PTRolloutOnComputers", "inputs": graph["7"]["inputs"] | {"computers": ["21", 0]}}
+    return graph
+
+
+def names_of_runs(of: Headless) -> list[str]:
+    return [path.name for path in (of.base / "output" / "posttrain").iterdir()]
+
+
+def test_a_process_that_is_killed_costs_nothing(alone, shared):
+    process = on_two(shared, spine("a", 3, **{"6.when_run_exists": "start over", "6.save_every": 1}))
+    until(lambda: shared.iterations("a") >= 1, process, 600)
+    started = started_by(process)
+    before = processes(shared)
+    os.kill(before["1"], signal.SIGKILL)
+    assert process.wait(480) == 0, shared.text()[-3000:]
+    assert before.keys() == {"0", "1"} and processes(shared) != before  # others have met
+    assert shared.iterations("a") == 3 and names_of_runs(shared) == ["spine a"]  # it did not start over again
+    assert difference(alone.lora("a"), shared.lora("a")) < 1e-6
+    assert re.search(r"spine a: 3 of 3, reward ", shared.text())
+    assert len(started) > 4 and gone(started)
+
+
+def test_a_cancel_saves_and_a_killed_driver_leaves_nothing_and_the_same_command_goes_on(alone, shared):
+    process = on_two(shared, spine("a", 3))
+    until(lambda: shared.iterations("a") >= 1, process, 600)
+    started = started_by(process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 130, shared.text()[-3000:]
+    assert "Cancelled: the training saves its state" in shared.text() and gone(started)
+    assert 1 <= shared.iterations("a") < 3 and not (shared.base / "models" / "loras" / "tests").exists()
+
+    process = on_two(shared, spine("a", 3, **{"6.save_every": 1}))
+    until(lambda: len(processes(shared)) == 2, process, 600)
+    started = started_by(process)
+    process.kill()
+    process.wait()
+    assert len(started) > 4 and gone(started, 120)  # two small processes of Ray look for their parent for a minute
+
+    assert on_two(shared, spine("a", 3)).wait(480) == 0, shared.text()[-3000:]
+    assert difference(alone.lora("a"), shared.lora("a")) < 1e-6 and names_of_runs(shared) == ["spine a"]
+
+
+def test_what_cannot_run_ends_in_words(shared):
+    assert on_two(shared, "{}", workers=1000).wait(300) == 2
+    assert "--workers 1000: Ray has " in shared.text()
+    process = on_two(shared, '{"1": {"class_type": "KSampler", "inputs": {}}}')
+    assert process.wait(300) == 2 and "The workflow is wrong" in shared.text(), shared.text()[-3000:]
+
+
+def test_the_workflow_is_looked_for_before_ray_is_started(shared):
+    process = shared.start("{}", first=("ray", str(Path("nowhere.json"))))
+    assert process.wait(60) == 2 and "nowhere.json is not there" in shared.text() and "local Ray" not in shared.text()
+
+
+def test_actors_that_only_sample_draw_what_a_server_draws_also_where_one_is_killed(shared, tmp_path):
+    """A server draws what KSampler draws in this process: tests/host/test_other_computers.py."""
+    with Host(tmp_path / "server") as server:
+        by_server = Headless(tmp_path / "by server")
+        assert by_server.run(sampled_elsewhere("s", server.url)) == 0, by_server.text()[-3000:]
+    process = shared.start(sampled_elsewhere("s", "ray"), first=("ray",), options=("--samplers", "2", "--cpus", "0.5"))
+    until(lambda: shared.iterations("s") >= 1, process, 600)
+    started, samplers = started_by(process), {number: int(pid) for pid, number in SAMPLER.findall(shared.text())}
+    os.kill(samplers["1"], signal.SIGKILL)
+    assert process.wait(480) == 0 and set(samplers) == {"0", "1"}, shared.text()[-3000:]
+    assert difference(by_server.lora("s"), shared.lora("s")) < 1e-6
+    lines = (shared.base / "output" / "posttrain" / "spine s" / "metrics.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    assert len(points) == 3 and all(0 < point["seconds_samplers"] <= point["seconds"] for point in points)
+    assert gone(started, 60)
+
+
+def test_a_sampler_that_dies_is_replaced(shared):
+    import ray
+    from posttrain import ray_samplers
+
+    ray.init("local", include_dashboard=False, num_cpus=1)
+    try:
+        ray.cloudpickle.register_pickle_by_value(ray_samplers)
+        arguments = ["workflow.json", "--comfyui", str(comfyui_folder()), "--cpu", "--base-directory", str(shared.base)]
+        samplers = ray_samplers.started(ray, 1, {"CPU": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
+        ask = ray_samplers.ways(samplers)["ray 0"]
+        assert ask("/system_stats", None, "", 30.0)[0] == 200 and ask("/nowhere", None, "", 30.0)[0] == 404
+        (before,) = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Sampler")]
+        before.kill()
+        with pytest.raises(OSError, match="of Ray"):
+            ask("/system_stats", None, "", 5.0)
+        end = time.monotonic() + 300
+        while not answers(ask):
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        ray_samplers.close(ray, samplers)
+    finally:
+        ray.shutdown()
+
+
+def answers(ask) -> bool:
+    try:
+        return ask("/system_stats", None, "", 30.0)[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_run_without_samplers_says_so(alone):
+    assert alone.run(sampled_elsewhere("none", "ray")) == 1
+    assert "addresses: ray stands for the samplers of a run under Ray, and this one has none" in alone.text()
