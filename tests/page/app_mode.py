@@ -11,6 +11,8 @@ from posttrain.tools.templates_own import OWN
 
 TEMPLATE = next(template for template in OWN if template.source == "own_sd35")
 PANEL = "[data-testid=linear-widgets]"
+TOUR = "[data-testid=coach-landing-overlay]"  # with which the newest pages greet the first app
+MENUS = f"{PANEL} [role=combobox], {PANEL} button[aria-haspopup=listbox]"
 # what the machine of a test takes, set behind the newcomer's back, who sees the recommended -1 of all but the iterations
 SMALL = {
     "PTPromptList": {"text": "a red fox in fresh snow\na tiger"},
@@ -66,16 +68,16 @@ def open_from_templates(page, template=TEMPLATE) -> None:
 
 
 def put_greetings_away(page) -> None:
-    skip = page.get_by_text("Skip", exact=True)  # a tour of the newest pages
-    if skip.count():
-        skip.first.click()
+    if page.locator(TOUR).count():
+        page.keyboard.press("Escape")
+        page.locator(TOUR).wait_for(state="detached", timeout=20_000)
     page.evaluate(f"document.querySelectorAll('{CLOSE_BUTTONS}').forEach((button) => button.click())")
 
 
 def choose_model(page, name: str) -> None:
     """In the first menu of an app, or on the loader's node."""
     if is_app(page):
-        page.locator(f"{PANEL} [role=combobox], {PANEL} button[aria-haspopup=listbox]").first.click()
+        page.locator(MENUS).first.click()
     else:
         page.mouse.click(*page.evaluate("""() => {
             const node = app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple'), view = app.canvas.ds;

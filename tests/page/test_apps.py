@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from posttrain.tests.page.actions import TOASTS, faults, iterations_known, keep_screenshot, one_node_graph, stop_all, wait_until
-from posttrain.tests.page.app_mode import SET, WITH_APPS, open_as_app, press_run
+import json
+
+from posttrain.nodes.rewards.goal import GOALS
+from posttrain.tests.page.actions import (
+    ROOT,
+    TOASTS,
+    faults,
+    in_chinese,
+    iterations_known,
+    keep_screenshot,
+    one_node_graph,
+    stop_all,
+    wait_until,
+)
+from posttrain.tests.page.app_mode import MENUS, PANEL, SET, TEMPLATE, WITH_APPS, open_as_app, press_run, put_greetings_away
+from posttrain.tools.chinese import HAN
 from posttrain.tools.training import with_defaults
 
 pytestmark = WITH_APPS
@@ -77,3 +91,24 @@ def test_rating_by_hand(page, host, tmp_path):
         assert not dialog.is_visible() and faults(page) == []
     finally:
         stop_all(host)
+
+
+def test_its_words_and_the_menu_of_goals_are_chinese_where_the_page_is(page, tmp_path):
+    workflow = json.loads((ROOT / "workflows" / f"{TEMPLATE.name}.json").read_text(encoding="utf-8"))
+    with in_chinese(page):
+        page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
+        page.locator(PANEL).wait_for(timeout=30_000)
+        page.wait_for_timeout(1500)
+        put_greetings_away(page)
+        keep_screenshot(page, "app_chinese", tmp_path)
+        # the texts of the panel: what each widget is called, and of menus what is chosen
+        texts = [text for text in page.locator(PANEL).inner_text().split("\n") if not text.endswith(".safetensors")]
+        assert len(texts) == len(TEMPLATE.app.inputs) + 1, "the goal is the other menu"
+        assert all(HAN.search(text) for text in texts), texts
+        page.locator(MENUS).nth(1).click()
+        page.wait_for_timeout(700)
+        goals = page.get_by_role("option").all_inner_texts()
+        assert len(goals) == len(GOALS) and all(HAN.search(goal) for goal in goals)
+        page.get_by_role("option").nth(2).click()
+        chosen = "app.graph.nodes.find((node) => node.type === 'PTGoal').widgets[0].value"
+        wait_until(page, lambda: page.evaluate(chosen) == GOALS[2], 10)  # the workflow's own value

@@ -24,12 +24,13 @@ DRAWN = """(() => {
     for (let at = 3; at < data.length; at += 4) drawn += data[at] > 0;
     return drawn;
 })()"""
+pytestmark = pytest.mark.skipif(
+    not os.environ.get(*OTHERS), reason="minutes in other browsers: python develop.py test --browsers"
+)
 
 
 @pytest.fixture(params=BROWSERS)
 def browser(request, host, tmp_path):
-    if not os.environ.get(*OTHERS):
-        pytest.skip("minutes in other browsers: python develop.py test --browsers")
     kind = BROWSERS[request.param]
     if kind.program is None:
         pytest.skip(kind.missing)
