@@ -20,6 +20,7 @@ TEACHER = "PT_TEACHER"
 LOOP = "PT_LOOP"
 STOP = "PT_STOP"
 EVALUATION = "PT_EVALUATION"
+DISTANCE = "PT_DISTANCE"
 
 MENU = "PostTrain"
 SEED = {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": False}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..rewards.base.reweighted import reweighted, told
 from ..rewards.base.stopwatch import TRAINING, timed
 from ..rewards.base.words import brief
 from .add import ADD, train_add
@@ -49,7 +50,7 @@ from .prompts import PromptSet
 from .recipes.settle import settled, variant_of
 from .refl import ReFL, refl_cost, train_refl
 from .rtdmd import FAKE, RTDMD, rtdmd_cost, train_rtdmd
-from .run.steering import KL_WEIGHT, KNOBS, LEARNING_RATE
+from .run.steering import KL_WEIGHT, KNOBS, LEARNING_RATE, asked_weights
 from .rwr import RWR, train_rwr
 from .sampling.recommended import settled_sampling
 from .sampling.rollout import Progress, Rollout, for_autograd
@@ -258,12 +259,13 @@ def backprop_step(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sam
     method = _checked(given, through_reward=True)
     trainer = as_steered(policy, settled_trainer(policy, given))
     asking = replace(policy, method=policy.method or table_name(trainer))
+    reward = reweighted(reward, asked_weights(policy))
     course = Course(asking, prompts, vae, reward, sampling, iteration, data=None if data is None else for_autograd(data),
                     progress=progress)
     new = method.step(policy, course, trainer.settings, trainer.optimizer)
     used = _used(policy, given, trainer, course.sampling, course.recommended)
-    new = replace(_without_strays(new, method), metrics=course.stats() | new.metrics, iteration=policy.iteration + 1,
-                  numbers=used)
+    metrics = course.stats() | told(reward) | new.metrics
+    new = replace(_without_strays(new, method), metrics=metrics, iteration=policy.iteration + 1, numbers=used)
     return new, course.images
 
 

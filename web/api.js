@@ -27,7 +27,7 @@ export const fetchSteering = (run) => getJson(`${path(run)}/steer`);
 /** Asks something of a run that trains; value: of a number. -> as fetchSteering */
 export const order = (run, what, value) => postJson(`${path(run)}/steer`, { do: what, value });
 
-/** Renames, pins, notes on or deletes a run: how is the route's last word. -> {run: its name now} */
+/** Renames, pins, notes on, opens the folder of or deletes a run: how is the route's last word. -> {run: its name now} */
 export const moveRun = (run, how, body) => postJson(`${path(run)}/${how}`, body);
 
 /** The workflow that a run was trained with. */
@@ -35,6 +35,9 @@ export const fetchWorkflow = (run) => getJson(`${path(run)}/workflow`);
 
 /** Address of a run's numbers as a table. */
 export const csvUrl = (run) => api.apiURL(`${path(run)}/metrics.csv`);
+
+/** Address of the page at /posttrain. */
+export const ownPage = () => api.fileURL("/posttrain");
 
 /** The texts of every pack's locales/ folder, by language. */
 export const fetchTranslations = () => getJson("/i18n");
@@ -67,8 +70,14 @@ export const fetchQuestions = () => getJson("/posttrain/ratings");
 /** Address of an image of a question. */
 export const ratedUrl = (id, row) => api.apiURL(`${question(id)}/images/${row}`);
 
-/** Gives votes: row -> 1 (up), -1 (down) or 0 (none). */
-export const sendVotes = (id, votes) => postJson(`${question(id)}/votes`, { votes });
+/** Gives votes: row -> 1 (up), -1 (down) or 0 (none). client: who rates. */
+export const sendVotes = (id, votes, client) => postJson(`${question(id)}/votes`, { votes, client });
+
+/** Says that of a sheet's two images neither is better; sheet: its number. */
+export const sendTie = (id, sheet, client) => postJson(`${question(id)}/votes`, { tie: sheet, client });
+
+/** The sheet that a client is to rate now; done: the one that it has finished. -> {sheet, trail, left, elsewhere} */
+export const takeSheet = (id, client, done) => postJson(`${question(id)}/take`, { client, done });
 
 /** Ends a question; how: "done", or "pause" to stop the training until the workflow is queued again. */
 export const endQuestion = (id, how) => postJson(`${question(id)}/end`, { how });

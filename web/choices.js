@@ -50,6 +50,7 @@ export function choicesOf(points) {
   }
   const rank = (key) => (FIRST.includes(key) ? FIRST.indexOf(key) : FIRST.length);
   keys.delete(mainOf(points));
+  for (const key of keys) if (key.startsWith("weight/") && points.every((point) => point[key] === points[0][key])) keys.delete(key);
   return [...keys].filter((key) => !NOT_SHOWN.has(key)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
 

@@ -1,66 +1,129 @@
-// Rating by hand: a question of the server as a dialog, the images of one prompt at a time. Every choice is kept at once.
-import { endQuestion, fetchQuestions, ratedUrl, sendVotes } from "./api.js";
-import { element, say, show } from "./dom.js";
-import { words } from "./words.js";
+// Rating by hand: a question of the server as a dialog, the images of one prompt at a time. Every choice is kept at once. Several
+// pages share one question: the server lends each a sheet that no other has.
+import { endQuestion, fetchQuestions, sendTie, sendVotes, takeSheet } from "./api.js";
+import { createRateView } from "./rate_view.js";
+import { THUMBS, canTie, choice, choiceOfBoth, judged } from "./sheet.js";
 
-const THUMBS = "thumbs";
+const HEARD_MS = 10_000; // between two signs of life, by which the sheet stays ours
+const WAIT_MS = 2000; // between two looks at whether others have finished
+const CLIENT = "posttrain.rater";
 const PAUSE_MS = 350; // the choice is seen before the next prompt comes
 
 let question = null;
-let at = 0; // the sheet that is shown
+let trail = []; // the sheets that are ours, by number: those before, and last the one that waits
+let turn = null; // what the server said last
+let at = 0; // the place in the trail that is shown; behind its end: others rate the rest
 let put = false; // the user has put the dialog away
 let moving = 0;
 let sending = Promise.resolve(); // the last vote on its way
-let parts = null;
+let view = null;
+
+/** Who rates here: kept over a reload, but not by a copy of the tab, which would get the same sheets. */
+const client = sessionStorage.getItem(CLIENT) ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+sessionStorage.removeItem(CLIENT);
+addEventListener("pagehide", () => sessionStorage.setItem(CLIENT, client));
+addEventListener("pageshow", () => sessionStorage.removeItem(CLIENT));
 
 /** Asks the server what waits for votes, and shows it or closes what does not wait any more. */
 export async function loadQuestions() {
   try {
     const [first] = (await fetchQuestions()).questions;
     if (first?.id === question?.id) return;
+    const known = first ? await takeSheet(first.id, client) : null;
     question = first ?? null;
-    at = question ? Math.max(0, question.sheets.findIndex((sheet) => !judged(sheet))) : 0;
+    take(known);
   } catch (error) {
     console.debug("PostTrain:", error.message);
     return;
   }
   clearTimeout(moving);
   moving = 0;
-  parts ??= build();
+  // where all is judged since yesterday it is shown once more, to be changed or ended
+  at = turn && turn.sheet === null && !turn.elsewhere ? Math.max(0, trail.length - 1) : trail.indexOf(turn?.sheet);
+  if (at < 0) at = trail.length;
+  view ??= begin();
   draw();
 }
 
-const voteOn = (row) => question.votes[row] ?? 0;
-const rowOf = (sheet, vote) => sheet.rows.find((row) => voteOn(row) === vote);
-
-/** Whether a sheet has all the votes that it can have. */
-function judged(sheet) {
-  const given = sheet.rows.filter((row) => voteOn(row)).length;
-  return question.mode === THUMBS ? given === sheet.rows.length : given === 2;
+/** What the server lends, as the trail. */
+function take(answer) {
+  turn = answer;
+  trail = answer === null ? [] : [...answer.trail, ...(answer.sheet === null ? [] : [answer.sheet])];
 }
 
-/** What choosing an image means: the votes that change. */
-function choice(sheet, row) {
-  if (question.mode === THUMBS) return { [row]: { 0: 1, 1: -1, "-1": 0 }[voteOn(row)] };
-  const best = rowOf(sheet, 1);
-  if (best === row) return { [row]: 0 };
-  if (sheet.rows.length === 2) return { [row]: 1, [sheet.rows.find((other) => other !== row)]: -1 };
-  if (best === undefined) return { [row]: 1 };
-  if (rowOf(sheet, -1) === undefined) return { [row]: -1 };
-  return { ...Object.fromEntries(sheet.rows.filter(voteOn).map((other) => [other, 0])), [row]: 1 };
-}
+const sheetNow = () => question.sheets[trail[at]];
 
-async function choose(row) {
-  if (moving || row === undefined) return;
+/** The next sheet, or the end where nobody has one any more. */
+async function goOn(done) {
   const asked = question;
-  const sheet = question.sheets[at];
-  const votes = choice(sheet, row);
+  moving = -1; // nothing else meanwhile
+  let ended = false;
+  try {
+    await sending;
+    const answer = await takeSheet(asked.id, client, done);
+    if (question !== asked) return;
+    take(answer);
+    at = answer.sheet === null ? trail.length : trail.indexOf(answer.sheet);
+    ended = answer.sheet === null && !answer.elsewhere;
+    if (ended) at = trail.length - 1;
+  } catch (error) {
+    complain(error.message);
+  } finally {
+    if (question === asked) moving = 0;
+  }
+  if (ended) await end("done");
+  else if (question === asked) draw();
+}
+
+/** Keeps what is ours, and looks whether what others had is done or free. */
+async function signOfLife() {
+  if (!question || put || moving) return;
+  const [asked, shown] = [question, trail[at]];
+  try {
+    const answer = await takeSheet(asked.id, client);
+    if (question !== asked || moving) return;
+    if (shown === undefined && answer.sheet === null && !answer.elsewhere) {
+      await end("done");
+      return;
+    }
+    take(answer);
+    at = trail.indexOf(shown ?? turn.sheet);
+    if (at < 0) at = turn.sheet === null ? trail.length : trail.indexOf(turn.sheet); // it was lost while we slept
+    draw();
+  } catch (error) {
+    console.debug("PostTrain:", error.message);
+  }
+}
+
+function keepAlive() {
+  setTimeout(() => signOfLife().finally(keepAlive), question && trail[at] === undefined ? WAIT_MS : HEARD_MS);
+}
+
+function choose(place) {
+  const row = sheetNow()?.rows[place];
+  if (!moving && row !== undefined) give(choice(question, sheetNow(), row));
+}
+
+/** "tie": as good as each other; "bad": both. Of two images only. */
+function chooseBoth(what) {
+  const sheet = sheetNow();
+  if (moving || !canTie(question, sheet)) return;
+  view.focus();
+  give(choiceOfBoth(sheet, what), what === "tie");
+}
+
+async function give(votes, tie = false) {
+  const asked = question;
+  const sheet = sheetNow();
+  const number = asked.sheets.indexOf(sheet);
   Object.assign(question.votes, votes);
+  question.ties = [...question.ties.filter((one) => one !== number), ...(tie ? [number] : [])];
   complain("");
   draw();
-  const goesOn = question.mode !== THUMBS && judged(sheet);
+  const goesOn = question.mode !== THUMBS && judged(asked, sheet);
   if (goesOn) moving = setTimeout(() => { moving = 0; move(1); }, PAUSE_MS);
-  sending = sending.catch(() => null).then(() => sendVotes(asked.id, votes)); // in the order in which they were given
+  const send = () => (tie ? sendTie(asked.id, number, client) : sendVotes(asked.id, votes, client));
+  sending = sending.catch(() => null).then(send); // in the order in which they were given
   try {
     await sending;
   } catch (error) {
@@ -74,17 +137,18 @@ async function notSaved(asked, sheet, reason) {
   moving = 0;
   sending = Promise.resolve();
   const known = await fetchQuestions().catch(() => ({ questions: [] }));
-  asked.votes = known.questions.find((one) => one.id === asked.id)?.votes ?? asked.votes;
+  const { votes, ties } = known.questions.find((one) => one.id === asked.id) ?? asked;
+  Object.assign(asked, { votes, ties });
   if (question !== asked) return;
-  at = asked.sheets.indexOf(sheet);
+  at = Math.max(0, trail.indexOf(asked.sheets.indexOf(sheet)));
   complain(reason);
   draw();
 }
 
 function move(by) {
   if (moving) return; // it goes on by itself
-  if (by > 0 && at === question.sheets.length - 1) {
-    end("done");
+  if (by > 0 && at >= trail.length - 1) {
+    if (at < trail.length) goOn(trail[at]);
     return;
   }
   at = Math.max(0, at + by);
@@ -102,102 +166,20 @@ async function end(how) {
   await loadQuestions(); // in case the event is lost
 }
 
-function complain(reason) {
-  show(parts.trouble, Boolean(reason));
-  say(parts.trouble, reason ? words("rateFailed", { reason }) : "");
-}
+const complain = (reason) => view.complain(reason);
 
 function putAway(yes) {
   put = yes;
   draw();
+  if (!put) signOfLife(); // somebody else may have it by now
 }
 
-const KEYS = { Enter: () => move(1), ArrowRight: () => move(1), Backspace: () => move(-1), ArrowLeft: () => move(-1) };
-
-function onKey(event) {
-  event.stopPropagation(); // ComfyUI has shortcuts of its own
-  if (event.key === "Enter" && event.target.matches(".pt-button")) return;
-  const digit = /^[1-9]$/.test(event.key) ? Number(event.key) : 0;
-  if (digit) choose(question.sheets[at].rows[digit - 1]);
-  else if (KEYS[event.key]) KEYS[event.key]();
-  else return;
-  event.preventDefault();
-}
-
-function button(act, className = "pt-button") {
-  const made = element("button", className);
-  made.addEventListener("click", act);
-  return made;
-}
-
-function build() {
-  const made = { prompt: element("div", "pt-rate-prompt"), where: element("div", "pt-hint"), hint: element("div", "pt-rate-hint"),
-    grid: element("div", "pt-rate-grid"), trouble: element("div", "pt-message pt-error pt-hidden"),
-    back: button(() => move(-1)), next: button(() => move(1)), later: button(() => putAway(true)), pause: button(() => end("pause")),
-    pill: button(() => putAway(false), "pt-rate-pill"), cards: [] };
-  made.dialog = element("dialog", "pt-rate", made.where, made.prompt, made.hint, made.grid, made.trouble,
-    element("div", "pt-row", made.back, made.next, element("span", "pt-name"), made.later, made.pause));
-  made.dialog.tabIndex = -1;
-  made.dialog.addEventListener("keydown", onKey);
-  made.dialog.addEventListener("cancel", (event) => { // Escape
-    event.preventDefault();
-    putAway(true);
-  });
-  document.body.append(made.dialog, made.pill);
-  return made;
-}
-
-function card(index) {
-  const image = element("img", "pt-rate-image");
-  const mark = element("span", "pt-rate-mark");
-  const root = button(() => choose(question.sheets[at].rows[index]), "pt-rate-card");
-  root.append(image, element("span", "pt-rate-key", String(index + 1)), mark);
-  image.draggable = false;
-  image.addEventListener("load", () => image.classList.toggle("pt-pixels", image.naturalWidth < image.clientWidth / 2));
-  return { root, image, mark };
+function begin() {
+  keepAlive();
+  return createRateView({ choose, chooseBoth, move, end, putAway });
 }
 
 function draw() {
-  const open = question !== null && !put;
-  show(parts.pill, question !== null && put);
-  if (open && !parts.dialog.open) parts.dialog.showModal();
-  if (!open && parts.dialog.open) parts.dialog.close();
-  if (!question) return;
-  const sheet = question.sheets[at];
-  const thumbs = question.mode === THUMBS;
-  say(parts.pill, words("rate", { n: question.sheets.reduce((sum, one) => sum + one.rows.length, 0) }));
-  say(parts.where, words("rateOf", { at: at + 1, all: question.sheets.length, title: question.title }));
-  say(parts.prompt, sheet.prompt);
-  say(parts.hint, words(thumbs ? "rateThumbs" : judged(sheet) ? "rateJudged" : rowOf(sheet, 1) === undefined ? "rateBest" : "rateWorst"));
-  say(parts.back, words("back"));
-  say(parts.next, words(at === question.sheets.length - 1 ? "finish" : thumbs || judged(sheet) ? "next" : "skip"));
-  say(parts.later, words("later"));
-  say(parts.pause, words("pause"));
-  parts.pause.title = words("pauseHint");
-  parts.back.disabled = at === 0;
-  drawCards(sheet, thumbs);
-  // a button that is disabled or hidden will lose the focus, and the keys would go to ComfyUI
-  const active = document.activeElement;
-  if (open && (!parts.dialog.contains(active) || active.matches(":disabled, .pt-hidden"))) parts.dialog.focus();
-}
-
-function drawCards(sheet, thumbs) {
-  while (parts.cards.length < sheet.rows.length) {
-    parts.cards.push(card(parts.cards.length));
-    parts.grid.append(parts.cards.at(-1).root);
-  }
-  const columns = Math.ceil(Math.sqrt(sheet.rows.length));
-  parts.grid.style.setProperty("--columns", columns);
-  parts.grid.style.setProperty("--rows", Math.ceil(sheet.rows.length / columns));
-  const names = thumbs ? { 1: words("up"), "-1": words("down") } : { 1: words("best"), "-1": words("worst") };
-  parts.cards.forEach(({ root, image, mark }, i) => {
-    const row = sheet.rows[i];
-    show(root, row !== undefined);
-    if (row === undefined) return;
-    const url = ratedUrl(question.id, row);
-    if (image.getAttribute("src") !== url) image.src = url;
-    image.alt = String(i + 1);
-    root.dataset.vote = voteOn(row);
-    say(mark, names[voteOn(row)] ?? "");
-  });
+  view.draw({ question, put, sheet: question && sheetNow(), at: trail[at] + 1, first: at === 0,
+    last: at === trail.length - 1 && !turn?.left && !turn?.elsewhere, elsewhere: turn?.elsewhere });
 }

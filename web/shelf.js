@@ -7,7 +7,11 @@ import { createGoBack } from "./go_back.js";
 import { forgetRun, loadAll } from "./runs.js";
 import { words } from "./words.js";
 
+const HERE = new Set(["localhost", "127.0.0.1", "[::1]"]);
 const OPENED_BY = { tensorboard: "tensorboard --logdir", wandb: "wandb sync" };
+
+/** Whether there is a graph to set something on: not on the page at /posttrain. */
+export const hasGraph = () => Boolean(app.graph);
 
 /** Copies a text; where the page may not, it is shown to be copied by hand. */
 export async function copy(text) {
@@ -65,13 +69,16 @@ export function createShelf(moved) {
     tensorboard: () => takeOut(run, "tensorboard"),
     wandb: () => takeOut(run, "wandb"),
     openWorkflow: () => openWorkflow(run),
+    openFolder: () => moveRun(run.run, "open", { open: run.run }),
     copyFolder: () => copy(run.folder),
     deleteRun: () => remove(run, moved),
   };
+  if (!hasGraph()) delete acts.openWorkflow;
+  if (!HERE.has(location.hostname)) delete acts.openFolder; // it would open on the other machine
   const buttons = Object.keys(acts).map((key) => Object.assign(element("button", "pt-act"), { key }));
   for (const button of buttons) button.addEventListener("click", () => act(button.key));
   const back = createGoBack();
-  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons), back.root);
+  const menu = element("details", "pt-shelf", element("summary", "pt-summary"), element("div", "pt-row pt-wrap", ...buttons), hasGraph() ? back.root : null);
   const written = element("div", "pt-note");
 
   async function act(key) {

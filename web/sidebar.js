@@ -1,10 +1,11 @@
 // The side bar tab: every run there is, and one of them in full.
+import { ownPage } from "./api.js";
 import { meanOf } from "./charts.js";
 import { element, say, show } from "./dom.js";
 import { createRunView } from "./run_view.js";
 import { allRuns, getRun, load, loadAll, trouble, watch } from "./runs.js";
 import { createSamples } from "./samples.js";
-import { createShelf } from "./shelf.js";
+import { createShelf, hasGraph } from "./shelf.js";
 import { createSteering } from "./steer.js";
 import { ago, messageWords, number, statusWords, words } from "./words.js";
 
@@ -122,9 +123,10 @@ export function renderSidebar(parent) {
   const samples = createSamples({ slider: true });
   const messages = messageList();
   const list = runList(selectRun);
+  const own = hasGraph() ? Object.assign(element("a", "pt-own"), { href: ownPage(), target: "_blank" }) : null;
   const summary = element("div", "pt-hint");
   const detail = element("div", "pt-detail", steering.root, view.root, summary, samples.root, messages.root, shelf.root);
-  const root = element("div", "pt-sidebar", announced.root, hint, title, list.root, detail);
+  const root = element("div", "pt-sidebar", announced.root, hint, title, own, list.root, detail);
   parent.replaceChildren(root);
 
   const draw = () => {
@@ -135,6 +137,7 @@ export function renderSidebar(parent) {
     const run = getRun(selected) ?? runs[0];
     if (run && !run.points) load(run.run);
     say(title, words("runs"));
+    if (own) say(own, words("ownPage"));
     say(hint, trouble ? words("failed", { reason: trouble }) : words("none"));
     show(hint, Boolean(trouble) || !runs.length);
     show(title, runs.length > 0);

@@ -51,7 +51,9 @@ export function createSteering() {
       if (run?.run === name) run.steering = state;
     } catch (error) {
       say(told, error.message);
-      if (run?.run === name) run.steering = await fetchSteering(name).catch(() => null);
+      const known = run?.steering; // a server that is out of reach says nothing about the training
+      const now = await fetchSteering(name).catch(() => known);
+      if (run?.run === name) run.steering = now;
     }
     draw();
   }

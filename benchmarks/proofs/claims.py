@@ -54,6 +54,9 @@ PROOFS = {
         "PTFlowGRPO.trust": "guard", "PTFlowGRPO.clip_range": 0.0})),
     "tempflow": Proof("Flow-GRPO, steps weighed by their noise (TempFlow-GRPO)", rises(), iterations(30, **{
         "PTFlowGRPO.step_weights": "by noise"})),
+    "tempflow_branches": Proof("Flow-GRPO, branches of one trunk (TempFlow-GRPO)", rises(), iterations(30, **{
+        "PTFlowGRPO.step_weights": "by noise", "PTSampling.window": "branches of one trunk", "PTSampling.noisy_steps": 4,
+        "PTSampling.images_per_prompt": 16})),
     "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(30, **{
         "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
     "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(30, **{

@@ -16,7 +16,10 @@ class PTExportVotes:
     )
     CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = ("STRING", "STRING"), ("file", "summary")
-    OUTPUT_TOOLTIPS = ("The file, for Pairs from File.", "How many pairs and ties it holds, and what was left out and why.")
+    OUTPUT_TOOLTIPS = (
+        "The file, for Pairs from File.",
+        "How many pairs and ties it holds, what was left out and why, and how often you gave the same answer twice.",
+    )
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -34,6 +37,7 @@ class PTExportVotes:
         return state_of(str(votes_root() / votes_name / VOTES) if isinstance(votes_name, str) else None)
 
     def run(self, votes_name):
+        from ...trainers.data.again import Returns
         from ...trainers.data.pickapic import write_pickapic
         from ...trainers.data.rows import skipped_text
         from ...trainers.data.verdicts import read_verdicts, votes_file
@@ -46,6 +50,7 @@ class PTExportVotes:
             skipped.append(f"{alone} votes on single images: the form has only pairs")
         count = write_pickapic(pictures, verdicts, folder / FILE)
         text = f"{count} pairs and ties in {FILE} of posttrain_votes/{votes_name}{skipped_text(tuple(skipped), 'entry')}"
+        text = f"{text} {Returns(folder).consistency().text()}".strip()
         return {"ui": {"text": [text]}, "result": (str(folder / FILE), text)}
 
 

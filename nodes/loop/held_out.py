@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..progress import node_progress
-from ..sockets import EVALUATION, MENU, PROMPTS, REWARD, SAMPLING
+from ..sockets import DISTANCE, EVALUATION, MENU, PROMPTS, REWARD, SAMPLING
 
 
 class PTEvaluateWhileTraining:
@@ -54,15 +54,26 @@ class PTEvaluateWhileTraining:
                     },
                 ),
             },
+            "optional": {
+                "distance": (
+                    DISTANCE,
+                    {
+                        "tooltip": "From Picture Distance: FID, KID and CMMD in the curves, an alarm where FID rises with the "
+                        "reward."
+                    },
+                ),
+            },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
-    def run(self, prompts, vae, reward, sampling, every, hand_out, unique_id=None):
+    def run(self, prompts, vae, reward, sampling, every, hand_out, unique_id=None, distance=None):
         from ...rewards.base.reward import check_prompts
         from ...trainers.sampling.evaluation import HeldOut
 
         check_prompts(reward, prompts.prompts)
-        return (HeldOut(prompts, vae, reward, sampling, every, hand_out, lambda model: node_progress(unique_id, model)),)
+        return (
+            HeldOut(prompts, vae, reward, sampling, every, hand_out, lambda model: node_progress(unique_id, model), distance),
+        )
 
 
 NODES = {"PTEvaluateWhileTraining": PTEvaluateWhileTraining}

@@ -95,6 +95,7 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
     from ...trainers.feedback.advantages import Advantages, advantages
     from ...trainers.feedback.fits import WORDS
     from ...trainers.methods import backprop_step, goes_through_reward, method_of, name_of, reads_means, table_name, train_step
+    from ...trainers.run.steering import asked_weights
     from ...trainers.sampling.rollout import rollout
     wanted = method_of(trainer).learns_from
     policy = policy if policy.method else replace(policy, method=table_name(trainer))
@@ -108,6 +109,7 @@ def one_iteration(policy, prompts, vae, sampling, reward, trainer, rule: str, it
         return backprop_step(policy, prompts, vae, reward, sampling, trainer, iteration)
     made, feedback = rollout(policy, prompts, vae, sampling, iteration, keep_means=reads_means(trainer),
                              tell=say_need), None
+    made = replace(made, reward_weights=asked_weights(policy))
     if reward is not None:
         # scores that are only shown need no rule, so one image of a prompt is enough
         feedback = advantages(score_rollout(reward, made), rule if learns else "batch", memory=policy.memory.get("rewards"))

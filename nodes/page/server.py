@@ -59,7 +59,7 @@ async def body_of(request, **kinds: type) -> dict:
     for name, kind in kinds.items():
         if not isinstance(body, dict) or not isinstance(body.get(name), kind):
             raise ValueError(f"{name}: it is missing")
-    return body
+    return body if isinstance(body, dict) else {}
 
 
 def cross_site_is_wanted() -> bool:

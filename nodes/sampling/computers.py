@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ...rewards.base.words import lines_of
@@ -141,6 +142,7 @@ class PTRolloutOnComputers:
 
     def run(self, policy, prompts, vae, sampling, computers, iteration=None, unique_id=None, dynprompt=None):
         from ...trainers.policy.latents import to_latent_socket
+        from ...trainers.run.steering import asked_weights
         from ...trainers.servers.rollout import rollout_by_computers
 
         check_no_steps_are_needed(dynprompt, unique_id, "a KSampler on another computer")
@@ -148,6 +150,7 @@ class PTRolloutOnComputers:
         made = rollout_by_computers(
             policy, prompts, vae, sampling, computers, iteration, tell=say_need, progress=node_progress(unique_id, policy.model)
         )
+        made = replace(made, reward_weights=asked_weights(policy))
         return (made, made.images, to_latent_socket(policy.model, made.latents))
 
 

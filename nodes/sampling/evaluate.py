@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..progress import node_progress
-from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, SCORES
+from ..sockets import DISTANCE, MENU, POLICY, PROMPTS, REWARD, SAMPLING, SCORES
 
 
 class PTEvaluate:
@@ -24,11 +24,12 @@ class PTEvaluate:
                                     "steps here."}),
             "compare": ("BOOLEAN", {"default": True, "tooltip": "Also sample your model before training (twice the "
                                     "time)."})},
+            "optional": {"distance": (DISTANCE, {"tooltip": "From Picture Distance: also FID, KID and CMMD, before and after."})},
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def run(self, policy, prompts, vae, reward, sampling, compare, unique_id=None):
+    def run(self, policy, prompts, vae, reward, sampling, compare, unique_id=None, distance=None):
         from ...trainers.sampling.evaluation import evaluate
-        result = evaluate(policy, prompts, vae, reward, sampling, compare, node_progress(unique_id, policy.model))
+        result = evaluate(policy, prompts, vae, reward, sampling, compare, node_progress(unique_id, policy.model), distance)
         before = result.images if result.base_images is None else result.base_images
         return {"ui": {"text": [result.summary()]}, "result": (result.scores, result.images, before, result.summary())}
 

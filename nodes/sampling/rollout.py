@@ -1,6 +1,8 @@
 """Sampling settings, the rollout, and a rollout made of latents from any sampler."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...trainers.run import say_once
 from ..loop.readers import means_are_read
 from ..progress import node_progress
@@ -60,7 +62,9 @@ class PTSampling:
             "window": (CHOICE, {"tooltip": "Whether the random steps stay, jump or move from "
                        "iteration to iteration; slowly: only after every 25 of them. one step for each prompt: only one "
                        "of them is random for all images of a prompt, another in each iteration, as Flash-GRPO: cheap, with a "
-                       "batch size that holds images of one prompt."}),
+                       "batch size that holds images of one prompt. branches of one trunk: a prompt's images leave one quiet "
+                       "way at different steps, each compared with those of its step, as TempFlow-GRPO; images per prompt: "
+                       "2 or more times the random steps."}),
             "same_start": ("BOOLEAN", {"tooltip": "All images of a prompt start from the same "
                            "noise, so they differ only by the random steps. With a later first noisy step they are also "
                            "cheaper: the steps before it are computed once for each prompt."})}, Sampling)}
@@ -97,10 +101,12 @@ class PTRollout:
 
     def run(self, policy, prompts, vae, sampling, iteration=None, unique_id=None, dynprompt=None):
         from ...trainers.policy.latents import to_latent_socket
+        from ...trainers.run.steering import asked_weights
         from ...trainers.sampling.rollout import rollout
         iteration = policy.iteration if iteration is None else iteration
         made = rollout(policy, prompts, vae, sampling, iteration, keep_means=means_are_read(dynprompt, unique_id),
                        tell=say_need, progress=node_progress(unique_id, policy.model))
+        made = replace(made, reward_weights=asked_weights(policy))
         return (made, made.images, to_latent_socket(policy.model, made.latents))
 
 
@@ -132,10 +138,11 @@ class PTRolloutFromLatents:
 
     def run(self, policy, latent, prompts, vae, prompt_number, guidance):
         from ...trainers.policy.latents import from_latent_socket
+        from ...trainers.run.steering import asked_weights
         from ...trainers.sampling.rollout import rollout_from_latents
         latents = from_latent_socket(policy.model, latent)
         made = rollout_from_latents(policy, latents, prompts, vae, prompt_number, guidance)
-        return (made, made.images)
+        return (replace(made, reward_weights=asked_weights(policy)), made.images)
 
 
 NODES = {"PTSampling": PTSampling, "PTRollout": PTRollout, "PTRolloutFromLatents": PTRolloutFromLatents}

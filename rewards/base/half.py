@@ -22,19 +22,22 @@ def through_half(network: Callable[[Tensor], Tensor], pixels: Tensor, dtype: tor
     return scaled(lambda pixels: network(pixels.to(dtype)).float(), pixels)
 
 
-def scaled(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """function(*inputs), whose backward runs at a scale that float16 can hold; the result must be float32."""
+def scaled(function: Callable[..., Tensor], *inputs: Tensor, largest: float = 1.0) -> Tensor:
+    """function(*inputs), whose backward runs at a scale that float16 can hold; the result must be float32.
+
+    largest: a power of two, what the largest gradient is brought near to.
+    """
     scale: list[Tensor] = []
-    return EnterScaled.apply(function(*LeaveScaled.apply(scale, *inputs)), scale)
+    return EnterScaled.apply(function(*LeaveScaled.apply(scale, *inputs)), scale, largest)
 
 
-def power_of_two(gradients: list[Tensor]) -> Tensor:
-    """[]: what brings the largest of them near 1, float32, where they are; 1 where that is no number, near 0 or beyond bounds."""
+def power_of_two(gradients: list[Tensor], largest: float = 1.0) -> Tensor:
+    """[]: what brings the largest of them near ``largest``, float32, where they are; 1 where it is no number, near 0 or huge."""
     found = [gradient.abs().max().float() for gradient in gradients if gradient.numel()]
-    largest = torch.stack(found).max() if found else torch.zeros(())
-    below = largest.view(torch.int32).bitwise_and(EXPONENT).view(torch.float32)
-    usable = (largest > TINY) & (largest < HUGE)
-    return torch.where(usable, 0.5 / below, torch.ones_like(below))
+    here = torch.stack(found).max() if found else torch.zeros(())
+    below = here.view(torch.int32).bitwise_and(EXPONENT).view(torch.float32)
+    usable = (here > TINY) & (here < HUGE)
+    return torch.where(usable, 0.5 * largest / below, torch.ones_like(below))
 
 
 def over(gradients: list[Tensor | None], scale: Tensor) -> list[Tensor | None]:
@@ -46,17 +49,17 @@ def over(gradients: list[Tensor | None], scale: Tensor) -> list[Tensor | None]:
 
 
 class EnterScaled(torch.autograd.Function):
-    """Backward: chooses the power of two that brings the largest gradient near 1, and multiplies by it."""
+    """Backward: chooses the power of two that brings the largest gradient near ``largest``, and multiplies by it."""
 
     @staticmethod
-    def forward(ctx, features, scale):
-        ctx.scale = scale
+    def forward(ctx, features, scale, largest):
+        ctx.scale, ctx.largest = scale, largest
         return features.clone()
 
     @staticmethod
     def backward(ctx, gradient):
-        ctx.scale[:] = [power_of_two([gradient])]
-        return gradient * ctx.scale[0], None
+        ctx.scale[:] = [power_of_two([gradient], ctx.largest)]
+        return gradient * ctx.scale[0], None, None
 
 
 class LeaveScaled(torch.autograd.Function):

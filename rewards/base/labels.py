@@ -42,6 +42,15 @@ def contained(image: Tensor, side: int = NARROWEST) -> Tensor:
     return square
 
 
+def sheet(images: Tensor, names: Sequence[str]) -> Tensor:
+    """images [R * K, H, W, 3], a row of K after the other -> one picture [1, H', W', 3] of R rows, each of the K columns with its
+    name under it."""
+    tiles = [_with_text(to_uint8(contained(image[None].cpu()))[0], [names[i % len(names)][:LONGEST]])
+             for i, image in enumerate(images)]
+    rows = [torch.cat(tiles[i:i + len(names)], 1) for i in range(0, len(tiles), len(names))]
+    return torch.cat(rows)[None].float() / 255
+
+
 def lines_of(scores: Scores, i: int, names: Sequence[str] = ()) -> list[str]:
     """The label of image i: its score, then a line per member where there are several."""
     name = names[i][-LONGEST:] if names else i + 1

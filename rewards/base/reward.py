@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import ranks
 from .prompt import Prompt
+from .reweighted import reweighted, told
 from .stopwatch import SCORING, timed
 from .untouched import untouched
 from .usable import usable_images
@@ -159,10 +160,13 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Ten
 
 
 def score_rollout(reward: Reward, rollout) -> Scores:
-    """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image)."""
+    """Score a rollout: .images [B,H,W,3], .prompts.prompts (the prompt set), .index [B] (prompt of each image), .groups [B]
+    (those of the same number are compared), .reward_weights ({name: weight} that the user has asked for; None where nobody can)."""
     check_prompts(reward, rollout.prompts.prompts)
-    index = rollout.index.tolist()
-    return score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.index)
+    index, wanted = rollout.index.tolist(), getattr(rollout, "reward_weights", None)
+    reward = reward if wanted is None else reweighted(reward, wanted)
+    scores = score(reward, rollout.images, [rollout.prompts.prompts[i] for i in index], rollout.groups)
+    return scores if wanted is None else replace(scores, stats=scores.stats | told(reward))
 
 
 def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:

@@ -4,7 +4,7 @@ The sum adds raw scores, so the member with the widest range decides (the ensemb
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +58,13 @@ class WeightedSum:
 
     def counts(self) -> dict[str, float]:
         return merged_counts([r for r, _ in self.members])
+
+    def steered_weights(self) -> dict[str, float]:
+        return {name: w for name, (_, w) in zip(unique_names([r.info.name for r, _ in self.members]), self.members)}
+
+    def with_weights(self, weights: Mapping[str, float]) -> WeightedSum:
+        names = unique_names([r.info.name for r, _ in self.members])
+        return WeightedSum(tuple((r, weights.get(name, w)) for name, (r, w) in zip(names, self.members)))
 
     def networks(self) -> list:
         return all_networks([r for r, _ in self.members])

@@ -7,8 +7,8 @@ scale alone.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -121,6 +121,17 @@ class Ensemble:
 
     def networks(self) -> list:
         return all_networks(self.members)
+
+    def steered_weights(self) -> dict[str, float]:
+        return {name: m.weight for name, m in self._by_name().items() if m.role == ROLES[0]}
+
+    def with_weights(self, weights: Mapping[str, float]) -> Ensemble:
+        """ValueError where no trained member would have one."""
+        changed: list = [replace(m, weight=weights.get(name, m.weight)) for name, m in self._by_name().items()]
+        return replace(self, members=tuple(changed))
+
+    def _by_name(self) -> dict[str, Member]:
+        return dict(zip(self.names, self.members))  # type: ignore[arg-type]  # all are Members by now
 
     @property
     def compares(self) -> bool:

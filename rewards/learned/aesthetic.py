@@ -8,7 +8,7 @@ are one linear map, and are folded into it here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from .checkpoints import folded_linear, load_weights
 from .files import Published
 from .holder import Holder, in_batches
 from .preprocess import CLIP_MEAN, CLIP_STD, HALF, Geometry, preprocess
-from .tower import build_clip_tower, build_siglip_tower
+from .tower import CLIP_L, FOLDERS, build_clip_tower, build_siglip_tower
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,11 @@ class Version:
     __repr__ = brief
 
 
-_VISION = ("clip_vision", "reward_models")
-_CLIP_L = Published("Aesthetic (image tower)", ("*clip-vit-large-patch14/model.safetensors",
-                                                "*clip-vit-large-patch14.safetensors", "*clip_vision_l.safetensors"),
-                    "clip-vit-large-patch14.safetensors", "model.safetensors of openai/clip-vit-large-patch14", "1.7 GB",
-                    "MIT", _VISION)
+_CLIP_L = replace(CLIP_L, title="Aesthetic (image tower)")
 _SIGLIP = Published("Aesthetic v2.5 (image tower)", ("*siglip-so400m-patch14-384*.safetensors",
                                                      "*sigclip_vision_patch14_384.safetensors"),
                     "siglip-so400m-patch14-384.safetensors", "model.safetensors of google/siglip-so400m-patch14-384",
-                    "3.5 GB", "Apache-2.0", _VISION)
+                    "3.5 GB", "Apache-2.0", FOLDERS)
 VERSIONS: dict[str, Version] = {
     "LAION v2": Version(Published(
         "LAION aesthetic v2 (head)", ("*sac+logos+ava1-l14-linearmse.*",), "sac+logos+ava1-l14-linearMSE.pth",

@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from .checkpoints import fill, load_weights
 from .clip import VISION_HEADS, chosen_activation, layers, transformers_names
+from .files import Published
 from .hub import transformers_class
 
+FOLDERS = ("clip_vision", "reward_models")
+CLIP_L = Published("CLIP ViT-L/14 (image tower)", ("*clip-vit-large-patch14/model.safetensors",
+                                                   "*clip-vit-large-patch14.safetensors", "*clip_vision_l.safetensors"),
+                   "clip-vit-large-patch14.safetensors", "model.safetensors of openai/clip-vit-large-patch14", "1.7 GB", "MIT",
+                   FOLDERS)
 SIGLIP_SIZES = {(729, 14): 384}  # 384 is no multiple of 14: the last pixels are dropped by the patch embedding
 
 

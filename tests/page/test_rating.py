@@ -54,6 +54,12 @@ def where(page) -> str:
     return page.locator(f"{DIALOG} .pt-hint").inner_text()
 
 
+def closer_look(page) -> list[str]:
+    """How each picture that is shown is enlarged."""
+    return page.evaluate("(where) => [...document.querySelectorAll(`${where} .pt-rate-card:not(.pt-hidden) img`)]"
+                         ".map((image) => getComputedStyle(image).transform)", DIALOG)
+
+
 def wait_where(page, begin: str) -> None:
     page.wait_for_function("([where, begin]) => document.querySelector(`${where} .pt-hint`)?.textContent.startsWith(begin)",
                            arg=[DIALOG, begin], timeout=60_000)
@@ -63,6 +69,15 @@ def test_best_and_worst_by_keyboard(page, host, rate, tmp_path):
     rate("keys", 2)
     assert where(page) == "Prompt 1 of 2 · keys" and hint(page) == "Which is the best?"
     page.wait_for_function("(where) => [...document.querySelectorAll(`${where} img`)].every((image) => image.naturalWidth)", arg=DIALOG)
+    assert closer_look(page) == ["none"] * 4
+    page.keyboard.press("z")
+    page.keyboard.press("ArrowLeft")
+    assert where(page).startswith("Prompt 1 of 2"), "the arrows move the spot meanwhile"
+    spots = closer_look(page)
+    assert len(set(spots)) == 1 and spots[0].startswith("matrix(") and float(spots[0][7:].split(",")[0]) >= 2
+    keep_screenshot(page, "rating_zoom", tmp_path)
+    page.keyboard.press("z")
+    assert closer_look(page) == ["none"] * 4
     page.keyboard.press("2")
     assert hint(page) == "And which is the worst?"
     keep_screenshot(page, "rating", tmp_path)
@@ -134,6 +149,47 @@ def test_put_away_and_reloaded_nothing_is_lost(page, host, rate):
     page.locator(DIALOG).wait_for(state="hidden")
     wait_status(page, "Finished")
     assert votes(host, "away") == [1, -1, 1, -1]
+
+
+def test_a_tie_and_both_bad_of_two_images(page, host, rate, tmp_path):
+    rate("equal", 1, images=2)
+    dialog = page.locator(DIALOG)
+    dialog.get_by_text("As good as each other", exact=True).click()
+    wait_where(page, "Prompt 2 of 2")
+    page.keyboard.press("Backspace")
+    wait_where(page, "Prompt 1 of 2")
+    assert hint(page).startswith("Judged") and dialog.locator("[aria-pressed=true]").inner_text() == "As good as each other"
+    page.keyboard.press("Enter")
+    wait_where(page, "Prompt 2 of 2")
+    page.keyboard.press("1")
+    dialog.wait_for(state="hidden")
+    wait_status(page, "Finished")
+    lines = (host.base / "output" / "posttrain_votes" / "equal" / "votes.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(each["vote"], each.get("tie", False)) for each in records] in (
+        [(0, True), (0, True), (1, False), (-1, False)], [(0, True), (0, True), (-1, False), (1, False)])
+    assert records[0]["pair_id"] == records[1]["pair_id"] != records[2]["pair_id"]
+
+
+def test_two_tabs_share_one_queue(page, host, rate):
+    rate("both", 1)
+    other = page.context.new_page()
+    try:
+        other.goto(page.url)
+        other.locator(DIALOG).wait_for(timeout=60_000)
+        assert (where(page), where(other)) == ("Prompt 1 of 2 · both", "Prompt 2 of 2 · both")
+        other.locator(DIALOG).press("1")
+        other.locator(DIALOG).press("2")
+        other.locator(f"{DIALOG} .pt-rate-hint", has_text="The rest (1) is being rated elsewhere").wait_for()
+        page.bring_to_front()
+        page.locator(DIALOG).press("3")
+        page.locator(DIALOG).press("4")
+        for each in (page, other):
+            each.locator(DIALOG).wait_for(state="hidden", timeout=30_000)
+        wait_status(page, "Finished")
+        assert votes(host, "both") == [1, -1, 1, -1]
+    finally:
+        other.close()
 
 
 def test_pause_from_the_dialog(page, host, rate):

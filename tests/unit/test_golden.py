@@ -17,6 +17,7 @@ NOT_OURS = {
     "16 anneal.out.weight_draft": "the other end",
     "16 const.num_steps": "of the sampling, of which the loss sees the predictions only",
     "16 const.guidance_scale": "the same",
+    "12b out.advantages_per_prompt_globalstd1": "divided by the spread of a step over all prompts; ours is that of the whole batch",
     "13 out.table*": "weights of one schedule, written down; ours are reckoned for any",
     "13 out.batch_weight": "the mean of the batch's weights; ours is that of the steps that may be drawn",
     "13 out.loss": "the loss by those two",

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...rewards.base.words import brief
 from ...rewards.images import UnreadableImage, read_image
 from ...rewards.person.taste import Accuracy, Head, Verdict, cross_validated, fit
+from .again import Consistency, Returns
 from .files import lines_of
 from .rows import BadRow, Picture, Place, skipped_text
 from .vote_book import VOTES
@@ -30,11 +31,13 @@ class Taste:
     ties: int
     alone: int
     skipped: tuple[str, ...]
+    consistency: Consistency = Consistency(0, 0)
     __repr__ = brief
 
     def summary(self) -> str:
         counts = f"{self.compared} pairs, {self.ties} ties and {self.alone} single images"
-        return f"{self.accuracy.text()} Fitted from {counts}{skipped_text(self.skipped, 'vote')}"
+        said = f"{self.accuracy.text()} {self.consistency.text()}".strip()
+        return f"{said} Fitted from {counts}{skipped_text(self.skipped, 'vote')}"
 
 
 def votes_file(folder: Path) -> Path:
@@ -59,7 +62,8 @@ def taste_from(
     kinds = ["alone" if v.second is None else "tie" if v.share == 0.5 else "compared" for v in verdicts]
     head = fit(embeddings, verdicts)
     compared, ties, alone = (kinds.count(kind) for kind in ("compared", "tie", "alone"))
-    return Taste(head, cross_validated(embeddings, verdicts), compared, ties, alone, (*skipped, *lost.values()))
+    accuracy, consistency = cross_validated(embeddings, verdicts), Returns(path.parent).consistency()
+    return Taste(head, accuracy, compared, ties, alone, (*skipped, *lost.values()), consistency)
 
 
 def _embedded(pictures: Sequence[Picture], embed: Callable, progress: Callable) -> tuple[Tensor, dict[int, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...rewards.base.words import brief
-from ..sampling.settings import EACH_PROMPT, Sampling, noisy_range
+from ..sampling.settings import BRANCHES, EACH_PROMPT, Sampling, noisy_range, steps_of_branches
 
 Train = tuple[int, int]  # evaluations of a train step with gradient, and further ones
 
@@ -15,7 +15,8 @@ class Work:
     """An iteration. images, prompts: how many it samples; pairs: that it learns from; steps: of the sampler; random: those of
     them that are trained on; shared: the steps before the first random one, where a prompt's images are one until then;
     guidance: of the sampling, and branches: evaluations that it makes of one; batch: samples at once; updates: per iteration;
-    replays: the steps in which a batch is trained on, where each prompt has one of its own, 0: all random ones;
+    replays: the steps in which a batch is trained on, where each prompt or image has one of its own, 0: all random ones; skipped:
+    evaluations of a sample that are made once for several, 0: the shared ones;
     lagging: whether the method's copy of older weights is not the policy itself; by_group: a micro-batch holds whole prompts."""
 
     __repr__ = brief
@@ -32,6 +33,7 @@ class Work:
     lagging: bool = False
     by_group: bool = False
     replays: int = 0
+    skipped: int = 0
 
     @property
     def branches(self) -> int:
@@ -40,7 +42,8 @@ class Work:
     @property
     def sampling(self) -> int:
         """Evaluations of the rollout."""
-        return self.branches * (self.prompts * self.shared + self.images * (self.steps - self.shared))
+        skipped = self.skipped or self.images * self.shared
+        return self.branches * (self.prompts * self.shared + self.images * self.steps - skipped)
 
     def replayed(self, reference: bool, watched: bool = False) -> Train:
         """Every random step of every image. reference: asked for each of them too; watched: for one batch of each update."""
@@ -96,8 +99,12 @@ def work_of(sampling: Sampling, prompts: int, updates: int, own_images: bool, it
     images = chosen * sampling.images_per_prompt
     still = own_images or sampling.transition == "deterministic"
     first, end = (0, 0) if still else noisy_range(sampling, iteration)
-    shared = first if sampling.same_start and sampling.images_per_prompt > 1 and not own_images else 0
-    replays = min(end - first, _prompts_in(sampling)) if sampling.window == EACH_PROMPT else 0
+    shared = first if sampling.one_start and sampling.images_per_prompt > 1 and not own_images else 0
+    replays, skipped = min(end - first, _prompts_in(sampling)) if sampling.window == EACH_PROMPT else 0, 0
+    if sampling.window == BRANCHES and end > first:
+        batches = steps_of_branches(sampling, images, (first, end)).split(sampling.batch_size)
+        replays, shared = max(len(part.unique()) for part in batches), end - 1
+        skipped = sum(len(part) * int(part.min()) for part in batches)
     return Work(
         images,
         chosen,
@@ -109,6 +116,7 @@ def work_of(sampling: Sampling, prompts: int, updates: int, own_images: bool, it
         sampling.batch_size,
         updates,
         replays=replays,
+        skipped=skipped,
     )
 
 

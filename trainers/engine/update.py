@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 
@@ -17,46 +17,12 @@ from ..policy.fitting import in_room
 from ..policy.network import Network
 from ..policy.room import Room, with_room
 from ..policy.value import Bank, Guest, Policy
-from .limits import ABOVE_0, BELOW_1, FROM_0, FROM_1
+from .optimizer import Learner, Optimizer
 from .reach import check_reach
 
 SKIPPED = "skipped_updates_in_a_row"
 HALF = (torch.float16, torch.bfloat16)
 FIRST = 100  # optimizer steps in which it is measured whether the LoRA is large enough to show
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW (arXiv:1711.05101) and what surrounds it.
-
-    learning_rate: after warm-up; weight_decay; max_grad_norm: gradients are scaled down to this norm (0: never);
-    warmup: optimizer steps in which the rate rises from 0; decay: optimizer steps after which it has fallen, on a
-    line, to a tenth (0: it stays); average: decay of the running mean of the weights, approached as
-    min(average, (1 + n) / (10 + n)) (0: none is kept, an older one is dropped); updates: optimizer steps per rollout;
-    low_memory: drop activations and recompute them, one more forward per micro-batch; epsilon: AdamW's, which gradients much
-    smaller than it do not get past.
-    """
-
-    LIMITS: ClassVar[dict] = {"learning_rate": FROM_0, "weight_decay": FROM_0, "max_grad_norm": FROM_0,
-                              "warmup": FROM_0.of("warmup steps"), "decay": FROM_0.of("decay steps"),
-                              "average": BELOW_1.of("averaging"), "updates": FROM_1.of("updates per rollout"),
-                              "epsilon": ABOVE_0.of("Adam epsilon")}
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    warmup: int = 0
-    decay: int = 0
-    average: float = 0.0
-    updates: int = 1
-    low_memory: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-
-    def rate(self, step: int) -> float:
-        """The learning rate of optimizer step ``step``, counted from 0."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        fall = max(0.1, 1.0 - 0.9 * step / self.decay) if self.decay else 1.0
-        return self.learning_rate * rise * fall
 
 
 class Micro(Protocol):
@@ -94,7 +60,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
     weighted by ``size``, so how a batch is cut does not change the result. An update whose loss or gradient is not
     finite is skipped and counted in the metrics, and weights that are not finite after an update are given up for those of
     before the whole step. also_load: ModelPatchers that ``evaluate`` needs beside the policy's; beside: further weights to
-    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones. What memory took is in its memory.
+    train, which ``evaluate`` then gets as a fourth argument; guests: frozen ones. What memory took is in its memory. An update
+    whose gradient overflowed in float16 is made again with smaller ones.
     """
     shares = [(sum(micro.size for micro in micros), ranks.own_part(micros)) for micros in steps]
     total, before = sum(len(part) for _, part in shares), int(policy.metrics.get(SKIPPED, 0))
@@ -103,23 +70,21 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
         reports, skipped, in_a_row, norms, done = _Mean(), 0, before, [], 0
         net.recomputing_blocks(optimizer.low_memory)
         average = None if not optimizer.average else net.to_device(policy.ema or policy.bank)
-        own = _Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
+        net.headroom.of_run(policy.memory)
+        own = Learner(net, policy.bank, policy.optimizer, policy.step, optimizer)
         learners = [own] if beside is None else [own, _beside(net, policy, beside)]
-        banks, leaves = _of_all(learners)
+
         for size, part in shares:
-            losses = []
-            for micro in part:
-                net.check_cancelled()
-                share = micro.size / size
-                loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
-                if own.step == 0 and done == 0:
-                    check_reach(own.bank, lambda: evaluate(net, banks[0], micro, *banks[1:])[0])
-                reports.add(report | {"loss": loss / share}, micro.size)
-                losses.append(loss)
-                done += 1
-                (progress or _nobody)(done, total)
-            ranks.add_gradients("gradients", leaves)
-            found = on_host([*(learner.norm() for learner in learners), *losses])  # the update's one wait for the device
+            def passed(number: int, before: int = done) -> None:
+                (progress or _nobody)(before + number, total)
+
+            found, told = _gradients(net, learners, evaluate, size, part, passed)
+            while _overflowed(found, len(learners)) and net.headroom.more():
+                _forget(learners)
+                found, told = _gradients(net, learners, evaluate, size, part, passed)
+            done += len(part)
+            for report, weight in told:
+                reports.add(report, weight)
             if all(ranks.met("losses", all(map(math.isfinite, found)))):
                 for learner, norm in zip(learners, found):
                     learner.move(norm)
@@ -128,8 +93,7 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
                 _running_mean(average, own.bank, optimizer.average, own.step)
             else:
                 skipped, in_a_row = skipped + 1, in_a_row + 1
-            for learner in learners:
-                learner.adam.zero_grad(set_to_none=True)
+            _forget(learners)
         metrics = reports.means() | {
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
@@ -142,12 +106,47 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             # a step that ends in no number is none: the policy of before it is kept, with its moments
             return replace(policy, metrics=metrics | {"updates": 0, "skipped_updates": len(steps), SKIPPED: before + len(steps)})
         return replace(policy, bank=bank, ema=ema, anchors={**policy.anchors, **kept}, optimizer=moments, step=own.step,
-                       metrics=metrics)
+                       metrics=metrics, memory=net.headroom.remembered(policy.memory))
 
     return _remembering(*in_room(policy, made, also_load=also_load, guests=guests))
 
 
-def _of_all(learners: list[_Learner]) -> tuple[list[Bank], list[torch.Tensor]]:
+def _gradients(net: Network, learners: list[Learner], evaluate: Evaluate, size: int, part: Sequence[Micro],
+               passed: Callable[[int], None]) -> tuple[list[float], list[tuple[dict, int]]]:
+    """Leaves in the learners' weights the gradient of these micro-batches, of ``size`` samples on all ranks.
+
+    passed(n) is told after each of them. Returns the norm of each learner's and then the losses; and what to report, by size.
+    """
+    losses, told = [], []
+    banks, leaves = _of_all(learners)
+    for number, micro in enumerate(part, 1):
+        net.check_cancelled()
+        share = micro.size / size
+        loss, report = net.gradients(lambda: _weighted(evaluate(net, banks[0], micro, *banks[1:]), share), leaves)
+        if learners[0].unchecked:
+            check_reach(banks[0], lambda: evaluate(net, banks[0], micro, *banks[1:])[0])
+            learners[0].unchecked = False
+        told.append((report | {"loss": loss / share}, micro.size))
+        losses.append(loss)
+        passed(number)
+    ranks.add_gradients("gradients", leaves)
+    # the update's one wait for the device
+    return on_host([*(learner.norm() for learner in learners), *losses]), told
+
+
+def _overflowed(found: list[float], learners: int) -> bool:
+    """Whether gradients, of which found holds the norms before the losses, are no numbers though the losses of all ranks are."""
+    if all(map(math.isfinite, found[:learners])):
+        return False
+    return all(ranks.met("finite losses", all(map(math.isfinite, found[learners:]))))
+
+
+def _forget(learners: list[Learner]) -> None:
+    for learner in learners:
+        learner.adam.zero_grad(set_to_none=True)
+
+
+def _of_all(learners: list[Learner]) -> tuple[list[Bank], list[torch.Tensor]]:
     return [learner.bank for learner in learners], [weight for learner in learners for weight in learner.bank.values()]
 
 
@@ -159,56 +158,14 @@ def _remembering(policy: Policy, room: Room) -> Policy:
     return replace(policy, memory=with_room(policy.memory, room))
 
 
-class _Learner:
-    """Weights in training, with the AdamW that moves them."""
-
-    def __init__(self, net: Network, weights: Bank, moments: Bank, step: int, settings: Optimizer):
-        self.bank, self.step, self.settings = net.to_device(weights, train=True), step, settings
-        self.adam = torch.optim.AdamW(list(self.bank.values()), lr=settings.learning_rate, betas=settings.betas,
-                                      eps=settings.epsilon, weight_decay=settings.weight_decay)
-        moments = net.to_device(moments)
-        for key, weight in self.bank.items():
-            if f"{key}.exp_avg" in moments:
-                self.adam.state[weight] = {"step": torch.tensor(float(step)), "exp_avg": moments[f"{key}.exp_avg"],
-                                           "exp_avg_sq": moments[f"{key}.exp_avg_sq"]}
-
-    def norm(self) -> torch.Tensor | float:
-        """[]: of the whole gradient; NaN where there is none."""
-        found = self._gradients()
-        if not found:
-            return math.nan
-        if found[0].device.type != "cpu":
-            return torch.stack(torch._foreach_norm(found)).norm()
-        # in float64: there the last digit of a float32 sum is not the same in every run
-        return torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in found]).norm().float()
-
-    def move(self, norm: float) -> None:
-        """One step, with a gradient of this norm, which is at most the largest allowed in it."""
-        if 0 < self.settings.max_grad_norm < norm:
-            with_gradient = [weight for weight in self.bank.values() if weight.grad is not None]
-            shorter = torch._foreach_mul(self._gradients(), self.settings.max_grad_norm / norm)
-            for weight, gradient in zip(with_gradient, shorter):
-                weight.grad = gradient
-        self.adam.param_groups[0]["lr"] = self.settings.rate(self.step)
-        self.adam.step()
-        self.step += 1
-
-    def _gradients(self) -> list[torch.Tensor]:
-        return [weight.grad for weight in self.bank.values() if weight.grad is not None]
-
-    def moments(self) -> Bank:
-        return {f"{key}.{name}": self.adam.state[weight][name].detach().cpu() for key, weight in self.bank.items()
-                for name in ("exp_avg", "exp_avg_sq") if weight in self.adam.state}
-
-
-def _beside(net: Network, policy: Policy, beside: Beside) -> _Learner:
+def _beside(net: Network, policy: Policy, beside: Beside) -> Learner:
     weights, moments = (policy.anchors.get(name) for name in _names(beside.name))
     if weights is None:
-        return _Learner(net, beside.start(net), {}, 0, beside.optimizer)
-    return _Learner(net, weights, moments, int(moments["step"]), beside.optimizer)
+        return Learner(net, beside.start(net), {}, 0, beside.optimizer)
+    return Learner(net, weights, moments, int(moments["step"]), beside.optimizer)
 
 
-def _kept(name: str, learner: _Learner) -> dict[str, Bank]:
+def _kept(name: str, learner: Learner) -> dict[str, Bank]:
     weights, moments = _names(name)
     return {weights: _to_ram(learner.bank), moments: learner.moments() | {"step": torch.tensor(learner.step)}}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from ...rewards.base.reward import Scores
+from ...rewards.base.reweighted import told_before
 from ..sampling.rollout import Rollout
 from .advantages import Advantages
 from .labels import Labels
@@ -87,7 +88,7 @@ def teaches(feedback: Feedback) -> bool:
 
 
 def with_reward(feedback: Preferences | Labels, scores: Scores) -> Preferences | Labels:
-    """The same with the reward's mean and spread among its numbers, for the curve."""
+    """The same with the reward's mean, spread and weights among its numbers, for the curve."""
     known = scores.values[scores.values.isfinite()]
     mean, std = (float(known.mean()), float(known.std(correction=0))) if len(known) else (float("nan"), 0.0)
-    return replace(feedback, stats=feedback.stats | {"reward_mean": mean, "reward_std": std})
+    return replace(feedback, stats=feedback.stats | {"reward_mean": mean, "reward_std": std} | told_before(scores.stats))

@@ -27,7 +27,7 @@ from ..sampling.need import Need, candidates_bytes, encoding_bytes, rollout_need
 from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout, StepsKept, pictures, say_and_check
-from ..sampling.settings import EACH_PROMPT, Sampling
+from ..sampling.settings import BRANCHES, EACH_PROMPT, Sampling
 from .step_reward import StepReward
 
 
@@ -71,9 +71,9 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
         x = net.start(noise.start(shape).to(net.device), float(plan.sigmas[0])).cpu()
         path = net.path
     first, end = plan.noisy
-    if sampling.window == EACH_PROMPT:
-        raise ValueError(f"window: {EACH_PROMPT!r} leaves each image one random step, but here candidates are compared in every "
-                         "one; choose another window in the sampling settings, or the node Rollout")
+    if sampling.window in (EACH_PROMPT, BRANCHES):
+        raise ValueError(f"window: {sampling.window!r} leaves each image one random step, but here candidates are compared in "
+                         "every one; choose another window in the sampling settings, or the node Rollout")
     if first == end:
         raise ValueError("sampling: no step is random, so there are no candidates to compare; set the noise level above 0 "
                          "(eta 1 for noise-prediction models) in the sampling settings")

@@ -85,8 +85,8 @@ def mutation_guard(model: torch.nn.Module):
 
 class _Recompute(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, run, model, count, *tensors):
-        ctx.run, ctx.model, ctx.count = run, model, count
+    def forward(ctx, run, model, largest, count, *tensors):
+        ctx.run, ctx.model, ctx.largest, ctx.count = run, model, largest, count
         ctx.set_materialize_grads(False)  # an output that nothing reads: zeros for it would become a gradient of idle layers
         ctx.save_for_backward(*(t.clone() for t in tensors[:count]), *tensors[count:])
         with torch.no_grad():
@@ -102,11 +102,11 @@ class _Recompute(torch.autograd.Function):
                 raise
             remember_mutation(ctx.model)
             found = _recomputed_gradients(ctx, tensors, gradients)
-        return (None, None, None, *found)
+        return (None, None, None, None, *found)
 
 
 def _recomputed_gradients(ctx, tensors, gradients):
-    needed = ctx.needs_input_grad[3:]
+    needed = ctx.needs_input_grad[4:]
     offload_streams_wait(next(g.device for g in gradients if g is not None))
     leaves = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed)]
     with torch.enable_grad(), mutation_guard(ctx.model):
@@ -117,18 +117,18 @@ def _recomputed_gradients(ctx, tensors, gradients):
             return [None] * len(needed)
         wanted = [leaf for leaf, n in zip(leaves, needed) if n]
         # a network in float16 loses gradients below 6e-8
-        scale = power_of_two([g for _, g in pairs])
+        scale = power_of_two([g for _, g in pairs], ctx.largest)
         found = torch.autograd.grad([o for o, _ in pairs], wanted, [g * scale for _, g in pairs], allow_unused=True)
     found = iter([None if g is None else g / scale for g in found])
     return [next(found) if n else None for n in needed]
 
 
-def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, **kwargs):
+def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], *args, largest: float = 1.0, **kwargs):
     """``function(weights, *args, **kwargs)`` whose activations are recomputed in the backward pass.
 
-    args, kwargs, output: tensors and anything that holds them in lists, tuples, dicts and dataclasses; gradients reach those
-    that require them, and ``weights``. Costs one extra forward; the memory is the inputs plus the activations of a single
-    call. A function that answers something else, which may hide tensors, keeps its activations.
+    largest: see ``scaled``; args, kwargs, output: tensors and anything that holds them in lists, tuples, dicts and
+    dataclasses; gradients reach those that require them, and ``weights``. Costs one extra forward; the memory is the inputs plus
+    the activations of a single call. A function that answers something else, which may hide tensors, keeps its activations.
     """
     flat, rebuild = _flattened((args, kwargs))
     places = [i for i, leaf in enumerate(flat) if isinstance(leaf, torch.Tensor)]
@@ -143,7 +143,7 @@ def checkpointed(function, model: torch.nn.Module, weights: list[torch.Tensor], 
         shape_of_output[:] = [rebuild_output, [None if isinstance(o, torch.Tensor) else (o,) for o in output]]
         return tuple(o for o in output if isinstance(o, torch.Tensor))
 
-    tensors = iter(_Recompute.apply(run, model, len(places), *(flat[i] for i in places), *weights))
+    tensors = iter(_Recompute.apply(run, model, largest, len(places), *(flat[i] for i in places), *weights))
     rebuild_output, leaves = shape_of_output
     if any(leaf is not None and not isinstance(leaf[0], PLAIN) for leaf in leaves):
         return function(weights, *args, **kwargs)

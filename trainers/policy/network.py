@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -17,6 +18,7 @@ from .conditioning import Conditionings
 from .frozen import frozen_layers
 from .gradients import collect, gradients_of
 from .guider import Guider, host_guider
+from .headroom import Headroom
 from .kernels import kernels_with_gradient
 from .levels import path_of, sigmas_of
 from .loading import is_loaded, load_together, too_large
@@ -47,8 +49,8 @@ class Network:
         self._conditionings: dict[tuple, Conditionings] = {}
         self._prompts: dict[int, PromptSet] = {}
         self._anchors: dict[int, tuple[Bank, Bank]] = {}
-        self._guider: Guider  # open_policy gives it
-        self._until_closed: contextlib.ExitStack  # and this
+        self._guider: Guider  # open_policy gives it, and the next
+        self._until_closed: contextlib.ExitStack
         self.sampling = patcher.get_model_object("model_sampling")
         self.path = path_of(self.sampling)
         self.device = patcher.load_device
@@ -56,6 +58,7 @@ class Network:
         self.evaluations = 0
         self.guests: tuple[Bank, ...] = ()
         self.dtype = patcher.model.manual_cast_dtype or patcher.model.get_dtype()
+        self.headroom = Headroom(self.dtype)
 
     @property
     def room(self) -> Room:
@@ -111,9 +114,7 @@ class Network:
                 return self._answer(x, sigma, prompts, index, ask, bank, recompute)
             return torch.cat([self._answer(x[rows], sigma[rows], prompts, index[rows], ask, bank, True) for rows in parts])
 
-        def forget():
-            self.evaluations = before
-
+        forget = partial(setattr, self, "evaluations", before)
         return answer() if torch.is_grad_enabled() else self._remedies.tried(answer, forget)
 
     def _answer(self, x, sigma, prompts: PromptSet, index, ask: Callable, bank: Bank | None, recompute: bool) -> torch.Tensor:
@@ -127,9 +128,9 @@ class Network:
 
         weights = [] if bank is None else list(bank.values())
         if recompute and torch.is_grad_enabled():
-            return checkpointed(self._once(network), self._model.diffusion_model, weights, x)
+            return checkpointed(self._once(network), self._model.diffusion_model, weights, x, largest=self.headroom.factor)
         if torch.is_grad_enabled() and self.dtype == torch.float16:
-            return scaled(lambda x, *weights: network(weights, x), x, *weights)
+            return scaled(lambda x, *weights: network(weights, x), x, *weights, largest=self.headroom.factor)
         return network(weights, x)
 
     def conditional(self, x: torch.Tensor, sigma: torch.Tensor, prompts: PromptSet, index) -> torch.Tensor:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...rewards.base.words import brief
 from .held_out import Fall, Falling
+from .steering import WeightsSeen
 
 WINDOW = 5
 CERTAIN = 6.0
@@ -27,13 +28,18 @@ REWARD, PART, HELD_OUT = "reward_mean", "reward/", "held_out"
 
 @dataclass(frozen=True)
 class Alarm:
-    """text: the sentence in English. kind ("pictures", "fall", "part", "held_out" or "looks") and values: for a page in another
-    language."""
+    """text: the sentence in English. kind ("pictures", "fall", "part", "held_out", "looks" or "away") and values: for a page in
+    another language."""
 
     kind: str
     text: str
     values: dict
     __repr__ = brief
+
+
+def for_page(alarms: Sequence[Alarm]) -> dict:
+    """The first of several alarms among the values of a sentence that tells of it."""
+    return {"because": {"text": alarms[0].text, "alarm": alarms[0].kind, "values": alarms[0].values}} if alarms else {}
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,15 @@ class Alarms:
     def __init__(self, points: Iterable[dict] = ()):
         self._series: dict[str, Series] = {}
         self._given: set[tuple] = set()
-        self._falling = Falling()
+        self._falling, self._weights = Falling(), WeightsSeen()
         for point in points:
             self.look(point)
 
     def look(self, point: dict) -> list[Alarm]:
         """point: "iteration" and numbers by name, as in a line of metrics.jsonl; whatever is not a number is left out."""
+        if self._weights.changed(point):  # it is another reward, not a better or worse one
+            self._series.pop(REWARD, None)
+            self._falling = Falling()
         for name, value in point.items():
             if name == REWARD or name in LOOKS or name.startswith(PART):
                 if isinstance(value, (int, float)) and math.isfinite(value):

@@ -10,8 +10,9 @@ what two separate samples would need hundreds for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,7 @@ class Changed:
     name: str
     first: float
     now: float
+    alarm: ClassVar[str] = "looks"
     __repr__ = brief
 
     @property
@@ -101,7 +103,7 @@ def _looks_of_some(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def changed_looks(first: dict[str, Sequence[float]], now: dict[str, Sequence[float]]) -> list[Changed]:
+def changed_looks(first: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]) -> list[Changed]:
     """What has become of the looks. first, now: of ``looks_of`` the pictures before training and at the moment, in pairs."""
     changed = []
     for name, look in LOOKS.items():

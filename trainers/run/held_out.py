@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...rewards.base.files import read_bytes, written_whole
+from ...rewards.base.words import brief
 from .aside import BEST as BEST_FOLDER
 from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from .gallery import Changed, changed_looks, looks_of
@@ -26,6 +27,7 @@ LAST, BEST = "the last", "the best on held-out prompts"
 HAND_OUT = (LAST, BEST)
 CERTAIN = 2.0  # standard errors
 WINDOW = 5  # iterations that the trained reward's mean is over
+AWAY = "away"  # of the alarms that were told
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,36 @@ class Falling:
         return Fall(mean, iteration, point[MEAN]) if falls and self._before else None
 
 
+@dataclass(frozen=True)
+class MovedAway:
+    """The reward has risen, and with it the distance of that name. first, now: before training and at the moment."""
+
+    name: str
+    first: float
+    now: float
+    alarm: ClassVar[str] = AWAY
+    __repr__ = brief
+
+    @property
+    def values(self) -> dict:
+        return {"name": self.name, "first": self.first, "now": self.now}
+
+    @property
+    def text(self) -> str:
+        return (
+            f"On held-out prompts the reward has risen and {self.name} too (from {self.first:.3g} to {self.now:.3g}): the "
+            "pictures move away from what they are compared with. If you did not ask for that, the reward is being gamed: look "
+            "at the held-out pictures beside those of your model."
+        )
+
+
 class HeldOutCurve:
     """The measurements of one run.
 
     evaluation: ``every`` (iterations), ``hand_out`` (one of HAND_OUT), ``identity`` (a text that changes with whatever changes
-    the numbers) and ``measure(policy, compare)``, which gives ``scores`` and, where compare is asked for, ``base``, each with
-    ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], and ``evaluations``, the network's on one image.
+    the numbers) and ``measure(policy, compare, known)``, which gives ``scores`` and, where compare is asked for, ``base``, each
+    with ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], ``evaluations``, the network's on one image, and, where
+    distances of the pictures are asked for, ``apart``; ``known`` is handed to the next measurement of the session.
     iteration: where the run goes on from; what was measured after it is forgotten.
     """
 
@@ -77,7 +103,8 @@ class HeldOutCurve:
         if (best := self._state.get("best")) and best["iteration"] > iteration:
             del self._state["best"]
         self.seconds = 0.0  # of the newest measurement
-        self.changed: list[Changed] = []  # looks that it was the first to find
+        self.changed: list[Changed | MovedAway] = []  # what it was the first to find
+        self._features: Any = None  # not kept on the disk: made again where a run goes on
 
     @property
     def every(self) -> int:
@@ -96,24 +123,32 @@ class HeldOutCurve:
         """-> numbers for the iteration's line, pictures [N, H, W, 3] by iteration, where 0 is the model before training, and
         what the user should know, or ""."""
         begun, first = time.monotonic(), "base" not in self._state
-        found = self._evaluation.measure(policy, compare=first)
+        found = self._evaluation.measure(policy, first, self._features)
+        self._features = found.known
         pictures = {iteration: found.images}
         if first:
             self._state["base"] = _plain(found.base.values)
             self._state["looks"] = looks_of(found.base_images)
             pictures[0] = found.base_images
-        changed = changed_looks(self._state["looks"], looks_of(found.images))
-        told = self._state.setdefault("told", [])
-        self.changed = [each for each in changed if each.name not in told]
-        told += [each.name for each in self.changed]
         numbers = _numbers(_plain(found.scores.values), self._state["base"])
+        self._note(changed_looks(self._state["looks"], looks_of(found.images)), _moved_away(found.apart, numbers))
+        numbers |= _distances(found.apart)
         self.seconds = time.monotonic() - begun
         self._measured = (iteration, numbers[MEAN])
         said = (
             f"Held-out prompts: {len(found.images)} images every {self.every} iterations, {found.evaluations:,} network "
             f"evaluations each time. Before training they score {numbers[BASE]:.4g}."
         )
+        if found.apart is not None:
+            said += f" Distances: {found.apart.words()}."
         return numbers | {SECONDS: round(self.seconds, 3)}, pictures, said if first else ""
+
+    def _note(self, looks: Sequence[Changed], away: MovedAway | None) -> None:
+        """What is to be said, each once in a run."""
+        told = self._state.setdefault("told", [])
+        found = {look.name: look for look in looks} | ({AWAY: away} if away is not None else {})
+        self.changed = [each for key, each in found.items() if key not in told]
+        told += [key for key in found if key not in told]
 
     def keep(self, policy: Any) -> None:
         """Writes down what was measured last, and the policy where it is the best so far. Raises OSError or SaveFailed."""
@@ -150,6 +185,20 @@ def _known(file: Path, identity: str) -> dict:
         return state if state["identity"] == identity else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+
+
+def _moved_away(apart: Any, numbers: dict[str, float]) -> MovedAway | None:
+    """Where reward and FID have both risen by more than chance explains."""
+    rising = [each for each in apart.distances if each.name.startswith("FID") and each.rises] if apart is not None else []
+    if not rising or not numbers[GAIN] > CERTAIN * numbers[ERROR]:
+        return None
+    return MovedAway(rising[0].name, rising[0].before, rising[0].after)
+
+
+def _distances(apart: Any) -> dict[str, float]:
+    """As they are now, under "held_out_fid" and so on."""
+    distances = apart.distances if apart is not None else ()
+    return {f"held_out_{each.name.split()[0].lower()}": each.after for each in distances}
 
 
 def _plain(values: Any) -> list[float | None]:

@@ -24,15 +24,29 @@ def picture_stats(images: Tensor) -> dict[str, float]:
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.numel():
         return {}
     chosen = torch.linspace(0, len(images) - 1, min(MOST, len(images))).round().long()
-    with torch.no_grad():
-        shown = images[chosen][..., :3].float().clamp(0, 1).movedim(-1, 1).expand(-1, 3, -1, -1)
-        small = smaller(shown, COARSE)
-        last = small.movedim(1, -1)
-        stats = {"brightness": brightness(last), "contrast": contrast(last), "colourfulness": colourfulness(last),
-                 "detail": _detail(shown)}
-        if len(shown) > 1:
-            stats["variety"] = smaller(small, THUMBNAIL).var(0, correction=1).mean().sqrt()
-        return {f"picture_{name}": float(value.mean()) for name, value in stats.items()}
+    stats = each_picture(images[chosen])
+    if len(chosen) > 1:
+        stats["picture_variety"] = thumbnails(images[chosen]).var(0, correction=1).mean().sqrt()
+    return {name: float(value.mean()) for name, value in stats.items()}
+
+
+@torch.no_grad()
+def each_picture(images: Tensor) -> dict[str, Tensor]:
+    """images [N, H, W, 1, 3 or 4] in [0, 1] -> [N] of each picture for every name of ``picture_stats`` but variety."""
+    shown = _shown(images)
+    last = smaller(shown, COARSE).movedim(1, -1)
+    return {"picture_brightness": brightness(last), "picture_contrast": contrast(last),
+            "picture_colourfulness": colourfulness(last), "picture_detail": _detail(shown)}
+
+
+@torch.no_grad()
+def thumbnails(images: Tensor) -> Tensor:
+    """images [N, H, W, 1, 3 or 4] in [0, 1] -> [N, 3, h, w] of THUMBNAIL pixels at most."""
+    return smaller(smaller(_shown(images), COARSE), THUMBNAIL)
+
+
+def _shown(images: Tensor) -> Tensor:
+    return images[..., :3].float().clamp(0, 1).movedim(-1, 1).expand(-1, 3, -1, -1)
 
 
 def smaller(images: Tensor, pixels: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...rewards.base import ranks
-from .alarms import Alarms
+from .alarms import Alarms, for_page
 from .checkpoints import SaveFailed
 from .folder import CONTINUE_CHANGED, Run, SettingsChanged
 from .held_out import HeldOutCurve
@@ -118,7 +118,7 @@ class Session(Steered):
         self._note_room()
         self._show_now, stops = ranks.of_first("orders", lambda: (self._steering.take(SAMPLE), self._steering.take(STOP)))
         if stops:
-            self._stop(self.run, "you have ended it")
+            self._stop(self.run, "you have ended it", {"why": "you"})
         if images is not None:
             metrics |= picture_stats(images) | {"images": len(images)}
         try:
@@ -135,7 +135,7 @@ class Session(Steered):
         alarms = self._alarms.look(point)
         ended = self._stopping.look(point, [alarm.text for alarm in alarms])
         if ended := ranks.of_first("stop rules", lambda: ended) if met else ended:
-            self._stop(self.run, ended)
+            self._stop(self.run, ended, self._stopping.why | for_page(alarms))
         self._attempt("metrics", lambda: self.run.record(self.iteration, seconds, metrics))
         if self.iteration % self.plan.save_every == 0 and not self.done:
             self._attempt("state", self._save)
@@ -146,7 +146,7 @@ class Session(Steered):
         for alarm in [*self._notices.look(point), *alarms]:
             self.message(alarm.text, "warning", alarm=alarm.kind, values=alarm.values)
         if missing := self._stopping.missing():
-            self.message(missing, "warning")
+            self.message(missing, "warning", values={"what": "no number", **self._stopping.missed})
         self._log(metrics)
         if metrics.get(SKIPPED, 0) >= MOST_SKIPPED:
             raise TrainingStopped(
@@ -162,8 +162,8 @@ class Session(Steered):
         numbers, pictures, said = held_out.measure(self.policy, self.iteration)
         if said:
             self.message(said)
-        for look in held_out.changed:
-            self.message(look.text, "warning", alarm="looks", values=look.values)
+        for found in held_out.changed:
+            self.message(found.text, "warning", alarm=found.alarm, values=found.values)
         self._attempt("best policy", lambda: held_out.keep(self.policy))
         for iteration, made in pictures.items():
             self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))
@@ -176,11 +176,12 @@ class Session(Steered):
         """The policy that the run hands out once it is done: the last, or the best on held-out prompts."""
         return self.policy if self._result is None else self._result
 
-    def _stop(self, run: Run, why: str) -> None:
+    def _stop(self, run: Run, why: str, told: dict) -> None:
         """Ends the training after this iteration, and says so on the page, in the run's folder and on the policy."""
         self._ended, self._why = True, why
         self._attempt("end", lambda: run.update(stopped=why))
-        self.message(f"The training ends after iteration {self.iteration} of {self.plan.iterations}: {why}.")
+        told = {"what": "ends", "iteration": self.iteration, "iterations_in_all": self.plan.iterations, **told}
+        self.message(f"The training ends after iteration {self.iteration} of {self.plan.iterations}: {why}.", values=told)
         policy: Any = self.policy
         if hasattr(policy, "__dataclass_fields__"):
             self.policy = replace(policy, metrics={**policy.metrics, STOPPED_BY: why})

@@ -15,7 +15,7 @@ from ...rewards.base.files import written_whole
 from .folder import FolderLost, Run, SettingsChanged
 from .gauges import memory
 from .journal import write_entry
-from .out_of_memory import is_out_of_memory, what_to_change
+from .out_of_memory import is_out_of_memory, steps_to_take, what_to_change
 from .run_plan import RunPlan
 from .steering import CHECKPOINT, PAUSE, Steering, let_go, numbers_of, turned
 
@@ -183,7 +183,7 @@ class Steered:
         if not is_out_of_memory(error):
             return ""
         said = what_to_change(self.settings)
-        self.message(said, "warning")
+        self.message(said, "warning", values={"what": "memory is full", **steps_to_take(self.settings)})
         return said
 
     def steered(self, text: str, **values) -> None:

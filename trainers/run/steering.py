@@ -17,7 +17,9 @@ from typing import Any
 PAUSE, GO_ON, SAMPLE, CHECKPOINT, STOP = "pause", "go on", "sample", "checkpoint", "stop"
 ONCE = (SAMPLE, CHECKPOINT, STOP)
 LEARNING_RATE, KL_WEIGHT = "learning rate", "KL weight"
+WEIGHT, TOLD = "weight of ", "weight/"  # before a reward's name: here, and among the numbers of a step
 NUMBERS = {LEARNING_RATE: ("optimizer.learning_rate",), KL_WEIGHT: ("method.kl_weight", "method.beta")}
+LEAST, MOST = -100.0, 1e3
 ORDERS = (PAUSE, GO_ON, *ONCE, *NUMBERS)
 # of these "beta" is the weight of the KL; elsewhere it is a temperature, which is no knob to turn while it trains
 BETA_IS_KL = ("FlowGRPO", "AWM")
@@ -55,9 +57,9 @@ class Steering:
 
     def order(self, what: str, value: float | None = None) -> None:
         """ValueError where it is no order, or this training has no such number."""
-        if what not in ORDERS:
-            raise ValueError(f"do: '{what}' is unknown; use one of {', '.join(ORDERS)}")
-        if what in NUMBERS:
+        if what not in ORDERS and not what.startswith(WEIGHT):
+            raise ValueError(f"do: '{what}' is unknown; use one of {', '.join(ORDERS)}, or '{WEIGHT}' and a reward's name")
+        if is_number(what):
             self._check(what, value)
         with self._changed:
             if what == GO_ON:
@@ -72,8 +74,18 @@ class Steering:
     def _check(self, what: str, value: float | None) -> None:
         if what not in self.numbers:
             raise ValueError(f"do: this training has no {what} that could be changed, or its first iteration is not done yet")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1e3:
-            raise ValueError(f"value: {value!r} is no {what}; give a number from 0 to 1000")
+        least = LEAST if what.startswith(WEIGHT) else 0
+        known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if value is None or not known or not least <= value <= MOST:
+            raise ValueError(f"value: {value!r} is no {what}; give a number from {least:g} to {MOST:g}")
+        if what.startswith(WEIGHT) and value == 0 and not any(self._weights_besides(what)):
+            raise ValueError("value: with every weight 0 nothing would be rewarded; raise another one first")
+
+    def _weights_besides(self, what: str) -> list[float]:
+        """The weights of the other rewards, as they are asked for or are now."""
+        with self._changed:
+            coming = {**self.numbers, **self._waiting}
+        return [float(value or 0) for name, value in coming.items() if name.startswith(WEIGHT) and name != what]
 
     def take(self, what: str) -> bool:
         """Whether that was asked for; it is then taken as done."""
@@ -83,13 +95,14 @@ class Steering:
     def take_numbers(self) -> dict[str, float]:
         """The numbers that shall be changed, each told once."""
         with self._changed:
-            return {name: float(self._waiting.pop(name)) for name in NUMBERS if name in self._waiting}  # type: ignore[arg-type]
+            asked = [name for name in self._waiting if is_number(name)]
+            return {name: float(self._waiting.pop(name)) for name in asked}  # type: ignore[arg-type]
 
     @property
     def asked(self) -> list[str]:
         """What waits to be done, for a page."""
         with self._changed:
-            return [name for name in ORDERS if name in self._waiting]
+            return sorted(self._waiting, key=lambda name: ORDERS.index(name) if name in ORDERS else len(ORDERS))
 
     def pause(self, check_cancelled: Callable[[], None]) -> None:
         """Waits as long as a pause is asked for, or until check_cancelled raises."""
@@ -124,6 +137,23 @@ def state_of(folder: Path) -> dict | None:
     return found.plain() if found is not None else None
 
 
+class WeightsSeen:
+    """Whether the weights of rewards are others than an iteration before."""
+
+    def __init__(self):
+        self._seen: dict[str, float] | None = None
+
+    def changed(self, point: dict) -> bool:
+        """point: the numbers of an iteration."""
+        now = {name: value for name, value in point.items() if name.startswith(TOLD)}
+        before, self._seen = self._seen, now
+        return before is not None and before != now
+
+
+def is_number(what: str) -> bool:
+    return what in NUMBERS or what.startswith(WEIGHT)
+
+
 def numbers_of(policy: Any) -> dict[str, float]:
     """The numbers that can be changed while this policy is trained, as its last train step used them."""
     used = getattr(policy, "numbers", None) or {}
@@ -133,7 +163,14 @@ def numbers_of(policy: Any) -> dict[str, float]:
         for place in places:
             if place in known and (place != "method.beta" or used.get("method", "").startswith(BETA_IS_KL)):
                 found.setdefault(name, float(known[place]))
-    return found
+    told = {WEIGHT + name.removeprefix(TOLD): float(value) for name, value in policy.metrics.items() if name.startswith(TOLD)}
+    return found | told
+
+
+def asked_weights(policy: Any) -> dict[str, float]:
+    """The weights of rewards that were changed while this policy is trained, by the reward's name."""
+    knobs = policy.memory.get(KNOBS, {})
+    return {name.removeprefix(WEIGHT): value for name, value in knobs.items() if name.startswith(WEIGHT)}
 
 
 def turned(policy: Any, numbers: dict[str, float], fingerprint: str) -> Any:

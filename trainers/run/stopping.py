@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .held_out import MEAN, SECONDS, Fall, Falling
+from .steering import WeightsSeen
 
 KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
 MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
@@ -19,6 +20,18 @@ RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, *HELD_OUT)
 WINDOW = 5  # iterations in a mean: one lucky or unlucky iteration ends nothing
 NEEDS = {KL: ("kl", "the KL to your model"), REACHED: ("reward_mean", "a reward"), PLATEAU: ("reward_mean", "a reward"),
          IMAGES: ("images", "how many images it makes")}  # fmt: skip
+REASONS = {
+    KL: "its KL to your model is {value:.3g}, above the {limit:g} that was allowed",
+    REACHED: "its reward has reached {limit:g}",
+    PLATEAU: "its reward has not risen above {best:.4g} for {iterations} iterations",
+    MINUTES: "it has trained for {value:.3g} minutes",
+    IMAGES: "it has made {value:.0f} images",
+    ALARM: "an alarm was raised: {alarm}",
+    HELD_REACHED: "its held-out reward has reached {limit:g}",
+    HELD_PLATEAU: "its held-out reward has not risen above {best:.4g} for {iterations} iterations",
+    HELD_FALLS: "its held-out reward has fallen from {best:.4g} in iteration {until} to {now:.4g}, while the reward that it is "
+    "trained on rises",
+}
 LOOKED = 3  # iterations after which a number that never came is missed
 
 
@@ -44,7 +57,8 @@ class StopRule:
 
 
 class Stopping:
-    """``look(point, alarms)`` after every iteration gives the sentence with which a rule ends the run, or "".
+    """``look(point, alarms)`` after every iteration gives the sentence with which a rule ends the run, or ""; ``why`` is what
+    it tells, for a page in another language.
 
     points: those of the iterations that are done already, in a run that goes on. ``missing`` names a rule whose number the
     run does not have, so that it could never stop anything.
@@ -52,10 +66,12 @@ class Stopping:
 
     def __init__(self, rules: Sequence[StopRule], points: Iterable[dict] = ()):
         self.rules, self.ended, self._looked = tuple(rules), "", 0
+        self.why: dict = {}
+        self.missed: dict = {}
         self._recent: dict[str, deque[float]] = {}
         self._best, self._best_at, self._seconds, self._images = -math.inf, 0, 0.0, 0.0
         self._held, self._held_best, self._held_best_at = math.nan, -math.inf, 0
-        self._falling = Falling()
+        self._falling, self._weights = Falling(), WeightsSeen()
         self._fall: Fall | None = None
         for point in points:
             self.look(point)
@@ -65,20 +81,28 @@ class Stopping:
         self._looked += 1
         self._seconds += point.get("seconds", 0.0) + point.get(SECONDS, 0.0)
         self._images += point.get("images", 0.0)
+        if self._weights.changed(point):  # means under other weights are no measure for this reward
+            self._recent.pop("reward_mean", None)
+            self._best, self._best_at, self._falling = -math.inf, 0, Falling()
         for name in ("kl", "reward_mean"):
             if math.isfinite(point.get(name, math.nan)):
                 self._recent.setdefault(name, deque(maxlen=WINDOW)).append(point[name])
         self._note_best(point["iteration"])
         self._note_held_out(point)
-        self.ended = next((said for rule in self.rules if (said := self._applies(rule, point["iteration"], alarms))), "")
+        self.why = next(
+            ({"why": rule.when, **facts} for rule in self.rules if (facts := self._applies(rule, point["iteration"], alarms))),
+            {},
+        )
+        self.ended = REASONS[self.why["why"]].format(**self.why) if self.why else ""
         return self.ended
 
     def missing(self) -> str:
-        """The sentence on a rule that waits for a number which does not come; "" where there is none."""
+        """The sentence on a rule that waits for a number which does not come, which ``missed`` names; "" where there is none."""
         for rule in self.rules:
             name, words = NEEDS.get(rule.when, ("", ""))
             known = self._images > 0 if name == "images" else name in self._recent
             if name and not known and self._looked == LOOKED:
+                self.missed = {"rule": rule.when, "number": name}
                 return (
                     f"The stop rule '{rule.when}' can never act: this training does not measure {words}. Switch it on (watch_kl "
                     "or beta in the trainer; wire the images to Loop End), or choose another rule."
@@ -101,29 +125,22 @@ class Stopping:
         if self._held > self._held_best + max(gains, default=0.0):
             self._held_best, self._held_best_at = self._held, point["iteration"]
 
-    def _applies(self, rule: StopRule, iteration: int, alarms: Sequence[str]) -> str:
-        if rule.when == KL and self._mean("kl") > rule.value:
-            return f"its KL to your model is {self._mean('kl'):.3g}, above the {rule.value:g} that was allowed"
-        if rule.when == REACHED and self._mean("reward_mean") >= rule.value:
-            return f"its reward has reached {rule.value:g}"
-        if rule.when == PLATEAU and self._best_at and iteration - self._best_at >= rule.patience:
-            return f"its reward has not risen above {self._best:.4g} for {rule.patience} iterations"
-        if rule.when == MINUTES and self._seconds >= 60 * rule.value:
-            return f"it has trained for {self._seconds / 60:.3g} minutes"
-        if rule.when == IMAGES and self._images >= rule.value:
-            return f"it has made {self._images:.0f} images"
-        if rule.when == ALARM and alarms:
-            return f"an alarm was raised: {alarms[0]}"
-        return self._held_out_applies(rule, iteration)
-
-    def _held_out_applies(self, rule: StopRule, iteration: int) -> str:
-        if rule.when == HELD_REACHED and self._held >= rule.value:
-            return f"its held-out reward has reached {rule.value:g}"
-        if rule.when == HELD_PLATEAU and self._held_best_at and iteration - self._held_best_at >= rule.patience:
-            return f"its held-out reward has not risen above {self._held_best:.4g} for {rule.patience} iterations"
-        if rule.when == HELD_FALLS and self._fall is not None:
-            return (
-                f"its held-out reward has fallen from {self._fall.best:.4g} in iteration {self._fall.until} to "
-                f"{self._fall.now:.4g}, while the reward that it is trained on rises"
-            )
-        return ""
+    def _applies(self, rule: StopRule, iteration: int, alarms: Sequence[str]) -> dict | None:
+        """What the sentence on why this rule ends the run tells; None where it does not."""
+        when, value = rule.when, rule.value
+        if when == KL and self._mean("kl") > value:
+            return {"value": self._mean("kl"), "limit": value}
+        if when == REACHED and self._mean("reward_mean") >= value or when == HELD_REACHED and self._held >= value:
+            return {"limit": value}
+        best, best_at = {HELD_PLATEAU: (self._held_best, self._held_best_at)}.get(when, (self._best, self._best_at))
+        if when in (PLATEAU, HELD_PLATEAU) and best_at and iteration - best_at >= rule.patience:
+            return {"best": best, "iterations": rule.patience}
+        if when == MINUTES and self._seconds >= 60 * value:
+            return {"value": self._seconds / 60}
+        if when == IMAGES and self._images >= value:
+            return {"value": self._images}
+        if when == ALARM and alarms:
+            return {"alarm": alarms[0]}
+        if when == HELD_FALLS and self._fall is not None:
+            return {"best": self._fall.best, "until": self._fall.until, "now": self._fall.now}
+        return None

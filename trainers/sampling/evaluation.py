@@ -10,33 +10,81 @@ from typing import Any
 
 import torch
 
+from ...rewards.base.distances import CERTAIN, Distance
 from ...rewards.base.reward import Scores, as_reward, score
 from ...rewards.base.words import brief
-from ..policy.value import Policy
+from ...rewards.learned.embedding import Embedding
+from ..policy.bank import Recipe
+from ..policy.value import Policy, create_policy
 from ..prompts import PromptSet
 from .recommended import settled_sampling
 from .rollout import Rollout, rollout
 from .settings import Sampling
 
+OTHER_NOISE = 1  # the iteration whose noise the pictures have that others are compared with
+OWN = "others of the model before training"
+HACKED = ("Reward up, FID up: the pictures have moved away from what they are compared with while the reward rose, a sign that "
+          "the reward is being gamed. Look at them, and measure with a reward that was not trained on.")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far the policy's images lie from other pictures. images, pictures: how many of either; others: the latter in words."""
+
+    distances: tuple[Distance, ...]
+    images: int
+    pictures: int
+    others: str
+    __repr__ = brief
+
+    def words(self) -> str:
+        found = "; ".join(each.words() for each in self.distances)
+        return f"{found}; {self.images} images to {self.pictures} {self.others}"
+
+    @property
+    def fid_rises(self) -> bool:
+        return any(each.rises for each in self.distances if each.name.startswith("FID"))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Features that stay the same from one evaluation to the next: of what is compared with [M, D], of the images before
+    training [N, D]."""
+
+    reference: torch.Tensor
+    before: torch.Tensor | None
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it.
-    evaluations: network calls on a sample that each half took."""
+    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for."""
 
     scores: Scores
     images: torch.Tensor
     base: Scores | None = None
     base_images: torch.Tensor | None = None
     evaluations: int = 0
+    apart: Apart | None = None
+    known: Known | None = None
     __repr__ = brief
 
     def summary(self) -> str:
-        """One sentence with means, standard errors and, where the base was sampled too, the paired difference."""
+        """A sentence with means, standard errors and, where the base was sampled too, the paired difference; then distances."""
         text = f"score {_mean(self.scores.values)} on {len(self.scores.values)} images"
-        if self.base is None:
-            return text
-        return f"{text}, before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
+        if self.base is not None:
+            text += f", before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
+        return "\n".join([text, *([self.apart.words()] if self.apart else []), *([HACKED] if self.hacked else [])])
+
+    @property
+    def hacked(self) -> bool:
+        """Whether reward and FID have both risen by more than chance explains."""
+        if self.base is None or self.apart is None or not self.apart.fid_rises:
+            return False
+        gain = (self.scores.values - self.base.values).double()
+        gain = gain[gain.isfinite()]
+        return len(gain) > 1 and float(gain.mean()) > CERTAIN * float(gain.std()) / math.sqrt(len(gain))
 
 
 @dataclass(frozen=True)
@@ -45,7 +93,7 @@ class HeldOut:
 
     every: iterations between two measurements. hand_out: which policy the run gives in the end, one of
     ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate``
-    reports to.
+    reports to. embedding: distances of the pictures are measured, too.
     """
 
     prompts: PromptSet
@@ -55,6 +103,7 @@ class HeldOut:
     every: int
     hand_out: str
     progress: Callable[[Any], Callable] | None = None
+    embedding: Embedding | None = None
     __repr__ = brief
 
     @property
@@ -64,10 +113,11 @@ class HeldOut:
         facts = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def measure(self, policy: Policy, compare: bool) -> Evaluation:
-        """compare: the model before training, too."""
+    def measure(self, policy: Policy, compare: bool, known: Known | None = None) -> Evaluation:
+        """compare: the model before training, too. known: of an earlier measurement, where there was one in this session."""
         progress = None if self.progress is None else self.progress(policy.model)
-        return evaluate(policy, self.prompts, self.vae, self.reward, self.sampling, compare, progress)
+        compare = compare or self.embedding is not None and known is None
+        return evaluate(policy, self.prompts, self.vae, self.reward, self.sampling, compare, progress, self.embedding, known)
 
 
 def _mean(values: torch.Tensor) -> str:
@@ -77,17 +127,21 @@ def _mean(values: torch.Tensor) -> str:
 
 
 def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling, compare: bool = True,
-             progress: Callable | None = None) -> Evaluation:
+             progress: Callable | None = None, embedding: Embedding | None = None, known: Known | None = None) -> Evaluation:
     """Scores ``images_per_prompt`` images of every prompt, sampled without random steps; compare: the base model too.
 
     Both are scored at once, so that a reward that compares images, or a person, sees them side by side and mixed.
+    embedding: also measures how far the images lie from its pictures, or from as many of the base model's from other noise,
+    which are sampled for that. known: of an earlier evaluation, what need not be made again for it.
     """
-    quiet = replace(settled_sampling(policy, sampling), transition="deterministic", prompts_per_iteration=len(prompts))
+    quiet = quiet_sampling(policy, sampling, len(prompts))
+    others = embedding is not None and not embedding.pictures and known is None
+    parts = 1 + compare + others
 
-    def half(weights: str, part: int) -> Rollout:
+    def half(weights: str, part: int, iteration: int = 0) -> Rollout:
         def report(done, total, x0):
-            progress(part * total + done, total * (1 + compare), x0)
-        return rollout(policy, prompts, vae, quiet, 0, weights=weights, progress=report if progress else None)
+            progress(part * total + done, total * parts, x0)
+        return rollout(policy, prompts, vae, quiet, iteration, weights=weights, progress=report if progress else None)
 
     halves = [half(weights, part) for part, weights in enumerate(("trained", "reference")[:1 + compare])]
     scores = score(reward, torch.cat([made.images for made in halves]),
@@ -96,4 +150,36 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
     count = len(halves[0].images)
     found = [(scores.part(slice(i * count, (i + 1) * count)), made.images) for i, made in enumerate(halves)]
     base, base_images = found[1] if compare else (None, None)
-    return Evaluation(*found[0], base, base_images, halves[0].evaluations)
+    apart = None
+    if embedding is not None:
+        beside = half("reference", parts - 1, OTHER_NOISE).images if others else None
+        known = known or known_features(embedding, beside, base_images)
+        apart = how_far(embedding, known, found[0][1])
+    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known)
+
+
+def quiet_sampling(policy: Policy, sampling: Sampling, prompts: int) -> Sampling:
+    """So that all of so many prompts are drawn, without random steps."""
+    return replace(settled_sampling(policy, sampling), transition="deterministic", window="fixed",
+                   prompts_per_iteration=prompts)
+
+
+def pictures_of(model, prompts: PromptSet, vae, sampling: Sampling, progress: Callable | None = None,
+                iteration: int = 0) -> Rollout:
+    """What a MODEL makes as it is, with whatever LoRA lies on it. The noise depends on the sampling's seed, the number of prompts
+    and the iteration alone."""
+    policy = create_policy(model, Recipe(rank=1))
+    return rollout(policy, prompts, vae, quiet_sampling(policy, sampling, len(prompts)), iteration, weights="reference",
+                   progress=progress)
+
+
+def known_features(embedding: Embedding, others: torch.Tensor | None, before: torch.Tensor | None) -> Known:
+    """others: images [M, H, W, 3] to compare with; None: the embedding's own pictures. before: those of the model before."""
+    reference = embedding.of_pictures() if others is None else embedding.of(others)
+    return Known(reference, None if before is None else embedding.of(before))
+
+
+def how_far(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
+    """The distances of images [N, H, W, 3]."""
+    found = embedding.distances(known.reference, embedding.of(images), known.before)
+    return Apart(tuple(found), len(images), len(known.reference), "pictures of the folder" if embedding.pictures else OWN)

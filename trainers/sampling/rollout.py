@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from ...rewards.base import ranks
 from ...rewards.base.stopwatch import DECODING, SAMPLING, timed
 from ...rewards.base.words import brief
 from ..noise.paths import expand
-from ..noise.transitions import TRANSITIONS, Gaussian, log_prob, sample
+from ..noise.transitions import sample
 from ..policy.fitting import in_room
 from ..policy.latents import image_bytes, latent_shape, to_images
 from ..policy.levels import sigmas_of
@@ -25,76 +25,10 @@ from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
 from .need import Need, check_room, encoding_bytes, rollout_need
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
-from .settings import Sampling, steps_of_prompts
+from .settings import BRANCHES, Sampling, own_steps
+from .trajectory import StepsKept, Trajectory
 
 Progress = Callable[[int, int, "torch.Tensor | None"], None]
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """The random steps of a rollout, S of them, in RAM, float32.
-
-    states: [B, S + 1, C, H, W], the state before each step and after the last; log_probs: [B, S] under the policy
-    that sampled; means: [B, S, C, H, W], None where nobody asked to keep them; sigmas: [S + 1];
-    transition, strength: which step, see transitions.py. chosen: [B, S] bool, which of the steps are random for which sample,
-    None: all; the others have no likelihood.
-    """
-
-    states: torch.Tensor
-    log_probs: torch.Tensor
-    means: torch.Tensor | None
-    sigmas: torch.Tensor
-    transition: str
-    strength: float
-    chosen: torch.Tensor | None = None
-    __repr__ = brief
-
-    def random(self, rows: slice | torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
-        """[n] bool: for which of the samples this step is random."""
-        chosen = torch.ones(self.log_probs.shape, dtype=torch.bool) if self.chosen is None else self.chosen
-        return chosen[rows, step]
-
-    @property
-    def steps(self) -> int:
-        return self.log_probs.shape[1]
-
-
-class StepsKept:
-    """What random steps leave behind, of all samples in one tensor each, made once: lists that are joined in the end need twice
-    as much. values: by the names of a Trajectory."""
-
-    def __init__(self, count: int, plan: SamplingPlan, keep_means: bool, own: torch.Tensor | None = None):
-        """own: [B] the one random step of each sample, None: all of the plan's."""
-        self.own = own
-        self._count, self._steps, self._plan = count, plan.noisy[1] - plan.noisy[0], plan
-        self._keep_means = keep_means
-        self.values: dict[str, torch.Tensor] = {}
-
-    def keep(self, rows: torch.Tensor | slice, i: int, x: torch.Tensor, step: Gaussian, reached: torch.Tensor) -> None:
-        """The sampler's step number i, of these samples: from x [B, C, H, W] to what it reached."""
-        at = i - self._plan.noisy[0]
-        if not at:
-            self._put("states", rows, 0, x)
-        self._put("states", rows, at + 1, reached)
-        self._put("log_probs", rows, at, log_prob(reached, step, TRANSITIONS[self._plan.transition].form))
-        if self._keep_means:
-            self._put("means", rows, at, step.mean)
-
-    def _put(self, name: str, rows: torch.Tensor | slice, at: int, value: torch.Tensor) -> None:
-        if name not in self.values:
-            self.values[name] = torch.empty(self._count, self._steps + (name == "states"), *value.shape[1:], dtype=value.dtype)
-        self.values[name][rows, at] = value.cpu()
-
-    def trajectory(self) -> Trajectory | None:
-        """None where no step was random."""
-        if not self._steps:
-            return None
-        first, end = self._plan.noisy
-        chosen = None if self.own is None else self.own[:, None] == torch.arange(first, end)
-        return Trajectory(
-            chosen=chosen,
-            states=self.values["states"], log_probs=self.values["log_probs"], means=self.values.get("means"),
-            sigmas=self._plan.sigmas[first:end + 1], transition=self._plan.transition, strength=self._plan.strength)
 
 
 @dataclass(frozen=True)
@@ -106,7 +40,7 @@ class Rollout:
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
     same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
     random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
-    that were left to the recommended numbers; room: what was given up for want of memory.
+    that were left to the recommended numbers; room: what was given up for want of memory; reward_weights: see ``score_rollout``.
     """
 
     latents: torch.Tensor
@@ -124,7 +58,15 @@ class Rollout:
     sampling: Sampling | None = None
     recommended: tuple[str, ...] = ()
     room: Room = WHOLE
+    reward_weights: Mapping[str, float] | None = None
     __repr__ = brief
+
+    @property
+    def groups(self) -> torch.Tensor:
+        """[B]: samples of the same number are compared with each other: a prompt's, or its branches at the same step."""
+        if self.trajectory is None or self.sampling is None or self.sampling.window != BRANCHES:
+            return self.index
+        return self.index * self.trajectory.steps + self.trajectory.branch
 
     def random_steps(self) -> Trajectory:
         """The trajectory; ValueError where no step of the rollout was random."""
@@ -155,7 +97,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     Raises ValueError naming the setting that does not fit.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
-    samples = chosen_samples(len(prompts), sampling, iteration)
+    samples = chosen_samples(len(prompts), replace(sampling, same_start=sampling.one_start), iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     drawn = samples.index.unique().tolist()
     prompts.prepare(drawn, coming_prompts(len(prompts), sampling, iteration))
@@ -168,7 +110,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
         sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress,
-                           steps_of_prompts(sampling, iteration, samples.index, plan.noisy))
+                           own_steps(sampling, iteration, samples.index, plan.noisy))
         latents = sampler.latents()
         return plan, latents, sampler.kept, ranks.total("evaluations", net.evaluations)
 
@@ -228,14 +170,15 @@ def for_autograd(rollout: Rollout) -> Rollout:
 
 class _Sampler:
     """All samples of a rollout, a batch at a time. Images of a prompt that start alike are one until the first random
-    step, so that part is computed once for all of them."""
+    step, so that part is computed once for all of them; branches are one until each its own."""
 
     def __init__(self, net: Network, bank, prompts: PromptSet, samples: Samples, sampling: Sampling, plan: SamplingPlan, shape,
                  keep_means: bool, progress: Progress | None, own: torch.Tensor | None):
         self.net, self.bank, self.prompts, self.samples = net, bank, prompts, samples
         self.sampling, self.plan, self.shape, self.progress = sampling, plan, shape, progress
-        self.alike = sampling.images_per_prompt if sampling.same_start else 1
+        self.alike = sampling.images_per_prompt if sampling.one_start else 1
         self.shared_steps = plan.noisy[0] if self.alike > 1 else 0
+        self.trunk_steps = max(plan.noisy[1] - 1, 0) if sampling.window == BRANCHES else self.shared_steps
         self.calls = 0
         self.kept = StepsKept(len(samples), plan, keep_means, own)
 
@@ -243,8 +186,8 @@ class _Sampler:
         """[B, C, H, W] clean; what the random steps leave behind is in ``kept`` afterwards."""
         count, size = len(self.samples), self.sampling.batch_size
         batches, starts = ranks.own_batches(count, size), ranks.own_batches(math.ceil(count / self.alike), size)
-        self.total = self.shared_steps * len(starts) + (self.plan.steps - self.shared_steps) * len(batches)
-        shared = self._shared(starts, math.ceil(count / self.alike)) if self.shared_steps else None
+        self.total = self.trunk_steps * len(starts) + sum(self.plan.steps - self._begun(rows) for rows in batches)
+        shared = self._shared(starts, math.ceil(count / self.alike)) if self.trunk_steps else None
         parts = [self._chunk(rows, shared) for rows in batches]
         if ranks.splits_work():
             own = ranks.block(count, size)
@@ -253,20 +196,34 @@ class _Sampler:
         return ranks.joined_rows("latents", parts, count, size)
 
     def _shared(self, batches: list[torch.Tensor], count: int) -> torch.Tensor:
-        """[P, C, H, W]: each prompt's state before the first random step. batches: of the prompts, those of this process; count:
-        P."""
+        """[P, 1 or more, C, H, W]: each prompt's state before the first random step, and before those that branches leave at.
+        batches: of the prompts, those of this process; count: P."""
         states = []
         for rows in (prompts * self.alike for prompts in batches):
             x, index = self._start(self.samples.noise(rows)), self.samples.index[rows]
-            for i in range(self.shared_steps):
+            way = [x]
+            for i in range(self.trunk_steps):
                 x = self._quiet(x, self._denoise(x, i, index), i)
-            states.append(x)
+                way.append(x)
+            states.append(torch.stack(way[self.shared_steps:], 1))
         return ranks.joined_rows("shared states", states, count, self.sampling.batch_size).to(self.net.device)
+
+    def _begun(self, rows: torch.Tensor) -> int:
+        """The first step that these samples do not share with others."""
+        if self.kept.own is None or self.sampling.window != BRANCHES:
+            return self.shared_steps
+        return int(self.kept.own[rows].min())
 
     def _chunk(self, rows: torch.Tensor, shared: torch.Tensor | None) -> torch.Tensor:
         (first, end), noise, index = self.plan.noisy, self.samples.noise(rows), self.samples.index[rows]
-        x = self._start(noise) if shared is None else shared[rows // self.alike]
-        for i in range(self.shared_steps, self.plan.steps):
+        begun = self._begun(rows)
+        way = self._start(noise)[:, None] if shared is None else shared[rows // self.alike]
+        x = way[:, 0]
+        for i in range(first, begun):
+            before, x = x, way[:, i + 1 - first]
+            self.kept.pass_by(rows, i, before, x)
+            noise.next(self.shape)  # as if it had been walked, wherever the batch is cut
+        for i in range(begun, self.plan.steps):
             x0 = self._denoise(x, i, index)
             if not first <= i < end:
                 x = self._quiet(x, x0, i)

@@ -11,7 +11,9 @@ from ..noise.streams import Stream, generator
 from ..noise.transitions import TRANSITIONS
 
 EACH_PROMPT = "one step for each prompt"
-WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly", EACH_PROMPT)
+BRANCHES = "branches of one trunk"
+WINDOWS = ("fixed", "random each iteration", "random in the first half", "moves along", "moves along slowly", EACH_PROMPT,
+           BRANCHES)
 HELD = 25  # iterations in which a slow window stays where it is, MixGRPO's number
 AUTO = "auto"
 
@@ -26,9 +28,10 @@ class Sampling:
     first_noisy_step, noisy_steps: which steps are random and may be trained (0 noisy steps: all but the last);
     window: whether that range stays, jumps (to anywhere, or within the first half as Flow-GRPO-Fast's) or moves by a step,
     in each iteration or after HELD (as MixGRPO's); or EACH_PROMPT: of that range one step for each prompt, drawn anew in each
-    iteration, is random for its images (as Flash-GRPO's); same_start: one starting noise for all images
-    of a prompt, which are one image until the first random step; batch_size: images evaluated at once; open: names of the
-    fields that were left to the recommended numbers.
+    iteration, is random for its images (as Flash-GRPO's); or BRANCHES: each image of a prompt leaves the prompt's one quiet way
+    at a step of its own and goes on quietly, as many at each step of that range (as TempFlow-GRPO's); same_start: one starting
+    noise for all images of a prompt, which are one image until the first random step; batch_size: images evaluated at once;
+    open: names of the fields that were left to the recommended numbers.
     """
 
     CHOICES: ClassVar[dict] = {"transition": (AUTO, *TRANSITIONS), "window": WINDOWS}
@@ -49,6 +52,11 @@ class Sampling:
     seed: int = 0
     open: tuple[str, ...] = ()
     __repr__ = brief
+
+    @property
+    def one_start(self) -> bool:
+        """Whether the images of a prompt start from one noise in a rollout."""
+        return self.same_start or self.window == BRANCHES and self.transition != "deterministic"
 
     def __post_init__(self):
         least = {"steps": 1, "prompts_per_iteration": 1, "images_per_prompt": 1, "batch_size": 1, "first_noisy_step": 0,
@@ -78,6 +86,24 @@ def steps_of_prompts(sampling: Sampling, iteration: int, index: torch.Tensor, no
     drawn = {prompt: first + int(torch.randint(end - first, (), generator=generator(
         sampling.seed, iteration, prompt, Stream.PROMPT_STEP))) for prompt in index.unique().tolist()}
     return torch.tensor([drawn[prompt] for prompt in index.tolist()])
+
+
+def steps_of_branches(sampling: Sampling, count: int, noisy: tuple[int, int]) -> torch.Tensor:
+    """[B]: the step at which each of ``count`` images leaves its prompt's way, of the range ``noisy`` (TempFlow-GRPO,
+    arXiv:2508.04324). ValueError where the images of a prompt cannot be dealt evenly, 2 or more to a step."""
+    (first, end), each = noisy, sampling.images_per_prompt
+    if each % (end - first) or each < 2 * (end - first):
+        raise ValueError(f"images per prompt: {each} cannot be dealt evenly to {end - first} random steps, 2 branches or more to "
+                         f"each; choose {2 * (end - first)}, {3 * (end - first)} and so on, or fewer noisy steps")
+    steps = torch.arange(first, end).repeat_interleave(each // (end - first))
+    return steps.repeat(count // each)
+
+
+def own_steps(sampling: Sampling, iteration: int, index: torch.Tensor, noisy: tuple[int, int]) -> torch.Tensor | None:
+    """[B]: the one random step of each sample; None where all of the range ``noisy`` are random. index: [B] its prompt."""
+    if sampling.window == BRANCHES and noisy[1] > noisy[0]:
+        return steps_of_branches(sampling, len(index), noisy)
+    return steps_of_prompts(sampling, iteration, index, noisy)
 
 
 def noisy_range(sampling: Sampling, iteration: int, payable: tuple[int, int] | None = None) -> tuple[int, int]:

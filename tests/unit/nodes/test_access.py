@@ -120,6 +120,7 @@ def test_the_nodes_that_read_files_are_known():
         ("PTScoreFolder", "folder"),
         ("PTPairsFolder", "folder"),
         ("PTPairsFile", "file"),
+        ("PTPictureDistance", "folder"),
     ]
 
 
@@ -127,7 +128,8 @@ def test_the_nodes_that_read_files_are_known():
 def test_every_node_that_reads_files_asks(folders, name, key):
     """With what a path could reach: the node refuses, and IS_CHANGED neither raises nor tells whether it exists."""
     node = NODE_CLASS_MAPPINGS[name]
-    others = {"limit": 3, "prompt": "", "reward": lambda images, prompts: images.mean((1, 2, 3))}
+    others = {"network": "demo world", "model": "auto", "limit": 3, "prompt": ""}
+    others |= {"reward": lambda images, prompts: images.mean((1, 2, 3))}
     wanted = {each for kind in ("required",) for each in node.INPUT_TYPES()[kind]} - {key}
     arguments = {each: others[each] for each in wanted if each in others} | ({"shown": 1} if "shown" in wanted else {})
     for path in (str(folders / "secret.txt"), str(folders / "no such file"), "../secret.txt"):

@@ -64,7 +64,7 @@ def test_flow_grpos_relatives_are_settings_that_the_nodes_have():
         inputs |= kinds["required"] | kinds.get("optional", {})
     rows = re.findall(r"^\| .+ \|$", page("PTFlowGRPO").split("## Its relatives")[1].split("## Settings")[0], re.MULTILINE)[1:]
     named = [pair for row in rows for pair in re.findall(r"`(\w+)` ([^|`(]+?)(?=,? `| \||,? \()", row)]
-    assert len(rows) == 7 and len(named) >= 14
+    assert len(rows) == 8 and len(named) >= 14
     for name, value in named:
         choices = inputs[name][0]
         assert not isinstance(choices, (tuple, list)) or value in choices, f"{name}: {value}"

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from posttrain.rewards.base.reward import Scores
+from posttrain.rewards.base.reward import Scores, score_rollout
+from posttrain.rewards.rules.colour import ColourReward
 from posttrain.tests.unit.trainers.rollouts import feedback, made
 from posttrain.tests.unit.trainers.steps_by_hand import PLAIN, agrees, by_hand, clipped, distance
 from posttrain.trainers.dpok import DPOK
@@ -16,7 +17,7 @@ from posttrain.trainers.flow_grpo import TRUST_REGIONS, FlowGRPO, carries, usual
 from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.noise.paths import FLOW
 from posttrain.trainers.noise.transitions import flow_sde
-from posttrain.trainers.sampling.settings import EACH_PROMPT
+from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT
 from small_models import trained_policy
 
 
@@ -202,6 +203,18 @@ def test_with_one_step_for_each_prompt_only_that_one_is_trained(kind, transition
     before.remove()
     assert new.metrics["update_evaluations"] == 8 * (1 if batch_size == 4 else 2), "a batch is replayed at its prompts' steps"
     assert new.metrics["ratio_largest_change"] < 1e-3 and new.metrics["grad_norm"] > 0 and calls
+
+
+@pytest.mark.parametrize("trust", ["clipped ratio", "exact KL", "guard"])
+def test_branches_are_trained_at_the_step_that_they_leave_at(trust):
+    policy, run = made("sd3", steps=5, window=BRANCHES, images_per_prompt=8, batch_size=4)
+    feed = advantages(score_rollout(ColourReward("brightness"), run))
+    assert feed.stats["groups"] == 2 * 4 and not feed.values.view(8, 2).sum(1).abs().gt(1e-9).any()
+    weights = "even" if trust == "guard" else "by noise"
+    settings = FlowGRPO(watch_kl=False, trust=trust, step_weights=weights)
+    new = train_step(policy, run, feed, Trainer(settings, Optimizer(learning_rate=1e-3)))
+    assert new.metrics["update_evaluations"] == 4 * 4 * 2, "four batches of two steps each"
+    assert new.metrics["ratio_largest_change"] < 1e-3 and new.metrics["grad_norm"] > 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from posttrain.nodes.feedback.data import PTPairsFile
 from posttrain.nodes.feedback.votes import PTExportVotes
 from posttrain.nodes.rewards.person import votes_folder
 from posttrain.rewards.base.pixels import png_bytes
-from posttrain.trainers.data.vote_book import VoteBook, together
+from posttrain.trainers.data.again import Returns
+from posttrain.trainers.data.vote_book import SeenPair, VoteBook, together
 
 from ...rewards.networks import picture
 
@@ -24,6 +25,8 @@ def test_votes_go_out_and_come_back_through_the_nodes(tmp_path, monkeypatch):
     file, text = PTExportVotes().run("mine")["result"]
     assert text.startswith("2 pairs and ties in pickapic.parquet of posttrain_votes/mine; 1 entry was left out:")
     assert "2 votes on single images" in text
+    Returns(book.folder).note("a 0", SeenPair("p", "prompt 0", (book.file, book.file), (1, -1)), True)
+    assert PTExportVotes().run("mine")["result"][1] == f"{text} Pairs that came back turned round, answered alike: 1 of 1."
     pairs, summary = PTPairsFile().run(file, 99, "")["result"]
     assert summary == "2 pairs from file pickapic.parquet" and {row.prompt for row in pairs.rows} == {"prompt 0", "prompt 1"}
     with pytest.raises(ValueError, match="no votes in 'other'"):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, question, rating, shelf, steer
+from posttrain.nodes.page import address, live, open_folder, own_page, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
-from posttrain.rewards.person.by_hand import MODES, Sheet
+from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
 from posttrain.trainers.data.vote_book import VoteBook
 from yarl import URL
@@ -78,6 +78,17 @@ BODIES = [
     b'{"votes": {"0": 1e999}}',
     b'{"votes": {"-1": 1}}',
     b'{"votes": {"\\ud800": 1}}',
+    b'{"votes": {"0": 1}, "client": 5}',
+    b'{"tie": 0}',
+    b'{"tie": 99}',
+    b'{"tie": -1, "client": "a"}',
+    b'{"client": 5}',
+    b'{"client": ""}',
+    b'{"client": "a", "done": 99}',
+    b'{"client": "a", "done": -1}',
+    b'{"client": "a", "done": true}',
+    b'{"client": "a", "done": 1e999}',
+    b'{"client": "' + b"x" * 5000 + b'"}',
     b'{"how": 5}',
     b'{"how": "x"}',
     b'{"how": ""}',
@@ -108,6 +119,7 @@ TYPES = ["application/json", "text/plain", "application/json; charset=none", "mu
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
 SITES = [None, "same-origin", "same-site", "none", "cross-site", "x" * 1000]
 ROUTES = [
+    "/posttrain",
     "/posttrain/runs",
     "/posttrain/runs/{}",
     "/posttrain/runs/{}?since={}",
@@ -115,6 +127,7 @@ ROUTES = [
     "/posttrain/ratings",
     "/posttrain/ratings/{}/images/{}",
     "/posttrain/ratings/{}/votes",
+    "/posttrain/ratings/{}/take",
     "/posttrain/ratings/{}/end",
     "/posttrain/addresses",
     "/posttrain/pages",
@@ -123,7 +136,7 @@ ROUTES = [
     "/posttrain/runs/{}/steer",
     "/posttrain/runs/{}/metrics.csv",
     "/posttrain/runs/{}/workflow",
-    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export")),
+    *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export", "open")),
 ]
 
 
@@ -135,6 +148,7 @@ def world(tmp_path, monkeypatch):
     root = tmp_path / "output" / "posttrain"
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(open_folder, "show", lambda folder: None)
     samples = make_run(root) / "samples"
     (samples / "iteration_000001.webp").write_bytes(b"picture")
     for number, target in (("9", tmp_path / "secret"), ("8", tmp_path)):
@@ -151,7 +165,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf, question)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
@@ -194,7 +208,20 @@ def generated(count: int):
             route
             for route in ROUTES
             if route.endswith(
-                ("votes", "end", "addresses", "steer", "rename", "pin", "note", "delete", "pages", "questions/{}")
+                (
+                    "votes",
+                    "take",
+                    "end",
+                    "addresses",
+                    "steer",
+                    "rename",
+                    "pin",
+                    "note",
+                    "delete",
+                    "open",
+                    "pages",
+                    "questions/{}",
+                )
             )
         ],
         BODIES,
@@ -239,6 +266,78 @@ def test_a_vote_is_taken_and_a_foreign_site_is_not_heard(world):
         ((found, _, text),) = asked([("POST", "/posttrain/ratings/open/votes", {"data": body, "headers": headers})])
         assert found == status
         assert (world / "votes" / "votes.jsonl").exists() is (status == 200)
+
+
+def test_two_pages_rate_one_question_by_the_routes(world, monkeypatch):
+    sheets = [Sheet("a", (0,)), Sheet("b", (1,))]
+    images = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(2)}
+    two = rating.RatingRequest("cats", MODES[0], sheets, images, VoteBook(world / "two"), id="two")
+    monkeypatch.setitem(rating._open, "two", two)
+
+    def post(route, **body):
+        ((status, _, text),) = asked([("POST", f"/posttrain/ratings/two/{route}", {"data": json.dumps(body).encode()})])
+        return status, json.loads(text)
+
+    assert [post("take", client=who)[1]["sheet"] for who in ("tab", "phone", "tab")] == [0, 1, 0]
+    assert post("votes", votes={"0": 1}, client="tab")[0] == 200
+    status, told = post("votes", votes={"0": -1}, client="phone")
+    assert status == 400 and "somebody else is rating these images" in told["error"]
+    assert post("votes", votes={"1": 1}, client="phone")[0] == 200
+    assert post("take", client="tab") == (200, {"sheet": None, "trail": [0], "left": 0, "elsewhere": 0})
+    votes = [json.loads(line)["vote"] for line in (world / "two" / "votes.jsonl").read_text().splitlines()]
+    assert votes == [1, 1], "the vote of each once, and the refused one not at all"
+
+
+def test_a_tie_and_both_bad_are_verdicts_and_a_tie_is_there_tomorrow(world, monkeypatch):
+    from posttrain.rewards.person.taste import Verdict
+    from posttrain.trainers.data.verdicts import read_verdicts
+
+    images = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(5)}
+    sheets = [Sheet("a", (0, 1)), Sheet("b", (2, 3)), Sheet("c", (4,))]
+
+    def question():
+        return rating.RatingRequest("cats", BEST_AND_WORST, sheets, images, VoteBook(world / "ties"), id="ties")
+
+    monkeypatch.setitem(rating._open, "ties", question())
+
+    def post(**body):
+        ((status, _, text),) = asked([("POST", "/posttrain/ratings/ties/votes", {"data": json.dumps(body).encode()})])
+        return status, json.loads(text)
+
+    assert post(tie=0, client="tab")[1]["ties"] == [0] and post(votes={"2": -1, "3": -1}, client="tab")[0] == 200
+    assert post(tie=0, client="phone")[0] == 400, "only one's own"
+    status, told = post(tie=2)
+    assert status == 400 and "only a sheet of two images" in told["error"]
+    _, found, _ = read_verdicts(world / "ties" / "votes.jsonl")
+    assert [(v.second is None, v.share) for v in found] == [(False, 0.5), (True, 0.0), (True, 0.0)]
+    tomorrow = question()
+    assert tomorrow.ties == {0} and tomorrow.is_judged(0) and tomorrow.is_judged(1) and isinstance(found[0], Verdict)
+    assert post(votes={"0": 1, "1": -1}, client="tab")[1]["ties"] == [] and question().ties == set()
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_pair_comes_back_turned_round_and_its_answer_is_no_vote(world, monkeypatch, alike):
+    folder, earlier = world / "again", [png_bytes(torch.rand(4, 4, 3)) for _ in range(20)]
+    sheets = [Sheet("a", (row, row + 1)) for row in range(0, 20, 2)]
+    before = rating.RatingRequest("cats", BEST_AND_WORST, sheets, dict(enumerate(earlier)), VoteBook(folder))
+    before.vote({row: 1 if row % 2 else -1 for row in range(20)})
+    assert len(before.sheets) == 10 and before.result() == before.votes
+    lines = (folder / "votes.jsonl").read_text()
+
+    new = {row: png_bytes(torch.rand(4, 4, 3)) for row in range(2)}
+    question = rating.RatingRequest("cats", BEST_AND_WORST, [Sheet("b", (0, 1))], new, VoteBook(folder), id="again")
+    monkeypatch.setitem(rating._open, "again", question)
+    (back,) = (sheet for sheet in question.sheets if sheet.rows != (0, 1))
+    left, right = back.rows
+    images = asked([("GET", f"/posttrain/ratings/again/images/{row}", {}) for row in back.rows])
+    places = [earlier.index(body) for _, _, body in images]
+    assert back.prompt == "a" and question.votes == {} and places[0] == places[1] + 1, "turned round, and without the answer"
+    better = left if alike else right
+    body = {"votes": {str(row): 1 if row == better else -1 for row in back.rows}}
+    ((status, _, text),) = asked([("POST", "/posttrain/ratings/again/votes", {"data": json.dumps(body).encode()})])
+    assert status == 200 and json.loads(text)["consistency"] == {"alike": int(alike), "of": 1}
+    assert question.is_judged(question.sheets.index(back)) and question.result() == {}
+    assert (folder / "votes.jsonl").read_text() == lines, "the first answer stands"
 
 
 def test_a_foreign_site_is_heard_where_the_user_wants_it(world, monkeypatch):

@@ -120,10 +120,10 @@ def test_rollout_maps_index_to_prompts():
         def __call__(self, images, prompts):
             return torch.tensor([float(len(p.text)) for p in prompts])
 
-    rollout = SimpleNamespace(images=images(0, 0, 0), index=torch.tensor([1, 1, 0]),
+    rollout = SimpleNamespace(images=images(0, 0, 0), index=torch.tensor([1, 1, 0]), groups=torch.tensor([5, 4, 0]),
                               prompts=SimpleNamespace(prompts=(Prompt("aa"), Prompt("b"))))
     scores = score_rollout(Length(), rollout)
-    assert scores.values.tolist() == [1, 1, 2] and scores.groups.tolist() == [1, 1, 0]
+    assert scores.values.tolist() == [1, 1, 2] and scores.groups.tolist() == [5, 4, 0]
 
 
 def test_usable_images_keeps_gradients():

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from posttrain.rewards.person.taste import Verdict
+from posttrain.trainers.data.again import Returns
 from posttrain.trainers.data.verdicts import read_verdicts, taste_from, votes_file
+from posttrain.trainers.data.vote_book import SeenPair
 
 
 def written(root, votes: list[tuple]):
@@ -54,12 +56,14 @@ def test_a_lost_or_broken_image_costs_its_own_verdicts_and_is_named(tmp_path):
     (tmp_path / "a.png").unlink()
     data = (tmp_path / "d.png").read_bytes()
     (tmp_path / "d.png").write_bytes(data[: len(data) - 25])
+    Returns(tmp_path).note("x 0", SeenPair("p0", "prompt 0", (file, file), (1, -1)), False)
     seen = []
     taste = taste_from(file, lambda image: image.flatten(1)[:, :12], lambda done, all: seen.append((done, all)))
     assert taste.compared == 4 and len(taste.skipped) == 2 and seen[-1] == (11, 11)
     assert (
         "a.png does not exist" in taste.summary() and "d.png" in taste.summary() and "2 votes were left out" in taste.summary()
     )
+    assert " Pairs that came back turned round, answered alike: 0 of 1. Fitted from 4 pairs" in taste.summary()
     assert taste.head.weight.shape == (12,) and torch.isfinite(taste.head.weight).all()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from posttrain.tests.unit.trainers.every_method import RAW, SMALL, settings_of, stepped
+from posttrain.tests.unit.trainers.rollouts import made
 from posttrain.trainers.drtune import DRTune
 from posttrain.trainers.engine.cost import Work, work_of
 from posttrain.trainers.lcm import LCM
 from posttrain.trainers.methods import METHODS, OWN_IMAGES, Trainer, cost_of
 from posttrain.trainers.refl import ReFL
-from posttrain.trainers.sampling.settings import EACH_PROMPT
+from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT
 from posttrain.trainers.spo import SPO
 from small_models import trained_policy
 
@@ -59,6 +60,15 @@ def test_spos_pairs_are_asked_once_with_gradient_and_once_of_the_reference():
 
 def test_every_method_says_what_it_costs():
     assert all(method.cost is not None for method in METHODS.values())
+
+
+@pytest.mark.parametrize("batch, replays", [(2, 1), (4, 2), (5, 3), (12, 3)])
+def test_branches_are_counted_as_they_are_sampled_and_trained(batch, replays):
+    settings = replace(SMALL, steps=6, first_noisy_step=1, noisy_steps=3, window=BRANCHES, images_per_prompt=6, batch_size=batch,
+                       guidance=1.0)  # fmt: skip
+    policy, run = made("sd3", **{name: getattr(settings, name) for name in asdict(settings)})
+    work = work_of(settings, 2, 1, own_images=False)
+    assert work.sampling == run.evaluations and work.replays == replays
 
 
 def test_steps_before_the_first_random_one_are_made_once_for_a_prompts_images():

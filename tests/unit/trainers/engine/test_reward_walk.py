@@ -27,6 +27,7 @@ from posttrain.trainers.methods import Trainer, backprop_step, goes_through_rewa
 from posttrain.trainers.policy import Recipe, create_policy, open_policy
 from posttrain.trainers.policy.latents import to_images
 from posttrain.trainers.refl import ReFL
+from posttrain.trainers.run.steering import turned
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.srpo import SRPO
@@ -268,6 +269,20 @@ def test_the_numbers_of_a_step_are_those_of_its_rewards():
         assert metrics["loss"] == pytest.approx(-metrics["reward_mean"], rel=1e-5)
     metrics = stepped(policy, "sd3", reward=Odd("all failed"))[0].metrics
     assert metrics["reward_std"] == 0 and math.isnan(metrics["reward_mean"])
+
+
+def test_a_changed_weight_of_a_reward_holds_through_its_gradient_too():
+    policy, reward = trained_policy("sd3"), WeightedSum(((Odd("none"), 1.0),))
+    (name,) = reward.steered_weights()
+    plain, new = (
+        stepped(start, "sd3", reward=reward, optimizer=through_reward.RAW)[0]
+        for start in (policy, turned(policy, {f"weight of {name}": 3.0}, ""))
+    )
+    assert (plain.metrics[f"weight/{name}"], new.metrics[f"weight/{name}"]) == (1.0, 3.0)
+    assert new.metrics["reward_mean"] == pytest.approx(3 * plain.metrics["reward_mean"], rel=1e-5)
+    found = through_reward.gradient(new)
+    for key, value in through_reward.gradient(plain).items():
+        torch.testing.assert_close(found[key], 3 * value, rtol=1e-3, atol=1e-9)
 
 
 def test_what_is_kept_for_the_report_holds_no_activations():

@@ -26,6 +26,17 @@ def test_flow_grpo_golden(golden, close, column, rewards, suffix, rule, key):
     close(out.values, file[f"out.grpo_globalstd{key}{suffix}"][:, column], 1e-12)
 
 
+@pytest.mark.parametrize("groups, key", [("in.prompt_id", "prompt"), ("in.trunk_id", "trunk")])
+def test_branches_are_compared_with_those_of_their_step_golden(golden, close, groups, key):
+    """TempFlow-GRPO: each step is normalised on its own."""
+    file = golden("12b")
+    rewards, steps = file["in.rewards"], torch.arange(9)
+    out = advantages(
+        scores(rewards.flatten(), (file[groups][:, None] * 9 + steps).flatten()), "group mean, group std", clip=1e9
+    )
+    close(out.values.view(48, 9), file[f"out.advantages_per_{key}_globalstd0"], 1e-12)
+
+
 def test_zero_spread_golden(golden):
     file = golden("01b")
     out = advantages(scores(file["in.rewards"][:, 0], file["in.prompt_id"]))

@@ -103,5 +103,7 @@ def test_the_curve_shows_the_rewards_mean_and_spread():
     values = torch.tensor([1.0, 3.0, math.nan, 8.0], dtype=torch.float64)
     found = with_reward(thumbs, Scores(values, torch.zeros(4, dtype=torch.int64), {}, {})).stats
     assert found == {"failed": 1.0, "reward_mean": 4.0, "reward_std": pytest.approx(math.sqrt((9 + 1 + 16) / 3))}
+    weighed = Scores(values, torch.zeros(4, dtype=torch.int64), {}, {"weight/red": 0.5, "mean": 4.0})
+    assert with_reward(thumbs, weighed).stats == {**found, "weight/red": 0.5}
     none = with_reward(thumbs, Scores(values * math.nan, torch.zeros(4, dtype=torch.int64), {}, {})).stats
     assert math.isnan(none["reward_mean"]) and none["reward_std"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from string import Formatter
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from posttrain.trainers.run import CONTINUE_CHANGED, RunPlan, Session
 from posttrain.trainers.run.alarms import LOOKS, Alarm, Alarms
 from posttrain.trainers.run.gallery import LOOKS as GALLERY
 from posttrain.trainers.run.gallery import Changed
+from posttrain.trainers.run.held_out import MovedAway
 from posttrain.trainers.run.notices import SENTENCES, Notices
+from posttrain.trainers.run.out_of_memory import STEPS
 from posttrain.trainers.run.pictures import picture_stats
+from posttrain.trainers.run.stopping import REASONS
 
 NAMES = ["picture_brightness", "picture_contrast", "picture_colourfulness", "picture_detail", "picture_variety"]
 # a noisy run in which nothing changes: mean and spread of each number from iteration to iteration
@@ -157,7 +161,7 @@ def test_changed_settings_begin_anew(tmp_path):
 
 
 def test_the_page_knows_each_alarm_in_chinese():
-    text = (ROOT / "web" / "words.js").read_text(encoding="utf-8")
+    text = (ROOT / "web" / "chinese.js").read_text(encoding="utf-8")
     known = {word for look in LOOKS.values() for word in (look.more, look.less) if word} | {look.word for look in GALLERY.values()}
     looks = set(re.findall(r'"([a-z, -]+)": "', re.search(r"looks: \{\n(.*?)\n  \}", text, re.DOTALL)[1]))
     assert looks == known
@@ -167,6 +171,24 @@ def test_the_page_knows_each_alarm_in_chinese():
     for kind, alarm in kinds.items():
         form = re.search(rf"^    {kind}:(.*?)(?=^    \w+:|\Z)", forms, re.MULTILINE | re.DOTALL)[1]
         assert set(re.findall(r"\{(\w+)\}", form)) <= set(alarm.values)
+
+
+def forms(name: str) -> dict[str, str]:
+    """What a list of the Chinese words holds: key -> its lines."""
+    text = (ROOT / "web" / "chinese.js").read_text(encoding="utf-8")
+    block = re.search(rf"^  {name}: \{{\n(.*?)^  \}},", text, re.DOTALL | re.MULTILINE)[1]
+    found = re.split(r'^    (?:"([^"\n]+)"|(\w+)):', block, flags=re.MULTILINE)[1:]
+    return {quoted or plain: form for quoted, plain, form in zip(*[iter(found)] * 3)}
+
+
+def test_the_page_knows_each_reason_to_stop_and_each_step_against_full_memory_in_chinese():
+    for name, sentences in (("reasons", REASONS | {"you": ""}), ("steps", STEPS)):
+        known = forms(name)
+        assert set(known) == set(sentences)
+        for key, sentence in sentences.items():
+            gaps = {gap for _, gap, _, _ in Formatter().parse(sentence) if gap}
+            assert set(re.findall(r"\{(\w+)\}", known[key])) == gaps, key
+    assert {"memory is full", "ends", "no number"} <= set(forms("said"))
 
 
 def seen_alarms() -> list:
@@ -180,5 +202,5 @@ def seen_alarms() -> list:
         point |= {"held_out_reward": -point["iteration"], "held_out_gain": -point["iteration"], "held_out_error": 0.1}
     series = (rising, points(40, 0, picture_brightness=0.01), by_heart)
     look = Changed("burnt", 0.1, 0.5)
-    told.append(Alarm("looks", look.text, look.values))
+    told += [Alarm(each.alarm, each.text, each.values) for each in (look, MovedAway("FID", 10.0, 12.0))]
     return told + [alarm for each in series for _, alarm in alarms_of(each)]

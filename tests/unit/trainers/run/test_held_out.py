@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from posttrain.rewards.base.distances import Distance
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import RunPlan, Session
 from posttrain.trainers.run.alarms import Alarms
 from posttrain.trainers.run.held_out import BEST, LAST
 from posttrain.trainers.run.metrics import read_metrics
 from posttrain.trainers.run.stopping import HELD_FALLS, HELD_PLATEAU, StopRule
+from posttrain.trainers.sampling.evaluation import Apart
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Measured:
     fails_at: int = 0
     asked: list = field(default_factory=list)
 
-    def measure(self, policy, compare):
+    def measure(self, policy, compare, known=None):
         self.asked.append(compare)
         if len(self.asked) == self.fails_at:
             raise KeyboardInterrupt
@@ -35,7 +37,8 @@ class Measured:
         scores = SimpleNamespace(values=torch.tensor([value, value + 0.1, value - 0.1, math.nan]))
         base = SimpleNamespace(values=torch.tensor([0.5, 0.5, 0.5, 0.5])) if compare else None
         pictures = torch.full((4, 8, 8, 3), 0.5)
-        return SimpleNamespace(scores=scores, images=pictures, base=base, base_images=pictures, evaluations=60)
+        return SimpleNamespace(scores=scores, images=pictures, base=base, base_images=pictures, evaluations=60,
+                               apart=None, known=None)  # fmt: skip
 
 
 def run_of(tmp_path, evaluation, iterations=8, heard=None, **plan) -> Session:
@@ -92,7 +95,7 @@ def test_the_best_is_kept_and_handed_out_by_choice(tmp_path, hand_out, picked):
 
 def test_a_look_that_has_changed_is_said_once_in_a_run(tmp_path):
     class Burnt(Measured):
-        def measure(self, policy, compare):
+        def measure(self, policy, compare, known=None):
             found = super().measure(policy, compare)
             found.base_images = torch.rand(4, 32, 32, 3, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.2
             found.images = torch.ones(4, 32, 32, 3)
@@ -104,6 +107,49 @@ def test_a_look_that_has_changed_is_said_once_in_a_run(tmp_path):
     said = [message for message in heard.of("message") if message.get("alarm") == "looks"]
     assert [message["values"]["number"] for message in said].count("burnt") == 1
     assert all(message["level"] == "warning" and message["text"].startswith("On held-out prompts") for message in said)
+
+
+@dataclass
+class Moving(Measured):
+    """Its pictures move away from the second measurement on; 25 scores rise by 0.1 to 0.3 an iteration."""
+
+    known: list = field(default_factory=list)
+
+    def measure(self, policy, compare, known=None):
+        found, count = super().measure(policy, compare), len(self.asked)
+        self.known.append(known)
+        values = torch.linspace(0.1, 0.3, 25) * count
+        found.scores.values, found.known = values, "features"
+        if compare:
+            found.base.values = torch.zeros(25)
+        distances = (Distance("KID (CLIP)", 9.0, 1.0, 0.1), Distance("FID (CLIP)", 10.0 + 2 * (count > 1), 10.0, 0.5))
+        found.apart = Apart(distances, 25, 25, "others")
+        return found
+
+
+def test_distances_are_in_the_line_and_reward_up_fid_up_is_said_once(tmp_path):
+    evaluation, heard = Moving(every=1), Heard()
+    run_of(tmp_path, evaluation, iterations=3, heard=heard)
+    found = lines(tmp_path)
+    assert [(line["held_out_fid"], line["held_out_kid"]) for line in found] == [(10.0, 9.0), (12.0, 9.0), (12.0, 9.0)]
+    assert evaluation.known == [None, "features", "features"], "what stays the same is made once in a session"
+    run_of(tmp_path, later := Moving(every=1, asked=[False]), iterations=5, heard=heard)
+    assert later.known[0] is None, "and again where a run goes on"
+    (said,) = [message for message in heard.of("message") if message.get("alarm") == "away"]
+    assert said["values"] == {"name": "FID (CLIP)", "first": 10.0, "now": 12.0} and said["level"] == "warning"
+    assert any("KID (CLIP) 1 before, 9 after" in message["text"] for message in heard.of("message"))
+
+
+def test_a_rising_fid_without_a_certain_gain_is_no_alarm(tmp_path):
+    class Flat(Moving):
+        def measure(self, policy, compare, known=None):
+            found = super().measure(policy, compare, known)
+            found.scores.values = torch.tensor([1.0, -1.0] * 12 + [0.1])
+            return found
+
+    heard = Heard()
+    run_of(tmp_path, Flat(every=1), iterations=4, heard=heard)
+    assert not [message for message in heard.of("message") if message.get("alarm") == "away"]
 
 
 def test_a_best_policy_that_is_lost_is_said(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import Heard, train
 from posttrain.trainers.run.journal import read_entries
-from posttrain.trainers.run.out_of_memory import is_out_of_memory, what_to_change
+from posttrain.trainers.run.out_of_memory import STEPS, is_out_of_memory, what_to_change
 
 SETTINGS = {"PTFlowGRPO.low_memory": False, "PTSampling.batch_size": 8}
 
@@ -42,4 +42,7 @@ def test_a_run_that_ends_so_says_it_in_its_summary_and_history(tmp_path):
     with pytest.raises(torch.OutOfMemoryError):
         train(tmp_path, 5, stop_at=2, heard=heard, settings=SETTINGS, error=torch.OutOfMemoryError)
     assert "1) switch on low_memory" in heard.of("end")[0]["text"] and heard.of("end")[0]["status"] == "error"
-    assert any("1) switch on low_memory" in entry["text"] for entry in read_entries(tmp_path / "cats"))
+    (entry,) = [entry for entry in read_entries(tmp_path / "cats") if "1) switch on low_memory" in entry["text"]]
+    assert entry["values"] == {"what": "memory is full", "steps": list(STEPS), "now": 8, "half": 4}, (
+        "for a page in another language"
+    )

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard, files, train
-from posttrain.trainers.run import RunPlan, Session
+from posttrain.trainers.run import RunPlan, Session, StopRule
+from posttrain.trainers.run.alarms import Alarms
 from posttrain.trainers.run.journal import read_entries
-from posttrain.trainers.run.steering import KNOBS, ORDERS, NotTraining, steering_of
+from posttrain.trainers.run.steering import KNOBS, ORDERS, NotTraining, asked_weights, steering_of
+from posttrain.trainers.run.stopping import Stopping
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,59 @@ def test_a_training_without_that_number_says_so(tmp_path):
         session.advance(session.policy.stepped())
         with pytest.raises(ValueError, match="this training has no KL weight"):
             steering_of(tmp_path / "cats").order("KL weight", 0.1)
+
+
+@dataclass(frozen=True)
+class Weighed(Remembers):
+    """Its reward is made of two others."""
+
+    def stepped(self):
+        asked = asked_weights(self)
+        weights = {"weight/red": asked.get("red", 1.0), "weight/blue": asked.get("blue", 0.5)}
+        return replace(super().stepped(), metrics={"reward_mean": weights["weight/red"] + weights["weight/blue"], **weights})
+
+
+def test_weights_of_rewards_are_numbers_like_the_others(tmp_path):
+    session = steered(tmp_path, {4: [("weight of red", -2.0)]}, iterations=6, policy=Weighed())
+    assert asked_weights(session.policy) == {"red": -2.0} and session.policy.metrics["reward_mean"] == -1.5
+    rows = [json.loads(line) for line in (tmp_path / "cats/metrics.jsonl").read_text().splitlines()]
+    assert [row["weight/red"] for row in rows] == [1.0] * 4 + [-2.0] * 2, "it is drawn"
+    (entry,) = [each for each in read_entries(tmp_path / "cats") if each.get("values", {}).get("number")]
+    assert (entry["iteration"], entry["values"]) == (4, {"number": "weight of red", "value": -2.0, "before": 1.0})
+
+
+def test_weights_that_cannot_be_are_refused(tmp_path):
+    with Session(tmp_path, RunPlan("cats", 3), Weighed(), {"a": 1}, Heard()) as session:
+        session.advance(session.policy.stepped())
+        steering = steering_of(tmp_path / "cats")
+        for order, error in (
+            (("weight of green", 1.0), "this training has no weight of green"), (("weight of red", -1e4), "from -100 to 1000"),
+            (("weight of red", float("nan")), "value: nan is no weight of red"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=error):
+                steering.order(*order)
+        steering.order("weight of red", 0.0)
+        with pytest.raises(ValueError, match="with every weight 0 nothing would be rewarded"):
+            steering.order("weight of blue", 0)
+        assert steering.plain()["asked"] == ["weight of red"] and steering.numbers["weight of blue"] == 0.5
+        while not session.done:
+            session.advance(session.policy.stepped())
+
+
+def test_another_weight_is_no_fall_of_the_reward_and_no_reason_to_stop():
+    points = [
+        {"iteration": i, "reward_mean": 1 + 0.01 * (i % 3) - 0.9 * (i > 30), "weight/a": 1.0 - (i > 30)} for i in range(1, 61)
+    ]
+    rules = (StopRule("reward no longer rises", 0.0, 31),)
+
+    def told(points):
+        alarms, stopping = Alarms(), Stopping(rules)
+        return [alarm.kind for point in points for alarm in alarms.look(point)], [stopping.look(point) for point in points]
+
+    kinds, ended = told(points)
+    assert kinds == [] and not any(ended)
+    kinds, ended = told([{key: value for key, value in point.items() if key != "weight/a"} for point in points])
+    assert kinds == ["fall"] and any(ended), "as it would be under the same weights"
 
 
 def test_a_run_that_is_not_trained_takes_no_orders(tmp_path):

@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
+from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard, train
 from posttrain.trainers.run import STOPPED_BY, RunPlan, Session, StopRule
 from posttrain.trainers.run.held_out import SECONDS
+from posttrain.trainers.run.journal import read_entries
 from posttrain.trainers.run.stopping import (
     ALARM,
     HELD_FALLS,
@@ -74,6 +75,16 @@ def test_each_ends_the_run_where_it_should(rule, series, iteration, words):
     other = StopRule(MINUTES, 1e6)
     assert ended_at([other, rule], series)[0] == iteration, "any of several"
     assert ended_at([other], series)[0] == 0
+
+
+def test_a_run_that_a_rule_ends_tells_a_page_in_another_language_why(tmp_path):
+    heard = Heard()
+    train(tmp_path, 9, heard=heard, stop=(StopRule(IMAGES, 1e9), StopRule(MINUTES, 1e-9)))
+    ends = [event for event in heard.of("message") if event.get("values", {}).get("what") == "ends"]
+    assert len(ends) == 1 and ends[0]["text"].startswith("The training ends after iteration 1 of 9: it has trained for")
+    values = ends[0]["values"]
+    assert (values["why"], values["iteration"], values["iterations_in_all"]) == (MINUTES, 1, 9) and values["value"] >= 0
+    assert read_entries(tmp_path / "cats")[-1]["values"] == values
 
 
 def test_an_alarm_ends_it_where_asked():

@@ -10,6 +10,8 @@ import comfy.samplers
 import pytest
 import torch
 from posttrain.nodes.loop.train import one_iteration
+from posttrain.rewards.composite.combine import WeightedSum
+from posttrain.rewards.rules.colour import ColourReward
 from posttrain.rewards.rules.jpeg import JPEGReward
 from posttrain.tests.unit.trainers.rollouts import SMALL, feedback, made
 from posttrain.trainers import methods
@@ -19,9 +21,10 @@ from posttrain.trainers.methods import Trainer, train_step
 from posttrain.trainers.noise.transitions import Gaussian, deterministic, log_prob, transition_named
 from posttrain.trainers.policy import open_policy
 from posttrain.trainers.policy.latents import from_latent_socket
+from posttrain.trainers.run.steering import numbers_of, turned
 from posttrain.trainers.sampling.draws import chosen_samples
 from posttrain.trainers.sampling.rollout import rollout, rollout_from_latents
-from posttrain.trainers.sampling.settings import EACH_PROMPT, Sampling, steps_of_prompts
+from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT, Sampling, steps_of_prompts
 from small_models import SIZE, PlainVAE, conditioning, prompts_for, trained_policy
 
 
@@ -119,6 +122,58 @@ def test_the_step_of_a_prompt_is_drawn_anew_in_each_iteration_and_evenly_whateve
     assert bool(((shares - 1 / 6).abs() < 0.03).all())
     assert torch.equal(steps_of_prompts(sampling, 5, torch.tensor([7, 9]), (2, 8)), drawn[5, [21, 27]])
     assert steps_of_prompts(replace(sampling, window="fixed"), 0, index, (2, 8)) is None
+
+
+BRANCHING = dict(steps=6, first_noisy_step=1, noisy_steps=3, window=BRANCHES, images_per_prompt=6)
+
+
+def test_branches_leave_one_trunk_each_at_its_step_and_go_on_quietly():
+    policy, run = made("sd3", **BRANCHING, batch_size=6)
+    there = run.trajectory
+    assert there.branch.tolist() == [0, 0, 1, 1, 2, 2] * 2 and there.chosen.sum(1).tolist() == [1] * 12
+    assert run.groups.tolist() == [3 * int(prompt) + k for prompt in run.index[::6] for k in (0, 0, 1, 1, 2, 2)]
+    with open_policy(policy) as net:
+        step = transition_named(there.transition, there.strength, net.path)
+        for k in range(3):
+            x, sigma, after = there.states[:, k], there.sigmas[k].expand(12), there.sigmas[k + 1].expand(12)
+            x0 = torch.cat([net.denoise(x[rows], sigma[:6], run.prompts, run.index[rows], 1.0, net.to_device(policy.bank))
+                            for rows in (slice(0, 6), slice(6, 12))])  # fmt: skip
+            quiet, own = deterministic()(net.path, x, x0, sigma, after).mean, there.random(slice(None), k)
+            apart = (there.states[:, k + 1] - quiet).abs().amax((1, 2, 3))
+            assert bool((apart[~own] < 1e-3).all()) and bool((apart[own] > 0.1).all())
+            likely = log_prob(there.states[own, k + 1], _rows(step(net.path, x, x0, sigma, after), own))
+            torch.testing.assert_close(there.log_probs[own, k], likely, rtol=1e-3, atol=1e-3)
+            trunk = there.states[0 + 2 * k : 6, k]
+            torch.testing.assert_close(trunk, trunk[:1].expand_as(trunk), rtol=1e-4, atol=1e-4)
+    assert len({float(image.sum()) for image in run.latents}) == 12
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_a_trunk_is_walked_once_and_a_batch_of_branches_may_be_cut_anywhere(kind):
+    """2 prompts of 6 branches, 6 steps, random are the second to the fourth. The trunk takes 3 steps; pairs that leave together
+    5, 4 and 3 of their own; a batch begins where its first branch leaves."""
+    policy = trained_policy(kind)
+    runs = {size: made(kind, policy, **BRANCHING, batch_size=size)[1] for size in (2, 4, 5, 12)}
+    assert runs[2].evaluations == 2 * 3 + 2 * (2 * 5 + 2 * 4 + 2 * 3)
+    assert runs[4].evaluations == 2 * 3 + 4 * 5 + 4 * 5 + 4 * 4
+    assert runs[12].evaluations == 2 * 3 + 12 * 5
+    for size in (4, 5, 12):
+        torch.testing.assert_close(runs[size].latents, runs[2].latents, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(runs[size].trajectory.states, runs[2].trajectory.states, rtol=1e-3, atol=1e-3)
+
+
+def test_a_trunk_with_one_random_step_and_one_without_noise():
+    _, one = made("sd3", steps=4, noisy_steps=1, window=BRANCHES)
+    assert one.trajectory.branch.tolist() == [0] * 8 and one.groups.unique().tolist() == one.index.unique().tolist()
+    _, quiet = made("sd3", window=BRANCHES, transition="deterministic")
+    assert quiet.trajectory is None and torch.equal(quiet.groups, quiet.index)
+    assert len({float(image.sum()) for image in quiet.latents}) == 8, "images of a quiet sampler are no copies of one"
+
+
+@pytest.mark.parametrize("images", [3, 4, 8])
+def test_branches_that_cannot_be_dealt_evenly_are_refused(images):
+    with pytest.raises(ValueError, match=f"images per prompt: {images} cannot be dealt evenly to 3 random steps.*choose 6, 9"):
+        made("sd3", **BRANCHING | {"images_per_prompt": images})
 
 
 def test_without_noise_the_rollout_is_eulers_and_has_no_trajectory():
@@ -228,6 +283,22 @@ def test_the_means_of_the_steps_stay_only_where_a_trainer_reads_them(trust, monk
     settings = Trainer(FlowGRPO(clip_range=0.1), Optimizer())
     again, other = (train_step(policy, each, feedback(run), settings) for each in (run, with_means))
     assert all(torch.equal(a, b) for a, b in zip(again.bank.values(), other.bank.values(), strict=True)), "bit-equal"
+
+
+def test_a_changed_weight_of_a_reward_scores_the_next_iteration_and_is_told():
+    reward = WeightedSum(((JPEGReward(), 1.0), (ColourReward("brightness", "more"), 2.0)))
+    first, second = (r.info.name for r, _ in reward.members)
+    policy, trainer, means = trained_policy("sd3"), Trainer(FlowGRPO(), Optimizer()), {}
+    for weight in (None, 0.0, -3.0):
+        if weight is not None:
+            policy = turned(policy, {f"weight of {second}": weight}, "")
+        new, _ = one_iteration(policy, prompts_for("sd3"), PlainVAE(), SMALL, reward, trainer, "group mean, global std", 0)
+        assert numbers_of(new)[f"weight of {second}"] == (2.0 if weight is None else weight)
+        assert numbers_of(new)[f"weight of {first}"] == 1.0
+        means[weight] = new.metrics["reward_mean"]
+        parts = {name: new.metrics[f"reward/{name}"] for name in (first, second)}
+    assert means[0.0] == pytest.approx(parts[first]) and means[None] == pytest.approx(parts[first] + 2 * parts[second])
+    assert means[-3.0] == pytest.approx(parts[first] - 3 * parts[second])
 
 
 @pytest.mark.parametrize("trust", FROM_MEANS)

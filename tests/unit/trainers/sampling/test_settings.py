@@ -9,7 +9,7 @@ import pytest
 import torch
 from posttrain.tests.unit.trainers.rollouts import SMALL
 from posttrain.trainers.noise.streams import Stream, generator
-from posttrain.trainers.sampling.settings import EACH_PROMPT, WINDOWS, Sampling, noisy_range, resolved_transition
+from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT, WINDOWS, Sampling, noisy_range, resolved_transition
 
 
 @pytest.mark.parametrize("setting", ["steps", "images_per_prompt", "batch_size"])
@@ -30,7 +30,7 @@ def test_windows_stay_inside_the_steps():
         settings = replace(SMALL, steps=10, noisy_steps=3, window=window)
         ranges = [noisy_range(settings, i) for i in range(40)]
         assert all(0 <= a < b <= 9 and b - a == 3 for a, b in ranges)
-        assert (len(set(ranges)) > 1) == (window not in ("fixed", EACH_PROMPT))
+        assert (len(set(ranges)) > 1) == (window not in ("fixed", EACH_PROMPT, BRANCHES))
         if window == "random in the first half":
             assert {a for a, _ in ranges} == {0, 1, 2}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.ldm.chroma.model
 import comfy.ldm.chroma_radiance.model
+import torch
 from small_models import NEWER_FLUX
 
 from .declared import TEXT, Architecture, asked, conditioned, references
@@ -76,7 +77,7 @@ PIXEL = {
     "nerf_max_freqs": 4,
     "nerf_tile_size": 0,
     "nerf_final_head_type": "conv",
-    "nerf_embedder_dtype": None,
+    "nerf_embedder_dtype": torch.float32,
     **asked(comfy.ldm.chroma_radiance.model.ChromaRadianceParams, use_x0=False, use_sequential_txt_ids=False),
 }
 PIXELS = ("ChromaRadiance",)

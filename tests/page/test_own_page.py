@@ -1,0 +1,151 @@
+"""The page at /posttrain in a real browser: a phone that watches, steers and rates, without ComfyUI's own page."""
+
+from __future__ import annotations
+
+import pytest
+from posttrain.tests.page.actions import EXTENSION, keep_screenshot, small_graph, stop_all, training_only, wait_status
+from posttrain.tests.page.test_rating import DIALOG, hint, human, votes
+from posttrain.tests.page.test_steering import CONTRAST, NAMELESS, OUTSIDE, press, put_run
+from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
+from posttrain.tools.training import with_defaults
+
+SIDE = ".pt-sidebar"
+# sentences that only one language has, or whose gaps differ; what is only in Chinese comes from the server in English
+UNLIKE = """async (base) => {
+    const [{ EN }, { ZH }] = [await import(`${base}/english.js`), await import(`${base}/chinese.js`)];
+    const gaps = (text) => (String(text).match(/\\{\\w+\\}/g) ?? []).sort().join();
+    const unlike = (en, zh, path) => Object.keys({ ...en, ...zh }).flatMap((key) => {
+        if (typeof en[key] === 'object') return unlike(en[key], zh[key] ?? {}, `${path}${key}.`);
+        return gaps(en[key]) === gaps(zh[key]) && en[key] && zh[key] ? [] : [path + key];
+    });
+    return unlike(EN, ZH, '');
+}"""
+FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "looks"}
+
+
+@pytest.fixture
+def alone(chromium, host):
+    """alone(width, theme, language): the page, on a browser of its own."""
+    contexts = []
+
+    def opened(width: int = 390, theme: str = "dark", language: str = "en-GB"):
+        context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=theme, locale=language,
+                                       has_touch=width < 500)  # fmt: skip
+        contexts.append(context)
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(f"{host.url}/posttrain")
+        page.locator(SIDE).wait_for()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    stop_all(host)
+
+
+def start(host, run: str, iterations: int, by_hand: bool = False) -> None:
+    """Queued as by a script: no page of ComfyUI is open."""
+    graph = training_only(small_graph(run, iterations, {"PTSampling": {"images_per_prompt": 2}} if by_hand else None))
+    graph["file"] = {"class_type": "PTRewardJPEG", "inputs": {}}
+    swap_reward(graph, {"class_type": "PTRewardSum", "inputs": {"reward_1": ["1", 5], "reward_2": ["file", 0]}})
+    if by_hand:
+        swap_reward(graph, human(run, "best and worst"))
+        swap_trainer(graph, {"class_type": "PTDiffusionDPO", "inputs": {}})
+        swap_feedback(graph, {"class_type": "PTPreferences", "inputs": {}})
+    host.post("/prompt", {"prompt": with_defaults(graph, host.object_info())}).raise_for_status()
+
+
+def test_a_phone_watches_and_steers_a_training(alone, host, tmp_path):
+    page = alone()
+    start(host, "second screen", 5000)
+    page.locator(f"{SIDE} .pt-run-button", has_text="second screen").wait_for(timeout=60_000)
+    page.locator(f"{SIDE} .pt-run-button", has_text="second screen").tap()
+    wait_status(page, "Training: iteration", SIDE)
+    page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-reward canvas')")
+    page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-samples img')?.naturalWidth > 0", timeout=60_000)
+    before = page.locator(f"{SIDE} .pt-header").inner_text()
+    page.wait_for_function("(before) => document.querySelector('.pt-sidebar .pt-header').innerText !== before", arg=before)
+    press(page, "Pause")
+    wait_status(page, "Paused after iteration", SIDE)
+    keep_screenshot(page, "own_page_paused", tmp_path)
+    weights = page.locator(f"{SIDE} .pt-fields label", has_text="Weight: ")
+    assert weights.count() == 2
+    weights.last.locator("input").fill("0.25")
+    weights.last.locator("input").press("Enter")
+    press(page, "Go on")
+    page.locator(f"{SIDE} .pt-messages", has_text="From here on: Weight: JPEG").wait_for(timeout=60_000)
+    press(page, "Pause")
+    wait_status(page, "Paused after iteration", SIDE)
+    assert weights.last.locator("input").input_value() == "0.25"
+    page.context.set_offline(True)
+    press(page, "Stop and export")
+    page.locator(f"{SIDE} .pt-error-words:not(:empty)").wait_for()
+    page.context.set_offline(False)
+    press(page, "Stop and export")
+    assert wait_status(page, "Finished", SIDE).startswith("Finished: ")
+    assert page.evaluate(OUTSIDE) == [] and page.faults == []
+    assert page.locator(f"{SIDE} .pt-act", has_text="Open its folder").count() == 1
+    assert not page.locator(f"{SIDE} .pt-back").count() and not page.get_by_text("Open its workflow").count(), (
+        "no graph is here"
+    )
+
+
+def test_both_languages_have_every_sentence_with_the_same_gaps(alone):
+    unlike = alone().evaluate(UNLIKE, EXTENSION)
+    assert set(unlike) == FROM_THE_SERVER
+
+
+SAID = """async (base) => {
+    const { messageWords } = await import(`${base}/words.js`);
+    const because = { text: '', alarm: 'fall', values: { best: 0.5, until: 7, now: 0.25 } };
+    return [
+        messageWords({ text: 'x', values: { what: 'ends', why: 'an alarm is raised', iteration: 9, iterations_in_all: 40, because } }),
+        messageWords({ text: 'x', values: { what: 'ends', why: 'KL is above', iteration: 9, iterations_in_all: 40, value: 0.1234, limit: 0.1 } }),
+        messageWords({ text: 'x', values: { what: 'memory is full', steps: ['batch_size', 'pictures'], now: 8, half: 4 } }),
+        messageWords({ text: 'x', values: { what: 'no number', rule: 'KL is above', number: 'kl' } }),
+    ];
+}"""
+
+
+def test_why_it_ends_and_what_full_memory_asks_for_are_said_in_chinese(alone):
+    alarm, rule, memory, number = alone(language="zh-CN").evaluate(SAID, EXTENSION)
+    assert alarm.startswith("训练在第 9 / 40 次迭代后结束：发出了警报：奖励从 0.5（第 7 次迭代前后）降到了 0.25。")
+    assert rule == "训练在第 9 / 40 次迭代后结束：与原模型的 KL 为 0.123，超过了允许的 0.1。"
+    assert "1) 把采样设置中的 batch_size 从 8 降到 4" in memory and "2) 训练更小的图像" in memory
+    assert "“KL is above”" in number and "“KL：与原模型的距离”" in number
+    assert alone().evaluate(SAID, EXTENSION) == ["x"] * 4, "the server's own words"
+
+
+def test_a_phone_rates_beside_another_browser_that_rates_by_keys(alone, host, tmp_path):
+    phone, other = alone(), alone(1280, "light", "zh-CN")
+    start(host, "rated elsewhere", 1, by_hand=True)
+    for page in (phone, other):
+        page.locator(DIALOG).wait_for(timeout=60_000)
+    assert hint(other) == "哪一张最好？" and hint(phone) == "Which is the best?"
+    keep_screenshot(phone, "own_page_rating", tmp_path)
+    keep_screenshot(other, "own_page_rating_chinese", tmp_path)
+    tops = [card.bounding_box()["y"] for card in phone.locator(f"{DIALOG} .pt-rate-card:visible").all()]
+    assert len(set(tops)) == 2, "one above the other"
+    phone.locator(f"{DIALOG} .pt-rate-card").first.tap()
+    other.keyboard.press("2")
+    for page in (phone, other):
+        page.locator(DIALOG).wait_for(state="hidden", timeout=30_000)
+    wait_status(other, "已完成", SIDE)
+    assert sorted(votes(host, "rated elsewhere")) == [-1, -1, 1, 1] and phone.faults == other.faults == []
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_everybody_can_read_the_page_of_its_own(alone, host, tmp_path, theme):
+    for name in ("one", "of its own"):
+        put_run(host, name)
+    for width in (390, 1280):
+        page = alone(width, theme, "zh-CN" if theme == "light" else "en-GB")
+        page.locator(f"{SIDE} .pt-run-button", has_text="of its own").first.click()
+        page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-reward canvas')")
+        page.locator(f"{SIDE} .pt-summary").click()
+        found = page.evaluate(CONTRAST)
+        assert len(found) > 20 and not [each for each in found if each[2] < 4.5], (theme, width)
+        assert page.evaluate(NAMELESS) == [] and page.evaluate(OUTSIDE) == [] and page.faults == []
+        keep_screenshot(page, f"own_page_{theme}_{width}", tmp_path)

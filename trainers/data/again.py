@@ -1,0 +1,73 @@
+"""Pairs that come back turned round: how often a rater gives the same answer to the same two images.
+
+again.jsonl beside the votes, one line for each answer to a pair that was shown a second time: {"id", "pair_id", "prompt",
+"alike": true or false, "time"}. The last line of an id counts. These answers are no votes: the first one stands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...rewards.base.files import read_bytes
+from .vote_book import SeenPair, append_line
+
+FILE = "again.jsonl"
+EVERY = 10  # of so many pairs one comes back
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Of ``of`` pairs that were shown twice, ``alike`` had the same answer."""
+
+    alike: int
+    of: int
+
+    def text(self) -> str:
+        return f"Pairs that came back turned round, answered alike: {self.alike} of {self.of}." if self.of else ""
+
+
+class Returns:
+    """What came back in one folder of votes, and what shall."""
+
+    def __init__(self, folder: Path):
+        self._file = Path(folder) / FILE
+        self._torn = False  # whether the last line was cut short
+        self._known = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        if not self._file.is_file():
+            return {}
+        content, found = read_bytes(self._file), {}
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for line in content.split(b"\n"):
+            try:
+                record = json.loads(line)
+                if isinstance(record["alike"], bool):
+                    found[str(record["id"])] = {"pair_id": str(record["pair_id"]), "alike": record["alike"]}
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a line that was cut short
+        return found
+
+    def due(self, pairs: Sequence[SeenPair], sheets: int) -> list[SeenPair]:
+        """Of the pairs that were judged before, those to show again in a question of so many sheets: a tenth, by chance."""
+        been = {record["pair_id"] for record in self._known.values()}
+        owed = len(pairs) // EVERY - len(been)
+        new = [pair for pair in pairs if pair.id not in been]
+        return random.sample(new, max(0, min(owed, len(new), math.ceil(sheets / EVERY))))
+
+    def note(self, id: str, pair: SeenPair, alike: bool) -> None:
+        """Keeps an answer, on the disk too; another one of the same id replaces it. Raises OSError."""
+        record = {"id": id, "pair_id": pair.id, "prompt": pair.prompt, "alike": alike, "time": round(time.time(), 3)}
+        append_line(self._file, record, self._torn)
+        self._torn = False
+        self._known[id] = record
+
+    def consistency(self) -> Consistency:
+        answers = [record["alike"] for record in self._known.values()]
+        return Consistency(sum(answers), len(answers))
