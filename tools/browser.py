@@ -19,6 +19,9 @@ USUAL_PLACES = (
 OWN = {"linux": "chrome-linux*/chrome", "win32": "chrome-win*/chrome.exe",
        "darwin": "chrome-mac*/*.app/Contents/MacOS/*"}
 
+OTHERS = {"POSTTRAIN_BROWSERS": "1"}  # for the tests' process: Firefox and WebKitGTK too
+TESTS_OF_OTHERS = "tests/page/test_other_browsers.py"
+
 
 class NoBrowser(RuntimeError):
     """No Chromium was found, nor could one be installed."""

@@ -103,6 +103,12 @@ export function listenForAddresses(handle) {
   });
 }
 
+/** Calls onQueueing() before a workflow of this page is queued, and onError(detail) when a node of it fails. */
+export function listenForFailures(onQueueing, onError) {
+  api.addEventListener("promptQueueing", onQueueing);
+  api.addEventListener("execution_error", (event) => onError(event.detail));
+}
+
 /** Calls handle() whenever a question comes or goes, and when the server is back. */
 export function listenForQuestions(handle) {
   api.addEventListener("posttrain.rating", handle);

@@ -1,6 +1,7 @@
 // The pack on the page: live curves on Loop End and Train, a side bar of all runs, messages as toasts.
 import { app } from "../../scripts/app.js";
 import { listenForForeignAddresses } from "./address.js";
+import { listenInApps, openAsGraphOnEarlyPages, sayRefusals } from "./app_mode.js";
 import { listen, listenForQuestions, listenForRunQuestions } from "./api.js";
 import { toast } from "./dialogs.js";
 import { DONE_SETTINGS, tellDone } from "./done.js";
@@ -60,16 +61,20 @@ app.registerExtension({
     listenForQuestions(loadQuestions);
     listenForRunQuestions(loadRunQuestions);
     listenForForeignAddresses();
+    listenInApps();
     // a slow clock: names that were edited, "3 min ago", a training that has gone silent
     setInterval(() => {
       askTheSilent();
       introduce();
+      sayRefusals();
       if (!document.hidden) changed();
     }, TICK_MS);
     await Promise.all([introduce(), loadAll(), loadQuestions(), loadRunQuestions()]);
   },
 
   addCustomNodeDefs: translateDefinitions,
+
+  beforeConfigureGraph: openAsGraphOnEarlyPages,
 
   afterConfigureGraph: () => introduceApp(app.graph),
 

@@ -7,7 +7,7 @@ import math
 
 from posttrain.tests.page.actions import faults, fit, in_chinese, keep_screenshot, wait_until
 from posttrain.tests.page.conftest import CLOSE, READY
-from posttrain.tests.unit.rewards.networks import tiny_open_clip
+from posttrain.tests.page.small_files import write_pickscore
 from posttrain.tools.block import graph
 from posttrain.tools.blocks import BLOCKS
 from posttrain.tools.chinese import HAN
@@ -16,7 +16,6 @@ from posttrain.tools.make_blocks import convert, path
 from posttrain.tools.rater import Rater, brightest
 from posttrain.tools.templates_own import ONE_BLOCK
 from posttrain.tools.training import load_workflow
-from safetensors.torch import save_file
 
 TRAINING = [block.name for block in BLOCKS if "iterations" in block.fold.inputs]
 SIZE, PIXELS = 24, 8  # of the demo's pictures; what KSampler's empty latents take for one of them
@@ -142,11 +141,7 @@ def test_they_are_dropped_and_run(page, host, tmp_path):
     prompt = page.evaluate("app.graphToPrompt().then(({ output }) => output)")
     for node in prompt.values():
         node["inputs"].update(SMALL.get(node["class_type"], {}))
-    rewards = host.base / "models" / "reward_models"
-    rewards.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.contiguous() for key, value in tiny_open_clip().state_dict().items()}, rewards / "PickScore_v1.safetensors"
-    )
+    write_pickscore(host.base)
     with Rater(host, brightest) as rater:
         result = host.run(prompt)
     assert result.event == "success" and len(rater.seen) == 1, result.text
