@@ -103,9 +103,10 @@ def _short_of(ray, chosen, asked: dict[str, float]) -> str:
 
 
 def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> int:
-    import ray_samplers
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+
+    import ray_samplers
 
     for module in (sys.modules[__name__], ray_samplers):
         ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
