@@ -22,7 +22,7 @@ REFUSED_SCRIPT = re.compile(r"\.bind\(|\.send\(|\.connect\(|\beval\(|\.innerHTML
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 MODULES = {"subprocess", "pip", "ensurepip", "marshal", "dill", "ctypes", "sqlite3", "zipimport", "pty"}
 RUNS_ON_INSTALL = ("install.py", "requirements.txt", "setup.py")  # ComfyUI brings all that the pack needs
-KINDS = {".py", ".js", ".json", ".md", ".css", ".svg", ".jpg", ".png", ".toml", ".txt", ".safetensors", ""}
+KINDS = {".py", ".js", ".json", ".md", ".html", ".css", ".svg", ".jpg", ".png", ".toml", ".txt", ".safetensors", ""}
 NEEDED = ("__init__.py", "nodes/", "trainers/", "rewards/", "toy/", "toy/weights/", "web/", "web/docs/", "workflows/",
           "subgraphs/", "locales/", "headless.py", "on_ray.py", "ray_samplers.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml")  # fmt: skip
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", ".github/", "develop.py", "CONTRIBUTING.md", "ROADMAP.md")

@@ -14,7 +14,7 @@ from pathlib import Path
 from . import pack
 from .host import ROOT
 
-SHARED = ("trainers/engine/update.py", "trainers/engine/limits.py", "trainers/engine/reach.py",
+SHARED = ("trainers/engine/update.py", "trainers/engine/optimizer.py", "trainers/engine/limits.py", "trainers/engine/reach.py",
           "trainers/engine/in_use.py",
           "trainers/losses/error.py", "trainers/losses/penalty.py",
           "trainers/methods.py", "trainers/prompts.py")

@@ -10,12 +10,10 @@ import world
 from posttrain.trainers.draft import DRaFT
 from posttrain.trainers.policy import Recipe, create_policy
 from simulated_card import host
-from world import BACKPROP, FLOW, RAW, TRAINERS, TYPES, World, gradient, on_cpu, placed
+from world import BACKPROP, FLOW, RAW, TOLERANCE, TRAINERS, TYPES, World, gradient, on_cpu, placed
 
 PLACEMENTS = ("whole", "partly", "streamed")
 FLAGS = ("--highvram", "--novram", "--disable-async-offload")
-# half precision rounds otherwise in another order; a wrong gradient is at right angles to the right one
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.2, "fp8": 0.2}
 
 
 def cases():

@@ -28,7 +28,7 @@ def test_the_release_is_one_of_the_two():
 
 def test_the_lower_bounds_are_pins_of_every_optional_package():
     pins, asked = overlay.lower_bounds(), overlay.optional_packages()
-    assert len(pins) == len(asked) >= 6 and all(re.fullmatch(r"[a-z-]+==\d+(\.\d+)*", pin) for pin in pins)
+    assert len(pins) == len(asked) >= 6 and all(re.fullmatch(r"[a-z-]+(\[[a-z]+\])?==\d+(\.\d+)*", pin) for pin in pins)
     assert [pin.split("==") for pin in pins] == [each.split(">=") for each in asked]
     assert {name.split("==")[0] for name in overlay.BESIDE_LOWEST}.isdisjoint(pin.split("==")[0] for pin in pins)
 
