@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import comfy.model_management as management
 import posttrain
 import pytest
 import small_models
@@ -26,6 +27,7 @@ from posttrain.trainers.d3po import D3PO
 from posttrain.trainers.diffusion_dpo import DiffusionDPO
 from posttrain.trainers.dpok import DPOK
 from posttrain.trainers.kto import KTO
+from posttrain.trainers.nft import NFT
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.spo import SPO
 from simulated_card import host
@@ -160,6 +162,26 @@ def assert_the_cpus(name, way, dtype, trainer):
     assert not host.strays(new) and not host.strays(drawn)
     after = there.bits()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.skipif(not hasattr(management, "STREAM_CAST_BUFFERS"), reason="this ComfyUI streams no weights through buffers")
+@pytest.mark.parametrize("name", HERE)
+def test_a_step_after_a_sampling_is_the_cpus_where_weights_are_streamed(name):
+    """Autograd does not notice when the next layer's weights come into a buffer that a sampling has made."""
+    try:
+        there = Here(name, NFT, "fp32")
+    except ValueError as refusal:
+        assert "; use a model" in str(refusal)
+        return
+    *lesson, expected = on_the_cpu(name, NFT, "fp32")
+    try:
+        with world.placed(there, "streamed"):
+            sampled(there.policy.model, name, 2.0)
+            new = step(there, NFT, lesson)
+    except RuntimeError as error:
+        assert str(error) == error_of_the_host(name, "fp32", "streamed")
+        return
+    assert off(gradient(new), gradient(expected)) < TOLERANCE["fp32"]
 
 
 def error_of_the_host(name: str, dtype: str, placement: str) -> str:

@@ -65,7 +65,12 @@ def _schema(name: str):
 def _remember(ctx, inputs, output) -> None:
     ctx.places = [place for place, value in enumerate(inputs) if isinstance(value, torch.Tensor)]
     ctx.others = [None if isinstance(value, torch.Tensor) else value for value in inputs]
-    ctx.save_for_backward(*(inputs[place] for place in ctx.places))
+    ctx.save_for_backward(*(inputs[place].clone() if _is_lent(inputs[place]) else inputs[place] for place in ctx.places))
+
+
+def _is_lent(tensor: torch.Tensor) -> bool:
+    """Whether it may be a norm's weight in a buffer, into which the host streams the next layer's without autograd's notice."""
+    return not tensor.requires_grad and (tensor.ndim == 1 or tensor.is_inference())
 
 
 def _backward_of(name: str):

@@ -71,6 +71,28 @@ def test_every_kernel_of_the_host_gets_the_gradient_of_finite_differences(name):
     assert all(torch.equal(a, b) for a, b in zip(before, after)), "the kernel itself is not touched"
 
 
+@pytest.mark.skipif(not kernels(), reason="this ComfyUI has no fused kernels")
+@pytest.mark.parametrize("name", [name for name in kernels() if not any(part in name for part in FEW_BITS)])
+def test_a_weight_that_the_host_overwrites_after_the_kernel_is_kept_for_the_backward(name):
+    op = kernels()[name]
+    values = inputs_of(name, op)
+    tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    leaves = {key: value.requires_grad_() for key, value in tensors.items() if value.ndim > 1}
+
+    def gradients(overwrite: bool) -> list:
+        out = weighed(op(**values))
+        for key in tensors.keys() - leaves.keys() if overwrite else ():
+            values[key].data.mul_(5)  # as the next layer's weight comes in: autograd does not see it
+        found = torch.autograd.grad(out, list(leaves.values()), allow_unused=True)
+        for key in tensors.keys() - leaves.keys() if overwrite else ():
+            values[key].data.div_(5)
+        return found
+
+    backward(lambda: op(**values))
+    for one, other in zip(gradients(False), gradients(True)):
+        assert one is other is None or torch.allclose(one, other, rtol=1e-5)
+
+
 def test_a_kernel_that_rounds_to_few_bits_is_refused_and_not_trained_on_zeros():
     op = kernels().get("quantize_int8_rowwise")
     if op is None:
