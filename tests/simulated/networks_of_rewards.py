@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from posttrain.rewards.learned import aesthetic, clip, hpsv3, imagereward, likeness, tower
+from posttrain.rewards.learned import aesthetic, clip, embedding, hpsv3, imagereward, likeness, tower
 from posttrain.rewards.learned.classifier import ClassReward, build_classifier
 from posttrain.rewards.learned.clip_rewards import ClipReward
 from posttrain.rewards.learned.holder import Holder, clip_tokenizer_folder
@@ -95,8 +95,14 @@ def colours(folder: Path):
     return objects.ClipColours(Holder(lambda: clip.build_clip(file, "gelu"), "fp32"))
 
 
+def of_pictures(folder: Path):
+    file = clip_file(folder)
+    return embedding.clip_embedding(Holder(lambda: clip.build_clip(file, "gelu"), "fp32"))
+
+
 # the module that asks the network -> how to make one that does
 SCORING = {"learned/clip_rewards": clip_reward, "learned/aesthetic": aesthetic_score, "learned/imagereward": image_reward,
            "learned/likeness": likeness_to_pictures,
            "learned/classifier": image_classifier, "learned/hpsv3": hps_v3, "vlm/local": vision_language}
 FINDING = {"rules/detectors, detr": detr, "rules/detectors, owl": owl, "rules/objects": colours}
+MEASURING = {"learned/embedding": of_pictures}

@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "unit" / "trainers" / "polic
 import conftest  # noqa: E402, F401  makes the pack importable
 import torch  # noqa: E402
 import world  # noqa: E402
-from posttrain.nodes.headless import join_ranks  # noqa: E402
+from posttrain.nodes.meeting import join_ranks  # noqa: E402
 from posttrain.rewards.base import ranks  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 

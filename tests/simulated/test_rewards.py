@@ -8,7 +8,7 @@ import posttrain
 import pytest
 import torch
 import world
-from networks_of_rewards import FINDING, SCORING
+from networks_of_rewards import FINDING, MEASURING, SCORING
 from posttrain.rewards.base.reward import Prompt, networks_of
 from posttrain.rewards.rules.geneval import Detection
 from simulated_card import host
@@ -87,11 +87,22 @@ def finds(name: str, folder: Path) -> None:
     assert there == found("cpu") and there
 
 
+@pytest.mark.parametrize("name", MEASURING)
+def test_features_on_the_card(name, tmp_path):
+    features = MEASURING[name](tmp_path)
+    there = features.of(images("cuda").detach())
+    host.unload_all()
+    features.holder._loaded().load_device = torch.device("cpu")
+    expected = features.of(images("cpu").detach())
+    assert there.device.type == "cpu" and float(expected.abs().sum()) > 0
+    torch.testing.assert_close(there, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_every_reward_with_a_network_is_there():
     folder = Path(posttrain.__path__[0]) / "rewards"
     asking = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.py")
               if re.search(r"\.use\(\)", path.read_text(encoding="utf-8"))} - {"learned/holder"}
-    assert {name.split(",")[0] for name in (*SCORING, *FINDING)} == {name.replace("\\", "/") for name in asking}
+    assert {name.split(",")[0] for name in (*SCORING, *FINDING, *MEASURING)} == {name.replace("\\", "/") for name in asking}
 
 
 @pytest.mark.card("--novram")
