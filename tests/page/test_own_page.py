@@ -9,7 +9,7 @@ from posttrain.tests.page.test_steering import CONTRAST, NAMELESS, OUTSIDE, pres
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 
-SIDE = ".pt-sidebar"
+SIDE, LOCALE = ".pt-sidebar", "/settings/Comfy.Locale"
 # sentences that only one language has, or whose gaps differ; what is only in Chinese comes from the server in English
 UNLIKE = """async (base) => {
     const [{ EN }, { ZH }] = [await import(`${base}/english.js`), await import(`${base}/chinese.js`)];
@@ -25,8 +25,9 @@ FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "loo
 
 @pytest.fixture
 def alone(chromium, host):
-    """alone(width, theme, language): the page, on a browser of its own."""
-    contexts = []
+    """alone(width, theme, language): the page, on a browser of its own, where nobody has chosen a language in ComfyUI."""
+    contexts, chosen = [], host.get(LOCALE).json()
+    host.post(LOCALE, "")
 
     def opened(width: int = 390, theme: str = "dark", language: str = "en-GB"):
         context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=theme, locale=language,
@@ -42,7 +43,15 @@ def alone(chromium, host):
     yield opened
     for context in contexts:
         context.close()
+    host.post(LOCALE, chosen or "en")
     stop_all(host)
+
+
+def test_the_language_is_the_one_chosen_in_comfyui(alone, host):
+    host.post(LOCALE, "zh")
+    assert alone(language="en-GB").evaluate("document.documentElement.lang") == "zh"
+    host.post(LOCALE, "")
+    assert alone(language="de-DE").evaluate("document.documentElement.lang") == "de-DE"
 
 
 def start(host, run: str, iterations: int, by_hand: bool = False) -> None:

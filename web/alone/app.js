@@ -21,6 +21,6 @@ export const app = {
 export async function readSettings() {
   const answer = await api.fetchApi(`/settings/${LOCALE}`).catch(() => null);
   const chosen = answer?.ok ? await answer.json().catch(() => null) : null;
-  settings.set(LOCALE, chosen ?? navigator.language);
+  settings.set(LOCALE, chosen || navigator.language);
   document.documentElement.lang = app.extensionManager.setting.get(LOCALE);
 }
