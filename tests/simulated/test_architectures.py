@@ -42,6 +42,7 @@ WAYS = {
     "streamed from RAM": ("streamed", False),
     "whole, low memory switched on": ("whole", True),
 }
+FLAGS = ("--highvram", "--novram", "--disable-async-offload")
 HALF = tuple(dtype for dtype in TYPES if dtype != "fp32")
 NEAR = (DiffusionDPO, D3PO, KTO, SPO)  # far from the reference their losses are flat
 JUDGES = (ADD, DPOK)  # they learn from features of the network
@@ -162,6 +163,36 @@ def assert_the_cpus(name, way, dtype, trainer):
     assert not host.strays(new) and not host.strays(drawn)
     after = there.bits()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.skipif(not EVERYTHING, reason="with POSTTRAIN_ALL=1 alone; test_trainers has every trainer under each flag")
+@pytest.mark.parametrize(
+    "name, flag, dtype, trainer",
+    [
+        pytest.param(
+            name,
+            flag,
+            [*TYPES][(number + turn) % 4],
+            TRAINERS[(5 * number + 7 * turn) % len(TRAINERS)],
+            marks=pytest.mark.card(flag),
+        )
+        for turn, flag in enumerate(FLAGS)
+        for number, name in enumerate(HERE)
+    ],
+)
+def test_a_step_under_the_hosts_flags_is_the_cpus(name, flag, dtype, trainer):
+    try:
+        there = Here(name, trainer, dtype)
+        *lesson, expected = on_the_cpu(name, trainer, dtype)
+        new = step(there, trainer, lesson)
+    except (ValueError, RuntimeError, TypeError) as error:
+        words = str(error)
+        told = "; use a model" in words or "so no features can be taken from it" in words
+        assert told or words == error_of_the_host(name, dtype, "streamed" if flag == "--novram" else "whole")
+        return
+    assert off(gradient(new), gradient(expected)) < TOLERANCE[dtype] and not host.strays(new)
+    assert there.policy.model.loaded_size() == (0 if flag == "--novram" else there.size)
+    host.unload_all()
 
 
 @pytest.mark.skipif(not hasattr(management, "STREAM_CAST_BUFFERS"), reason="this ComfyUI streams no weights through buffers")
