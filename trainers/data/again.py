@@ -6,7 +6,7 @@ again.jsonl beside the votes, one line for each answer to a pair that was shown 
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import random
 import time
@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...rewards.base.files import read_bytes
-from .vote_book import SeenPair, append_line
+from .vote_book import SeenPair, append_line, read_records
 
 FILE = "again.jsonl"
 EVERY = 10  # of so many pairs one comes back
@@ -37,22 +36,12 @@ class Returns:
 
     def __init__(self, folder: Path):
         self._file = Path(folder) / FILE
-        self._torn = False  # whether the last line was cut short
-        self._known = self._read()
-
-    def _read(self) -> dict[str, dict]:
-        if not self._file.is_file():
-            return {}
-        content, found = read_bytes(self._file), {}
-        self._torn = bool(content) and not content.endswith(b"\n")
-        for line in content.split(b"\n"):
-            try:
-                record = json.loads(line)
+        records, self._torn = read_records(self._file)
+        self._known: dict[str, dict] = {}
+        for record in records:
+            with contextlib.suppress(KeyError, TypeError):  # written by hand
                 if isinstance(record["alike"], bool):
-                    found[str(record["id"])] = {"pair_id": str(record["pair_id"]), "alike": record["alike"]}
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line that was cut short
-        return found
+                    self._known[str(record["id"])] = {"pair_id": str(record["pair_id"]), "alike": record["alike"]}
 
     def due(self, pairs: Sequence[SeenPair], sheets: int) -> list[SeenPair]:
         """Of the pairs that were judged before, those to show again in a question of so many sheets: a tenth, by chance."""

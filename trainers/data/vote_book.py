@@ -1,6 +1,7 @@
 """Writes votes: a folder with votes.jsonl, as votes.py reads it, and the images that were voted on."""
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -92,19 +93,24 @@ class VoteBook:
             self._places.setdefault((record["pair_id"], key[1]), {})[key[0]] = record["place"]
 
     def _read(self) -> None:
-        if not self.file.is_file():
-            return
-        content = read_bytes(self.file)
-        self._torn = bool(content) and not content.endswith(b"\n")
-        for line in content.split(b"\n"):
-            try:
-                self._remember(json.loads(line))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line that was cut short, or written by hand without a digest
+        records, self._torn = read_records(self.file)
+        for record in records:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # written by hand without a digest
+                self._remember(record)
 
 
 def _file_name(digest: str) -> str:
     return f"{IMAGES}/{digest[:16]}.png"
+
+
+def read_records(path: Path) -> tuple[list, bool]:
+    """What each line holds as JSON, and whether the last one was cut short; nothing where there is no file."""
+    content = read_bytes(path) if path.is_file() else b""
+    found = []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):  # a line that was cut short
+            found.append(json.loads(line))
+    return found, bool(content) and not content.endswith(b"\n")
 
 
 def append_line(path: Path, record: dict, torn: bool = False) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -77,9 +77,8 @@ def audit(before: Tensor, after: Tensor, index: Tensor) -> list[Number]:
 def obeyed(word: str, plain: Sequence[Tensor], asked: Sequence[Tensor]) -> list[Number]:
     """How much pictures change when ``word`` stands before their prompt, by either model. plain: (before, after) images without
     it; asked: with it, from the same prompts and noise."""
-    effects = [{name: each_picture(with_it)[name] - each_picture(without)[name] for name in OBEYED}
-               for without, with_it in zip(plain, asked, strict=True)]  # fmt: skip
-    return [_obeyed(word, name, *(effect[name].double() for effect in effects)) for name in OBEYED]
+    looked = [(each_picture(without), each_picture(with_it)) for without, with_it in zip(plain, asked, strict=True)]
+    return [_obeyed(word, name, *((there[name] - here[name]).double() for here, there in looked)) for name in OBEYED]
 
 
 def fidelity(name: str, before: Tensor, after: Tensor) -> Number:
@@ -87,7 +86,7 @@ def fidelity(name: str, before: Tensor, after: Tensor) -> Number:
     known = before.isfinite() & after.isfinite()
     found = _paired(f"follows prompts, by {shown(name, 60)}", before[known].double(), after[known].double())
     falls = found.before - found.after > CERTAIN / 2 * found.error
-    return _with(found, "less true to their prompts") if falls else found
+    return replace(found, sign="less true to their prompts") if falls else found
 
 
 def _numbers(before: Tensor, after: Tensor) -> list[Number]:
@@ -96,7 +95,7 @@ def _numbers(before: Tensor, after: Tensor) -> list[Number]:
     for name in first:
         pair = _paired(name.removeprefix("picture_"), first[name].double(), now[name].double())
         word = NUMBERS[name].word(pair.before, pair.after)
-        found.append(_with(pair, word) if word and _certain(pair) else pair)
+        found.append(replace(pair, sign=word) if word and _certain(pair) else pair)
     return found
 
 
@@ -105,7 +104,7 @@ def _looks(before: Tensor, after: Tensor) -> list[Number]:
     first, now = looks_of(before), looks_of(after)
     changed = {look.name for look in changed_looks(first, now)}
     pairs = [_paired(name, torch.tensor(first[name]).double(), torch.tensor(now[name]).double()) for name in GALLERY]
-    return [_with(pair, GALLERY[pair.name].word) if pair.name in changed else pair for pair in pairs]
+    return [replace(pair, sign=GALLERY[pair.name].word) if pair.name in changed else pair for pair in pairs]
 
 
 def _diversity(before: Tensor, after: Tensor, index: Tensor) -> list[Number]:
@@ -126,7 +125,7 @@ def _around(means: Tensor) -> Tensor:
 
 def _spread(name: str, sign: str, before: Tensor, after: Tensor) -> Number:
     pair = _paired(name, before.double(), after.double())
-    return _with(pair, sign) if pair.after < ALIKE * pair.before and _certain(pair) else pair
+    return replace(pair, sign=sign) if pair.after < ALIKE * pair.before and _certain(pair) else pair
 
 
 def _means(small: Tensor, index: Tensor) -> Tensor:
@@ -135,10 +134,7 @@ def _means(small: Tensor, index: Tensor) -> Tensor:
 
 def _apart(small: Tensor, index: Tensor) -> Tensor:
     """[N]: the distance of each to the mean of its prompt."""
-    centre = torch.zeros_like(small)
-    for number in index.unique():
-        centre[index == number] = small[index == number].mean(0)
-    return (small - centre).square().flatten(1).mean(1).sqrt()
+    return (small - _means(small, index)[index.unique(return_inverse=True)[1]]).square().flatten(1).mean(1).sqrt()
 
 
 def _obeyed(word: str, name: str, before: Tensor, after: Tensor) -> Number:
@@ -146,7 +142,7 @@ def _obeyed(word: str, name: str, before: Tensor, after: Tensor) -> Number:
     pair = _paired(f"{shown(word, 40)}: {what}", before, after)
     more = abs(pair.after) - abs(pair.before)
     if more > ALMOST * NUMBERS[name].visible and _certain(pair):
-        return _with(pair, f"overdone where the prompt says {shown(word, 40)} ({what})")
+        return replace(pair, sign=f"overdone where the prompt says {shown(word, 40)} ({what})")
     return pair
 
 
@@ -162,10 +158,6 @@ def _paired(name: str, before: Tensor, after: Tensor) -> Number:
 
 def _mean(values: Tensor) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _with(pair: Number, sign: str) -> Number:
-    return Number(pair.name, pair.before, pair.after, pair.error, sign)
 
 
 def side_by_side(pictures: Sequence[Tensor], index: Tensor, most: int) -> Tensor:

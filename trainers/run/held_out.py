@@ -189,10 +189,10 @@ def _known(file: Path, identity: str) -> dict:
 
 def _moved_away(apart: Any, numbers: dict[str, float]) -> MovedAway | None:
     """Where reward and FID have both risen by more than chance explains."""
-    rising = [each for each in apart.distances if each.name.startswith("FID") and each.rises] if apart is not None else []
-    if not rising or not numbers[GAIN] > CERTAIN * numbers[ERROR]:
+    fid = None if apart is None else apart.rising_fid
+    if fid is None or not numbers[GAIN] > CERTAIN * numbers[ERROR]:
         return None
-    return MovedAway(rising[0].name, rising[0].before, rising[0].after)
+    return MovedAway(fid.name, fid.before, fid.after)
 
 
 def _distances(apart: Any) -> dict[str, float]:

@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...rewards.base.reweighted import TOLD, told_before
+
 PAUSE, GO_ON, SAMPLE, CHECKPOINT, STOP = "pause", "go on", "sample", "checkpoint", "stop"
 ONCE = (SAMPLE, CHECKPOINT, STOP)
 LEARNING_RATE, KL_WEIGHT = "learning rate", "KL weight"
-WEIGHT, TOLD = "weight of ", "weight/"  # before a reward's name: here, and among the numbers of a step
+WEIGHT = "weight of "  # before a reward's name; among the numbers of a step TOLD stands there
 NUMBERS = {LEARNING_RATE: ("optimizer.learning_rate",), KL_WEIGHT: ("method.kl_weight", "method.beta")}
 LEAST, MOST = -100.0, 1e3
 ORDERS = (PAUSE, GO_ON, *ONCE, *NUMBERS)
@@ -145,7 +147,7 @@ class WeightsSeen:
 
     def changed(self, point: dict) -> bool:
         """point: the numbers of an iteration."""
-        now = {name: value for name, value in point.items() if name.startswith(TOLD)}
+        now = told_before(point)
         before, self._seen = self._seen, now
         return before is not None and before != now
 
@@ -163,7 +165,7 @@ def numbers_of(policy: Any) -> dict[str, float]:
         for place in places:
             if place in known and (place != "method.beta" or used.get("method", "").startswith(BETA_IS_KL)):
                 found.setdefault(name, float(known[place]))
-    told = {WEIGHT + name.removeprefix(TOLD): float(value) for name, value in policy.metrics.items() if name.startswith(TOLD)}
+    told = {WEIGHT + name.removeprefix(TOLD): float(value) for name, value in told_before(policy.metrics).items()}
     return found | told
 
 

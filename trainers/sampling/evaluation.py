@@ -42,8 +42,8 @@ class Apart:
         return f"{found}; {self.images} images to {self.pictures} {self.others}"
 
     @property
-    def fid_rises(self) -> bool:
-        return any(each.rises for each in self.distances if each.name.startswith("FID"))
+    def rising_fid(self) -> Distance | None:
+        return next((each for each in self.distances if each.name.startswith("FID") and each.rises), None)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Evaluation:
     @property
     def hacked(self) -> bool:
         """Whether reward and FID have both risen by more than chance explains."""
-        if self.base is None or self.apart is None or not self.apart.fid_rises:
+        if self.base is None or self.apart is None or self.apart.rising_fid is None:
             return False
         gain = (self.scores.values - self.base.values).double()
         gain = gain[gain.isfinite()]
