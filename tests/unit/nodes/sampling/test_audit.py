@@ -17,6 +17,7 @@ from posttrain.trainers.policy import Recipe, create_policy, policy_as_model
 from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling import evaluation
 from posttrain.trainers.sampling.settings import Sampling
+from small_models import off_its_start
 
 SAMPLING = Sampling(steps=3, width=24, height=24, images_per_prompt=3, batch_size=16)
 TEXTS = ("a red ball", "two blue balls", "a green ball and a blue ball")
@@ -25,10 +26,7 @@ TEXTS = ("a red ball", "two blue balls", "a green ball and a blue ball")
 @pytest.fixture(scope="module")
 def models():
     """The demo's model, and the same with a LoRA that spoils it."""
-    policy = create_policy(load_model("flow"), Recipe(rank=4))
-    for key, value in policy.bank.items():
-        if key.endswith("lora_B"):
-            value.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(7)) * 0.3)
+    policy = off_its_start(create_policy(load_model("flow"), Recipe(rank=4)), 0.3)
     return load_model("flow"), policy_as_model(policy, 1.0)
 
 

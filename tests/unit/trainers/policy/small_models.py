@@ -115,9 +115,13 @@ def prompts_for(kind: str, lengths=(6, 6)):
 def trained_policy(kind: str, dtype=torch.float32, compute=None, scale: float = 0.05, rank: int = 4):
     """A policy whose bank is not at its start, so that gradients reach A as well as B."""
     from posttrain.trainers.policy import Recipe, create_policy
-    policy = create_policy(small_model(kind, dtype, compute),
-                           Recipe(rank=rank, targets="all linear layers and convolutions"))
-    generator = torch.Generator().manual_seed(7)
+    return off_its_start(create_policy(small_model(kind, dtype, compute),
+                                       Recipe(rank=rank, targets="all linear layers and convolutions")), scale)
+
+
+def off_its_start(policy, scale: float, seed: int = 7):
+    """The policy, in whose bank B is no longer zero."""
+    generator = torch.Generator().manual_seed(seed)
     for key, value in policy.bank.items():
         if key.endswith("lora_B"):
             value.copy_(torch.randn(value.shape, generator=generator) * scale)

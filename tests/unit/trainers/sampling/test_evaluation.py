@@ -19,6 +19,7 @@ from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling import evaluation
 from posttrain.trainers.sampling.evaluation import HACKED, OWN, Apart, Evaluation, HeldOut, evaluate
 from posttrain.trainers.sampling.settings import Sampling
+from small_models import off_its_start
 
 SAMPLING = Sampling(steps=3, width=24, height=24, images_per_prompt=4, batch_size=16)
 REWARD = ColourReward("brightness")
@@ -27,10 +28,7 @@ REWARD = ColourReward("brightness")
 @pytest.fixture(scope="module")
 def world():
     """(policy whose bank is not at its start, encoded prompts, VAE)."""
-    policy = create_policy(load_model("flow"), Recipe(rank=4))
-    for key, value in policy.bank.items():
-        if key.endswith("lora_B"):
-            value.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(7)) * 0.05)
+    policy = off_its_start(create_policy(load_model("flow"), Recipe(rank=4)), 0.05)
     prompts = PromptSet(tuple(Prompt(text) for text in ("a red ball", "two blue balls", "a green ball and a blue ball")))
     return policy, encode_prompts(prompts, load_clip(), ""), load_vae()
 
