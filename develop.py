@@ -22,6 +22,7 @@
     python develop.py gpu               what only an NVIDIA card can show, within ten minutes (docs/gpu.md); --pack FOLDER makes
                                         what a machine without network lacks, --from FOLDER uses it there
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
+    python develop.py target [name]     seconds of one core until each trainer draws what the prompts say (docs/bench.md)
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
 
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         ("bench", bench, "measure costs, as ratios"),
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
+        ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
     ):

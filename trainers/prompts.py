@@ -44,8 +44,26 @@ class PromptSet:
         if hasattr(known, "prepare"):
             known.prepare(numbers, ahead)
 
+    def side_by_side(self, index: Iterable[int]) -> list[int] | None:
+        """Places in an order in which samples of these prompts follow each other whose encodings have the same sizes, since only
+        those go through a network in one call; otherwise as they were. None where all have the same, or none is encoded."""
+        index = [int(i) for i in index]
+        if self.positive is None:
+            return None
+        sizes = {i: _sizes(self.positive[i]) for i in dict.fromkeys(index)}
+        rank = {size: place for place, size in enumerate(dict.fromkeys(sizes.values()))}
+        if len(rank) < 2:
+            return None
+        return sorted(range(len(index)), key=lambda place: rank[sizes[index[place]]])
+
     def plus(self, prompt: Prompt, positive: list) -> PromptSet:
         """The same with one prompt more, at the end."""
         known: Any = self.positive or ()
         more = known.plus(positive) if hasattr(known, "plus") else (*known, positive)
         return replace(self, prompts=(*self.prompts, prompt), positive=more)
+
+
+def _sizes(conditioning: list) -> tuple:
+    """Of all tensors of a CONDITIONING, by name."""
+    return tuple((tuple(text.shape), *sorted((key, tuple(value.shape)) for key, value in extra.items() if hasattr(value, "shape")))
+                 for text, extra in conditioning)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from .engine.dealt import dealt
 from .engine.limits import ABOVE_0, INSIDE_0_1
-from .engine.step_pairs import PairSteps, shared_out, step_numbers, with_reference
+from .engine.step_pairs import PairSteps, step_numbers, with_reference
 from .engine.update import Optimizer, update
 from .feedback.step_pairs import StepPreferences
 from .losses.spo import spo_loss
@@ -41,8 +42,8 @@ def train_spo(policy: Policy, rollout: Rollout, preferences: StepPreferences, se
         raise ValueError(f"weighting: unknown {settings.weighting!r}; use one of {', '.join(WEIGHTINGS)}")
     random = generator(rollout.iteration, int(rollout.seeds[0]), Stream.STEP_PAIR_ORDER)
     order = torch.randperm(len(preferences.rows), generator=random)
-    bundles = [PairSteps(preferences.rows[pairs], preferences.steps[pairs], pairs)
-               for pairs in order.split(rollout.batch_size)]
+    steps = [[PairSteps(preferences.rows[pairs], preferences.steps[pairs], pairs) for pairs in part]
+             for part in dealt(order, optimizer.updates, rollout.batch_size, rollout, of=preferences.rows)]
     weights = _noise_of_steps(policy, rollout.random_steps())[preferences.steps]
     weights = weights / weights.mean()
 
@@ -55,7 +56,7 @@ def train_spo(policy: Policy, rollout: Rollout, preferences: StepPreferences, se
         out = spo_loss(*log_probs, settings.beta, settings.clip_range, chosen)
         return out.loss, step_numbers(out, now, reference)
 
-    return update(policy, shared_out(bundles, optimizer.updates), evaluate, optimizer, progress=progress)
+    return update(policy, steps, evaluate, optimizer, progress=progress)
 
 
 def _noise_of_steps(policy: Policy, trajectory: Trajectory) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,15 +54,15 @@ def policy(rank: int = 16, layers: str = "attention and feed-forward", dtype: to
     return made
 
 
-def prompts(count: int = 8) -> Any:
-    """Encoded at random."""
+def prompts(count: int = 8, tokens: Sequence[int] = (TOKENS,)) -> Any:
+    """Encoded at random. tokens: of the prompts in turn."""
     prompt, random = pack.module("rewards.base.reward").Prompt, torch.Generator().manual_seed(2)
 
-    def encoded() -> list:
-        return [[torch.randn(1, TOKENS, TEXT, generator=random), {"pooled_output": torch.zeros(1, TEXT)}]]
+    def encoded(length: int = TOKENS) -> list:
+        return [[torch.randn(1, length, TEXT, generator=random), {"pooled_output": torch.zeros(1, TEXT)}]]
 
     return pack.module("trainers.prompts").PromptSet(
-        tuple(prompt(f"{k}") for k in range(count)), tuple(encoded() for _ in range(count)), encoded()
+        tuple(prompt(f"{k}") for k in range(count)), tuple(encoded(tokens[k % len(tokens)]) for k in range(count)), encoded()
     )
 
 

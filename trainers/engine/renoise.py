@@ -6,6 +6,7 @@ the same level with the same noise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -20,6 +21,7 @@ from ..policy.network import Network
 from ..policy.uploads import uploaded
 from ..policy.value import Bank, Policy
 from ..sampling.rollout import Rollout
+from .dealt import dealt
 
 ADVANTAGE_CLIP = 5.0
 
@@ -90,8 +92,8 @@ def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batc
     """
     check_levels(levels)
     key = (rollout.iteration, int(rollout.seeds[0]))
-    bundles = _bundles(rollout, used, batch_size, by_group, generator(*key, Stream.RENOISE_ORDER))
-    parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+    cut = partial(_whole_prompts, rollout.index, batch_size) if by_group else batch_size
+    parts = dealt(_shuffled(rollout, used, by_group, generator(*key, Stream.RENOISE_ORDER)), updates, cut, rollout)
     grid = sampled_levels(rollout) if grid is None else grid
     return [[_without_prompt(_noised(rollout, grid, rows, level, levels, by_group, first=number == 0), rollout, empty_prompts,
                              [(int(rollout.seeds[row]), level) for row in rows])
@@ -120,17 +122,23 @@ def _without_prompt(micro: Noised, rollout: Rollout, share: float, keys: list[tu
     return replace(micro, no_prompt=chosen.repeat(len(micro.rows) // len(chosen)))
 
 
-def _bundles(rollout: Rollout, used, batch_size: int, by_group: bool, random) -> list[torch.Tensor]:
+def _shuffled(rollout: Rollout, used, by_group: bool, random) -> torch.Tensor:
+    """The used rows in random order, or in that of whole prompts."""
     rows = used.nonzero().flatten()
     if not by_group:
-        return list(rows[torch.randperm(len(rows), generator=random)].split(batch_size))
+        return rows[torch.randperm(len(rows), generator=random)]
     groups = [rows[rollout.index[rows] == group] for group in rollout.index[rows].unique()]
+    return torch.cat([groups[place] for place in torch.randperm(len(groups), generator=random).tolist()] or [rows])
+
+
+def _whole_prompts(index: torch.Tensor, batch_size: int, rows: torch.Tensor) -> list[torch.Tensor]:
+    """Micro-batches of rows whose prompts' follow each other; a prompt's stay together, even if they are more than batch_size."""
     bundles: list[list[torch.Tensor]] = [[]]
-    for place in torch.randperm(len(groups), generator=random).tolist():
-        if bundles[-1] and sum(map(len, bundles[-1])) + len(groups[place]) > batch_size:
+    for group in rows.split(index[rows].unique_consecutive(return_counts=True)[1].tolist()):
+        if bundles[-1] and sum(map(len, bundles[-1])) + len(group) > batch_size:
             bundles.append([])
-        bundles[-1].append(groups[place])
-    return [torch.cat(bundle) for bundle in bundles]
+        bundles[-1].append(group)
+    return [torch.cat(bundle) for bundle in bundles if bundle]
 
 
 def _noised(rollout: Rollout, grid, rows, level: int, levels: int, by_group: bool, first: bool) -> Noised:
@@ -190,8 +198,7 @@ def paired(rollout: Rollout, preferences: Preferences, levels: int, updates: int
     check_levels(levels)
     random = generator(rollout.iteration, int(rollout.seeds[0]), Stream.PAIR_ORDER)
     order = torch.randperm(len(preferences.winner), generator=random)
-    bundles = order.split(max(1, rollout.batch_size // 2))
-    parts = [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+    parts = dealt(order, updates, max(1, rollout.batch_size // 2), rollout, of=preferences.winner)
     return [[_noised_pairs(rollout, preferences, pairs, level, levels, empty_prompts, first=number == 0)
              for pairs in part for level in range(levels)] for number, part in enumerate(parts)]
 

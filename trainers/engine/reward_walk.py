@@ -93,6 +93,7 @@ class Course:
         elif self.data is not None:
             self.data.prompts.prepare(self.data.index.unique())
         self.prompts.prepare(wanted.unique(), coming_prompts(len(self.prompts), self.sampling, self.iteration))
+        self.samples = self.samples.side_by_side(self.prompts)
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""

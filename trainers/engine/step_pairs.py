@@ -13,6 +13,7 @@ from ..noise.transitions import Gaussian, gaussian_kl
 from ..policy.network import Network
 from ..policy.value import Bank
 from ..sampling.rollout import Rollout
+from .dealt import dealt
 from .replay import replay
 from .update import Number, numbers
 
@@ -37,16 +38,14 @@ def whole_trajectories(rollout: Rollout, preferences: Preferences, updates: int)
     count, length = len(preferences.winner), rollout.random_steps().steps
     order = torch.randperm(count * length, generator=generator(rollout.iteration, int(rollout.seeds[0]), Stream.TRAJECTORY_ORDER))
     order = order[rollout.random_steps().random(preferences.winner[order // length], order % length)]
-    bundles = []
-    for chosen in order.split(max(1, rollout.batch_size // 2)):
+    first = preferences.winner.repeat_interleave(length)  # the row of the winner, by pair and step
+
+    def micro(chosen: torch.Tensor) -> PairSteps:
         pairs, step = chosen // length, chosen % length
         rows = torch.cat([preferences.winner[pairs], preferences.loser[pairs]])
-        bundles.append(PairSteps(rows, torch.cat([step, step]), pairs))
-    return shared_out(bundles, updates)
+        return PairSteps(rows, torch.cat([step, step]), pairs)
 
-
-def shared_out(bundles: list[PairSteps], updates: int) -> list[list[PairSteps]]:
-    return [bundles[k::updates] for k in range(min(updates, len(bundles)))]
+    return [[micro(chosen) for chosen in part] for part in dealt(order, updates, max(1, rollout.batch_size // 2), rollout, of=first)]
 
 
 def with_reference(net: Network, bank: Bank, rollout: Rollout, micro: PairSteps) -> tuple[Gaussian, Gaussian]:

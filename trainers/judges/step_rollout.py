@@ -61,10 +61,11 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     step). keep_means, progress, tell: as in ``rollout``. Raises ValueError where no step is random.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
-    walk = _Walk(policy, prompts, vae, sampling, judge, chosen_samples(len(prompts), sampling, iteration))
+    samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
-    numbers = walk.samples.index.unique().tolist()
+    numbers = samples.index.unique().tolist()
     prompts.prepare(numbers, coming_prompts(len(prompts), sampling, iteration))
+    walk = _Walk(policy, prompts, vae, sampling, judge, samples.side_by_side(prompts))
     with open_policy(policy) as net:
         plan = plan_of(net, sampling, iteration)
         noise = walk.samples.noise(slice(None))

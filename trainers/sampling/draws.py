@@ -9,6 +9,7 @@ import torch
 
 from ...rewards.base.words import brief
 from ..noise.streams import Stream, generator
+from ..prompts import PromptSet
 from .settings import Sampling
 
 AHEAD = 256  # prompts that are encoded together, so that the text encoder is loaded seldom
@@ -47,6 +48,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def side_by_side(self, prompts: PromptSet) -> Samples:
+        """The same in an order that needs few calls of the network, see ``PromptSet.side_by_side``; each keeps its seed."""
+        order = prompts.side_by_side(self.index.tolist())
+        if order is None:
+            return self
+        return Samples(self.index[order], self.seeds[order], None if self.starts is None else self.starts[order])
 
     def noise(self, rows: slice | torch.Tensor) -> SampleNoise:
         return SampleNoise(self.seeds[rows], None if self.starts is None else self.starts[rows])

@@ -101,6 +101,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     drawn = samples.index.unique().tolist()
     prompts.prepare(drawn, coming_prompts(len(prompts), sampling, iteration))
+    samples = samples.side_by_side(prompts)
 
     def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)

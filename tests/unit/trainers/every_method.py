@@ -39,22 +39,24 @@ def settings_of(kind: type, policy=None):
     return replace(settings, levels=1) if hasattr(settings, "levels") else settings
 
 
-def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | None = None) -> tuple:
+def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None) -> tuple:
     """What ``train_step`` is given for this trainer."""
-    prompts, vae, method = prompts_for("sd3"), small_vae("sd3"), METHODS[kind]
+    prompts, vae, method = prompts or prompts_for("sd3"), small_vae("sd3"), METHODS[kind]
     if kind is SPO:
         made, feedback = step_rollout(policy, prompts, vae, sampling, 0, Wave(), Candidates(2, threshold=0.0))
     else:
         made = rollout(policy, prompts, vae, sampling, policy.iteration)
-        scores = Scores(torch.tensor([0.1, 0.7, 0.4, 0.2], dtype=torch.float64), made.index, {}, {})
+        # by the seed, so that it does not matter in which order they lie
+        values = torch.tensor([0.1, 0.7, 0.4, 0.2], dtype=torch.float64).repeat(len(made.seeds) // 4)
+        scores = Scores(values[made.seeds.argsort().argsort()], made.index, {}, {})
         feedback = RULES[method.learns_from or type(None)](scores)
     return policy, made, feedback, trainer or Trainer(settings_of(kind, policy), RAW)
 
 
-def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Trainer | None = None):
+def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None):
     """The policy after an iteration."""
     policy = policy or trained_policy("sd3")
     if METHODS[kind].needs != OWN_IMAGES:
-        return train_step(*rolled(kind, policy, sampling, trainer))
+        return train_step(*rolled(kind, policy, sampling, trainer, prompts))
     trainer = trainer or Trainer(settings_of(kind, policy), RAW)
-    return backprop_step(policy, prompts_for("sd3"), small_vae("sd3"), Wave(), sampling, trainer)[0]
+    return backprop_step(policy, prompts or prompts_for("sd3"), small_vae("sd3"), Wave(), sampling, trainer)[0]
