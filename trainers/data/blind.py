@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ...rewards.person.agreement import wilson
+
+BETTER, WORSE, OPEN = "better", "worse", "open"
 
 
 class Share(NamedTuple):
@@ -64,3 +67,15 @@ def sides(n: int, seed: int) -> list[bool]:
     turned = [number % 2 == first for number in range(n)]
     chance.shuffle(turned)
     return turned
+
+
+def verdict(wins: int, losses: int, ties: int = 0) -> str:
+    """What may be said of the first: BETTER or WORSE where the interval holds no even share, else OPEN."""
+    found = win_share(wins, losses, ties)
+    return BETTER if found.low > 0.5 else WORSE if found.high < 0.5 else OPEN
+
+
+def counted(pairs: Iterable[tuple[int, int]]) -> tuple[int, int, int]:
+    """Votes (on the first, on the second) of each pair -> wins, losses, ties. Both alike, "both bad" too, is a tie."""
+    found = [(first > second) - (first < second) for first, second in pairs]
+    return found.count(1), found.count(-1), found.count(0)

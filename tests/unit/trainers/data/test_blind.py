@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from posttrain.trainers.data.blind import bradley_terry, sides, win_share
+from posttrain.trainers.data.blind import BETTER, OPEN, WORSE, bradley_terry, counted, sides, verdict, win_share
 
 
 def likelihood(b, wins, losses, ties):
@@ -65,3 +65,15 @@ def test_half_of_them_are_turned_round_in_an_order_of_the_seed():
         for place in range(n):
             assert 60 <= sum(turned[place] for turned in many) <= 140  # 100 +- 7 by chance
     assert sides(40, 3) == sides(40, 3) != sides(40, 4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"), [((0, 0, 0), OPEN), ((3, 0, 0), OPEN), ((4, 0, 0), BETTER), ((0, 4, 0), WORSE), ((9, 3, 30), OPEN)]
+)
+def test_a_verdict_is_given_only_where_an_even_share_is_left_out(counts, said):
+    found = win_share(*counts)
+    assert verdict(*counts) == said and (said == OPEN) == (found.low <= 0.5 <= found.high)
+
+
+def test_votes_on_pairs_are_counted_from_the_first_ones_side():
+    assert counted([(1, -1), (1, 0), (-1, 1), (0, 0), (-1, -1), (1, 1), (0, -1)]) == (3, 1, 3)
