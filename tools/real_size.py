@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -68,7 +69,8 @@ def main(arguments: list[str]) -> int:
             outcomes.append(outcome(name, real_files, chosen.at_most))
         except HostError as error:
             failed = True
-            outcomes.append(Outcome(name, real_files.FAMILIES[name].name, 0, words=f"FAILED: {error}"))
+            print(f"{name}: {error}", flush=True)
+            outcomes.append(Outcome(name, real_files.FAMILIES[name].name, 0, words=f"FAILED: {str(error).splitlines()[0]}"))
         print(outcomes[-1].row(), flush=True)
     if len(outcomes) > 1:
         print("\n" + "\n".join(each.row() for each in outcomes))
@@ -116,7 +118,12 @@ def run(base: Path, graph: dict, *flags: str) -> tuple[float, float]:
     """-> GB of the server at the most, seconds of the workflow. HostError says what went wrong."""
     with Host(base, *flags) as host:
         began = time.monotonic()
-        result = host.run(with_defaults(graph, host.object_info()), timeout=6 * 3600)
+        try:
+            result = host.run(with_defaults(graph, host.object_info()), timeout=6 * 3600)
+        except HostError as error:
+            if host.process.poll() == -signal.SIGKILL:
+                raise HostError("ComfyUI was killed from outside, most likely because memory ran out") from error
+            raise
         if result.event != "success":
             raise HostError(f"the workflow ended with {result.event}: {result.text}")
         loras = list((base / "models" / "loras").rglob("*.safetensors"))

@@ -51,11 +51,13 @@ def compare(run: str, against: str, root: Path | None = None) -> dict:
     alike = len(ours.texts) - len(differing)
 
     def finished() -> None:
-        take_down(question)
         wins, losses, ties = counted(_answers(question, differing))
-        if wins + losses + ties:
-            note_blind(folder, ours.iteration, {"run": against, "iteration": theirs.iteration}, wins, losses, ties + alike)
-            write_report(folder)
+        try:  # the pages read the result as soon as the question is gone
+            if wins + losses + ties:
+                note_blind(folder, ours.iteration, {"run": against, "iteration": theirs.iteration}, wins, losses, ties + alike)
+                write_report(folder)
+        finally:
+            take_down(question)
 
     question.after = finished
     _asked[key] = question.id

@@ -170,14 +170,18 @@ class HeldOutCurve:
         if self.best is None:
             return policy, ""
         iteration, mean = self.best
-        known = f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}"
         if self._evaluation.hand_out != BEST:
-            return policy, f"{known}."
+            return policy, f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}."
         try:
             saved, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
         except (BrokenCheckpoint, KeyError) as error:
-            return policy, f"{known}, but its checkpoint cannot be read ({error}): the last policy is handed out."
-        return policy.with_state(tensors, meta), f"{known}: the policy of that iteration is handed out."
+            return policy, (
+                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read ({error}): the "
+                "last policy is handed out."
+            )
+        return policy.with_state(tensors, meta), (
+            f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}: the policy of that iteration is handed out."
+        )
 
 
 def _known(file: Path, identity: str) -> dict:

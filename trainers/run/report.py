@@ -73,11 +73,13 @@ def _held_out(folder: Path, point: dict) -> dict:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         best, images = None, None
     gain, error = _number(point.get(GAIN)), _number(point.get(ERROR))
-    known = gain is not None and error is not None
-    low, high = (gain - NORMAL * error, gain + NORMAL * error) if known else (None, None)
-    return {"before": _number(point.get(BASE)), "after": _number(point.get(MEAN)), "gain": gain, "low": low, "high": high,
-            "images": images, "iteration": point["iteration"], "best": best if isinstance(best, dict) else None,
-            "verdict": OPEN if low is None else BETTER if low > 0 else WORSE if high < 0 else OPEN}  # fmt: skip
+    found = {"before": _number(point.get(BASE)), "after": _number(point.get(MEAN)), "gain": gain, "low": None, "high": None,
+             "images": images, "iteration": point["iteration"], "best": best if isinstance(best, dict) else None,
+             "verdict": OPEN}  # fmt: skip
+    if gain is None or error is None:
+        return found
+    low, high = gain - NORMAL * error, gain + NORMAL * error
+    return found | {"low": low, "high": high, "verdict": BETTER if low > 0 else WORSE if high < 0 else OPEN}
 
 
 def note_blind(folder: Path, iteration: int, against: dict, wins: int, losses: int, ties: int) -> None:

@@ -203,7 +203,7 @@ class Session(Steered):
             for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
                 if kind is not None and issubclass(kind, kinds):
                     status = name
-            self.summary = " ".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
+            self.summary = "\n".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
             if status in ("error", "paused"):
                 self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
@@ -268,7 +268,7 @@ class Session(Steered):
         path = self.run.save_samples(images, iteration, kind)
         self._tell("samples", iteration=iteration, file=path.name, held_out=kind == HELD_OUT)
 
-    def _attempt(self, what: str, write: Callable[[], None]) -> None:
+    def _attempt(self, what: str, write: Callable[[], Any]) -> None:
         """Books something; a disk that does not take it must not cost the training."""
         try:
             write()
