@@ -10,7 +10,8 @@
                                         --generators the bad days of docs/reliability.md in full, --host-suite [folder]
                                         ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
                                         packs in this folder installed as well, --browsers the page in Firefox and
-                                        WebKitGTK (Safari's engine), where they are installed
+                                        WebKitGTK (Safari's engine), where they are installed, --real-size [template]
+                                        templates for models of one's own on files of real size
     python develop.py ray [pytest's]    the tests of a run under Ray, which the whole suite leaves out
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--host-suite", action="store_true", help="ComfyUI's own tests, without the pack and with it")
             command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--browsers", action="store_true", help="the page in Firefox and WebKitGTK too, where they are")
+            command.add_argument("--real-size", action="store_true", help="templates on files of real size; --at-most GB of memory")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
         if run is publish:
             command.add_argument("folder", nargs="?", default=str(ROOT / "build" / "release"))
@@ -161,6 +163,8 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         hosts.say_beside()
     if laid:
         variables["PYTHONPATH"] = os.pathsep.join(map(str, laid))
+    if chosen.real_size:
+        return call(env, "-c", MODULE, str(ROOT), "tools.real_size", *rest, extra=variables)
     if chosen.host_suite:
         paths = [host_suite.plugins(env), *laid]
         return call(env, "-c", MODULE, str(ROOT), "tools.host_suite", str(env.host), *rest,

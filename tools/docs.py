@@ -1,11 +1,13 @@
 """Refreshes what is written by the program: settings in the help pages, the list of modules; lists what has no Chinese yet.
 
-python develop.py docs
+python develop.py docs [--errors]
 """
 
 from __future__ import annotations
 
-from . import chinese, make_docs, make_map
+import sys
+
+from . import chinese, make_docs, make_map, sentences
 from .pack import module
 
 
@@ -20,6 +22,7 @@ def main() -> None:
             else ["Every node has its Chinese texts."]
         )
     )
+    print("\n".join(sentences.report(every="--errors" in sys.argv[1:])))
 
 
 if __name__ == "__main__":

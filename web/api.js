@@ -1,5 +1,6 @@
 // The pack's routes and events, as plain functions.
 import { api } from "../../scripts/api.js";
+import { serverWords } from "./words.js";
 
 export const KINDS = ["start", "iteration", "samples", "message", "state", "error", "end"];
 
@@ -9,7 +10,7 @@ const postJson = (route, body) => getJson(route, { method: "POST", body: JSON.st
 async function getJson(route, options = {}) {
   const answer = await api.fetchApi(route, options);
   const body = await answer.json();
-  if (!answer.ok) throw new Error(body.error ?? answer.statusText);
+  if (!answer.ok) throw new Error(serverWords(body.error ?? answer.statusText));
   return body;
 }
 
@@ -32,6 +33,12 @@ export const moveRun = (run, how, body) => postJson(`${path(run)}/${how}`, body)
 
 /** The workflow that a run was trained with. */
 export const fetchWorkflow = (run) => getJson(`${path(run)}/workflow`);
+
+/** What a run came to, and the runs that it can be compared with. */
+export const fetchReport = (run) => getJson(`${path(run)}/report`);
+
+/** Shows the run's held-out pictures beside another run's, on hidden sides; beside its own before training where both are one. */
+export const compareBlind = (run, against) => postJson(`${path(run)}/blind`, { against });
 
 /** Address of a run's numbers as a table. */
 export const csvUrl = (run) => api.apiURL(`${path(run)}/metrics.csv`);

@@ -47,6 +47,23 @@ export const EN = {
   rateZoom: "Zoom", rateZoomHint: "Key: z. Every picture at the same place, which follows the mouse or the arrow keys",
   rateConsistency: "Pairs that came back turned round, answered alike: {alike} of {of}",
   rateElsewhere: "The rest ({n}) is being rated elsewhere. It ends when that is done.",
+  report: "What it came to", reportNumber: "Number", reportBefore: "At the beginning", reportAfter: "At the end",
+  reportHeldOut: "Held-out prompts ({images} images): before training {before}, after iteration {iteration} {after}. Gain {gain}, 95 % interval " +
+    "{low} to {high}.",
+  reportBest: "Best on held-out prompts: {mean}, in iteration {iteration}.",
+  reportNothingHeldOut: "It was not measured on held-out prompts: connect Evaluate While Training to know whether it got better.",
+  reportWarnings: "Warnings while it trained: {n}. They are under Messages.",
+  verdict_better: "Better, and not by chance.", verdict_worse: "Worse, and not by chance.",
+  verdict_open: "No difference that chance could not make.",
+  blindBegin: "Compare blind with", blindBase: "your model before training", blindRun: "\"{run}\", iteration {iteration}",
+  blindAgainst: "What to compare it with",
+  blindHint: "Pairs of held-out pictures; which side is which is hidden, and half of them are turned round. It counts what you have answered " +
+    "when you end it.",
+  blindNothing: "A blind comparison needs pictures of held-out prompts: connect Evaluate While Training, and train on.",
+  blindResult: "Compared blind, iteration {iteration} against {against}: preferred in {wins}, not in {losses}, {ties} ties. Share {share}, " +
+    "95 % interval {low} to {high}.",
+  blindOf: "Pair {at} of {all} · blind · {title}", blindWhich: "Which is better? Press 1 or 2, 0 where neither is.", blindBetter: "better",
+  blindEnd: "End the comparison", blindEndHint: "Counts the pairs that you have judged.",
   rateFailed: "This was not saved: {reason}",
   askAddressTitle: "Send something to another machine?",
   askAddress: "This workflow wants to send pictures, prompts or a LoRA to {address}. Allow it only if you know whose machine that is. " +

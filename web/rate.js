@@ -174,9 +174,15 @@ function putAway(yes) {
   if (!put) signOfLife(); // somebody else may have it by now
 }
 
+/** Shows a question again that was put away; whoever asks for it wants to see it. */
+export function bringBack() {
+  if (question && put) putAway(false);
+}
+
 function begin() {
   keepAlive();
-  return createRateView({ choose, chooseBoth, move, end, putAway });
+  const stop = () => end(question.blind ? "done" : "pause");
+  return createRateView({ choose, chooseBoth, move, stop, putAway });
 }
 
 function draw() {

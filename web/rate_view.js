@@ -17,7 +17,7 @@ function build(acts) {
   const made = { prompt: element("div", "pt-rate-prompt"), where: element("div", "pt-hint"), hint: element("div", "pt-rate-hint"),
     own: element("span", "pt-name pt-caption"), zoom: button(() => acts.zoom()), grid: element("div", "pt-rate-grid"), trouble: element("div", "pt-message pt-error pt-hidden"),
     back: button(() => acts.move(-1)), next: button(() => acts.move(1)), later: button(() => acts.putAway(true)),
-    pause: button(() => acts.end("pause")), tie: button(() => acts.chooseBoth("tie")), bad: button(() => acts.chooseBoth("bad")),
+    pause: button(() => acts.stop()), tie: button(() => acts.chooseBoth("tie")), bad: button(() => acts.chooseBoth("bad")),
     pill: button(() => acts.putAway(false), "pt-rate-pill") };
   made.dialog = element("dialog", "pt-rate", made.where, made.prompt, made.hint, made.grid, made.trouble,
     element("div", "pt-row pt-wrap", made.back, made.next, made.tie, made.bad, made.zoom, made.own, made.later, made.pause));
@@ -51,7 +51,7 @@ function card(index, acts) {
   return { root, image, mark };
 }
 
-/** acts: {choose(place), chooseBoth("tie" or "bad"), move(by), putAway(yes), end(how)}.
+/** acts: {choose(place), chooseBoth("tie" or "bad"), move(by), putAway(yes), stop()}.
  *  -> {draw(state), complain(reason)}; state: {question, put, sheet (undefined while others rate the rest), at, first, last, elsewhere}. */
 export function createRateView(given) {
   const acts = { ...given, zoom: () => zoom.turn(), look: (key) => zoom.look(key) };
@@ -66,9 +66,10 @@ export function createRateView(given) {
 
   function drawSheet({ question, sheet, at, last }) {
     const [thumbs, done] = [question.mode === THUMBS, judged(question, sheet)];
-    say(parts.where, words("rateOf", { at, all: question.sheets.length, title: question.title }));
+    say(parts.where, words(question.blind ? "blindOf" : "rateOf", { at, all: question.sheets.length, title: question.title }));
     say(parts.prompt, sheet.prompt);
-    say(parts.hint, words(thumbs ? "rateThumbs" : done ? "rateJudged" : rowOf(question, sheet, 1) === undefined ? "rateBest" : "rateWorst"));
+    const open = question.blind ? "blindWhich" : rowOf(question, sheet, 1) === undefined ? "rateBest" : "rateWorst";
+    say(parts.hint, words(thumbs ? "rateThumbs" : done ? "rateJudged" : open));
     say(parts.next, words(last ? "finish" : thumbs || done ? "next" : "skip"));
     drawCards(question, sheet, thumbs);
   }
@@ -87,7 +88,8 @@ export function createRateView(given) {
     const columns = Math.ceil(Math.sqrt(sheet.rows.length));
     parts.grid.style.setProperty("--columns", columns);
     parts.grid.style.setProperty("--rows", Math.ceil(sheet.rows.length / columns));
-    const names = thumbs || bothBad(question, sheet) ? { 1: "up", "-1": "down" } : { 1: "best", "-1": "worst" };
+    const both = thumbs || bothBad(question, sheet);
+    const names = both ? { 1: "up", "-1": "down" } : question.blind ? { 1: "blindBetter", "-1": "" } : { 1: "best", "-1": "worst" };
     cards.forEach(({ root, image, mark }, i) => {
       const row = sheet.rows[i];
       show(root, row !== undefined);
@@ -97,7 +99,7 @@ export function createRateView(given) {
       image.alt = String(i + 1);
       const vote = voteOn(question, row);
       root.dataset.vote = vote;
-      say(mark, vote ? words(names[vote]) : "");
+      say(mark, vote && names[vote] ? words(names[vote]) : "");
     });
   }
 
@@ -122,10 +124,11 @@ export function createRateView(given) {
       say(parts.pill, words("rate", { n: question.sheets.reduce((sum, one) => sum + one.rows.length, 0) }));
       for (const part of [parts.next, parts.grid]) show(part, Boolean(sheet));
       drawBoth(question, sheet);
-      for (const key of ["later", "back", "pause"]) say(parts[key], words(key));
+      for (const key of ["later", "back"]) say(parts[key], words(key));
+      say(parts.pause, words(question.blind ? "blindEnd" : "pause"));
       zoom.say();
       say(parts.own, question.consistency?.of ? words("rateConsistency", question.consistency) : "");
-      parts.pause.title = words("pauseHint");
+      parts.pause.title = words(question.blind ? "blindEndHint" : "pauseHint");
       parts.back.disabled = state.first;
       if (sheet) drawSheet(state);
       else drawWaiting(state);

@@ -2,7 +2,7 @@
 import { createChart, lineOf, LINE_COLOURS, meanOf, METRIC_COLOUR, REWARD_COLOUR } from "./charts.js";
 import { HELD_OUT, MOST_SMOOTHING, choicesOf, further, gaugeWords, linesOf, logarithmic, mainOf, smoothing, smoothingOf } from "./choices.js";
 import { element, say, show, themeColour } from "./dom.js";
-import { duration, messageWords, metricName, number, statusWords, words } from "./words.js";
+import { duration, messageWords, metricName, number, serverWords, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
 const BESIDE_COLOUR = LINE_COLOURS[0];
@@ -201,7 +201,7 @@ export function createRunView({ tools = false } = {}) {
   function showProblem() {
     const newest = (level) => run.messages.findLast((one) => one.level === level);
     const ended = run.status === "error" || (run.status === "paused" && !run.steering);
-    const failed = ended && (newest("error")?.text ?? run.summary);
+    const failed = ended && serverWords(newest("error")?.text ?? run.summary);
     const warning = newest("warning");
     const text = failed || (warning ? messageWords(warning) : "");
     show(problem, Boolean(text));

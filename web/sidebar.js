@@ -2,12 +2,13 @@
 import { ownPage } from "./api.js";
 import { meanOf } from "./charts.js";
 import { element, say, show } from "./dom.js";
+import { createReport } from "./report.js";
 import { createRunView } from "./run_view.js";
 import { allRuns, getRun, load, loadAll, trouble, watch } from "./runs.js";
 import { createSamples } from "./samples.js";
 import { createShelf, hasGraph } from "./shelf.js";
 import { createSteering } from "./steer.js";
-import { ago, messageWords, number, statusWords, words } from "./words.js";
+import { ago, messageWords, number, serverWords, statusWords, words } from "./words.js";
 
 let selected = null; // what the user picked; null: the newest
 let current = null;
@@ -119,13 +120,14 @@ export function renderSidebar(parent) {
   const view = createRunView({ tools: true });
   const steering = createSteering();
   const shelf = createShelf(selectRun);
+  const report = createReport();
   const announced = announcer();
   const samples = createSamples({ slider: true });
   const messages = messageList();
   const list = runList(selectRun);
   const own = hasGraph() ? Object.assign(element("a", "pt-own"), { href: ownPage(), target: "_blank" }) : null;
   const summary = element("div", "pt-hint");
-  const detail = element("div", "pt-detail", steering.root, view.root, summary, samples.root, messages.root, shelf.root);
+  const detail = element("div", "pt-detail", steering.root, view.root, summary, samples.root, report.root, messages.root, shelf.root);
   const root = element("div", "pt-sidebar", announced.root, hint, title, own, list.root, detail);
   parent.replaceChildren(root);
 
@@ -144,12 +146,13 @@ export function renderSidebar(parent) {
     show(detail, Boolean(run));
     list.set(runs, run);
     if (!run) return;
-    say(summary, run.summary);
+    say(summary, serverWords(run.summary));
     const others = [...overlaid].filter((name) => name !== run.run).map(getRun).filter(Boolean);
     for (const one of others) if (!one.points) load(one.run);
     view.set(run, others);
     steering.set(run);
     shelf.set(run);
+    report.set(run);
     announced.set(run);
     samples.set(run);
     messages.set(run.messages);

@@ -1,7 +1,7 @@
 // Shows the words and tables that a node answers with, on the node itself.
 import { element } from "./dom.js";
 import { copy } from "./shelf.js";
-import { words } from "./words.js";
+import { serverWords, words } from "./words.js";
 
 const LEAST_HEIGHT = 50;
 const LINE = 17, MOST_LINES = 12; // the height of a line; lines that a node grows by at the most
@@ -32,7 +32,7 @@ function attach(node, lines) {
   return root;
 }
 
-const part = (text) => (text.includes("\t") ? table(text) : element("div", "pt-words", text));
+const part = (text) => (text.includes("\t") ? table(text) : element("div", "pt-words", serverWords(text)));
 
 /** Where a file lies, in full, to be copied. */
 function place(path) {

@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { ZH } from "./chinese.js";
 import { EN } from "./english.js";
+import { inChinese } from "./said.js";
 
 const WEIGHT = "weight of "; // before a reward's name, among the numbers that can be changed
 
@@ -24,6 +25,9 @@ export const goalName = (goal) => language().goals?.[goal] ?? goal;
 /** What a list of pictures is called: "samples" or "held_out". */
 export const picturesName = (kind) => language().samplesOf[kind];
 
+/** A text of the server, such as an error or what became of a run, in the user's language where that is known. */
+export const serverWords = (text) => (language() === ZH ? inChinese(text) : text);
+
 /** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
 export function messageWords({ text, alarm, values }) {
   const { alarms, looks } = language();
@@ -33,7 +37,7 @@ export function messageWords({ text, alarm, values }) {
   }
   const what = language().said?.[values?.what];
   if (what) return fill(what, saidValues(values));
-  if (!alarms?.[alarm]) return text;
+  if (!alarms?.[alarm]) return serverWords(text);
   const numbers = Object.entries(values).map(([key, value]) => [key, typeof value === "number" ? number(value) : value]);
   const plain = Object.fromEntries(numbers);
   return fill(alarms[alarm], { ...plain, word: looks[plain.word], number: metricName(plain.number ?? "") });

@@ -1,6 +1,6 @@
 """Questions to a person: images that wait for votes in the page, and the routes by which the page gives them.
 
-GET /posttrain/ratings -> {"questions": [{id, title, mode, sheets: [{prompt, rows}], votes: {row: 1 or -1},
+GET /posttrain/ratings -> {"questions": [{id, title, mode, blind, sheets: [{prompt, rows}], votes: {row: 1 or -1},
     ties: [sheet], consistency: {alike, of}}]}
 GET /posttrain/ratings/{id}/images/{row} -> PNG
 POST /posttrain/ratings/{id}/votes {"votes": {row: 1, -1 or 0}}: kept at once; with "client": only where that client has the
@@ -37,7 +37,8 @@ _open: dict[str, RatingRequest] = {}
 
 @dataclass
 class RatingRequest:
-    """Sheets of images, and the votes so far. images: PNG files' bytes by row. Routes and the waiting node share it."""
+    """Sheets of images, and the votes so far. images: PNG files' bytes by row; blind: two things are compared, nothing trains.
+    Routes and the waiting node share it."""
 
     title: str
     mode: str
@@ -48,7 +49,9 @@ class RatingRequest:
     votes: dict[int, int] = field(default_factory=dict)
     ties: set[int] = field(default_factory=set)
     how: str = ""
+    blind: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
+    after: Callable[[], None] = lambda: None  # called by whoever ends it, where no node waits
     __repr__ = brief
 
     def __post_init__(self):
@@ -162,8 +165,8 @@ class RatingRequest:
             votes = {str(row): vote for row, vote in self.votes.items() if vote}
             ties = sorted(self.ties)
             consistency = asdict(self._returns.consistency())
-        return {"id": self.id, "title": self.title, "mode": self.mode, "votes": votes, "ties": ties, "consistency": consistency,
-                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
+        return {"id": self.id, "title": self.title, "mode": self.mode, "blind": self.blind, "votes": votes, "ties": ties,
+                "consistency": consistency, "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
 
 
 def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:
@@ -188,17 +191,32 @@ def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], N
 def _shown(question: RatingRequest):
     if page_server() is None:
         raise RewardUnavailable("rating by hand needs ComfyUI's server: images are shown in its page")
-    _open[question.id] = question
-    _tell(question, True)
+    put_up(question)
     try:
         yield
     finally:
-        del _open[question.id]
+        take_down(question)
+
+
+def put_up(question: RatingRequest) -> None:
+    """Shows it in every open page."""
+    _open[question.id] = question
+    _tell(question, True)
+
+
+def take_down(question: RatingRequest) -> None:
+    if _open.pop(question.id, None) is not None:
         _tell(question, False)
 
 
-def _tell(question: RatingRequest, is_open: bool) -> None:
-    page_server().send_sync("posttrain.rating", {"id": question.id, "open": is_open})
+def is_open(id: str) -> bool:
+    return id in _open
+
+
+def _tell(question: RatingRequest, shown: bool) -> None:
+    server = page_server()
+    if server is not None:
+        server.send_sync("posttrain.rating", {"id": question.id, "open": shown})
 
 
 def register_routes(routes) -> None:
@@ -241,6 +259,7 @@ def register_routes(routes) -> None:
 
     async def end(question, request):
         question.end((await body_of(request, how=str))["how"])
+        await asyncio.to_thread(question.after)
         return {}
 
     async def all_open(_request):

@@ -118,6 +118,32 @@ SAID = """async (base) => {
 }"""
 
 
+FILLED = """async (base) => {
+    const [{ serverWords }, { ERRORS }] = [await import(`${base}/words.js`), await import(`${base}/chinese_errors.js`)];
+    const filled = (text) => text.replace(/\\{(\\d+)\\}/g, (all, n) => `<${n}>`);
+    const said = ["Run 'cats': trained to iteration 3 (from 0). It has learned nothing: in none of 3 iterations were the weights updated. " +
+        "No pair came out of the scores. Use more images per prompt, or a reward that tells them apart. Saved in x.\\n" +
+        "Best on held-out prompts: 0.9, in iteration 3.", "nothing that it knows"];
+    return [Object.keys(ERRORS).filter((words) => serverWords(filled(words)) !== filled(ERRORS[words])), ...said.map(serverWords)];
+}"""
+
+
+def test_a_summary_and_every_error_that_has_chinese_are_said_in_it(alone):
+    unlike, summary, unknown = alone(language="zh-CN").evaluate(FILLED, EXTENSION)
+    assert unlike == [] and unknown == "nothing that it knows"
+    assert summary == ("训练“cats”：从第 0 次训练到第 3 次迭代。什么也没有学到：3 次迭代中权重一次也没有更新。得分中没有得出任何图像对。"
+                       "请增加每条提示词的图像数，或换一个能区分它们的奖励。保存在 x。\n留出提示词上的最好结果：0.9，第 3 次迭代。")  # fmt: skip
+    english, *_ = alone().evaluate(FILLED, EXTENSION)
+    assert len(english) > 90, "elsewhere they stay as the server says them"
+
+
+def test_a_routes_error_is_chinese_where_the_page_is(alone):
+    said = alone(language="zh-CN").evaluate(
+        "async (base) => (await import(`${base}/api.js`)).fetchRun('nobody').catch((error) => error.message)", EXTENSION
+    )
+    assert said == "没有名为“nobody”的训练"
+
+
 def test_why_it_ends_and_what_full_memory_asks_for_are_said_in_chinese(alone):
     alarm, rule, memory, number = alone(language="zh-CN").evaluate(SAID, EXTENSION)
     assert alarm.startswith("训练在第 9 / 40 次迭代后结束：发出了警报：奖励从 0.5（第 7 次迭代前后）降到了 0.25。")

@@ -92,8 +92,9 @@ class HeldOutCurve:
 
     evaluation: ``every`` (iterations), ``hand_out`` (one of HAND_OUT), ``identity`` (a text that changes with whatever changes
     the numbers) and ``measure(policy, compare, known)``, which gives ``scores`` and, where compare is asked for, ``base``, each
-    with ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], ``evaluations``, the network's on one image, and, where
-    distances of the pictures are asked for, ``apart``; ``known`` is handed to the next measurement of the session.
+    with ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], ``texts``, their prompts, ``evaluations``, the network's on
+    one image, and, where distances of the pictures are asked for, ``apart``; ``known`` is handed to the next measurement of the
+    session.
     iteration: where the run goes on from; what was measured after it is forgotten.
     """
 
@@ -103,6 +104,7 @@ class HeldOutCurve:
         if (best := self._state.get("best")) and best["iteration"] > iteration:
             del self._state["best"]
         self.seconds = 0.0  # of the newest measurement
+        self.texts: Sequence[str] = ()  # prompts of its pictures
         self.changed: list[Changed | MovedAway] = []  # what it was the first to find
         self._features: Any = None  # not kept on the disk: made again where a run goes on
 
@@ -124,7 +126,7 @@ class HeldOutCurve:
         what the user should know, or ""."""
         begun, first = time.monotonic(), "base" not in self._state
         found = self._evaluation.measure(policy, first, self._features)
-        self._features = found.known
+        self._features, self.texts = found.known, found.texts
         pictures = {iteration: found.images}
         if first:
             self._state["base"] = _plain(found.base.values)
@@ -168,14 +170,18 @@ class HeldOutCurve:
         if self.best is None:
             return policy, ""
         iteration, mean = self.best
-        known = f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}"
         if self._evaluation.hand_out != BEST:
-            return policy, f"{known}."
+            return policy, f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}."
         try:
             saved, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
         except (BrokenCheckpoint, KeyError) as error:
-            return policy, f"{known}, but its checkpoint cannot be read ({error}): the last policy is handed out."
-        return policy.with_state(tensors, meta), f"{known}: the policy of that iteration is handed out."
+            return policy, (
+                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read ({error}): the "
+                "last policy is handed out."
+            )
+        return policy.with_state(tensors, meta), (
+            f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}: the policy of that iteration is handed out."
+        )
 
 
 def _known(file: Path, identity: str) -> dict:

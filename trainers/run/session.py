@@ -15,11 +15,13 @@ import torch
 from ...rewards.base import ranks
 from .alarms import Alarms, for_page
 from .checkpoints import SaveFailed
+from .compared import keep_compared
 from .folder import CONTINUE_CHANGED, Run, SettingsChanged
 from .held_out import HeldOutCurve
 from .notices import Notices
 from .on_ranks import open_on_all
 from .pictures import picture_stats
+from .report import write_report
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
 from .steered import Steered, TrainingStopped, room_of
@@ -167,6 +169,7 @@ class Session(Steered):
         self._attempt("best policy", lambda: held_out.keep(self.policy))
         for iteration, made in pictures.items():
             self._attempt("held-out pictures", lambda: self._save_samples(made, iteration, HELD_OUT))
+            self._attempt("pictures to compare", lambda: keep_compared(self.run.folder, iteration, made, held_out.texts))
         self._clock = time.monotonic()  # it is no part of the next iteration
         self._watch.take()
         return numbers
@@ -200,10 +203,11 @@ class Session(Steered):
             for name, kinds in (("cancelled", self._cancelled), ("paused", self._paused)):
                 if kind is not None and issubclass(kind, kinds):
                     status = name
-            self.summary = " ".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
+            self.summary = "\n".join(filter(None, (self._summarise(status, failed), best, self._memory_advice(error))))
             if status in ("error", "paused"):
                 self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
+            self._attempt("report", lambda: write_report(self.run.folder))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
                        text=self.summary)
             logging.info("PostTrain: %s", self.summary)
@@ -264,7 +268,7 @@ class Session(Steered):
         path = self.run.save_samples(images, iteration, kind)
         self._tell("samples", iteration=iteration, file=path.name, held_out=kind == HELD_OUT)
 
-    def _attempt(self, what: str, write: Callable[[], None]) -> None:
+    def _attempt(self, what: str, write: Callable[[], Any]) -> None:
         """Books something; a disk that does not take it must not cost the training."""
         try:
             write()

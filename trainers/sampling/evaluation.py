@@ -59,7 +59,8 @@ class Known:
 @dataclass(frozen=True)
 class Evaluation:
     """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it.
-    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for."""
+    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for. texts: the
+    images' prompts."""
 
     scores: Scores
     images: torch.Tensor
@@ -68,6 +69,7 @@ class Evaluation:
     evaluations: int = 0
     apart: Apart | None = None
     known: Known | None = None
+    texts: tuple[str, ...] = ()
     __repr__ = brief
 
     def summary(self) -> str:
@@ -155,7 +157,8 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
         beside = half("reference", parts - 1, OTHER_NOISE).images if others else None
         known = known or known_features(embedding, beside, base_images)
         apart = how_far(embedding, known, found[0][1])
-    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known)
+    texts = tuple(prompt.text for prompt in halves[0].prompts_of_samples())
+    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known, texts)
 
 
 def quiet_sampling(policy: Policy, sampling: Sampling, prompts: int) -> Sampling:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, live, open_folder, own_page, question, rating, shelf, steer
+from posttrain.nodes.page import address, blind, live, open_folder, own_page, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -114,6 +114,10 @@ BODIES = [
     b'{"delete": ""}',
     b'{"to": "tensorboard"}',
     b'{"to": "x"}',
+    b'{"against": 5}',
+    b'{"against": "first"}',
+    b'{"against": "../outside"}',
+    b'{"against": "\\ud800"}',
 ]
 TYPES = ["application/json", "text/plain", "application/json; charset=none", "multipart/form-data; boundary=x", ""]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"]
@@ -136,6 +140,8 @@ ROUTES = [
     "/posttrain/runs/{}/steer",
     "/posttrain/runs/{}/metrics.csv",
     "/posttrain/runs/{}/workflow",
+    "/posttrain/runs/{}/report",
+    "/posttrain/runs/{}/blind",
     *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export", "open")),
 ]
 
@@ -165,7 +171,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder, blind)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():
@@ -219,6 +225,7 @@ def generated(count: int):
                     "note",
                     "delete",
                     "open",
+                    "blind",
                     "pages",
                     "questions/{}",
                 )

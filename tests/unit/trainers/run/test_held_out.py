@@ -38,7 +38,7 @@ class Measured:
         base = SimpleNamespace(values=torch.tensor([0.5, 0.5, 0.5, 0.5])) if compare else None
         pictures = torch.full((4, 8, 8, 3), 0.5)
         return SimpleNamespace(scores=scores, images=pictures, base=base, base_images=pictures, evaluations=60,
-                               apart=None, known=None)  # fmt: skip
+                               apart=None, known=None, texts=("a cat",) * 4)  # fmt: skip
 
 
 def run_of(tmp_path, evaluation, iterations=8, heard=None, **plan) -> Session:
@@ -68,7 +68,8 @@ def test_it_is_measured_when_it_is_due_and_in_the_end_the_base_once(tmp_path):
     assert said == ["Held-out prompts: 4 images every 3 iterations, 60 network evaluations each time. Before training they "
                     "score 0.5."]  # fmt: skip
     files = sorted(path.name for path in (tmp_path / "cats" / "samples").iterdir())
-    assert [file.split(".")[0] for file in files] == [f"held_out_{i:06d}" for i in (0, 3, 6, 8)]
+    assert [file.split(".")[0] for file in files] == [
+        *(f"compared_{i:06d}" for i in (0, 8)), *(f"held_out_{i:06d}" for i in (0, 3, 6, 8))]  # fmt: skip
     assert all(event["held_out"] for event in heard.of("samples"))
 
 
