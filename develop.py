@@ -11,7 +11,8 @@
                                         ComfyUI's own tests, without the pack and with it, --beside FOLDER with the
                                         packs in this folder installed as well, --browsers the page in Firefox and
                                         WebKitGTK (Safari's engine), where they are installed, --real-size [template]
-                                        templates for models of one's own on files of real size
+                                        templates for models of one's own on files of real size, --screenshots keeps
+                                        pictures of the page in build/screenshots
     python develop.py ray [pytest's]    the tests of a run under Ray, which the whole suite leaves out
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--beside", metavar="FOLDER", help="tests/host with the packs in this folder installed as well")
             command.add_argument("--browsers", action="store_true", help="the page in Firefox and WebKitGTK too, where they are")
             command.add_argument("--real-size", action="store_true", help="templates on files of real size; --at-most GB of memory")
+            command.add_argument("--screenshots", action="store_true", help=f"keep pictures of the page in {browser.SCREENSHOTS}")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
         if run is publish:
             command.add_argument("folder", nargs="?", default=str(ROOT / "build" / "release"))
@@ -156,6 +158,9 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
     if chosen.browsers:
         variables |= browser.OTHERS
         rest = rest if names_a_path(rest) else [browser.TESTS_OF_OTHERS, *rest]
+    if chosen.screenshots:
+        variables["PAGE_SCREENSHOTS"] = str(ROOT / browser.SCREENSHOTS)
+        rest = rest if names_a_path(rest) else [*browser.TESTS_OF_SCREENSHOTS, *rest]
     if chosen.comfyui or chosen.python:
         env, more = hosts.other(env, chosen.comfyui, chosen.python)
         laid += more

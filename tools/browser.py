@@ -21,6 +21,9 @@ OWN = {"linux": "chrome-linux*/chrome", "win32": "chrome-win*/chrome.exe",
 
 OTHERS = {"POSTTRAIN_BROWSERS": "1"}  # for the tests' process: Firefox and WebKitGTK too
 TESTS_OF_OTHERS = "tests/page/test_other_browsers.py"
+SCREENSHOTS = "build/screenshots"  # git ignores it
+# an app open, running and done, the blocks, every template
+TESTS_OF_SCREENSHOTS = tuple(f"tests/page/test_{name}.py" for name in ("newcomer", "apps", "blocks", "templates"))
 
 
 class NoBrowser(RuntimeError):

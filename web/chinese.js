@@ -156,6 +156,13 @@ export const ZH = {
     "run name": "训练名称", "folder or words": "文件夹或文字", checkpoint: "模型文件", "model file": "模型文件", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
     before: "训练前", after: "训练后", "in words": "文字结果",
   },
+  blockHints: {
+    prompt: "训练前后的图片画什么。写一条没有训练过的提示词，最能看出效果。",
+    width: "训练前后的图片的宽度（像素）。", height: "它们的高度（像素）。",
+    pictures: "训练前和训练后各画多少张图片，所用噪声相同。",
+    steps: "每张图片用多少步：与您平时用这个模型时相同。",
+    guidance: "图片多大程度上遵循提示词：与您平时用这个模型时相同，Flux 用 1。",
+  },
   goals: { "look better": "更好看", "follow prompts": "更符合提示词", "my taste": "我的品味", "like these pictures": "像这些图片",
     "less of this": "少一点这个" },
   looks: {

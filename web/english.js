@@ -117,4 +117,11 @@ export const EN = {
     picture_variety: "Pictures: variety",
   },
   rewardOf: "Reward: {name}",
+  blockHints: {
+    prompt: "What the pictures before and after show. Write one that the model was not trained on: it tells most.",
+    width: "Width of the pictures before and after, in pixels.", height: "Their height, in pixels.",
+    pictures: "How many pictures are drawn, before training and after it, from the same noise.",
+    steps: "How many steps a picture takes: as many as you use with this model.",
+    guidance: "How closely a picture follows the prompt: as you use it with this model, 1 for Flux.",
+  },
 };

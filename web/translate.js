@@ -1,9 +1,9 @@
 // The nodes in the user's language, from locales/. ComfyUI does the same by itself, but its pages of early 2026 and before
 // load their own words of a language after those of the packs, over them.
 import { fetchTranslations } from "./api.js";
-import { blockLabel, goalName, locale } from "./words.js";
+import { blockHint, blockLabel, goalName, isBlockLabel, locale } from "./words.js";
 
-const OTHER_BLOCKS = ["Before and after"]; // of nodes of the host alone
+const OTHER_BLOCKS = ["Before and after", "Before and after training"]; // of nodes of the host alone
 const GOAL = "PTGoal";
 
 let texts = {};
@@ -58,21 +58,41 @@ export function introduceBlock(node, complete = false) {
   if (!OTHER_BLOCKS.includes(node.subgraph?.name) && !node.subgraph?.nodes.some(ours)) return;
   // not a slot's label, as above
   for (const slot of [...node.inputs, ...node.outputs]) slot.localized_name = blockLabel(slot.name) ?? slot.localized_name;
-  if (complete) introduceWidgets(node);
-  else setTimeout(() => introduceWidgets(node)); // its widgets come a little later
+  introduceWidgets(node); // pages that draw nodes with Vue copy tooltips from the nodes inside before the widgets are there
+  if (complete) return;
+  setTimeout(() => introduceWidgets(node)); // its widgets come a little later
+  const entered = node.onMouseEnter;
+  node.onMouseEnter = function (...given) {
+    introduceWidgets(this); // newer pages make them anew from time to time, without what was put on them
+    return entered?.apply(this, given);
+  };
 }
 
 function introduceWidgets(node) {
   for (const input of node.subgraph.inputs) introduceWidget(node, input);
 }
 
-function introduceWidget(node, { name, label, linkIds }) {
-  const widget = node.widgets?.find((one) => one.name === name), link = node.subgraph.links.get(linkIds[0]);
-  if (!widget || !link) return;
-  const inside = node.subgraph.getNodeById(link.target_id);
-  widget.tooltip ??= tooltipOf(inside, inside.inputs[link.target_slot].name);
+function introduceWidget(node, input) {
+  const { name, linkIds } = input, link = node.subgraph.links.get(linkIds[0]), inside = node.subgraph.getNodeById(link?.target_id);
+  const source = inside?.inputs[link.target_slot].widget?.name, shown = inside?.widgets?.find((one) => one.name === source);
+  if (!shown) return;
+  if (OTHER_BLOCKS.includes(node.subgraph.name)) shown.tooltip ??= blockHint(name);
+  const widget = node.widgets?.find((one) => one.name === name);
+  if (!widget) return;
+  widget.tooltip ??= shown.tooltip ?? tooltipOf(inside, source);
+  if (widget.element) widget.element.title ||= widget.tooltip ?? "";
   if (inside.comfyClass === GOAL && widget.type === "combo") nameGoals(widget);
-  if (!label) widget.label = blockLabel(name) ?? widget.label;
+  nameWidget(node, input, widget);
+}
+
+/** Unless the user has given it another name. No label stays on a slot, as above. */
+function nameWidget(node, input, widget) {
+  const slot = node.inputs.find((one) => one.name === input.name), label = blockLabel(input.name);
+  if (!label || ![input, slot].every((one) => isBlockLabel(input.name, one.label))) return;
+  // newer pages keep what an app calls a text box apart from the box, and tell it only of a renamed input
+  if (slot.widgetId) node.subgraph.renameInput(input, label);
+  widget.label = label;
+  input.label = slot.label = undefined;
 }
 
 /** Hook nodeCreated: the choices of the node Goal in the user's language; their values stay what workflows know. */

@@ -19,6 +19,12 @@ export const words = (key, values = {}) => fill(language()[key], values);
 /** What an input or output of the pack's blocks is called in the user's language; nothing for a name that they do not have. */
 export const blockLabel = (name) => (Object.hasOwn(ZH.blocks, name) ? (language().blocks?.[name] ?? name) : undefined);
 
+/** Whether a label of that input is its name, in any language, and none that the user has typed. */
+export const isBlockLabel = (name, label) => !label || label === name || label === ZH.blocks[name];
+
+/** What an input of a block of nodes of the host alone does. */
+export const blockHint = (name) => language().blockHints[name];
+
 /** A choice of the node Goal in the user's language. */
 export const goalName = (goal) => language().goals?.[goal] ?? goal;
 

@@ -10,6 +10,7 @@ from posttrain.tools.host import PACK
 from posttrain.tools.templates_own import OWN
 
 TEMPLATE = next(template for template in OWN if template.source == "own_sd35")
+OWN_RUN = "my_sd35"  # as the template calls it
 PANEL = "[data-testid=linear-widgets]"
 TOUR = "[data-testid=coach-landing-overlay]"  # with which the newest pages greet the first app
 MENUS = f"{PANEL} [role=combobox], {PANEL} button[aria-haspopup=listbox]"
@@ -38,6 +39,18 @@ SET = """(values) => {
         for (const widget of node.widgets ?? [])
             if (widget.name in (values[node.type] ?? {})) widget.value = values[node.type][widget.name];
 }"""
+CHOSEN = "app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple').widgets[0].value"
+# brings the loader's node into sight; where its menu opens
+LOADERS_MENU = """() => {
+    const node = app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple'), view = app.canvas.ds;
+    view.scale = 1;
+    view.offset = [300 - node.pos[0], 300 - node.pos[1]];
+    app.canvas.draw(true, true);
+    const canvas = app.canvas.canvas.getBoundingClientRect(), widget = node.widgets[0];
+    return [canvas.x + 300 + node.size[0] / 2, canvas.y + 300 + (widget.last_y ?? widget.y) + 10];
+}"""
+RUN_BUTTON = "[data-testid=linear-run-button] button"  # the last one; beside it are those of the number of runs
+QUEUE_BUTTON = "[data-testid=queue-button], .queue-button-group button"
 # the curve as a picture, whether a preview or a file: its ground in the corner and the colour of its line somewhere
 CURVE_SEEN = """() => [...document.images].some((image) => {
     if (!image.naturalWidth || !image.checkVisibility() || image.getBoundingClientRect().width < 200) return false;
@@ -79,25 +92,22 @@ def choose_model(page, name: str) -> None:
     if is_app(page):
         page.locator(MENUS).first.click()
     else:
-        page.mouse.click(*page.evaluate("""() => {
-            const node = app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple'), view = app.canvas.ds;
-            view.scale = 1;
-            view.offset = [300 - node.pos[0], 300 - node.pos[1]];
-            app.canvas.draw(true, true);
-            const canvas = app.canvas.canvas.getBoundingClientRect(), widget = node.widgets[0];
-            return [canvas.x + 300 + node.size[0] / 2, canvas.y + 300 + (widget.last_y ?? widget.y) + 10];
-        }"""))  # fmt: skip
+        page.mouse.click(*page.evaluate(LOADERS_MENU))
     page.wait_for_timeout(500)
     page.get_by_text(name).last.click()
-    chosen = "() => app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple').widgets[0].value"
-    wait_until(page, lambda: page.evaluate(chosen) == name, 10)
+    wait_until(page, lambda: page.evaluate(CHOSEN) == name, 10)
 
 
 def press_run(page) -> None:
-    if is_app(page):  # beside it are the buttons of the number of runs
-        page.locator("[data-testid=linear-run-button] button").last.click()
+    if is_app(page):
+        page.locator(RUN_BUTTON).last.click()
     else:
-        page.locator("[data-testid=queue-button], .queue-button-group button").first.click()
+        page.locator(QUEUE_BUTTON).first.click()
+
+
+def iterations_kept(host) -> int:
+    """How many iterations of the template's run lie on the disk."""
+    return len((host.base / "output" / "posttrain" / OWN_RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
 
 
 def pictures(page, part: str) -> list[str]:

@@ -25,6 +25,17 @@ def host(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def own_model(host):
+    """A newcomer's checkpoint by its name, and the file of the goal that the template's note asks for; both small."""
+    from posttrain.tests.page.small_files import write_checkpoint, write_pickscore
+
+    write_pickscore(host.base)
+    file = write_checkpoint(host.base / "models" / "checkpoints" / "zz_my_model.safetensors")
+    yield file.name
+    file.unlink()
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """The browser. A machine without one fails: `python develop.py test` installs it."""

@@ -18,6 +18,8 @@ from posttrain.tools.host import free_port
 START_SECONDS = 60
 MINI_BROWSER = "webkit2gtk-4.1/MiniBrowser"  # below the libraries' folder of the machine
 
+POINTER = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]  # a click where the mouse is
+
 
 class Firefox:
     """Started without a window; ``ask`` gives what an expression of the page's becomes, promises awaited."""
@@ -61,6 +63,11 @@ class Firefox:
     def press(self, key: str) -> None:
         keys = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
         self.call("input.performActions", context=self.page, actions=[{"type": "key", "id": "keys", "actions": keys}])
+
+    def click(self, x: float, y: float) -> None:
+        moves = [{"type": "pointerMove", "x": round(x), "y": round(y)}, *POINTER]
+        pointer = {"type": "pointer", "id": "mouse", "actions": moves}
+        self.call("input.performActions", context=self.page, actions=[pointer])
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self.call("browsingContext.captureScreenshot", context=self.page)["data"])
@@ -112,6 +119,11 @@ class WebKit:
     def press(self, key: str) -> None:
         keys = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
         self.call("post", "actions", actions=[{"type": "key", "id": "keys", "actions": keys}])
+
+    def click(self, x: float, y: float) -> None:
+        moves = [{"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y)}, *POINTER]
+        self.call("post", "actions", actions=[{"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"},
+                                               "actions": moves}])  # fmt: skip
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self.call("get", "screenshot"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import pytest
 from posttrain.nodes.rewards.goal import GOALS
 from posttrain.tests.page.actions import (
     ROOT,
@@ -18,11 +20,13 @@ from posttrain.tests.page.actions import (
 )
 from posttrain.tests.page.app_mode import MENUS, PANEL, SET, TEMPLATE, WITH_APPS, open_as_app, press_run, put_greetings_away
 from posttrain.tools.chinese import HAN
+from posttrain.tools.templates_own import ONE_BLOCK
 from posttrain.tools.training import with_defaults
 
 pytestmark = WITH_APPS
 
 TRAIN = "6"  # in one_node_graph
+LABEL = re.compile(r'"label":"([^"]*)"')
 SETTINGS_CHANGED, RATING = "dialog.pt-question", "dialog.pt-rate:not(.pt-question)"
 
 
@@ -93,22 +97,25 @@ def test_rating_by_hand(page, host, tmp_path):
         stop_all(host)
 
 
-def test_its_words_and_the_menu_of_goals_are_chinese_where_the_page_is(page, tmp_path):
-    workflow = json.loads((ROOT / "workflows" / f"{TEMPLATE.name}.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("template", [TEMPLATE, ONE_BLOCK], ids=["nodes", "block"])
+def test_its_words_and_the_menu_of_goals_are_chinese_where_the_page_is(page, template, tmp_path):
+    workflow = json.loads((ROOT / "workflows" / f"{template.name}.json").read_text(encoding="utf-8"))
     with in_chinese(page):
         page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
         page.locator(PANEL).wait_for(timeout=30_000)
         page.wait_for_timeout(1500)
         put_greetings_away(page)
-        keep_screenshot(page, "app_chinese", tmp_path)
+        keep_screenshot(page, f"app_chinese_{template.source}", tmp_path)
         # the texts of the panel: what each widget is called, and of menus what is chosen
         texts = [text for text in page.locator(PANEL).inner_text().split("\n") if not text.endswith(".safetensors")]
-        assert len(texts) == len(TEMPLATE.app.inputs) + 1, "the goal is the other menu"
+        assert len(texts) == len(template.app.inputs) + 1, "the goal is the other menu"
         assert all(HAN.search(text) for text in texts), texts
         page.locator(MENUS).nth(1).click()
         page.wait_for_timeout(700)
         goals = page.get_by_role("option").all_inner_texts()
         assert len(goals) == len(GOALS) and all(HAN.search(goal) for goal in goals)
         page.get_by_role("option").nth(2).click()
-        chosen = "app.graph.nodes.find((node) => node.type === 'PTGoal').widgets[0].value"
+        chosen = "app.graph.nodes.flatMap((node) => node.widgets ?? []).find(({ name }) => name === 'goal').value"
         wait_until(page, lambda: page.evaluate(chosen) == GOALS[2], 10)  # the workflow's own value
+        labels = LABEL.findall(page.evaluate("JSON.stringify(app.graph.serialize())"))
+        assert not [label for label in labels if HAN.search(label)], "what is saved is the same in every language"

@@ -3,32 +3,20 @@ the template as one. No number is typed and no link drawn."""
 
 from __future__ import annotations
 
-import pytest
 from posttrain.tests.page.actions import faults, fit, keep_screenshot, stop_all, wait_until
 from posttrain.tests.page.app_mode import (
     CURVE_SEEN,
     KNOWS_APPS,
+    OWN_RUN,
     SET,
     SMALL,
     choose_model,
     is_app,
+    iterations_kept,
     open_from_templates,
     pictures,
     press_run,
 )
-from posttrain.tests.page.small_files import write_checkpoint, write_pickscore
-
-MODEL = "zz_my_model.safetensors"
-RUN = "my_sd35"
-
-
-@pytest.fixture(scope="module")
-def files(host):
-    """What the template's note asks for, small."""
-    write_pickscore(host.base)
-    file = write_checkpoint(host.base / "models" / "checkpoints" / MODEL)
-    yield
-    file.unlink()
 
 
 def running(host) -> bool:
@@ -57,20 +45,20 @@ def see_an_app(page, host, tmp_path) -> None:
     keep_screenshot(page, "newcomer_done_curve", tmp_path)
 
 
-def test_from_the_templates_to_a_curve(page, host, files, tmp_path):
+def test_from_the_templates_to_a_curve(page, host, own_model, tmp_path):
     try:
         open_from_templates(page)
         assert is_app(page) == KNOWS_APPS
         page.evaluate(SET, SMALL)
         links = page.evaluate("JSON.stringify(app.graph.serialize().links)")
-        choose_model(page, MODEL)
+        choose_model(page, own_model)
         keep_screenshot(page, "newcomer_opened", tmp_path)
         press_run(page)
         wait_until(page, lambda: running(host), 30)
         (see_an_app if is_app(page) else see_a_graph)(page, host, tmp_path)
         assert page.evaluate("JSON.stringify(app.graph.serialize().links)") == links
-        assert len((host.base / "output" / "posttrain" / RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 3
-        assert (host.base / "models" / "loras" / "posttrain" / f"{RUN}.safetensors").is_file()
+        assert iterations_kept(host) == SMALL["PTTrain"]["iterations"]
+        assert (host.base / "models" / "loras" / "posttrain" / f"{OWN_RUN}.safetensors").is_file()
         assert faults(page) == []
     finally:
         stop_all(host)

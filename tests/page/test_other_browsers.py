@@ -1,4 +1,5 @@
-"""Firefox and WebKitGTK, Safari's engine: rating by keys, the live curve, the side bar. By develop.py test --browsers."""
+"""Firefox and WebKitGTK, Safari's engine: a newcomer's path, rating by keys, the live curve, the side bar. By develop.py test
+--browsers."""
 
 from __future__ import annotations
 
@@ -7,9 +8,25 @@ import os
 import time
 
 import pytest
-from posttrain.tests.page.actions import one_node_graph, stop_all
+from posttrain.tests.page.actions import CLOSE_BUTTONS, DIALOGS, one_node_graph, stop_all
+from posttrain.tests.page.app_mode import (
+    CHOSEN,
+    CURVE_SEEN,
+    KNOWS_APPS,
+    LOADERS_MENU,
+    MENUS,
+    PANEL,
+    QUEUE_BUTTON,
+    RUN_BUTTON,
+    SET,
+    SMALL,
+    TEMPLATE,
+    TOUR,
+    iterations_kept,
+)
 from posttrain.tests.page.other_browsers import Firefox, WebKit
 from posttrain.tools.browser import OTHERS
+from posttrain.tools.host import PACK
 from posttrain.tools.training import with_defaults
 
 BROWSERS = {"Firefox": Firefox, "WebKitGTK": WebKit}
@@ -24,6 +41,16 @@ DRAWN = """(() => {
     for (let at = 3; at < data.length; at += 4) drawn += data[at] > 0;
     return drawn;
 })()"""
+# the middle of an element that is in sight: one of a selector (of all, or with this text alone in it), the first or the last
+MIDDLE = """(([selector, text, last]) => {
+    const inside = (element) => [...element.querySelectorAll('*')];
+    const said = ({ textContent }) => textContent.trim().startsWith(text);
+    const found = [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility())
+        .flatMap((element) => (text ? [element, ...inside(element)].filter((one) => said(one) && !inside(one).some(said)) : [element]));
+    const box = found.at(last ? -1 : 0)?.getBoundingClientRect();
+    return box?.width ? [box.x + box.width / 2, box.y + box.height / 2] : null;
+})(%s)"""
+CURVE_DRAWN = "document.querySelector('.pt-node .pt-reward canvas')?.width > 0"
 pytestmark = pytest.mark.skipif(
     not os.environ.get(*OTHERS), reason="minutes in other browsers: python develop.py test --browsers"
 )
@@ -90,3 +117,40 @@ def test_rating_by_keys_the_curve_and_the_side_bar(browser, host, request):
     browser.ask("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
     wait(browser, f"document.querySelector('.pt-sidebar')?.textContent.includes({json.dumps(run)})")
     assert wait(browser, DRAWN % ".pt-sidebar .pt-reward") > 200
+
+
+def click(browser, selector: str, text: str = "", last: bool = False) -> None:
+    middle = MIDDLE % json.dumps([selector, text, last])
+    before = wait(browser, middle)
+    while (now := wait(browser, middle)) != before:  # until it has come to rest
+        before = now
+    browser.click(*now)
+
+
+def choose_model(browser, name: str) -> None:
+    if KNOWS_APPS:
+        click(browser, MENUS)
+    else:
+        browser.click(*browser.ask(f"({LOADERS_MENU})()"))
+    click(browser, "body", name, last=True)
+    wait(browser, f"{CHOSEN} === {json.dumps(name)}")
+
+
+def test_from_the_templates_to_a_curve(browser, host, own_model):
+    """As test_newcomer has it in Chromium."""
+    browser.ask("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    click(browser, DIALOGS, PACK)
+    click(browser, DIALOGS, TEMPLATE.name)
+    wait(browser, "app.graph.nodes.some((node) => node.type === 'PTTrain')")
+    time.sleep(3)
+    if browser.ask(f"!!document.querySelector('{TOUR}')"):
+        browser.press("\ue00c")  # Escape
+        wait(browser, f"!document.querySelector('{TOUR}')")
+    browser.ask(f"document.querySelectorAll('{CLOSE_BUTTONS}').forEach((button) => button.click())")
+    assert browser.ask(f"!!document.querySelector('{PANEL}')") == KNOWS_APPS
+    browser.ask(f"({SET})({json.dumps(SMALL)})")
+    choose_model(browser, own_model)
+    click(browser, *((RUN_BUTTON, "", True) if KNOWS_APPS else (QUEUE_BUTTON,)))
+    wait(browser, f"({CURVE_SEEN})()" if KNOWS_APPS else CURVE_DRAWN)
+    wait(browser, "fetch('/queue').then((answer) => answer.json()).then((queue) => !queue.queue_running.length)")
+    assert iterations_kept(host) == SMALL["PTTrain"]["iterations"]

@@ -35,6 +35,7 @@ COMPLAINTS = """([toasts, dialogs, issues]) => ({
         .filter((type) => !LiteGraph.registered_node_types[type] && type !== 'MarkdownNote'),
 })"""
 
+SMALL_SCREEN = {"width": 1280, "height": 800}
 NO_COMPLAINT = {"toasts": [], "dialogs": [], "issues": [], "missing": []}
 # [id, left, top, right, bottom] of the nodes as the browser has laid them out, and the groups, in units of the graph
 DRAWN = """() => {
@@ -131,6 +132,7 @@ def test_it_is_offered_with_a_picture(host, template):
 
 @EACH
 def test_it_opens_as_its_source(page, host, template, tmp_path):
+    page.set_viewport_size(SMALL_SCREEN)
     assert complaints_of(opened(page, template), template) == NO_COMPLAINT
     keep_screenshot(page, f"opened_{template.source}", tmp_path)
     output = page.evaluate("async () => (await app.graphToPrompt()).output")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from posttrain.tools.template_file import same_everywhere, written
 from posttrain.tools.template_links import graphs
+from posttrain.tools.templates_own import ONE_BLOCK, OWN
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "workflows").glob("*.json"))
 
@@ -52,3 +53,17 @@ def test_values_go_by_place_and_stop_before_a_widget_that_newer_hosts_have_put_i
     longer = {"nodes": [{**node, "inputs": [], "outputs": [], "widgets_values": [*node["widgets_values"], False, "LoRA"]}], "links": []}
     same_everywhere(longer, "")
     assert longer["nodes"][0]["widgets_values"] == node["widgets_values"]
+
+
+@pytest.mark.parametrize("template", OWN, ids=[template.source for template in OWN])
+def test_a_template_for_a_model_of_ones_own_is_an_app_of_a_handful_of_widgets_in_words(template):
+    """Model, what it shall learn, memory, how long, name: nothing else."""
+    workflow = json.loads((FILES[0].parent / f"{template.name}.json").read_text(encoding="utf-8"))
+    assert workflow["extra"]["linearMode"] is True
+    shown, nodes = workflow["extra"]["linearData"], {node["id"]: node for node in workflow["nodes"]}
+    sockets = [next(one for one in nodes[node]["inputs"] if one["name"] == name) for node, name in shown["inputs"]]
+    first, *rest = [one.get("label", one["name"]) for one in sockets]
+    assert first in ("checkpoint", "model file")
+    assert rest == ["prompts", "goal", "folder or words", "pictures at once", "iterations", "run name"]
+    kinds = [nodes[node]["type"] for node in shown["outputs"]]
+    assert kinds == [*["PTTrain"] * (template is not ONE_BLOCK), "PreviewImage", "PreviewImage"]

@@ -67,13 +67,23 @@ def test_a_bend_leads_around_and_is_shared():
     assert [piece.x1 for piece, _ in over_nodes(bent)] == [], "the piece to the bend is one"
 
 
+def counted(file: Path) -> tuple[int, int]:
+    """Crossings and links, those of its subgraphs with them."""
+    found = graphs(json.loads(file.read_text(encoding="utf-8"))).values()
+    return sum(crossings(pieces(one)) for one in found), sum(len(links_of(one)) for one in found)
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_the_table_in_the_docs_says_what_is_counted(file):
+    (crossed, links), name = counted(file), f"{'Block: ' if file.parent.name == 'subgraphs' else ''}{file.stem}"
+    rows = (ROOT / "docs/page.md").read_text(encoding="utf-8").splitlines()
+    now = f"| {crossed} of {links} ({crossed / links:.2f}) | 0 |"
+    assert [row.endswith(now) for row in rows if row.startswith(f"| {name} | ") and row.count("|") == 6] == [True]
+
+
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_a_template_or_block_can_be_read(file):
-    found = graphs(json.loads(file.read_text(encoding="utf-8")))
-    for name, one in found.items():
+    for name, one in graphs(json.loads(file.read_text(encoding="utf-8"))).items():
         assert over_nodes(one) == [], f"links of {name or 'the graph'} run over nodes"
-    crossed, links = (
-        sum(count(one) for one in found.values())
-        for count in (lambda one: crossings(pieces(one)), lambda one: len(links_of(one)))
-    )
+    crossed, links = counted(file)
     assert crossed <= CROSSINGS_A_LINK * links, f"{crossed} crossings of {links} links"

@@ -7,7 +7,19 @@ import time
 import pytest
 import torch
 from PIL import ImageColor
-from posttrain.trainers.run.curve_picture import CHART, DARK, HEIGHT, LIGHT, WIDTH, RunShown, Theme, draw_run, main_number
+from posttrain.trainers.run.curve_picture import (
+    CHART,
+    DARK,
+    HEIGHT,
+    LIGHT,
+    SMALL,
+    TEXT,
+    WIDTH,
+    RunShown,
+    Theme,
+    draw_run,
+    main_number,
+)
 from posttrain.trainers.run.samples import save_samples, sheet_tiles
 
 THEMES = pytest.mark.parametrize("theme", [DARK, LIGHT], ids=["dark", "light"])
@@ -21,6 +33,11 @@ def light(colour: str) -> float:
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
+def contrast(colour: str, other: str) -> float:
+    dark, bright = sorted([light(colour), light(other)])
+    return (bright + 0.05) / (dark + 0.05)
+
+
 def count(picture, colour: str) -> int:
     """Pixels of exactly this colour."""
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(-1, 3)
@@ -30,8 +47,18 @@ def count(picture, colour: str) -> int:
 @THEMES
 def test_everything_that_is_written_can_be_read(theme: Theme):
     for name in ("text", "faint", "curve", "held_out", "alarm"):
-        dark, bright = sorted([light(getattr(theme, name)), light(theme.ground)])
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5, name
+        assert contrast(getattr(theme, name), theme.ground) >= 4.5, name
+
+
+@THEMES
+def test_words_are_still_words_at_512_pixels(theme: Theme):
+    """Made half as large as a browser does it: letters of a height of 12 pixels and more keep a contrast of 4.5 to 1."""
+    assert min(TEXT, SMALL) * 512 / WIDTH >= 12
+    small = draw_run(RunShown("a run", 40, POINTS), theme).resize((512, CHART // 2)).convert("RGB")
+    for name, rows in (("curve", range(32, 49)), ("faint", range(10, 27)), ("faint", range(CHART // 2 - 34, CHART // 2))):
+        written = [small.getpixel((x, y)) for y in rows for x in range(512)]
+        ratios = sorted(contrast("#{:02x}{:02x}{:02x}".format(*pixel), theme.ground) for pixel in written)
+        assert ratios[-20] >= 4.5, name
 
 
 @THEMES
