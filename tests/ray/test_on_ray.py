@@ -153,14 +153,14 @@ def test_actors_that_only_sample_draw_what_a_server_draws_also_where_one_is_kill
 
 def test_a_sampler_that_dies_is_replaced(shared):
     import ray
-    from posttrain import ray_samplers
+    from posttrain.ray_run import samplers as actors
 
     ray.init("local", include_dashboard=False, num_cpus=1)
     try:
-        ray.cloudpickle.register_pickle_by_value(ray_samplers)
+        ray.cloudpickle.register_pickle_by_value(actors)
         arguments = ["workflow.json", "--comfyui", str(comfyui_folder()), "--cpu", "--base-directory", str(shared.base)]
-        samplers = ray_samplers.started(ray, 1, {"CPU": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
-        ask = ray_samplers.ways(samplers)["ray 0"]
+        samplers = actors.started(ray, 1, {"CPU": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
+        ask = actors.ways(samplers)["ray 0"]
         assert ask("/system_stats", None, "", 30.0)[0] == 200 and ask("/nowhere", None, "", 30.0)[0] == 404
         (before,) = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Sampler")]
         before.kill()
@@ -170,7 +170,7 @@ def test_a_sampler_that_dies_is_replaced(shared):
         while not answers(ask):
             assert time.monotonic() < end
             time.sleep(0.5)
-        ray_samplers.close(ray, samplers)
+        actors.close(ray, samplers)
     finally:
         ray.shutdown()
 

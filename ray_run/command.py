@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import samplers
+
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
 LACKING = (
@@ -106,20 +108,17 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    import ray_samplers
-
-    for module in (sys.modules[__name__], ray_samplers):
-        ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__package__])  # workers need not find these files
     desk = ray.remote(num_cpus=0)(Desk).remote()
-    samplers = ray_samplers.started(ray, chosen.samplers, asked, arguments, pack)
+    lent = samplers.started(ray, chosen.samplers, asked, arguments, pack)
     trainer = TorchTrainer(
         work,
         train_loop_config={
             "arguments": arguments,
             "pack": str(pack),
             "desk": desk,
-            "samplers": samplers,
-            "ways": ray_samplers.ways,
+            "samplers": lent,
+            "ways": samplers.ways,
         },
         torch_config=_place(),
         scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
@@ -131,7 +130,7 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
     try:
         return _until_done(ray, trainer, desk)
     finally:
-        ray_samplers.close(ray, samplers)
+        samplers.close(ray, lent)
 
 
 def _until_done(ray, trainer, desk) -> int:
@@ -233,5 +232,5 @@ def work(settings: dict) -> int:
     threading.Thread(target=listen, daemon=True, name="desk").start()
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
-    samplers = settings["ways"](settings["samplers"])
-    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=samplers)
+    lent = settings["ways"](settings["samplers"])
+    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=lent)
