@@ -28,6 +28,7 @@ from . import samplers
 
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
+PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's own minute is too short for a busy machine
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
     'group "ray", see README.md), or start the processes with torchrun'
@@ -76,6 +77,7 @@ def imported():
 @contextlib.contextmanager
 def _running(ray, address: str | None):
     """A cluster; of one that this starts nothing is left afterwards."""
+    os.environ |= {name: os.environ.get(name, value) for name, value in PATIENCE.items()}
     try:
         here = {} if address else {"include_dashboard": False}
         ray.init(address or "local", **here)
