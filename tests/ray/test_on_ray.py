@@ -174,7 +174,7 @@ def test_actors_tell_the_likelihoods_that_flow_grpo_learns_from(alone, shared):
     assert process.wait(LONGEST) == 0, shared.text()[-3000:]
     assert difference(alone.lora("a"), shared.lora("a")) < 1e-6
     found = points(shared, "a")
-    assert len(found) == 3 and all(0 < point["seconds_samplers"] and point["ratio_largest_change"] < 1e-3 for point in found)
+    assert len(found) == 3 and all(0 < point["seconds_samplers"] <= point["seconds"] for point in found)
     assert len(started) > 4 and gone(started)
 
 

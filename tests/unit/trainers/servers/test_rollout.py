@@ -21,7 +21,6 @@ from posttrain.trainers.prompts import Texts
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.servers import rollout as module
-from posttrain.trainers.servers.client import Client, Lost
 from posttrain.trainers.servers.drawing import LATENTS, Drawn
 from posttrain.trainers.servers.graph import Source
 from posttrain.trainers.servers.rollout import Computers, checked, rollout_by_computers
@@ -76,7 +75,9 @@ def test_another_model_and_prompts_of_unknown_texts_are_refused():
 def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_latents(monkeypatch):
     """Prompts, seeds and levels are those of a rollout here."""
     policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
-    monkeypatch.setattr(ranks, "of_first", lambda what, make: Drawn({LATENTS: latents}, 1.0))  # as on a process that is not the first
+    monkeypatch.setattr(
+        ranks, "of_first", lambda what, make: Drawn({LATENTS: latents}, 1.0)
+    )  # as on a process that is not the first
     made = asked(policy)
     here = rollout(policy, made.prompts, PlainVAE(), replace(SMALL, transition="deterministic"))
     assert torch.equal(made.latents, latents) and made.images.shape == here.images.shape and made.trajectory is None
