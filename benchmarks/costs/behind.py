@@ -8,19 +8,19 @@ from tools import pack
 
 from . import Measure
 
-ITERATIONS, LAST = 24, 8
+ITERATIONS, LAST = 16, 4
 
 
 def measure() -> list[Measure]:
     found = {behind: _rewards(behind) for behind in (False, True)}
     ends = {behind: sum(each[-LAST:]) / LAST for behind, each in found.items()}
     curves = "; ".join(
-        f"{'behind' if behind else 'on policy'} {' '.join(f'{value:.3f}' for value in each[::4])}"
+        f"{'behind' if behind else 'on policy'} {' '.join(f'{value:.3f}' for value in each[::3])}"
         for behind, each in found.items()
     )
     begun = found[False][0]
     return [
-        Measure("reward gained on policy", ends[False] - begun, "", detail=f"every fourth iteration: {curves}"),
+        Measure("reward gained on policy", ends[False] - begun, "", detail=f"every third iteration: {curves}"),
         Measure("reward gained one iteration behind", ends[True] - begun, ""),
     ]
 
@@ -29,7 +29,7 @@ def _rewards(behind: bool) -> list[float]:
     """The reward's mean in each iteration. Images are drawn as other computers would draw them, in this process."""
     from ._world import world
 
-    made, rewards = world(images_per_prompt=12, window="random each iteration"), pack.module("rewards.base.reward")
+    made, rewards = world(images_per_prompt=8, window="random each iteration"), pack.module("rewards.base.reward")
     sampling, methods = pack.module("trainers.sampling.rollout"), pack.module("trainers.methods")
     compared = pack.module("trainers.feedback.advantages")
     optimizer = pack.module("trainers.engine.update").Optimizer(learning_rate=1e-3, updates=2)
