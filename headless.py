@@ -31,9 +31,9 @@ CARD_CHOSEN = {"--cpu", "--cuda-device"}
 def main(arguments: list[str], **told) -> int:
     """told: what a launcher in this process has to say, for Headless.run_file."""
     if arguments[:1] == [RAY]:
-        import on_ray
+        from ray_run import command
 
-        return on_ray.main(arguments[1:], PACK, _parsed)
+        return command.main(arguments[1:], PACK, _parsed)
     words, chosen, of_comfyui = _parsed(arguments)
     workflow, rank = chosen.workflow.resolve(), int(os.environ.get("RANK", "0"))
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -10,7 +10,7 @@ import re
 from .host import ROOT
 from .tree import files
 
-PARTS = ("nodes", "trainers", "rewards", "toy")
+PARTS = ("nodes", "trainers", "rewards", "toy", "ray_run")
 MAP = ROOT / "docs" / "architecture.md"
 SECTION = re.compile(r"(?<=^## Every module\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 

@@ -24,7 +24,7 @@ MODULES = {"subprocess", "pip", "ensurepip", "marshal", "dill", "ctypes", "sqlit
 RUNS_ON_INSTALL = ("install.py", "requirements.txt", "setup.py")  # ComfyUI brings all that the pack needs
 KINDS = {".py", ".js", ".json", ".md", ".html", ".css", ".svg", ".jpg", ".png", ".toml", ".txt", ".safetensors", ""}
 NEEDED = ("__init__.py", "nodes/", "trainers/", "rewards/", "toy/", "toy/weights/", "web/", "web/docs/", "workflows/",
-          "subgraphs/", "locales/", "headless.py", "on_ray.py", "ray_samplers.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml")  # fmt: skip
+          "subgraphs/", "locales/", "headless.py", "ray_run/", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml")  # fmt: skip
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/", "tools/", ".ci/", ".github/", "develop.py", "CONTRIBUTING.md", "ROADMAP.md")
 LONGEST_LINE, LONGEST_WORD = 300, 200  # of code that a person reads
 LARGEST = 20_000_000

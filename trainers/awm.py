@@ -41,14 +41,14 @@ def train_awm(policy: Policy, rollout: Rollout, advantages: Advantages, settings
     """
     steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size,
                    grid=without_pure_noise(sampled_levels(rollout)))
-    before, follower = policy.bank, policy.anchors.get(FOLLOWER)
+    before, follower = rollout.sampled_by(policy.bank), policy.anchors.get(FOLLOWER)
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)
         x0 = renoised.ask(bank)
         t = renoised.sigma if net.path.name == "flow" else renoised.sigma / (1 + renoised.sigma)
         log_p = matching_log_prob(renoised.error(x0), t, settings.weighting)
-        old = log_p.detach() if micro.first else matching_log_prob(
+        old = log_p.detach() if micro.first and not rollout.late else matching_log_prob(
             renoised.error(renoised.ask_quietly(net.anchor(before))), t, settings.weighting)
         pulls = {}
         if settings.ema_beta and follower is not None:

@@ -40,7 +40,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
     count = max(1, round(settings.noisiest * (len(rollout.sigmas) - 1)))
     steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size, by_group=True,
                    grid=sampled_levels(rollout)[:count])
-    before = policy.bank
+    before = rollout.sampled_by(policy.bank)
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)
@@ -49,7 +49,7 @@ def train_dgpo(policy: Policy, rollout: Rollout, advantages: Advantages, setting
         weights = group_weights(error, renoised.error(reference), advantage,
                                 rollout.index[micro.rows], settings.beta)
         gated = None
-        if settings.clip_range and not micro.first:
+        if settings.clip_range and (rollout.late or not micro.first):
             old = renoised.error(renoised.ask_quietly(net.anchor(before)))
             gated = gate(error, old, advantage, settings.clip_range)
         out = dgpo_loss(error, advantage, weights, gated, renoised.distance(x0, reference), settings.kl_weight)

@@ -25,6 +25,7 @@ from .diffusion_opd import DiffusionOPD, opd_cost, train_opd
 from .dpok import DPOK, dpok_cost, train_dpok
 from .draft import DRaFT, train_draft
 from .drtune import DRTune, train_drtune
+from .engine.behind import DATA, OLD_POLICY, RATIO, carried_on, check_behind
 from .engine.cost import Cost, Train, branches, work_of
 from .engine.in_use import numbers_in_use
 from .engine.limits import check_limits
@@ -70,7 +71,7 @@ class Method:
     its TRAJECTORY or only its LATENTS; OWN_IMAGES where images are made inside the step, for the reward's gradient.
     cost: (settings, Work) -> the train step's evaluations, at most. keeps: names among the policy's anchors of copies that follow
     the weights while this method trains; under another one they would stay where they are, so they are dropped then. by_group:
-    a micro-batch holds whole prompts.
+    a micro-batch holds whole prompts. behind: as what it takes images that are drawn while it trains, see there; "": not at all.
     """
 
     step: Callable
@@ -79,29 +80,31 @@ class Method:
     keeps: tuple[str, ...] = ()
     cost: Callable[..., Train] | None = None
     by_group: bool = False
+    behind: str = ""
     __repr__ = brief
 
 
 METHODS: dict[type, Method] = {
-    FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(s.beta > 0, s.watch_kl)),
+    FlowGRPO: Method(train_flow_grpo, needs=TRAJECTORY, behind=RATIO, cost=lambda s, w: w.replayed(s.beta > 0, s.watch_kl)),
     RTDMD: Method(train_rtdmd, needs=TRAJECTORY, keeps=(FAKE,), cost=rtdmd_cost),
-    DDPO: Method(train_ddpo, needs=TRAJECTORY, cost=lambda s, w: w.replayed(False, s.watch_kl)),
-    DPOK: Method(train_dpok, needs=TRAJECTORY, cost=dpok_cost),
-    NFT: Method(train_nft, keeps=(OLD,), cost=lambda s, w: w.noised(s.levels, (s.kl_weight > 0) + w.lagging, not w.lagging)),
-    AWM: Method(train_awm, keeps=(FOLLOWER,), cost=lambda s, w: w.noised(
+    DDPO: Method(train_ddpo, needs=TRAJECTORY, behind=RATIO, cost=lambda s, w: w.replayed(False, s.watch_kl)),
+    DPOK: Method(train_dpok, needs=TRAJECTORY, behind=RATIO, cost=dpok_cost),
+    NFT: Method(train_nft, keeps=(OLD,), behind=OLD_POLICY, cost=lambda s, w: w.noised(
+        s.levels, (s.kl_weight > 0) + w.lagging, not w.lagging)),
+    AWM: Method(train_awm, keeps=(FOLLOWER,), behind=OLD_POLICY, cost=lambda s, w: w.noised(
         s.levels, (s.beta > 0) + (s.ema_beta > 0 and w.lagging), 1)),
-    DGPO: Method(train_dgpo, by_group=True, cost=lambda s, w: w.noised(
+    DGPO: Method(train_dgpo, by_group=True, behind=OLD_POLICY, cost=lambda s, w: w.noised(
         s.levels, branches(s.reference_guidance), s.clip_range > 0)),
-    CRD: Method(train_crd, by_group=True, keeps=(OLD, RIVAL), cost=lambda s, w: w.noised(
+    CRD: Method(train_crd, by_group=True, keeps=(OLD, RIVAL), behind=DATA, cost=lambda s, w: w.noised(
         s.levels, (s.kl_weight > 0) * branches(s.reference_guidance) + w.lagging, not w.lagging)),
-    RWR: Method(train_rwr, cost=lambda s, w: w.noised(s.levels)),
-    DiffusionDPO: Method(train_dpo, Preferences, cost=lambda s, w: w.paired(s.levels, True)),
-    MaPO: Method(train_mapo, Preferences, cost=lambda s, w: w.paired(s.levels, False)),
-    KTO: Method(train_kto, Labels, cost=kto_cost),
-    D3PO: Method(train_d3po, Preferences, cost=lambda s, w: w.paired(w.branches * w.random, True)),
+    RWR: Method(train_rwr, behind=DATA, cost=lambda s, w: w.noised(s.levels)),
+    DiffusionDPO: Method(train_dpo, Preferences, behind=DATA, cost=lambda s, w: w.paired(s.levels, True)),
+    MaPO: Method(train_mapo, Preferences, behind=DATA, cost=lambda s, w: w.paired(s.levels, False)),
+    KTO: Method(train_kto, Labels, behind=DATA, cost=kto_cost),
+    D3PO: Method(train_d3po, Preferences, behind=DATA, cost=lambda s, w: w.paired(w.branches * w.random, True)),
     SPO: Method(train_spo, StepPreferences, needs=TRAJECTORY, cost=lambda s, w: (w.branches * w.pairs,) * 2),
-    LCM: Method(train_lcm, None, cost=lcm_cost),
-    ADD: Method(train_add, None, cost=lambda s, w: w.noised(s.levels, 2 + branches(s.guidance or w.guidance))),
+    LCM: Method(train_lcm, None, behind=DATA, cost=lcm_cost),
+    ADD: Method(train_add, None, behind=DATA, cost=lambda s, w: w.noised(s.levels, 2 + branches(s.guidance or w.guidance))),
     DiffusionOPD: Method(train_opd, None, cost=opd_cost),
     DRaFT: Method(train_draft, None, OWN_IMAGES, cost=lambda s, w: w.walked(
         s.extra_noises + (s.kl_weight > 0) * ((s.steps or w.steps) + s.extra_noises))),
@@ -220,12 +223,11 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     # what the host's nodes made along the way may be inference tensors
     rollout, feedback = for_autograd(rollout), outside_inference(feedback)
     check_fits(name_of(trainer), method.learns_from, feedback, rollout)
+    check_behind(name_of(trainer), method.behind, rollout)
     policy = replace(policy, memory=with_room(policy.memory, rollout.room))
     rollout.prompts.prepare(rollout.index.unique())
     stats = {"failed": float((~finite_latents(rollout)).sum())} if feedback is None else feedback.stats
-    numbers = stats | {"rollout_evaluations": rollout.evaluations}
-    if rollout.left_out:
-        numbers |= {"steps_left_out": rollout.left_out}
+    numbers = stats | rollout.numbers()
     if method.learns_from is None or teaches(feedback):
         if method.needs == TRAJECTORY:
             rollout.random_steps()
@@ -240,7 +242,7 @@ def train_step(policy: Policy, rollout: Rollout, feedback: Feedback | None, trai
     remembered = getattr(feedback, "memory", None)
     memory = new.memory if remembered is None else {**new.memory, "rewards": remembered}
     used = _used(policy, given, trainer, rollout.sampling, rollout.recommended)
-    return replace(_without_strays(new, method), metrics=numbers | new.metrics, memory=memory,
+    return replace(_without_strays(carried_on(new, policy, rollout), method), metrics=numbers | new.metrics, memory=memory,
                    iteration=policy.iteration + 1, numbers=used)
 
 

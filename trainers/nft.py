@@ -37,12 +37,13 @@ def train_nft(policy: Policy, rollout: Rollout, advantages: Advantages, settings
     the one in training, 1 for the reference where kl_weight is above 0."""
     steps = noised(rollout, advantages.used, settings.levels, optimizer.updates, rollout.batch_size)
     behaviour = policy.chosen("behaviour")
+    sampler = rollout.sampled_by(behaviour)
 
     def evaluate(net, bank, micro):
         renoised = Renoised(net, rollout, micro)
         x0 = renoised.ask(bank)
-        on_policy = micro.first and OLD not in policy.anchors
-        old = x0.detach() if on_policy else renoised.ask_quietly(net.anchor(behaviour))
+        on_policy = micro.first and OLD not in policy.anchors and not rollout.late
+        old = x0.detach() if on_policy else renoised.ask_quietly(net.anchor(sampler))
         kl = renoised.distance(x0, renoised.ask_quietly(None)) if settings.kl_weight else None
         out = nft_loss(x0, old, renoised.data, renoised.of(advantages.values), settings.beta, ADVANTAGE_CLIP, kl,
                        settings.kl_weight)

@@ -93,6 +93,7 @@ export const ZH = {
     "*parts": "奖励的各部分", "*time": "时间分布",
     seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",
     seconds_samplers: "每台其他计算机的工作秒数",
+    iterations_behind: "图像落后的迭代数",
     vram_gb: "显存峰值（GB）", ram_gb: "ComfyUI 内存（GB）",
     reward_mean: "奖励", accuracy: "准确率",
     kl: "KL：与原模型的距离", clip_fraction: "被裁剪的步（比例）", grad_norm: "梯度范数", loss: "损失", pass_rate: "通过率",

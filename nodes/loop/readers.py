@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .body import links_of
 from .runner import fed
 
@@ -33,19 +35,35 @@ def means_are_read(dynprompt, node: str) -> bool:
 def check_no_steps_are_needed(dynprompt, node: str, source: str) -> None:
     """ValueError where a trainer that learns from the rollout of ``node`` needs its random steps, and it has none. source: whose
     rollout it is, in words. Only inside a loop are the trainers known before anything is sampled; Train Step looks again."""
-    if dynprompt is None or node is None:
-        return
     from ...trainers.methods import TRAJECTORY, method_of, name_of
 
-    for reader in (dynprompt.get_node(each) for each in dynprompt.all_node_ids()):
-        if reader["class_type"] != TRAIN_STEP or links_of(reader).get("rollout") != (node, 0):
-            continue
-        trainer = _trainer_of(dynprompt, reader)
-        if trainer is not None and method_of(trainer).needs == TRAJECTORY:
+    for trainer in _trainers_on(dynprompt, node):
+        if method_of(trainer).needs == TRAJECTORY:
             raise ValueError(
                 f"trainer: {name_of(trainer)} learns from the likelihoods of random steps, and {source} tells none; "
                 "use Rollout, or a trainer of finished images such as DiffusionNFT, AWM, DGPO, CRD or RWR"
             )
+
+
+def check_may_be_behind(dynprompt, node: str) -> None:
+    """ValueError where a trainer that learns from the rollout of ``node`` does not take images of one iteration before."""
+    from ...trainers.engine.behind import behind_words
+    from ...trainers.methods import method_of, name_of
+
+    for trainer in _trainers_on(dynprompt, node):
+        if not method_of(trainer).behind:
+            raise ValueError(behind_words(name_of(trainer)))
+
+
+def _trainers_on(dynprompt, node: str | None) -> Iterator:
+    """Those that learn from the rollout of ``node``, as far as they are known before anything is sampled: inside a loop."""
+    if dynprompt is None or node is None:
+        return
+    for reader in (dynprompt.get_node(each) for each in dynprompt.all_node_ids()):
+        if reader["class_type"] == TRAIN_STEP and links_of(reader).get("rollout") == (node, 0):
+            trainer = _trainer_of(dynprompt, reader)
+            if trainer is not None:
+                yield trainer
 
 
 def _trainer_of(dynprompt, step: dict):

@@ -18,7 +18,8 @@ OWN = {"run_name", "iterations"}
 LATER = {"start": ("auto", "kaiming"), "adam_epsilon": (-1, 1e-8), "empty_prompts": (0,), "reference_guidance": (1,),
          "PTMaPO.scale": (0.5,), "PTMaPO.temperature": (1000,), "PTCreatePolicy.lora": ("none",),
          "PTCreatePolicy.reference": ("the model without it",), "PTCreatePolicy.partly": (False,),
-         "PTCreatePolicy.kind": ("LoRA",), "PTFlowGRPO.step_weights": ("even",)}
+         "PTCreatePolicy.kind": ("LoRA",), "PTFlowGRPO.step_weights": ("even",),
+         "PTOtherComputers.draw_images": ("after each update",)}
 # names of files, in whose place the file's digest is remembered
 FILES = {"PTCreatePolicy.lora": digest_of, "PTTeacher.lora": digest_of}
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ...rewards.base.words import lines_of
 from ..loop.body import is_link, links_of
-from ..loop.readers import check_no_steps_are_needed
+from ..loop.readers import check_may_be_behind, check_no_steps_are_needed, means_are_read
 from ..loop.runner import FEED
 from ..page.address import check_and_ask
 from ..page.server import page_server
@@ -26,6 +26,17 @@ def samplers():
     return comfy.samplers.KSampler.SAMPLERS
 
 
+def drawn_when() -> tuple:
+    from ...trainers.servers.rollout import AFTER, DURING, Computers
+
+    words = (
+        "after each update: by the policy as it is then; the computers wait while it is trained. during the update: the next "
+        "images are drawn while this computer trains, by the policy of one iteration before. Nobody waits then, but images are a "
+        "little out of date; trainers that cannot correct for it say so."
+    )
+    return ((AFTER, DURING), {"default": Computers.when, "tooltip": words})
+
+
 class PTOtherComputers:
     DESCRIPTION = (
         "Other computers that sample for a training, each with a ComfyUI that was started with --listen. Nothing has to be "
@@ -39,7 +50,7 @@ class PTOtherComputers:
     @classmethod
     def INPUT_TYPES(cls):
         from ...trainers.policy.interchange import PRECISIONS
-        from ...trainers.servers.rollout import Computers
+        from ...trainers.servers.rollout import OWN_STEPS, Computers
 
         return {
             "required": {
@@ -62,10 +73,11 @@ class PTOtherComputers:
                     },
                 ),
                 "sampler": (
-                    samplers(),
+                    (*samplers(), OWN_STEPS),
                     {
                         "default": Computers.sampler,
-                        "tooltip": "As in KSampler. euler gives the images of Rollout without random steps.",
+                        "tooltip": "As in KSampler. euler gives the images of Rollout without random steps. as Rollout, with "
+                        "random steps: the other computers need this pack, too; for Flow-GRPO, DDPO and DPOK.",
                     },
                 ),
                 "lora_precision": (
@@ -87,10 +99,24 @@ class PTOtherComputers:
                     },
                 ),
             },
+            "optional": {
+                "draw_images": drawn_when(),
+            },
             "hidden": {"unique_id": "UNIQUE_ID", "dynprompt": "DYNPROMPT"},
         }
 
-    def run(self, model, clip, addresses, sampler, lora_precision, longest_wait, unique_id=None, dynprompt=None):
+    def run(
+        self,
+        model,
+        clip,
+        addresses,
+        sampler,
+        lora_precision,
+        longest_wait,
+        draw_images="after each update",
+        unique_id=None,
+        dynprompt=None,
+    ):
         from ...trainers.servers import actors
         from ...trainers.servers.rollout import Computers
 
@@ -98,14 +124,16 @@ class PTOtherComputers:
         for each in found:
             if each not in actors.names():
                 check_and_ask(each, "prompts and the LoRA in training")
-        computers = Computers(found, model, made_by(dynprompt, unique_id), sampler, lora_precision, longest_wait)
+        source = made_by(dynprompt, unique_id)
+        computers = Computers(found, model, source, sampler, lora_precision, longest_wait, draw_images)
         return {"ui": {"text": computers.ready()}, "result": (computers,)}
 
 
 class PTRolloutOnComputers:
     DESCRIPTION = (
-        "Samples images on other computers with the policy as it is now. In place of Rollout, for trainers that learn from "
-        "finished images: DiffusionNFT, AWM, DGPO, CRD, RWR, and preferences. One that is lost costs no image: others draw its."
+        "Samples images on other computers with the policy. In place of Rollout, for trainers that learn from finished images: "
+        "DiffusionNFT, AWM, DGPO, CRD, RWR, and preferences; for Flow-GRPO, DDPO and DPOK too where Other Computers says as "
+        "Rollout. One that is lost costs no image: others draw its."
     )
     CATEGORY, FUNCTION = CATEGORY, "run"
     RETURN_TYPES, RETURN_NAMES = (ROLLOUT, "IMAGE", "LATENT"), ("rollout", "images", "latents")
@@ -121,8 +149,8 @@ class PTRolloutOnComputers:
                 "sampling": (
                     SAMPLING,
                     {
-                        "tooltip": "From Sampling Settings: size, steps, guidance, how many. There are no random "
-                        "steps, and each image is computed on its own."
+                        "tooltip": "From Sampling Settings: size, steps, guidance, how many. A KSampler there makes no random "
+                        "steps, and computes each image on its own."
                     },
                 ),
                 "computers": (COMPUTERS, {"tooltip": "From Other Computers."}),
@@ -146,12 +174,23 @@ class PTRolloutOnComputers:
     def run(self, policy, prompts, vae, sampling, computers, iteration=None, unique_id=None, dynprompt=None):
         from ...trainers.policy.latents import to_latent_socket
         from ...trainers.run.steering import asked_weights
-        from ...trainers.servers.rollout import rollout_by_computers
+        from ...trainers.servers.rollout import DURING, OWN_STEPS, rollout_by_computers
 
-        check_no_steps_are_needed(dynprompt, unique_id, "a KSampler on another computer")
+        if computers.sampler != OWN_STEPS:
+            check_no_steps_are_needed(dynprompt, unique_id, "a KSampler on another computer")
+        if computers.when == DURING:
+            check_may_be_behind(dynprompt, unique_id)
         iteration = policy.iteration if iteration is None else iteration
         made = rollout_by_computers(
-            policy, prompts, vae, sampling, computers, iteration, tell=say_need, progress=node_progress(unique_id, policy.model)
+            policy,
+            prompts,
+            vae,
+            sampling,
+            computers,
+            iteration,
+            keep_means=means_are_read(dynprompt, unique_id),
+            tell=say_need,
+            progress=node_progress(unique_id, policy.model),
         )
         made = replace(made, reward_weights=asked_weights(policy))
         return (made, made.images, to_latent_socket(policy.model, made.latents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -56,6 +57,17 @@ def others(tmp_path_factory):
         each.stop()
 
 
+def defaults(host, kind: str) -> dict:
+    """What the widgets of a node stand at."""
+    inputs = host.get(f"/object_info/{kind}").json()[kind]["input"]
+    return {
+        name: spec[1]["default"]
+        for part in inputs.values()
+        for name, spec in part.items()
+        if "default" in (spec[1:] or [{}])[0]
+    }
+
+
 def training(host, run: str, addresses: list[str] | None, iterations: int = 2, **changes) -> dict:
     """A small DiffusionNFT; addresses: of those who sample, None for this machine alone."""
     graph = spine(
@@ -63,17 +75,10 @@ def training(host, run: str, addresses: list[str] | None, iterations: int = 2, *
         iterations,
         **{"4.transition": "deterministic", "4.steps": 10, "4.prompts_per_iteration": 6, "4.images_per_prompt": 4} | changes,
     )
-    inputs = host.get("/object_info/PTNFT").json()["PTNFT"]["input"]
-    defaults = {
-        name: spec[1]["default"]
-        for part in inputs.values()
-        for name, spec in part.items()
-        if "default" in (spec[1:] or [{}])[0]
-    }
     with_model(host.base)
     graph["22"] = {"class_type": "LabDemoModel", "inputs": {"model_name": MODEL}}
     graph["2"]["inputs"]["clip"], graph["3"]["inputs"]["model"] = ["22", 1], ["22", 0]
-    graph["5"] = {"class_type": "PTNFT", "inputs": defaults | {"learning_rate": 1e-3, "warmup_steps": 0}}
+    graph["5"] = {"class_type": "PTNFT", "inputs": defaults(host, "PTNFT") | {"learning_rate": 1e-3, "warmup_steps": 0}}
     graph["20"] = {"class_type": "SaveLatent", "inputs": {"samples": ["7", 2], "filename_prefix": f"latents {run}"}}
     if addresses is not None:
         graph["21"] = {
@@ -174,6 +179,44 @@ def drawn_here(policy, made) -> torch.Tensor:
         )
         found.append(latent["samples"])
     return from_latent_socket(policy.model, {"samples": torch.cat(found)})
+
+
+def points(host, run: str) -> list[dict]:
+    file = host.base / "output" / "posttrain" / f"spine {run}" / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_images_are_drawn_while_the_policy_is_trained_and_a_run_that_was_cut_short_goes_on_with_the_same(host, others):
+    """Going on, the images that were under way are drawn again, by the policy of one iteration before."""
+
+    def behind(run: str, iterations: int) -> dict:
+        graph = training(host, run, [each.url for each in others], iterations)
+        graph["21"]["inputs"]["draw_images"] = "during the update"
+        return graph
+
+    before = sum(map(asked, others))
+    whole = host.run(behind("behind", 4))
+    assert whole.event == "success", whole.text
+    assert [point["iterations_behind"] for point in points(host, "behind")] == [0, 1, 1, 1]
+    assert sum(map(asked, others)) == before + 24  # 6 prompts in 4 iterations: none was drawn for nothing
+    for iterations in (2, 4):
+        part = host.run(behind("cut", iterations))
+        assert part.event == "success", part.text
+    assert same(weights(host, "behind"), weights(host, "cut")) and len(latents(host, "cut")) == 4
+    on_policy = host.run(training(host, "on policy", [each.url for each in others], 4))
+    assert on_policy.event == "success" and "iterations_behind" not in points(host, "on policy")[0]
+    here, there = latents(host, "on policy"), latents(host, "behind")
+    assert torch.equal(here[0], there[0]) and not torch.equal(here[1], there[1])
+
+
+def test_who_takes_no_image_of_one_iteration_before_is_refused_before_anything_is_drawn(host, others):
+    graph = training(host, "too old", [others[0].url])
+    graph["21"]["inputs"]["draw_images"] = "during the update"
+    graph["5"] = {"class_type": "PTDiffusionOPD", "inputs": {"teacher": ["30", 0], **defaults(host, "PTDiffusionOPD")}}
+    graph["30"] = {"class_type": "PTTeacher", "inputs": defaults(host, "PTTeacher") | {"policy": ["3", 0]}}
+    before, result = asked(others[0]), host.run(graph)
+    assert result.event == "error" and "DiffusionOPD learns rightly only from images of the policy" in result.text, result.text
+    assert asked(others[0]) == before
 
 
 def test_one_that_is_killed_costs_no_image(host, others):

@@ -50,7 +50,7 @@ def optional_packages() -> set[str]:
     names = {module.split(".")[0] for file in python_files() for _, module in imports(file)}
     names |= {name for file in python_files() for name in looked_for(file)}
     names -= {*sys.stdlib_module_names, *HOST_MODULES, *HOSTS_OWN, "posttrain"}
-    names -= {Path(file).stem for file in python_files() if "/" not in file}  # what stands beside headless.py
+    names -= {Path(file).parts[0].removesuffix(".py") for file in python_files()}  # what stands beside headless.py
     known = packages_distributions()
     return {plain(known.get(name, [name])[0]) for name in names} - brought_by_comfyui()
 
@@ -124,7 +124,7 @@ def offline_run():
 
 
 def cluster():
-    from posttrain.on_ray import imported
+    from posttrain.ray_run.command import imported
 
     imported()
 

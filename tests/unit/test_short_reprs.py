@@ -33,7 +33,7 @@ def dataclasses_of_the_pack() -> list[type]:
 
     found = {}
     for name in python_files():
-        if name == "__init__.py" or name.split("/")[0] not in ("nodes", "trainers", "rewards", "toy"):
+        if name == "__init__.py" or name.split("/")[0] not in ("nodes", "trainers", "rewards", "toy", "ray_run"):
             continue
         module = importlib.import_module("posttrain." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
         for each in vars(module).values():

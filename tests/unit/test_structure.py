@@ -17,7 +17,7 @@ HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "execution", "folder_pa
 KNOWS_HOST = ("__init__.py", "headless.py", "nodes/", "trainers/policy/", "toy/models.py", "toy/pretrain.py", "toy/data.py",
               "toy/evaluate.py", "rewards/learned/holder.py")
 MAY_IMPORT = {"nodes": {"nodes", "trainers", "rewards", "toy"}, "trainers": {"trainers", "rewards"},
-              "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "__init__.py": {"nodes"}}
+              "rewards": {"rewards"}, "toy": {"toy", "rewards", "trainers"}, "ray_run": {"ray_run"}, "__init__.py": {"nodes"}}
 KNOWN_SITES = {"arxiv.org", "docs.comfy.org", "github.com", "huggingface.co", "www.gnu.org", "www.w3.org", "doi.org"}
 A_MACHINE_PATH = re.compile(r"""(?<![\w.~}/])/(?:work|root|home|tmp|opt|Users)/\w""")
 
@@ -177,7 +177,7 @@ def test_the_map_names_every_module():
 
     page = read("docs/architecture.md")
     assert page == refreshed(page), "run python -m tools.make_map"
-    assert not [name for name in python_files() if name.split("/")[0] in ("nodes", "trainers", "rewards", "toy")
+    assert not [name for name in python_files() if name.split("/")[0] in ("nodes", "trainers", "rewards", "toy", "ray_run")
                 and not name.endswith("__init__.py") and f"`{Path(name).name}`" not in page]
 
 
@@ -278,8 +278,8 @@ def test_published_archive_holds_what_runs():
     ignored = [line.strip("/") for line in read(".comfyignore").split() if line and not line.startswith("#")]
     for name in DEVELOPMENT:
         assert name.strip("/") in ignored
-    for needed in ("__init__.py", "nodes", "trainers", "rewards", "toy", "web", "workflows", "subgraphs", "locales", "LICENSE",
-                   "README.md", "pyproject.toml"):
+    for needed in ("__init__.py", "nodes", "trainers", "rewards", "toy", "ray_run", "web", "workflows", "subgraphs", "locales",
+                   "LICENSE", "README.md", "pyproject.toml"):
         assert needed not in ignored
 
 

@@ -29,6 +29,18 @@ def path_of(model_sampling) -> Path:
                      "use a model with noise, v or flow prediction")
 
 
+class ModelLevels:
+    """How a MODEL mixes and its noise levels, without its network: what a plan of steps is made of."""
+
+    def __init__(self, model):
+        self._sampling = model.get_model_object("model_sampling")
+        self.path = path_of(self._sampling)
+
+    def sigmas(self, scheduler: str, steps: int) -> torch.Tensor:
+        """See ``sigmas_of``."""
+        return sigmas_of(self._sampling, scheduler, steps)
+
+
 def as_asked(model_sampling, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """A state of the path [B, ...] as the host's own sampler for this model asks the network about it; sigma: [B]."""
     return variance_preserving(x, sigma) if isinstance(model_sampling, PRESERVING) else x

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Bank = dict[str, torch.Tensor]
 REFERENCE = "reference"  # its place among the policy's anchors, where it is not the model alone
+BEFORE = "before"  # there, too: the weights that sample while the policy is trained
 
 
 class Guest(NamedTuple):
@@ -36,7 +37,8 @@ class Policy:
 
     model: the user's own MODEL; never modified. bank: "<layer>.lora_A" and ".lora_B", float32 on the CPU.
     ema: a running mean of the bank, if the trainer keeps one. anchors: other weights by name (the behaviour policy of
-    some trainers, the value baseline of DPOK, the LoRA that is the reference). optimizer: AdamW's moments, keyed
+    some trainers, the value baseline of DPOK, the LoRA that is the reference, what samples one
+    iteration behind). optimizer: AdamW's moments, keyed
     "<bank key>.exp_avg" and ".exp_avg_sq". step: optimizer steps made. metrics: the report of the last train step.
     memory: whatever a feedback rule carries between iterations (JSON-serialisable). iteration: train steps made. method:
     whose numbers are recommended, by the table's name, empty: the usual ones of the model. numbers: those that the last

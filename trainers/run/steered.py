@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...rewards.base import ranks, stopwatch
+from ...rewards.base import beside, ranks, stopwatch
 from ...rewards.base.files import written_whole
 from .folder import FolderLost, Run, SettingsChanged
 from .gauges import memory
@@ -96,11 +96,13 @@ class Steered:
         if self.run is not None:
             self._steering.__enter__()
             self._watch, self._timing = stopwatch.collect()
+            self._beside = beside.collect(self.plan.iterations)
 
     def _end(self) -> None:
         if self.run is not None:
             self._steering.__exit__()
             stopwatch.end(self._timing)
+            beside.end(*self._beside)
 
     def _gauged(self) -> dict[str, float]:
         """Where the time of an iteration went, and the memory it took."""

@@ -10,6 +10,7 @@ import torch
 from ...rewards.base.words import brief
 from ..noise.paths import Path
 from ..noise.transitions import Transition, deterministic, transition_named
+from ..policy.levels import ModelLevels
 from ..policy.network import Network
 from .settings import Sampling, noisy_range, resolved_transition
 
@@ -36,7 +37,7 @@ class SamplingPlan:
         return len(self.sigmas) - 1
 
 
-def plan_of(net: Network, sampling: Sampling, iteration: int) -> SamplingPlan:
+def plan_of(net: Network | ModelLevels, sampling: Sampling, iteration: int) -> SamplingPlan:
     """Which step is taken how, in this iteration. ValueError where no step of the window can be random."""
     name, strength = resolved_transition(sampling, net.path.name)
     step = transition_named(name, strength, net.path)

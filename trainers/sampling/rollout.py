@@ -18,7 +18,7 @@ from ..policy.levels import sigmas_of
 from ..policy.network import Network
 from ..policy.room import WHOLE, Room
 from ..policy.scratch import free_ram
-from ..policy.value import Policy
+from ..policy.value import Bank, Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
 from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
@@ -32,6 +32,15 @@ Progress = Callable[[int, int, "torch.Tensor | None"], None]
 
 
 @dataclass(frozen=True)
+class Behind:
+    """Of a rollout that others have sampled while the policy was trained. iterations: train steps since; bank: what sampled."""
+
+    iterations: int
+    bank: Bank
+    __repr__ = brief
+
+
+@dataclass(frozen=True)
 class Rollout:
     """What sampling leaves behind, B samples.
 
@@ -40,7 +49,8 @@ class Rollout:
     where no step was random; batch_size: images evaluated at once, which a trainer keeps so that its numbers are the
     same; iteration: of the run; evaluations: network calls on a sample; left_out: steps of the window that could not be
     random, see ``plan.payable_steps``; sampling: the settings, where it was sampled by them, and recommended: the names of those
-    that were left to the recommended numbers; room: what was given up for want of memory; reward_weights: see ``score_rollout``.
+    that were left to the recommended numbers; room: what was given up for want of memory; reward_weights: see ``score_rollout``;
+    behind: None where the policy that is trained has sampled it.
     """
 
     latents: torch.Tensor
@@ -59,7 +69,23 @@ class Rollout:
     recommended: tuple[str, ...] = ()
     room: Room = WHOLE
     reward_weights: Mapping[str, float] | None = None
+    behind: Behind | None = None
     __repr__ = brief
+
+    @property
+    def late(self) -> bool:
+        """Whether the policy has been trained since it sampled."""
+        return self.behind is not None and self.behind.iterations > 0
+
+    def sampled_by(self, now: Bank) -> Bank:
+        """The weights that sampled; now: those of the policy that the step begins with."""
+        return self.behind.bank if self.behind is not None and self.late else now
+
+    def numbers(self) -> dict[str, float]:
+        """For the curve."""
+        found: dict[str, float] = {"rollout_evaluations": self.evaluations}
+        found |= {"steps_left_out": self.left_out} if self.left_out else {}
+        return found | ({} if self.behind is None else {"iterations_behind": self.behind.iterations})
 
     @property
     def groups(self) -> torch.Tensor:
@@ -110,7 +136,7 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
         say_and_check(need, tell)
         chosen = policy.chosen(weights)
         bank = None if chosen is None else net.to_device(chosen)
-        sampler = _Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress,
+        sampler = Sampler(net, bank, prompts, samples, sampling, plan, shape, keep_means, progress,
                            own_steps(sampling, iteration, samples.index, plan.noisy))
         latents = sampler.latents()
         return plan, latents, sampler.kept, ranks.total("evaluations", net.evaluations)
@@ -169,7 +195,7 @@ def for_autograd(rollout: Rollout) -> Rollout:
     return replace(outside_inference(replace(rollout, prompts=PromptSet(()))), prompts=rollout.prompts)
 
 
-class _Sampler:
+class Sampler:
     """All samples of a rollout, a batch at a time. Images of a prompt that start alike are one until the first random
     step, so that part is computed once for all of them; branches are one until each its own."""
 

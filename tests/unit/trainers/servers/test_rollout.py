@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import socket
 import time
 from dataclasses import replace
@@ -22,19 +21,9 @@ from posttrain.trainers.prompts import Texts
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
 from posttrain.trainers.servers import rollout as module
-from posttrain.trainers.servers.client import Client, Lost
-from posttrain.trainers.servers.graph import SAVED, Source
-from posttrain.trainers.servers.rollout import (
-    EMPTY,
-    KEPT,
-    LATENT,
-    Computers,
-    checked,
-    place_of,
-    read_latents,
-    rollout_by_computers,
-)
-from safetensors.torch import save
+from posttrain.trainers.servers.drawing import LATENTS, Drawn
+from posttrain.trainers.servers.graph import Source
+from posttrain.trainers.servers.rollout import Computers, checked, rollout_by_computers
 from small_models import PlainVAE, prompts_for, trained_policy
 
 SMALL = Sampling(steps=2, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2)
@@ -86,7 +75,9 @@ def test_another_model_and_prompts_of_unknown_texts_are_refused():
 def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_latents(monkeypatch):
     """Prompts, seeds and levels are those of a rollout here."""
     policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
-    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)  # as on a process that is not the first
+    monkeypatch.setattr(
+        ranks, "of_first", lambda what, make: Drawn({LATENTS: latents}, 1.0)
+    )  # as on a process that is not the first
     made = asked(policy)
     here = rollout(policy, made.prompts, PlainVAE(), replace(SMALL, transition="deterministic"))
     assert torch.equal(made.latents, latents) and made.images.shape == here.images.shape and made.trajectory is None
@@ -101,7 +92,7 @@ FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, No
 @pytest.mark.parametrize("kind", [kind for kind, method in METHODS.items() if method.needs != OWN_IMAGES])
 def test_trainers_of_finished_images_learn_from_it_and_those_of_likelihoods_do_not(kind, monkeypatch):
     policy, latents = trained_policy("sd3"), torch.randn(4, 16, 8, 8)
-    monkeypatch.setattr(ranks, "of_first", lambda what, make: latents)
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: Drawn({LATENTS: latents}, 1.0))
     made, trainer = asked(policy, steps=12), Trainer(usual(kind, policy), Optimizer(learning_rate=1e-3))
     learns_from = METHODS[kind].learns_from
     scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
@@ -134,59 +125,3 @@ def test_a_cancel_is_heard_while_computers_are_looked_at(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             computers.ready()
     assert time.monotonic() - started < 2
-
-
-def test_latents_are_taken_as_safetensors_of_the_right_shape_alone():
-    good = torch.randn(2, 4, 8, 8)
-    assert torch.equal(read_latents(save({LATENT: good}), good.shape), good)
-    assert read_latents(save({LATENT: good.half()}), good.shape).dtype == torch.float32
-    for content, words in [
-        (pickle.dumps({LATENT: good}), "are none"),
-        (b"", "are none"),
-        (save({"other": good}), "are none"),
-        (save({LATENT: good})[:-9], "are none"),
-        (save({LATENT: good[:1]}), r"\[1, 4, 8, 8\] and not \[2, 4, 8, 8\]"),
-        (save({LATENT: good.int()}), "load the same model"),
-    ]:
-        with pytest.raises(Lost, match=words):
-            read_latents(content, good.shape)
-
-
-@pytest.mark.parametrize(
-    "outputs",
-    [
-        {},
-        {SAVED: {}},
-        {SAVED: {"latents": []}},
-        {SAVED: {"latents": [{"filename": "a"}]}},
-        {SAVED: None},
-        {SAVED: {"latents": [{"filename": 'a"\r\nb', "subfolder": ""}]}},
-    ],
-)
-def test_a_place_that_is_none_is_no_place(outputs):
-    with pytest.raises(Lost):
-        place_of(outputs)
-
-
-def test_older_loras_become_empty_and_one_that_is_in_use_the_next_time(monkeypatch):
-    policy = trained_policy("sd3")
-    emptied, refused = [], []
-
-    def upload(self, name, content, kind, subfolder="", overwrite=False):
-        if name in refused:
-            raise Lost("it is open")
-        assert (content, kind, subfolder, overwrite) == (EMPTY, "output", "loras", True)
-        emptied.append(name)
-
-    monkeypatch.setattr(module.Client, "upload", upload)
-    drawing = object.__new__(module._Drawing)
-    drawing.computers, client = nobody(policy.model), Client("http://127.0.0.1:9")
-    for name in "abab":
-        drawing._clear(client, name)
-    assert not emptied and KEPT == 2
-    refused.append("a")
-    drawing._clear(client, "c")
-    assert not emptied
-    refused.clear()
-    drawing._clear(client, "d")
-    assert emptied == ["a", "b"] and drawing.computers.sent == {client.url: ["c", "d"]}

@@ -24,8 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import samplers
+
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
+PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's own minute is too short for a busy machine
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
     'group "ray", see README.md), or start the processes with torchrun'
@@ -74,6 +77,7 @@ def imported():
 @contextlib.contextmanager
 def _running(ray, address: str | None):
     """A cluster; of one that this starts nothing is left afterwards."""
+    os.environ |= {name: os.environ.get(name, value) for name, value in PATIENCE.items()}
     try:
         here = {} if address else {"include_dashboard": False}
         ray.init(address or "local", **here)
@@ -106,20 +110,17 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    import ray_samplers
-
-    for module in (sys.modules[__name__], ray_samplers):
-        ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__package__])  # workers need not find these files
     desk = ray.remote(num_cpus=0)(Desk).remote()
-    samplers = ray_samplers.started(ray, chosen.samplers, asked, arguments, pack)
+    lent = samplers.started(ray, chosen.samplers, asked, arguments, pack)
     trainer = TorchTrainer(
         work,
         train_loop_config={
             "arguments": arguments,
             "pack": str(pack),
             "desk": desk,
-            "samplers": samplers,
-            "ways": ray_samplers.ways,
+            "samplers": lent,
+            "ways": samplers.ways,
         },
         torch_config=_place(),
         scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
@@ -131,7 +132,7 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
     try:
         return _until_done(ray, trainer, desk)
     finally:
-        ray_samplers.close(ray, samplers)
+        samplers.close(ray, lent)
 
 
 def _until_done(ray, trainer, desk) -> int:
@@ -233,5 +234,5 @@ def work(settings: dict) -> int:
     threading.Thread(target=listen, daemon=True, name="desk").start()
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
-    samplers = settings["ways"](settings["samplers"])
-    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=samplers)
+    lent = settings["ways"](settings["samplers"])
+    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=lent)
