@@ -73,8 +73,8 @@ def open_from_templates(page, template=TEMPLATE) -> None:
     """As a user does, by the browser of templates; what pages say of a missing file or as a greeting is put away."""
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     browser = page.locator(DIALOGS).last
-    browser.get_by_text(PACK, exact=True).first.click(timeout=20_000)
-    browser.get_by_text(template.name).first.click(timeout=20_000)
+    browser.get_by_text(PACK, exact=True).first.click(timeout=60_000)
+    browser.get_by_text(template.name).first.click(timeout=60_000)
     wait_until(page, lambda: page.evaluate("app.graph.nodes.some((node) => node.type === 'PTTrain')"), 30)
     page.wait_for_timeout(1500)
     put_greetings_away(page)

@@ -77,8 +77,7 @@ def placed(page) -> bool:
     """Newer pages let a new node hang on the mouse until a click, which the closing search box may take."""
     hangs = "!!app.graph._nodes.at(-1).flags.ghost"
     if page.evaluate(hangs):
-        page.evaluate(CLOSE)  # of what lies over the graph
-        page.mouse.click(700, 500)
+        page.mouse.click(250, 800)
         page.wait_for_timeout(1500)
     return not page.evaluate(hangs)
 
@@ -189,6 +188,7 @@ def test_they_speak_chinese_and_a_graph_saved_so_is_english_again(page):
     block = BLOCKS[-1]
     with in_chinese(page):
         page.evaluate(CLOSE)
+        page.evaluate("app.graph.clear()")  # of the graph that the page begins with
         dropped(page, block.name)
         page.wait_for_timeout(300)
         widgets, inputs = page.evaluate(every)

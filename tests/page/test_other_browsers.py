@@ -41,15 +41,18 @@ DRAWN = """(() => {
     for (let at = 3; at < data.length; at += 4) drawn += data[at] > 0;
     return drawn;
 })()"""
-# the middle of an element that is in sight: one of a selector (of all, or with this text alone in it), the first or the last
+# the middle of an element, brought into sight: one of a selector (of all, or with this text alone in it), the first or the last
 MIDDLE = """(([selector, text, last]) => {
     const inside = (element) => [...element.querySelectorAll('*')];
     const said = ({ textContent }) => textContent.trim().startsWith(text);
     const found = [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility())
         .flatMap((element) => (text ? [element, ...inside(element)].filter((one) => said(one) && !inside(one).some(said)) : [element]));
-    const box = found.at(last ? -1 : 0)?.getBoundingClientRect();
+    const chosen = found.at(last ? -1 : 0);
+    chosen?.scrollIntoView({ block: 'center' });
+    const box = chosen?.getBoundingClientRect();
     return box?.width ? [box.x + box.width / 2, box.y + box.height / 2] : null;
 })(%s)"""
+FIT = "app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 CURVE_DRAWN = "document.querySelector('.pt-node .pt-reward canvas')?.width > 0"
 pytestmark = pytest.mark.skipif(
     not os.environ.get(*OTHERS), reason="minutes in other browsers: python develop.py test --browsers"
@@ -103,7 +106,7 @@ def test_rating_by_keys_the_curve_and_the_side_bar(browser, host, request):
     run, graph = f"in {name}", rated_graph(host, f"in {name}", 1 + list(BROWSERS).index(name))
     browser.ask(f"app.loadApiJson({json.dumps(graph)}, 'test')")
     browser.ask("app.graph.arrange(60)")
-    browser.ask("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    browser.ask(FIT)
     browser.ask("void app.queuePrompt(0, 1)")
     for sheet in (1, 2, 1, 2):  # two iterations of two prompts
         wait(browser, f"document.querySelector('{DIALOG} .pt-hint')?.textContent.startsWith('Prompt {sheet} of 2')")
@@ -151,6 +154,8 @@ def test_from_the_templates_to_a_curve(browser, host, own_model):
     browser.ask(f"({SET})({json.dumps(SMALL)})")
     choose_model(browser, own_model)
     click(browser, *((RUN_BUTTON, "", True) if KNOWS_APPS else (QUEUE_BUTTON,)))
+    if not KNOWS_APPS:
+        browser.ask(FIT)
     wait(browser, f"({CURVE_SEEN})()" if KNOWS_APPS else CURVE_DRAWN)
     wait(browser, "fetch('/queue').then((answer) => answer.json()).then((queue) => !queue.queue_running.length)")
     assert iterations_kept(host) == SMALL["PTTrain"]["iterations"]
