@@ -13,6 +13,8 @@ import psutil
 import safetensors.torch
 from posttrain.tools.host import PACK, comfyui_folder, free_port, prepare_base
 
+LONGEST = 900  # seconds; a machine may have other work
+
 
 class Headless:
     """A ComfyUI's folder, and commands that run workflows in it."""
@@ -59,7 +61,7 @@ class Headless:
         )
 
     def run(self, graph: dict | str, ranks: int = 1, options: tuple = ()) -> int:
-        return self.start(graph, ranks, options=options).wait(240)
+        return self.start(graph, ranks, options=options).wait(LONGEST)
 
     def text(self) -> str:
         return Path(self.log.name).read_text(encoding="utf-8", errors="replace")
