@@ -26,23 +26,23 @@ class PTEdits:
     def INPUT_TYPES(cls):
         return {
             "required": {
-                "edits": ("STRING", {"default": "my_edits", "tooltip": "A folder or a table in ComfyUI's input folder, or a "
-                                     "full path into a folder that you have opened (docs/security.md)."}),
+                "folder_or_table": ("STRING", {"default": "my_edits", "tooltip": "A folder or a table in ComfyUI's input folder, "
+                                     "or a full path into a folder that you have opened (docs/security.md)."}),
                 "limit": ("INT", {"default": 10_000, "min": 1, "max": 1_000_000, "tooltip": "Read at most this many edits."}),
             }
         }  # fmt: skip
 
     @classmethod
-    def IS_CHANGED(cls, edits, limit):
+    def IS_CHANGED(cls, folder_or_table, limit):
         from ..trainers.data.folders import fingerprint
 
-        state = state_of(edits, lambda path: fingerprint(path if path.is_dir() else path.parent))
+        state = state_of(folder_or_table, lambda path: fingerprint(path if path.is_dir() else path.parent))
         return state if isinstance(state, float) else f"{state}:{limit}"
 
-    def run(self, edits, limit):
+    def run(self, folder_or_table, limit):
         from ..trainers.data.edits import read_edits
 
-        prompts, report = read_edits(located(edits, "edits"), limit, may_read)
+        prompts, report = read_edits(located(folder_or_table, "folder_or_table"), limit, may_read)
         return {"ui": {"text": [report]}, "result": (prompts,)}
 
 

@@ -1,7 +1,7 @@
 """Held-out edits before and after training, in ComfyUI's own nodes.
 
-The pictures go through the stock LoadImage, InstructPixToPixConditioning, KSampler and VAEDecode; of the pack only the demo's model,
-Edits (each prompt from a file of its own) and Score Images take part.
+The pictures go through the stock LoadImage, InstructPixToPixConditioning, KSampler and VAEDecode; of the pack only the demo's
+model, Edits (each prompt from a file of its own) and Score Images take part.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def workflow(prompts, lora: str, each: int, seed: int) -> dict:
         graph[f"text-{number}"] = node(
             "InstructPixToPixConditioning", positive=[f"words-{number}", 0], negative=["nothing", 0], vae=["world", 2],
             pixels=[f"picture-{number}", 0])  # fmt: skip
-        graph[f"prompt-{number}"] = node("PTEdits", edits=f"{FOLDER}/{number}.jsonl", limit=1)
+        graph[f"prompt-{number}"] = node("PTEdits", folder_or_table=f"{FOLDER}/{number}.jsonl", limit=1)
         for when, model in (("before", "world"), ("after", "lora")):
             name = f"{when}-{number}"
             graph[f"sample-{name}"] = sampled(model, f"text-{number}", seed + number, negative=(f"text-{number}", 1))

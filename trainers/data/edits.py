@@ -34,24 +34,24 @@ def read_edits(path: Path, limit: int, permitted: Callable[[Path], bool] = lambd
     if path.is_dir():
         rows = _of_folder(path)
     elif not path.is_file():
-        raise ValueError(f"edits: {name} does not exist; put it into ComfyUI's input folder")
+        raise ValueError(f"folder_or_table: {name} does not exist; put it into ComfyUI's input folder")
     elif path.suffix.lower() == ".jsonl":
         rows = ((row, partial(_of_record, line, Place(path.parent, permitted))) for row, line in lines_of(path))
     elif path.suffix.lower() in TABLES:
         rows = _of_table(path, name, Place(path.parent, permitted), notes)
     else:
-        raise ValueError(f"edits: {name} is neither a folder of pictures with .txt files nor a table (.csv, .tsv, .jsonl)")
+        raise ValueError(f"folder_or_table: {name} is neither a folder of pictures with .txt files nor a .csv, .tsv or .jsonl")
     found: list[Prompt] = []
     skipped: list[str] = []
     for row, make in rows:
         if len(found) >= limit:
             break
         try:
-            found += every_reading(make(), f"edits {name}, {row}", notes)
+            found += every_reading(make(), f"folder_or_table {name}, {row}", notes)
         except BadRow as error:
             skipped.append(shown(f"{row}: {error}", 400))
     if not found:
-        raise ValueError(f"edits: {name} holds no picture with words that say how to change it"
+        raise ValueError(f"folder_or_table: {name} holds no picture with words that say how to change it"
                          + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known"))
     found = found[:limit]
     pictures = len({prompt.source for prompt in found})
@@ -115,14 +115,14 @@ def _of_table(path: Path, name: str, place: Place, notes: list[str]) -> Rows:
             table = csv.DictReader(file, delimiter=TABLES[path.suffix.lower()])
             table.fieldnames = known = [each.strip().lower() for each in table.fieldnames or ()]
             if PICTURE not in known or not set(WORDS) & set(known):
-                raise ValueError(f"edits: {name} needs a column called {PICTURE} and one called {WORDS[0]}; its first row is "
-                                 f"{shown(', '.join(known))}")
+                raise ValueError(f"folder_or_table: {name} needs a column called {PICTURE} and one called {WORDS[0]}; its first "
+                                 f"row is {shown(', '.join(known))}")
             if unused := [each for each in known if each not in (PICTURE, *WORDS)]:
                 notes.append(f"Columns that are not used: {shown(', '.join(unused))}.")
             for row in table:
                 words = {key: value for key, value in row.items() if key and isinstance(value, str)}
                 yield f"line {table.line_num}", partial(lambda words: [_of_row(words, place)], words)
     except UnicodeDecodeError:
-        raise ValueError(f"edits: {name} is not UTF-8 text; save it again as UTF-8") from None
+        raise ValueError(f"folder_or_table: {name} is not UTF-8 text; save it again as UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"edits: {name} is not a table that can be read ({error})") from None
+        raise ValueError(f"folder_or_table: {name} is not a table that can be read ({error})") from None

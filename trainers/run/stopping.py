@@ -16,9 +16,9 @@ KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
 MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
 HELD_REACHED, HELD_PLATEAU = "held-out reward reaches", "held-out reward no longer rises"
 HELD_FALLS = "held-out reward falls while the trained one rises"
-HELD_OUT = (HELD_REACHED, HELD_PLATEAU, HELD_FALLS)
 BLIND = "blind comparison is lost"
-RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, *HELD_OUT, BLIND)
+HELD_OUT = (HELD_REACHED, HELD_PLATEAU, HELD_FALLS, BLIND)
+RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, *HELD_OUT)
 WINDOW = 5  # iterations in a mean: one lucky or unlucky iteration ends nothing
 NEEDS = {KL: ("kl", "the KL to your model"), REACHED: ("reward_mean", "a reward"), PLATEAU: ("reward_mean", "a reward"),
          IMAGES: ("images", "how many images it makes")}  # fmt: skip

@@ -58,7 +58,7 @@ def test_a_picture_that_changes_is_another(folder):
     "name, content, message",
     [
         ("nothing", None, "nothing does not exist"),
-        ("edits.txt", b"x", "neither a folder of pictures with .txt files nor a table"),
+        ("edits.txt", b"x", "neither a folder of pictures with .txt files nor a .csv"),
         ("edits.csv", b"picture,words\na,b\n", "needs a column called source and .* its first row is picture"),
         ("edits.csv", b"source,instruction\n", "holds no picture with words"),
         ("edits.csv", "source,instruction\na,ä".encode("latin1"), "is not UTF-8 text"),
@@ -68,7 +68,7 @@ def test_a_picture_that_changes_is_another(folder):
 def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"(?s)^edits: .*{message}"):
+    with pytest.raises(ValueError, match=f"(?s)^folder_or_table: .*{message}"):
         read_edits(tmp_path / name, 10)
 
 
