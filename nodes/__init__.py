@@ -5,10 +5,10 @@ from . import host_version
 
 host_version.check()  # before the nodes, which need what older hosts lack
 
-from . import demo, headless, prompts  # noqa: E402, F401  headless is for headless.py
+from . import demo, edits, headless, prompts  # noqa: E402, F401  headless is for headless.py
 from .feedback import advantages, data, preferences, votes  # noqa: E402
 from .guard import guarded  # noqa: E402
-from .loop import estimate, held_out, stop, train, wired  # noqa: E402
+from .loop import blind_gate, estimate, held_out, stop, train, wired  # noqa: E402
 from .model import export, hooks, policy, trained_lora  # noqa: E402
 from .page import blind, live, open_folder, own_page, shelf, steer  # noqa: E402, F401  add the page's routes
 from .rewards import composite, goal, judges, learned, person, rules, score, simple, step_reward, taste, tools  # noqa: E402
@@ -39,11 +39,12 @@ from .trainers import (  # noqa: E402
            train_step,
 )
 
-MODULES = (demo, prompts, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, goal, rules,
+MODULES = (demo, prompts, edits, policy, hooks, export, rollout, step_rollout, evaluate, score, simple, person, learned, goal,
+           rules,
            judges, composite, tools, step_reward, advantages, preferences, data, flow_grpo, ddpo, dpok, nft, awm, dgpo, crd, rwr,
            rtdmd,
            diffusion_dpo, mapo, kto, d3po, spo, draft, alignprop, refl, drtune, srpo, lcm, add, diffusion_opd, train_step, wired,
-           train, stop, held_out, trained_lora, estimate, computers, taste, votes, distance, audit, draw_steps)
+           train, stop, held_out, blind_gate, trained_lora, estimate, computers, taste, votes, distance, audit, draw_steps)
 
 NODE_CLASS_MAPPINGS = {node_id: guarded(node) for module in MODULES for node_id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for module in MODULES for node_id, name in module.NAMES.items()}

@@ -10,6 +10,7 @@ from .sockets import MENU, PROMPTS, REWARD
 MODELS = {"flow (tiny SD3)": "flow", "eps (tiny SD1.5)": "eps"}
 SCORES = {"mixed (half strict, half partial credit)": "mixed", "strict (all or nothing)": "strict",
           "dense (partial credit)": "dense", "number (how many balls)": "number", "colours (which ones)": "colours"}
+EDIT_SCORES = list(SCORES)[:3]
 LAYOUTS = {"pairs (win, lose)": "pairs", "thumbs (like, dislike)": "thumbs"}
 
 
@@ -45,6 +46,35 @@ class PTDemoWorld:
 
         return (models.load_model(MODELS[which_model]), models.load_clip(), models.load_vae(),
                 prompt_set(held_out=False), prompt_set(held_out=True), ToyVerifier(SCORES[score]))
+
+
+class PTDemoEdits:
+    DESCRIPTION = ("A tiny model that edits: it is shown a picture of coloured balls and told \"paint the red ball blue\". With "
+                   "prompts that carry their pictures, and an exact checker that looks at both. The model learned from partly "
+                   "wrong examples and often paints the wrong thing. Use 24x24 pixels in every node that asks for a size.")
+    CATEGORY, FUNCTION = f"{MENU}/Demo", "load"
+    RETURN_TYPES, RETURN_NAMES = PTDemoWorld.RETURN_TYPES, PTDemoWorld.RETURN_NAMES
+    OUTPUT_TOOLTIPS = (
+        "The tiny model, an ordinary MODEL for any node. It takes pictures beside the noise, as InstructPix2Pix does.",
+        "Its text encoder. It knows the words of the demo prompts only.",
+        "Pixels to latents and back, without loss.",
+        "72 edits to train on, for Encode Edits.",
+        "36 edits of other pictures, with instructions that no model here was ever trained on.",
+        "Reward from 0 to 1: was the one ball painted, and is everything else as it was in the prompt's picture?",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"score": (EDIT_SCORES, {"tooltip": "Strict gives 1 only to a picture that is right in "
+                                                           "everything. Partial credit tells near misses from failures, mixed "
+                                                           "is the mean of both."})}}
+
+    def load(self, score: str):
+        from ..toy import edits, models
+        from ..toy.edit_verifier import EditVerifier
+
+        return (models.load_model("edit"), models.load_clip(), models.load_vae(),
+                edits.prompt_set(held_out=False), edits.prompt_set(held_out=True), EditVerifier(SCORES[score]))
 
 
 class PTDemoJudge:
@@ -98,6 +128,7 @@ def demo_folder(layout: str) -> Path:
     return Path(folder_paths.get_input_directory()) / "posttrain_demo" / LAYOUTS[layout]
 
 
-NODES = {"PTDemoWorld": PTDemoWorld, "PTDemoJudge": PTDemoJudge, "PTDemoPictures": PTDemoPictures}
-NAMES = {"PTDemoWorld": "Demo World (tiny models)", "PTDemoJudge": "Demo Judge (tiny CLIP)",
+NODES = {"PTDemoWorld": PTDemoWorld, "PTDemoEdits": PTDemoEdits, "PTDemoJudge": PTDemoJudge, "PTDemoPictures": PTDemoPictures}
+NAMES = {"PTDemoWorld": "Demo World (tiny models)", "PTDemoEdits": "Demo Edits (a tiny model that edits)",
+         "PTDemoJudge": "Demo Judge (tiny CLIP)",
          "PTDemoPictures": "Demo Pictures (examples on disk)"}

@@ -112,33 +112,50 @@ def one_reading(text: str, name: str) -> str:
 def encode_prompts(prompts: PromptSet, clip, negative: str, guidance: float = 0.0) -> PromptSet:
     """The same prompts with a CONDITIONING each: one text encoder call per different prompt, for few at once, for more than
     AT_ONCE when their turn comes."""
-    import comfy.utils
-
     from ..trainers.policy.encodings import Encodings
 
+    if prompts.carries_pictures:
+        raise ValueError("prompts: they carry pictures, which this node would leave out; encode them with Encode Edits")
     encode = partial(encoding, clip, guidance)
     positive = Encodings([prompt.text for prompt in prompts.prompts], encode)
     encoded = replace(prompts, positive=positive, negative=encode(negative), texts=Texts(negative, guidance))
     if len(prompts) <= AT_ONCE:
-        bar = comfy.utils.ProgressBar(len(prompts))
-        positive.make(range(len(prompts)), lambda: bar.update(1))
+        encode_now(positive)
     return encoded
+
+
+def encode_now(*encodings) -> None:
+    """All of them, with a progress bar."""
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(sum(map(len, encodings)))
+    for each in encodings:
+        each.make(range(len(each)), lambda: bar.update(1))
 
 
 @torch.inference_mode()  # as the host runs a node: what it loads is made so
 def encoding(clip, guidance: float, text: str) -> list:
     """The CONDITIONING of a text, in RAM."""
     import comfy.model_management
-    import node_helpers
 
     comfy.model_management.throw_exception_if_processing_interrupted()
-    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return finished(clip.encode_from_tokens_scheduled(clip.tokenize(text)), guidance)
+
+
+def finished(conditioning: list, guidance: float) -> list:
+    """A CONDITIONING in RAM, told the guidance of models that have it built in."""
+    import node_helpers
+
     if guidance:
         conditioning = node_helpers.conditioning_set_values(conditioning, {"guidance": guidance})
-    return [[_to_ram(tensor), {k: _to_ram(v) for k, v in extra.items()}] for tensor, extra in conditioning]
+    return _to_ram(conditioning)
 
 
 def _to_ram(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_to_ram, value))
+    if isinstance(value, dict):
+        return {key: _to_ram(each) for key, each in value.items()}
     return value.cpu().contiguous() if isinstance(value, torch.Tensor) else value
 
 

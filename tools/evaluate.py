@@ -156,9 +156,10 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
     return graph
 
 
-def sampled(model: str, text: str, seed: int, steps: int = STEPS, sampler_name: str = SAMPLER) -> dict:
-    """The stock sampler, from the nodes "latent" and "empty"."""
-    return node("KSampler", model=[model, 0], positive=[text, 0], negative=["empty", 0], latent_image=["latent", 0], denoise=1.0,
+def sampled(model: str, text: str, seed: int, steps: int = STEPS, sampler_name: str = SAMPLER,
+            negative: tuple[str, int] = ("empty", 0)) -> dict:
+    """The stock sampler, from the node "latent"."""
+    return node("KSampler", model=[model, 0], positive=[text, 0], negative=list(negative), latent_image=["latent", 0], denoise=1.0,
                 seed=seed, steps=steps, sampler_name=sampler_name, cfg=GUIDANCE, scheduler=SCHEDULER)
 
 

@@ -46,6 +46,16 @@ def shuffle_rewards(graph: dict, seed: int) -> None:
     feedback["scores"] = ["shuffle", 0]
 
 
+def edit_pictures(graph: dict) -> None:
+    """Demo Edits and Encode Edits in the place of Demo World and Encode Prompts; without the pictures before and after."""
+    world, encode = only(graph, "PTDemoWorld"), only(graph, "PTEncodePrompts")
+    graph[world] = node("PTDemoEdits", score=graph[world]["inputs"]["score"])
+    graph[encode] = node("PTEncodeEdits", prompts=[world, 3], clip=[world, 1], vae=[world, 2], negative="", megapixels=0.0,
+                         picture_as="beside the noise (InstructPix2Pix, Flux Canny ...)")
+    for preview in [name for name, content in graph.items() if content["class_type"] == "PreviewImage"]:
+        remove(graph, preview)
+
+
 def learn_through_reward(graph: dict) -> None:
     """Train Step (through the reward) in the place of Rollout, Score, Advantages and Train Step."""
     step, rollout = (only(graph, kind) for kind in ("PTTrainStep", "PTRollout"))

@@ -12,13 +12,14 @@ from typing import Any, Callable
 from .host import ROOT, Host, HostError, Message, Result
 
 WORKFLOWS = ROOT / "workflows" / "api"
+EDITS = "edits"  # in the place of a model of Demo World: that of Demo Edits
 
 
 @dataclass(frozen=True)
 class Training:
     """A finished run: what it was, and its iterations as the server told them."""
 
-    which_model: str
+    which_model: str  # of Demo World, or EDITS
     lora: str  # its name, as LoraLoader lists it; of several that were saved, the last in the graph
     lora_path: Path
     seconds: float
@@ -101,7 +102,8 @@ def train(host: Host, graph: dict, watch: Callable[[Message], None] | None = Non
     path = host.base / "models" / "loras" / lora
     if not path.is_file():
         raise HostError(f"the training ended, but there is no LoRA at {path}")
-    return Training(the(graph, "PTDemoWorld", "which_model"), lora, path, result.seconds, iterations,
+    worlds = every(graph, "PTDemoWorld", "which_model")
+    return Training(worlds[0] if worlds else EDITS, lora, path, result.seconds, iterations,
                     tuple(earlier))
 
 

@@ -1,4 +1,4 @@
-"""Genuine ComfyUI objects around the tiny networks: MODEL (flow or eps), CLIP and VAE, built from stock classes.
+"""Genuine ComfyUI objects around the tiny networks: MODEL (flow, eps, or one that edits), CLIP and VAE, built from stock classes.
 
 The stock checkpoint loaders recognise architectures by channel numbers that no tiny network has, so the
 configuration is written out here; the classes that run are ComfyUI's own.
@@ -21,7 +21,9 @@ import comfy.utils
 import torch
 
 WEIGHTS = Path(__file__).parent / "weights"
-FILES = {"flow": WEIGHTS / "flow_mmdit.safetensors", "eps": WEIGHTS / "eps_unet.safetensors"}
+FILES = {"flow": WEIGHTS / "flow_mmdit.safetensors", "eps": WEIGHTS / "eps_unet.safetensors",
+         "edit": WEIGHTS / "edit_mmdit.safetensors"}
+NAMES = {"flow": "flow", "unet": "eps", "edit": "edit"}  # as they are made: develop.py pretrain unet
 TEXT_FILE = WEIGHTS / "text_encoder.safetensors"
 TEXT_TOKENS, TEXT_WIDTH = 12, 64
 TOKEN_TABLE, VOCABULARY = "text_model.embeddings.token_embedding.weight", 49408
@@ -39,6 +41,9 @@ EPS_CONFIG = {"image_size": 24, "in_channels": 3, "out_channels": 3, "model_chan
               "transformer_depth_middle": 1, "transformer_depth_output": [0, 0, 1, 1, 1], "context_dim": TEXT_WIDTH,
               "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
               "legacy": False}
+
+# the flow model that also takes a picture, beside the noise, as InstructPix2Pix does
+EDIT_CONFIG = {**FLOW_CONFIG, "in_channels": 6}
 
 
 class PixelLatents(comfy.latent_formats.LatentFormat):
@@ -66,11 +71,18 @@ class _TinySD15(comfy.supported_models.SD15):
     supported_inference_dtypes = [torch.float32]
 
 
-_CLASSES = {"flow": (_TinySD3, FLOW_CONFIG), "eps": (_TinySD15, EPS_CONFIG)}
+class _TinyEditor(_TinySD3):
+    def get_model(self, state_dict, prefix="", device=None):
+        model = super().get_model(state_dict, prefix, device=device)
+        model.concat_keys = ("concat_image",)  # the host's name for what InstructPixToPixConditioning gives
+        return model
+
+
+_CLASSES = {"flow": (_TinySD3, FLOW_CONFIG), "eps": (_TinySD15, EPS_CONFIG), "edit": (_TinyEditor, EDIT_CONFIG)}
 
 
 def build_network(kind: str) -> comfy.model_base.BaseModel:
-    """The network of ``kind`` ("flow" or "eps") with weights still undefined, float32, on the CPU."""
+    """The network of ``kind`` ("flow", "eps" or "edit") with weights still undefined, float32, on the CPU."""
     config_class, config = _CLASSES[kind]
     settings = config_class({**config, "dtype": torch.float32})
     return settings.get_model({}, "", device=torch.device("cpu"))
@@ -81,7 +93,7 @@ def load_model(kind: str, path: Path | None = None, disable_dynamic: bool = True
     model anew for a copy of its own; it is never dynamic here."""
     path = path or FILES[kind]
     if not path.is_file():
-        name = {"flow": "flow", "eps": "unet"}[kind]
+        name = next(name for name, made in NAMES.items() if made == kind)
         raise FileNotFoundError(f"The weights of the demo world are missing: {path}. "
                                 f"Run 'python develop.py pretrain {name}'.")
     network = build_network(kind)
@@ -92,6 +104,16 @@ def load_model(kind: str, path: Path | None = None, disable_dynamic: bool = True
                                              offload_device=comfy.model_management.unet_offload_device())
     model.cached_patcher_init = (load_model, (kind, path))  # newer hosts' Train LoRA copies a model by loading it again
     return model
+
+
+def editor_from_flow() -> comfy.model_base.BaseModel:
+    """The network that edits, as it is before it has learned: the flow model, which does not look at the picture."""
+    network = build_network("edit")
+    weights = load_model("flow").model.diffusion_model.state_dict()
+    eyes = weights["x_embedder.proj.weight"]
+    weights["x_embedder.proj.weight"] = torch.cat([eyes, torch.zeros_like(eyes)], 1)
+    network.diffusion_model.load_state_dict(weights)
+    return network
 
 
 def load_vae() -> comfy.sd.VAE:

@@ -1,4 +1,4 @@
-"""Makes the tiny models: ``python develop.py pretrain [text|flow|unet|judge] [--minutes N]``.
+"""Makes the tiny models: ``python develop.py pretrain [text|flow|unet|edit|judge] [--minutes N]``.
 
 Trains ComfyUI's own modules on pictures of which a share is captioned wrongly, as on the web. Repeatable: the same
 seed and number of steps give the same weights on the same machine type.
@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from . import data, evaluate, initial, models, world
+from . import data, edit_data, edits, evaluate, initial, models, world
 from .judge import JUDGE_FILE
 from .pretrain_judge import JudgePlan, train_judge
 
-NAMES = {"flow": "flow", "unet": "eps"}
 JUDGE = JudgePlan()
 JUDGED, JUDGED_MEANWHILE = 360, 90  # images that a pass rate is taken over, at the end and on the way
 
@@ -45,7 +44,8 @@ class Plan:
 # each network's stages in order; a stage goes on from the weights of the one before
 PLANS = {"flow": (Plan("flow", 3800, 128, 0.02, 2e-3, 0.25),
                   Plan("flow", 240, 128, 0.01, 1e-3, 0.15, seed=10, decay_from=0.0)),
-         "eps": (Plan("eps", 1000, 64, 0.02, 2e-3, 0.25),)}
+         "eps": (Plan("eps", 1000, 64, 0.02, 2e-3, 0.25),),
+         "edit": (Plan("edit", 500, 64, 0.01, 1e-3, 0.3, pictures=20_000, decay_from=0.3),)}
 
 
 def flow_loss(network, x0, tokens, pooled, generator) -> torch.Tensor:
@@ -78,7 +78,26 @@ def _weight(sigma: torch.Tensor) -> torch.Tensor:
     return sigma.clamp(0.5, 8) ** 2 / 4
 
 
-LOSSES = {"flow": flow_loss, "eps": eps_loss}
+def edit_loss(network, x0, before, tokens, pooled, generator) -> torch.Tensor:
+    """Flow matching as in ``flow_loss``, the picture before beside the noise; t = sigmoid(N(0.5, 1)), for the layout is given."""
+    t = torch.sigmoid(torch.randn(len(x0), generator=generator) + 0.5)
+    noise = torch.randn(x0.shape, generator=generator)
+    at = t[:, None, None, None]
+    out = network.diffusion_model(torch.cat([(1 - at) * x0 + at * noise, before], 1), t * 1000, context=tokens, y=pooled)
+    return (out - (noise - x0)).square().mean()
+
+
+LOSSES = {"flow": flow_loss, "eps": eps_loss, "edit": edit_loss}
+
+
+def lessons(plan: Plan, clip, generator):
+    """Endless batches of what the network learns from, as its loss takes them."""
+    if plan.kind == "edit":
+        captions = data.encode(clip, [edits.instruction(*pair) for pair in edits.pairs(held_out=False)])
+        return edit_data.batches(edit_data.make_lessons(plan.pictures, plan.wrong_share, plan.seed + 2), captions, plan.batch,
+                                 generator)
+    captions = data.encode(clip, [world.caption(s) for s in world.split(held_out=False)])
+    return data.batches(data.make_pictures(plan.pictures, plan.wrong_share, plan.seed + 2), captions, plan.batch, generator)
 
 
 class Descent:
@@ -116,13 +135,9 @@ def train(plan: Plan, start: Path | None, out: Path, report_every: float, minute
     torch.manual_seed(plan.seed)
     generator = torch.Generator().manual_seed(plan.seed + 1)
     clip = data.text_encoder()
-    network = models.build_network(plan.kind) if start is None else models.load_model(plan.kind, start).model
-    if start is None:
-        initial.initialise(network.diffusion_model, plan.seed)
+    network = _first_network(plan) if start is None else models.load_model(plan.kind, start).model
     network.diffusion_model.requires_grad_(True)
-    captions = data.encode(clip, [world.caption(s) for s in world.split(held_out=False)])
-    pictures = data.make_pictures(plan.pictures, plan.wrong_share, plan.seed + 2)
-    stream = data.batches(pictures, captions, plan.batch, generator)
+    stream = lessons(plan, clip, generator)
     optimizer = Descent(network.diffusion_model, plan)
     average = {k: v.detach().clone() for k, v in network.diffusion_model.state_dict().items()}
     began, spoke, spent, losses = time.monotonic(), 0.0, 0.0, []
@@ -138,6 +153,14 @@ def train(plan: Plan, start: Path | None, out: Path, report_every: float, minute
             spoke = spent
             _checkpoint(plan, clip, average, out, losses, spent, min(JUDGED_MEANWHILE, images))
     return _checkpoint(plan, clip, average, out, losses, spent, images)
+
+
+def _first_network(plan: Plan):
+    if plan.kind == "edit":
+        return models.editor_from_flow()
+    network = models.build_network(plan.kind)
+    initial.initialise(network.diffusion_model, plan.seed)
+    return network
 
 
 def run_stages(plans: tuple[Plan, ...], start: Path | None, out: Path, report_every: float, minutes: float = math.inf,
@@ -157,8 +180,9 @@ def _checkpoint(plan: Plan, clip, average: dict, out: Path, losses: list[float],
     record = {**asdict(plan), "steps_done": len(losses), "minutes": round(spent, 1)}
     models.save(out, average, record)
     model = models.load_model(plan.kind, out)
-    record["held_out"] = evaluate.pass_rate(model, clip, held_out=True, images=images)
-    record["train"] = evaluate.pass_rate(model, clip, held_out=False, images=images)
+    rate = evaluate.edit_pass_rate if plan.kind == "edit" else evaluate.pass_rate
+    record["held_out"] = rate(model, clip, held_out=True, images=images)
+    record["train"] = rate(model, clip, held_out=False, images=images)
     models.save(out, average, record)
     recent = losses[-200:]
     logging.warning("%s %5.1f min, step %d, loss %.4f, held-out %s, train %s", plan.kind, spent, len(losses),
@@ -167,12 +191,12 @@ def _checkpoint(plan: Plan, clip, average: dict, out: Path, losses: list[float],
 
 
 def main(argv: list[str]) -> int:
-    """``pretrain [text|flow|unet|judge] [--minutes N]``: all of them where none is named.
+    """``pretrain [text|flow|unet|edit|judge] [--minutes N]``: all of them where none is named.
 
     --steps, --wrong or --seed make it one stage with that change, for experiments; --minutes and --wrong are not the judge's.
     """
     parser = argparse.ArgumentParser(prog="pretrain", description="Make the tiny models of the demo world.")
-    parser.add_argument("model", nargs="?", choices=("text", *NAMES, "judge"))
+    parser.add_argument("model", nargs="?", choices=("text", *models.NAMES, "judge"))
     parser.add_argument("--minutes", type=float, default=math.inf, help="at most this long for each network")
     parser.add_argument("--steps", type=int, help="training steps of each network")
     parser.add_argument("--wrong", type=float, help="share of wrong captions, 0 to 1")
@@ -185,7 +209,7 @@ def main(argv: list[str]) -> int:
     if chosen.model in (None, "text"):
         chosen.out.mkdir(parents=True, exist_ok=True)
         initial.make_text_encoder(chosen.out / models.TEXT_FILE.name)
-    for kind in [kind for name, kind in NAMES.items() if chosen.model in (None, name)]:
+    for kind in [kind for name, kind in models.NAMES.items() if chosen.model in (None, name)]:
         changes = {"steps": chosen.steps, "wrong_share": chosen.wrong, "seed": chosen.seed}
         changes = {name: value for name, value in changes.items() if value is not None}
         plans = tuple(replace(plan, **changes) for plan in PLANS[kind][: 1 if changes else None])

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from ..rewards.base.prompt import Prompt
 from ..rewards.base.words import brief
-
-if TYPE_CHECKING:
-    from ..rewards.base.reward import Prompt
 
 
 class Texts(NamedTuple):
@@ -25,6 +26,7 @@ class PromptSet:
     prompts: texts, each with the record that a rule verifier checks, if any.
     positive: one ComfyUI CONDITIONING per prompt, or None before "Encode Prompts"; those that it makes lie on the disk.
     negative: the CONDITIONING of the negative prompt, used only where the guidance scale is not 1.
+    negatives: in its place one for each prompt, where prompts carry pictures; the others have None.
     texts: for whoever encodes the same prompts elsewhere; None where it is not known how they were encoded.
     """
 
@@ -32,6 +34,7 @@ class PromptSet:
     positive: Sequence | None = None
     negative: list | None = None
     texts: Texts | None = None
+    negatives: Sequence | None = None
     __repr__ = brief
 
     def __len__(self) -> int:
@@ -40,9 +43,10 @@ class PromptSet:
     def prepare(self, numbers: Iterable[int], ahead: Iterable[int] = ()) -> None:
         """Has the encodings of these prompts at hand before the network is loaded. ahead: prompts whose turn comes next; they
         are encoded along with these where the text encoder has to be loaded anyway."""
-        known: Any = self.positive
-        if hasattr(known, "prepare"):
-            known.prepare(numbers, ahead)
+        for known in (self.positive, self.negatives):
+            prepare: Any = getattr(known, "prepare", None)
+            if prepare is not None:
+                prepare(numbers, ahead)
 
     def side_by_side(self, index: Iterable[int]) -> list[int] | None:
         """Places in an order in which samples of these prompts follow each other whose encodings have the same sizes, since only
@@ -56,14 +60,36 @@ class PromptSet:
             return None
         return sorted(range(len(index)), key=lambda place: rank[sizes[index[place]]])
 
-    def plus(self, prompt: Prompt, positive: list) -> PromptSet:
-        """The same with one prompt more, at the end."""
-        known: Any = self.positive or ()
-        more = known.plus(positive) if hasattr(known, "plus") else (*known, positive)
-        return replace(self, prompts=(*self.prompts, prompt), positive=more)
+    @property
+    def carries_pictures(self) -> bool:
+        return any(prompt.source is not None for prompt in self.prompts)
+
+    def with_empty(self) -> PromptSet | None:
+        """The same with what the network is asked where a prompt is left out: the negative prompt as one prompt more, or, where
+        each carries a picture, the negative prompt with each one's. None where there is no negative prompt."""
+        known: Any = self.positive
+        if self.negatives is not None:
+            empty = tuple(replace(prompt, text="", written=None) for prompt in self.prompts)
+            return replace(self, prompts=self.prompts + empty, positive=known.plus(self.negatives),
+                           negatives=self.negatives.plus(self.negatives))
+        if self.negative is None:
+            return None
+        more = (self.negative,)
+        return replace(self, prompts=(*self.prompts, Prompt("")),
+                       positive=known.plus(more) if hasattr(known, "plus") else (*known, *more))
+
+    def empty_of(self, index: Tensor) -> Tensor:
+        """Of a set that is ``with_empty``: the prompt that stands for each of these where it is left out."""
+        return index + len(self) // 2 if self.negatives is not None else torch.full_like(index, len(self) - 1)
 
 
 def _sizes(conditioning: list) -> tuple:
     """Of all tensors of a CONDITIONING, by name."""
-    return tuple((tuple(text.shape), *sorted((key, tuple(value.shape)) for key, value in extra.items() if hasattr(value, "shape")))
+    return tuple((_shapes(text), *sorted((key, shapes) for key, value in extra.items() if (shapes := _shapes(value))))
                  for text, extra in conditioning)
+
+
+def _shapes(value: Any) -> tuple:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_shapes, value))
+    return tuple(value.shape) if hasattr(value, "shape") else ()

@@ -38,7 +38,7 @@ export const ZH = {
   rate: "为 {n} 张图像评分",
   rateOf: "提示词 {at} / {all} · {title}",
   rateThumbs: "点击图像或按数字键：一次为好，两次为差。回车继续。",
-  rateBest: "哪一张最好？", rateWorst: "哪一张最差？",
+  rateBest: "哪一张最好？", rateWorst: "哪一张最差？", rateBefore: "要修改的原图",
   rateJudged: "已评。点击可重新选择，回车继续。",
   up: "好", down: "差", best: "最好", worst: "最差",
   back: "上一组", next: "下一组", skip: "跳过", finish: "完成", later: "稍后", pause: "暂停训练",
@@ -103,6 +103,8 @@ export const ZH = {
     ratio_largest_change: "似然比最大变化", seconds: "每次迭代秒数", used: "使用的图像", updates: "优化器步数", images: "图像数",
     held_out_reward: "留出提示词的奖励", held_out_gain: "留出提示词相对原模型的提升", held_out_base: "训练前留出提示词的奖励",
     held_out_error: "留出提升的标准误差", held_out_seconds: "一次留出评估的秒数",
+    blind_share: "盲评：受偏好的比例", blind_low: "盲评：偏好下限", blind_high: "盲评：偏好上限",
+    blind_strength: "盲评：强度（Bradley-Terry）", blind_pairs: "盲评：评判的对数",
     held_out_fid: "留出图像：FID", held_out_kid: "留出图像：KID", held_out_cmmd: "留出图像：CMMD",
     picture_brightness: "画面：亮度", picture_contrast: "画面：对比度", picture_colourfulness: "画面：色彩丰富度",
     picture_detail: "画面：细节", picture_variety: "画面：多样性",
@@ -150,6 +152,7 @@ export const ZH = {
     "held-out reward no longer rises": "留出提示词的奖励已有 {iterations} 次迭代没有超过 {best}",
     "held-out reward falls while the trained one rises":
       "留出提示词的奖励从第 {until} 次迭代的 {best} 降到了 {now}，而训练用的奖励在上升",
+    "blind comparison is lost": "盲评 {pairs} 对中，它的图像只在 {share} 中更受偏好，低于各半",
   },
   blocks: {
     model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", goal: "目标", width: "宽度", height: "高度",

@@ -14,12 +14,12 @@ function button(act, className = "pt-button") {
 }
 
 function build(acts) {
-  const made = { prompt: element("div", "pt-rate-prompt"), where: element("div", "pt-hint"), hint: element("div", "pt-rate-hint"),
+  const made = { prompt: element("div", "pt-rate-prompt"), where: element("div", "pt-hint"), hint: element("div", "pt-rate-hint"), before: element("img", "pt-rate-before pt-hidden"),
     own: element("span", "pt-name pt-caption"), zoom: button(() => acts.zoom()), grid: element("div", "pt-rate-grid"), trouble: element("div", "pt-message pt-error pt-hidden"),
     back: button(() => acts.move(-1)), next: button(() => acts.move(1)), later: button(() => acts.putAway(true)),
     pause: button(() => acts.stop()), tie: button(() => acts.chooseBoth("tie")), bad: button(() => acts.chooseBoth("bad")),
     pill: button(() => acts.putAway(false), "pt-rate-pill") };
-  made.dialog = element("dialog", "pt-rate", made.where, made.prompt, made.hint, made.grid, made.trouble,
+  made.dialog = element("dialog", "pt-rate", made.where, made.prompt, made.before, made.hint, made.grid, made.trouble,
     element("div", "pt-row pt-wrap", made.back, made.next, made.tie, made.bad, made.zoom, made.own, made.later, made.pause));
   made.dialog.tabIndex = -1;
   made.trouble.setAttribute("role", "alert");
@@ -71,12 +71,23 @@ export function createRateView(given) {
     const open = question.blind ? "blindWhich" : rowOf(question, sheet, 1) === undefined ? "rateBest" : "rateWorst";
     say(parts.hint, words(thumbs ? "rateThumbs" : done ? "rateJudged" : open));
     say(parts.next, words(last ? "finish" : thumbs || done ? "next" : "skip"));
+    drawBefore(question, sheet);
     drawCards(question, sheet, thumbs);
+  }
+
+  function drawBefore(question, sheet) {
+    const shown = Number.isInteger(sheet.before);
+    show(parts.before, shown);
+    if (!shown) return;
+    const url = ratedUrl(question.id, sheet.before);
+    if (parts.before.getAttribute("src") !== url) parts.before.src = url;
+    parts.before.alt = parts.before.title = words("rateBefore");
   }
 
   function drawWaiting({ question, elsewhere }) {
     say(parts.where, question.title);
     say(parts.prompt, "");
+    show(parts.before, false);
     say(parts.hint, words("rateElsewhere", { n: elsewhere }));
   }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
-from tools.graphs import compare_steps, learn_through_reward, merge_skills, tune_student
+from tools.graphs import compare_steps, edit_pictures, learn_through_reward, merge_skills, tune_student
 
 from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 
@@ -82,6 +82,9 @@ PROOFS = {
                      trainer=fast("PTDDPO", learning_rate=2e-3, decay_steps=40, updates_per_rollout=1)),
     "dpok": Proof("DPOK, eps UNet", rises(), iterations(40) | EPS, images=1224,
                   trainer=fast("PTDPOK", learning_rate=2e-3, decay_steps=80)),
+    # RL on a model that edits: prompts carry pictures
+    "edits": Proof("Flow-GRPO on edits, \"paint the red ball blue\"", rises(), iterations(20, **{"PTFlowGRPO.decay_steps": 40}),
+                   wiring=edit_pictures),
     # preferences, from the policy's own images
     "dpo": Proof("Online Diffusion-DPO", gains(25), iterations(70) | NO_NOISE, trainer=fast("PTDiffusionDPO", decay_steps=140),
                  feedback=node("PTPreferences")),

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from tools.evaluate import SKILLS, Evaluation, Few, Merged, evaluate, picture
+from tools.evaluate_edits import evaluate_edits
 from tools.graphs import images_seen, made_once
 from tools.host import Host
 from tools.rater import Rater
-from tools.training import Progress, clock, every, train
+from tools.training import EDITS, Progress, clock, every, train
 
 from .claims import PROOFS
 from .distance import distance
@@ -108,8 +109,11 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
             training = train(host, graph, Progress(every=60, label=label))
         few = Few(training.earlier[-1], proof.few_steps) if proof.few_steps else None
         merged = Merged(dict(zip(SKILLS, training.earlier)), proof.merged_words) if proof.merged_words else None
-        found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few,
-                         merged=merged)
+        if training.which_model == EDITS:
+            found = evaluate_edits(host, training.lora, images or proof.images, seed=10_000)
+        else:
+            found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few,
+                             merged=merged)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
         kl = metrics[-1].get("kl")

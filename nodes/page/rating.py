@@ -1,8 +1,8 @@
 """Questions to a person: images that wait for votes in the page, and the routes by which the page gives them.
 
-GET /posttrain/ratings -> {"questions": [{id, title, mode, blind, sheets: [{prompt, rows}], votes: {row: 1 or -1},
+GET /posttrain/ratings -> {"questions": [{id, title, mode, blind, sheets: [{prompt, rows, before}], votes: {row: 1 or -1},
     ties: [sheet], consistency: {alike, of}}]}
-GET /posttrain/ratings/{id}/images/{row} -> PNG
+GET /posttrain/ratings/{id}/images/{row} -> PNG; before: the row of the picture that a sheet's images were made from, or null
 POST /posttrain/ratings/{id}/votes {"votes": {row: 1, -1 or 0}}: kept at once; with "client": only where that client has the
     sheet; {"tie": a sheet's number} instead of "votes": of two images neither is better
 POST /posttrain/ratings/{id}/take {"client", "done": a sheet's number}: the sheet that this client is to rate (turns.py)
@@ -16,7 +16,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -37,14 +37,15 @@ _open: dict[str, RatingRequest] = {}
 
 @dataclass
 class RatingRequest:
-    """Sheets of images, and the votes so far. images: PNG files' bytes by row; blind: two things are compared, nothing trains.
-    Routes and the waiting node share it."""
+    """Sheets of images, and the votes so far. images: PNG files' bytes by row; blind: two things are compared, nothing trains;
+    before: rows of the pictures that sheets' images were made from, which nobody votes on. Routes and the waiting node share it."""
 
     title: str
     mode: str
     sheets: Sequence[Sheet]
     images: dict[int, bytes]
     book: VoteBook
+    before: Mapping[Sheet, int] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     votes: dict[int, int] = field(default_factory=dict)
     ties: set[int] = field(default_factory=set)
@@ -166,7 +167,8 @@ class RatingRequest:
             ties = sorted(self.ties)
             consistency = asdict(self._returns.consistency())
         return {"id": self.id, "title": self.title, "mode": self.mode, "blind": self.blind, "votes": votes, "ties": ties,
-                "consistency": consistency, "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
+                "consistency": consistency, "sheets": [
+                    {"prompt": sheet.prompt, "rows": list(sheet.rows), "before": self.before.get(sheet)} for sheet in self.sheets]}
 
 
 def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:

@@ -53,7 +53,10 @@ def ask_for_votes(images, sheets, *, title: str, mode: str, folder: Path, second
     from ...rewards.base.pixels import png_bytes
     from ...trainers.data.vote_book import VoteBook
     shown = {row: png_bytes(images[row], compress_level=4) for sheet in sheets for row in sheet.rows}
-    return ask(RatingRequest(title, mode, sheets, shown, VoteBook(folder)), seconds, throw_exception_if_processing_interrupted)
+    before = {sheet: len(images) + number for number, sheet in enumerate(sheets) if sheet.source is not None}
+    shown |= {row: png_bytes(sheet.source.read(), compress_level=4) for sheet, row in before.items()}
+    request = RatingRequest(title, mode, sheets, shown, VoteBook(folder), before)
+    return ask(request, seconds, throw_exception_if_processing_interrupted)
 
 
 NODES = {"PTRewardHuman": PTRewardHuman}

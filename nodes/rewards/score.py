@@ -56,8 +56,8 @@ class PTScoreImages:
 
     def run(self, images, reward: Reward, prompt: str, prompt_mode: str, prompts=None):
         each = with_rules(prompts_for(prompt, prompt_mode, images.shape[0]), prompts.prompts if prompts is not None else ())
-        order = {text: i for i, text in enumerate(dict.fromkeys(p.text for p in each))}
-        scores = score(reward, images, each, [order[p.text] for p in each])
+        order = {key: i for i, key in enumerate(dict.fromkeys(p.key for p in each))}
+        scores = score(reward, images, each, [order[p.key] for p in each])
         text = table(scores, each)
         return {"ui": {"text": [headline(scores), text, describe(as_reward(reward).info)]},
                 "result": (scores, scores.stats["mean"], text)}

@@ -130,6 +130,8 @@ def with_word(word: str, prompts, clip):
 
     from ..prompts import encode_prompts
 
+    if prompts.carries_pictures:
+        raise ValueError("words: the prompts carry pictures, and no word can be put before an instruction; leave words empty")
     if prompts.texts is None:
         raise ValueError(
             "words: it is not known how the prompts were encoded, so that none can be put before them. Use Encode Prompts, or "

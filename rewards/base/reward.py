@@ -18,7 +18,7 @@ from .reweighted import reweighted, told
 from .stopwatch import SCORING, timed
 from .untouched import untouched
 from .usable import usable_images
-from .weights import as_written, in_plain_words, plain_words
+from .weights import in_plain_words, plain_words
 from .words import brief
 
 SUMMARY = ("mean", "std", "min", "max", "images", "failed")
@@ -240,7 +240,13 @@ def parts_of(reward: Any) -> list:
 
 
 def with_rules(prompts: Sequence[Prompt], known: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts, each with the record of the known one that has the same text, where there is one."""
+    """The prompts, each with the record and the picture of the known one that has the same text, where there is one.
+    ValueError where several have it, about different pictures."""
+    texts = {p.text for p in prompts}
+    if twice := [p for p in known if p.source is not None and p.text in texts and any(
+            p.text == other.text and p.source != other.source for other in known)]:
+        raise ValueError(f"prompts: '{twice[0].text}' is said there of several pictures, so nobody knows which was changed; "
+                         "wire prompts in which it is said of one")
     by_text = {plain_words(p.text): p for p in known} | {p.text: p for p in known}
     return [by_text.get(p.text, p) for p in prompts]
 
@@ -251,9 +257,9 @@ def networks_of(reward: Reward) -> list:
 
 
 def groups_of(prompts: Sequence[Prompt]) -> Tensor:
-    """[B] int64: images with the same prompt text share a group. For callers that know no prompt index."""
+    """[B] int64: images with the same prompt share a group. For callers that know no prompt index."""
     first: dict[str, int] = {}
-    return torch.tensor([first.setdefault(as_written(p), len(first)) for p in prompts], dtype=torch.int64)
+    return torch.tensor([first.setdefault(p.key, len(first)) for p in prompts], dtype=torch.int64)
 
 
 def checked_values(values: Tensor, name: str, count: int) -> Tensor:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.prompt import Source
 from ..base.reward import Judgement, Prompt, RewardInfo, groups_of
 from ..base.weights import as_written
+from ..base.words import brief
 
 THUMBS, BEST_AND_WORST = "thumbs", "best and worst"
 MODES = (THUMBS, BEST_AND_WORST)
@@ -22,10 +24,13 @@ MODES = (THUMBS, BEST_AND_WORST)
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images that are seen together. rows: their numbers in the batch, in the order in which they are shown."""
+    """Images that are seen together. rows: their numbers in the batch, in the order in which they are shown; source: the picture
+    that they were made from, where there is one."""
 
     prompt: str
     rows: tuple[int, ...]
+    source: Source | None = None
+    __repr__ = brief
 
 
 # images [B,H,W,3], sheets -> votes by row: 1 or -1; rows without one were left out
@@ -72,4 +77,5 @@ def sheets_of(prompts: Sequence[Prompt], groups: Tensor) -> list[Sheet]:
     rows: dict[int, list[int]] = {}
     for row, group in enumerate(groups.tolist()):
         rows.setdefault(group, []).append(row)
-    return [Sheet(as_written(prompts[found[0]]), tuple(random.sample(found, len(found)))) for found in rows.values()]
+    return [Sheet(as_written(prompts[found[0]]), tuple(random.sample(found, len(found))), prompts[found[0]].source)
+            for found in rows.values()]

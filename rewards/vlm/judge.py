@@ -22,7 +22,7 @@ Probabilities = Mapping[str, float] | None  # of each allowed answer, absolute; 
 
 @dataclass(frozen=True)
 class Question:
-    """images: [1,H,W,3] each, usually one. answers: the words whose probability is asked for, in lower case."""
+    """images: [1,H,W,3] each, usually one; sizes may differ. answers: the words whose probability is asked for, in lower case."""
 
     images: tuple[Tensor, ...]
     text: str
@@ -46,8 +46,18 @@ DEFAULT_TEXT = {
     RATING: 'How good is this image as a picture of "{prompt}"? Answer with one number from 1 (bad) to 5 (excellent).',
     QUESTIONS: "{question} Answer in one word.",
 }
+# of a prompt with a picture, which is shown first
+EDIT_TEXT = {
+    YES_NO: 'The second image was made from the first by the instruction "{prompt}". Was exactly that done, and all else left '
+            "as it was? Answer Yes or No.",
+    VQA: 'Does the second image show the first one changed as told: "{prompt}"? Answer Yes or No.',
+    RATING: 'The second image was made from the first by the instruction "{prompt}". How well was that done, and all else '
+            "left as it was? Answer with one number from 1 (bad) to 5 (excellent).",
+}
 AVERAGES = ("mean", "geometric mean")
 PAIR_TEXT = 'Which image is the better picture of "{prompt}", the first or the second? Answer 1 or 2.'
+EDIT_PAIR_TEXT = ('The first image was changed twice by the instruction "{prompt}": the second and the third image are the results. '
+                  "Which is the better one? Answer 1 for the second image, 2 for the third.")
 RATINGS = ("1", "2", "3", "4", "5")
 NUMBERS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight",
            "9": "nine", "10": "ten"}
@@ -56,6 +66,7 @@ LEAST = 1e-6  # below this total probability the model has not answered the ques
 
 class JudgeReward:
     """kind: one of KINDS. text: the question; {prompt} stands for the prompt ({question} for QUESTIONS), "" = default.
+    The picture that a prompt carries is shown first, but for QUESTIONS, which are about the result alone.
     average: how QUESTIONS are put together; with the geometric mean one wrong answer spoils the image."""
 
     def __init__(self, model: Model, kind: str = YES_NO, text: str = "", average: str = AVERAGES[0]):
@@ -63,7 +74,7 @@ class JudgeReward:
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got '{value}'.")
         self._model, self._kind, self._average = model, kind, average
-        self._text = text.strip() or DEFAULT_TEXT[kind]
+        self._own, self._text = bool(text.strip()), text.strip() or DEFAULT_TEXT[kind]
         if kind == QUESTIONS and "{question}" not in self._text:
             raise ValueError("question: it must contain {question}, where each question of the prompt goes.")
         low, high = (1.0, 5.0) if kind == RATING else (0.0, 1.0)
@@ -87,7 +98,8 @@ class JudgeReward:
             listed = (prompt.spec or {}).get("vqa_list", ())
             return [Question((image,), self._text.replace("{question}", q), spellings(a)) for q, a in listed]
         answers = RATINGS if self._kind == RATING else ("yes", "no")
-        return [Question((image,), self._text.replace("{prompt}", prompt.text), answers)]
+        text = EDIT_TEXT[self._kind] if prompt.source is not None and not self._own else self._text
+        return [Question((*before(prompt), image), text.replace("{prompt}", prompt.text), answers)]
 
     def _value(self, questions: Sequence[Question], answers: Sequence[Probabilities]):
         if not questions or any(a is None for a in answers):
@@ -104,6 +116,7 @@ class PairJudgeReward:
 
     def __init__(self, model: Model, text: str = "", opponents: int = 0):
         self._model, self._text, self._opponents, self.compares = model, text.strip() or PAIR_TEXT, opponents, True
+        self._edit_text = text.strip() or EDIT_PAIR_TEXT
         self.info = RewardInfo("VLM win rate", 0.0, 1.0, "{prompt}" in self._text, False,
                                "A vision-language model compares the images of a prompt pair by pair.")
 
@@ -115,8 +128,9 @@ class PairJudgeReward:
         if not pairs:
             raise ValueError("The pair judge needs at least two images of a prompt: raise the images per prompt.")
         ordered = [order for a, b in pairs for order in ((a, b), (b, a))]
-        answers = self._model([Question((images[a:a + 1], images[b:b + 1]), self._text.replace("{prompt}", prompts[a].text),
-                                        ("1", "2")) for a, b in ordered])
+        texts = [self._text if each.source is None else self._edit_text for each in prompts]
+        answers = self._model([Question((*before(prompts[a]), images[a:a + 1], images[b:b + 1]),
+                                        texts[a].replace("{prompt}", prompts[a].text), ("1", "2")) for a, b in ordered])
         wins, counts = torch.zeros(len(images), dtype=torch.float64), torch.zeros(len(images), dtype=torch.float64)
         for (a, b), forward, backward in zip(pairs, answers[::2], answers[1::2]):
             if forward is None or backward is None:
@@ -128,6 +142,11 @@ class PairJudgeReward:
                     counts[image] += 1
         values = torch.where(counts > 0, wins / counts.clamp_min(1), torch.nan)
         return Judgement(values, {self.info.name: values})
+
+
+def before(prompt: Prompt) -> tuple[Tensor, ...]:
+    """The picture that a prompt carries, to be seen before its results; () for most."""
+    return () if prompt.source is None else (prompt.source.read()[None],)
 
 
 def duels(members: Sequence[int], opponents: int) -> list[tuple[int, int]]:

@@ -65,6 +65,7 @@ MORE_THAN_A_MODULE = {
     "trainers/run/test_kills.py": "every line of the run's code",
     "trainers/run/test_lost_folder.py": "all that happens to a run whose folder goes away",
     "trainers/test_preference_methods.py": "what DPO, MaPO, KTO, D3PO and SPO have in common",
+    "trainers/test_prompts_with_pictures.py": "every trainer, on prompts that carry pictures",
     "trainers/test_renoising_methods.py": "what NFT, AWM, DGPO and RWR have in common",
 }
 

@@ -10,7 +10,6 @@ from functools import partial
 
 import torch
 
-from ...rewards.base.reward import Prompt
 from ...rewards.base.words import brief
 from ..feedback.pairs import Preferences
 from ..losses.error import squared_error
@@ -57,7 +56,7 @@ class Renoised:
     def ask(self, bank: Bank | None, guidance: float = 1.0) -> torch.Tensor:
         index = self.rollout.index[self.micro.rows]
         if self.micro.no_prompt is not None:
-            index = index.where(~self.micro.no_prompt, len(self.rollout.prompts) - 1)  # see with_empty_prompt
+            index = index.where(~self.micro.no_prompt, self.rollout.prompts.empty_of(index))
         return self.net.denoise(self.x, self.sigma, self.rollout.prompts, index, guidance, bank,
                                 schedule=self.rollout.sigmas)
 
@@ -101,16 +100,16 @@ def noised(rollout: Rollout, used: torch.Tensor, levels: int, updates: int, batc
 
 
 def with_empty_prompt(rollout: Rollout, share: float) -> Rollout:
-    """The same with the negative prompt as one prompt more, the last of its set: classifier-free guidance (arXiv:2207.12598)
-    needs a network that knows images without their prompts, too. ValueError where none is encoded. share: of the images that
-    are learned so; with 0 nothing is added."""
+    """The same with the negative prompt among its prompts, see ``PromptSet.with_empty``: classifier-free guidance
+    (arXiv:2207.12598) needs a network that knows images without their prompts, too. ValueError where none is encoded.
+    share: of the images that are learned so; with 0 nothing is added."""
     if not share:
         return rollout
-    known = rollout.prompts
-    if known.negative is None:
+    known = rollout.prompts.with_empty()
+    if known is None:
         raise ValueError("empty prompts: a share of the images is learned with the negative prompt, but none is encoded; encode "
                          "the prompts with a negative prompt (it may be empty), or set empty prompts to 0")
-    return replace(rollout, prompts=known.plus(Prompt(""), known.negative))
+    return replace(rollout, prompts=known)
 
 
 def _without_prompt(micro: Noised, rollout: Rollout, share: float, keys: list[tuple]) -> Noised:

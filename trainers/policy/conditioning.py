@@ -8,6 +8,7 @@ import comfy.samplers
 import torch
 
 from ...rewards.base.words import brief
+from ..prompts import PromptSet
 from .weights import outside_inference
 
 UNSUPPORTED = {"gligen": "GLIGEN boxes", "hooks": "hooks", "additional_models": "further models"}
@@ -32,13 +33,14 @@ class _Prompt:
 class Conditionings:
     """The host's conditionings of every prompt of a set, prepared once for one latent shape.
 
-    positive: one CONDITIONING per prompt; negative: a CONDITIONING or None; latent_shape: [C, H, W] (or [C, T, H, W]).
+    prompts: encoded; latent_shape: [C, H, W] (or [C, T, H, W]).
     Raises ValueError where a CONDITIONING holds something that cannot be trained through, and names it.
     """
 
-    def __init__(self, model, positive, negative, latent_shape, device):
+    def __init__(self, model, prompts: PromptSet, latent_shape, device):
         self._model, self._shape, self._device = model, tuple(latent_shape), device
-        self._positive, self._raw_negative = positive, negative
+        negative = prompts.negative
+        self._positive, self._raw_negative, self._negatives = prompts.positive, negative, prompts.negatives
         self._prompts: dict[int, _Prompt] = {}
         self._stacked: dict[tuple[int, ...], Conds] = {}
         self._negative: list[dict] | None = None
@@ -48,7 +50,7 @@ class Conditionings:
             self._negative = self._processed({"negative": negative})["negative"]
 
     def has_negative(self) -> bool:
-        return self._negative is not None
+        return self._negative is not None or self._negatives is not None
 
     def further_models(self) -> list:
         """ModelPatchers that the network's calls need beside it: those of ControlNets."""
@@ -89,26 +91,27 @@ class Conditionings:
         if first == second:
             return True
         a, b = self._prompt(first), self._prompt(second)
-        return a.plain and b.plain and _same_sizes(a.conds["positive"][0], b.conds["positive"][0])
+        return a.plain and b.plain and all(_same_sizes(a.conds[name][0], b.conds[name][0]) for name in a.conds)
 
     def _of(self, prompts: tuple[int, ...]) -> Conds:
         first = self._prompt(prompts[0])
         if not first.plain:
             return first.conds
         if prompts not in self._stacked:
-            stacked = _stack([self._prompt(i).conds["positive"][0] for i in prompts])
-            self._stacked[prompts] = {**first.conds, "positive": [stacked]}
+            own = ("positive",) if self._negatives is None else tuple(first.conds)
+            self._stacked[prompts] = {**first.conds, **{name: [_stack([self._prompt(i).conds[name][0] for i in prompts])]
+                                                        for name in own}}
         return self._stacked[prompts]
 
     def _prompt(self, i: int) -> _Prompt:
         if i not in self._prompts:
-            positive, negative = self._positive[i], self._raw_negative
+            positive, negative = self._positive[i], self._raw_negative if self._negatives is None else self._negatives[i]
             _check(positive, f"prompt {i + 1}")
             plain = _is_plain(positive) and (negative is None or _is_plain(negative))
-            if plain:
+            if plain and self._negatives is None:
                 conds = self._processed({"positive": positive})
                 conds |= {} if negative is None else {"negative": self._negative}
-            else:  # the host gives each an opposite one of the same area
+            else:  # each its own, or the host gives each an opposite one of the same area
                 conds = self._processed({"positive": positive, **({} if negative is None else {"negative": negative})})
             self._prompts[i] = _Prompt(conds, plain)
         return self._prompts[i]

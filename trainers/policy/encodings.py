@@ -70,9 +70,9 @@ class Encodings(Sequence):
             if not size or bytes_made > self._disk.most // 2:
                 return
 
-    def plus(self, conditioning: list) -> Sequence:
-        """The same with one CONDITIONING more, at the end."""
-        return _Extended(self, conditioning)
+    def plus(self, more: Sequence) -> Sequence:
+        """The same with more CONDITIONINGs, at the end."""
+        return _Joined(self, more)
 
     def _made(self, text: str) -> tuple[list, int]:
         """-> the encoding, and its size on the disk, 0 where it is not there."""
@@ -80,14 +80,15 @@ class Encodings(Sequence):
         return conditioning, self._disk.write(text, conditioning)
 
 
-class _Extended(Sequence):
-    """``Encodings`` and one CONDITIONING more."""
+class _Joined(Sequence):
+    """``Encodings`` and more CONDITIONINGs: further ones, or a tuple."""
 
-    def __init__(self, first: Encodings, last: list):
-        self._first, self.given = first, (last,)
+    def __init__(self, first: Encodings, second: Sequence):
+        self._first, self._second = first, second
+        self.given = second if isinstance(second, tuple) else ()
 
     def __len__(self) -> int:
-        return len(self._first) + 1
+        return len(self._first) + len(self._second)
 
     def __repr__(self) -> str:
         return f"Encodings of {len(self)}"
@@ -96,10 +97,13 @@ class _Extended(Sequence):
         if isinstance(number, slice):
             return tuple(self[i] for i in range(*number.indices(len(self))))
         number = range(len(self))[number]
-        return self.given[0] if number == len(self._first) else self._first[number]
+        return self._first[number] if number < len(self._first) else self._second[number - len(self._first)]
 
     def prepare(self, numbers: Iterable[int], ahead: Iterable[int] = ()) -> None:
-        self._first.prepare([i for i in numbers if i < len(self._first)], ahead)
+        numbers, first = list(numbers), len(self._first)
+        self._first.prepare([i for i in numbers if i < first], ahead)
+        if isinstance(self._second, Encodings) and self._second is not self._first:
+            self._second.prepare([i - first for i in numbers if i >= first])
 
 
 class _Disk:

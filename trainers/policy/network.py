@@ -214,7 +214,7 @@ class Network:
             if prompts.positive is None:
                 raise ValueError("prompts: they are not encoded yet; put an Encode Prompts node in between")
             self._prompts[id(prompts)] = prompts  # keeps the id from being used again
-            found = Conditionings(self._model, prompts.positive, prompts.negative, shape, self.device)
+            found = Conditionings(self._model, prompts, shape, self.device)
             self._take_along(found.further_models())
             self._until_closed.callback(found.cleanup)
             self._conditionings[key] = found

@@ -20,6 +20,7 @@ from ...rewards.base.words import brief
 from .aside import BEST as BEST_FOLDER
 from .checkpoints import BrokenCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from .gallery import Changed, changed_looks, looks_of
+from .gate import Gate
 
 FILE = "held_out.json"
 MEAN, BASE, GAIN, ERROR, SECONDS = "held_out_reward", "held_out_base", "held_out_gain", "held_out_error", "held_out_seconds"
@@ -92,9 +93,9 @@ class HeldOutCurve:
 
     evaluation: ``every`` (iterations), ``hand_out`` (one of HAND_OUT), ``identity`` (a text that changes with whatever changes
     the numbers) and ``measure(policy, compare, known)``, which gives ``scores`` and, where compare is asked for, ``base``, each
-    with ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], ``texts``, their prompts, ``evaluations``, the network's on
-    one image, and, where distances of the pictures are asked for, ``apart``; ``known`` is handed to the next measurement of the
-    session.
+    with ``values`` [N], ``images`` and ``base_images`` [N, H, W, 3], ``prompts``, those of the images, ``evaluations``, the
+    network's on one image, and, where distances of the pictures are asked for, ``apart``; ``known`` is handed to the next
+    measurement of the session. Where it has ``blind``, see Gate, the best is what passes that gate.
     iteration: where the run goes on from; what was measured after it is forgotten.
     """
 
@@ -107,6 +108,7 @@ class HeldOutCurve:
         self.texts: Sequence[str] = ()  # prompts of its pictures
         self.changed: list[Changed | MovedAway] = []  # what it was the first to find
         self._features: Any = None  # not kept on the disk: made again where a run goes on
+        self._gate = None if getattr(evaluation, "blind", None) is None else Gate(evaluation)
 
     @property
     def every(self) -> int:
@@ -126,7 +128,7 @@ class HeldOutCurve:
         what the user should know, or ""."""
         begun, first = time.monotonic(), "base" not in self._state
         found = self._evaluation.measure(policy, first, self._features)
-        self._features, self.texts = found.known, found.texts
+        self._features, self.texts = found.known, [prompt.text for prompt in found.prompts]
         pictures = {iteration: found.images}
         if first:
             self._state["base"] = _plain(found.base.values)
@@ -135,6 +137,8 @@ class HeldOutCurve:
         numbers = _numbers(_plain(found.scores.values), self._state["base"])
         self._note(changed_looks(self._state["looks"], looks_of(found.images)), _moved_away(found.apart, numbers))
         numbers |= _distances(found.apart)
+        judged, blind = self._judged(policy, found, iteration)
+        numbers |= judged
         self.seconds = time.monotonic() - begun
         self._measured = (iteration, numbers[MEAN])
         said = (
@@ -143,7 +147,22 @@ class HeldOutCurve:
         )
         if found.apart is not None:
             said += f" Distances: {found.apart.words()}."
-        return numbers | {SECONDS: round(self.seconds, 3)}, pictures, said if first else ""
+        return numbers | {SECONDS: round(self.seconds, 3)}, pictures, " ".join(filter(None, (said if first else "", blind)))
+
+    def _judged(self, policy: Any, found: Any, iteration: int) -> tuple[dict[str, float], str]:
+        """What the gate says of the newest pictures."""
+        if self._gate is None:
+            return {}, ""
+        best = self.best if self._gate.against_best else None
+        if self._gate.others is None:
+            kept = None if best is None else self._loaded(policy, best[0])
+            if kept is not None:
+                self._gate.others = self._evaluation.measure(kept, False, self._features).images
+            else:
+                base = found.base_images if found.base_images is not None else self._evaluation.measure(
+                    policy, True, self._features).base_images  # fmt: skip
+                self._gate.others = base
+        return self._gate.judge(found, iteration, f"iteration {best[0]}" if best else "the model before training")
 
     def _note(self, looks: Sequence[Changed], away: MovedAway | None) -> None:
         """What is to be said, each once in a run."""
@@ -155,7 +174,9 @@ class HeldOutCurve:
     def keep(self, policy: Any) -> None:
         """Writes down what was measured last, and the policy where it is the best so far. Raises OSError or SaveFailed."""
         iteration, mean = self._measured
-        if math.isfinite(mean) and (self.best is None or mean > self.best[1]):
+        if math.isfinite(mean) and self._is_better(mean):
+            if self._gate is not None:
+                self._gate.moved()
             folder = self._folder / BEST_FOLDER
             kept = save_checkpoint(folder, iteration, *policy.state())
             self._state["best"] = {"iteration": iteration, "mean": mean}
@@ -165,21 +186,35 @@ class HeldOutCurve:
         with written_whole(self._folder / FILE) as beside:
             beside.write_text(json.dumps(self._state | {"identity": self._evaluation.identity}), encoding="utf-8")
 
+    def _is_better(self, mean: float) -> bool:
+        if self._gate is not None and (self._gate.against_best or not self._gate.passed):
+            return self._gate.passed
+        return self.best is None or mean > self.best[1]
+
+    def _loaded(self, policy: Any, iteration: int) -> Any:
+        """The policy that was kept as the best; None where it cannot be read."""
+        try:
+            _, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
+        except (BrokenCheckpoint, KeyError) as error:
+            self._unreadable = str(error)
+            return None
+        return policy.with_state(tensors, meta)
+
     def handed_out(self, policy: Any) -> tuple[Any, str]:
         """-> the policy that the run gives, and a sentence on it. policy: the last one."""
         if self.best is None:
-            return policy, ""
+            gated = self._gate is not None and self._evaluation.hand_out == BEST
+            return policy, "No policy was judged better than your model: the last one is handed out." if gated else ""
         iteration, mean = self.best
         if self._evaluation.hand_out != BEST:
             return policy, f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}."
-        try:
-            saved, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
-        except (BrokenCheckpoint, KeyError) as error:
+        kept = self._loaded(policy, iteration)
+        if kept is None:
             return policy, (
-                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read ({error}): the "
-                "last policy is handed out."
+                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read "
+                f"({self._unreadable}): the last policy is handed out."
             )
-        return policy.with_state(tensors, meta), (
+        return kept, (
             f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}: the policy of that iteration is handed out."
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...rewards.base.words import brief
 from .folder import CONTINUE, START_OVER
-from .stopping import HELD_OUT, StopRule
+from .stopping import BLIND, HELD_OUT, StopRule
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,10 @@ class RunPlan:
         if waits and self.evaluation is None:
             raise ValueError(
                 f"stop: the rule '{waits[0]}' needs held-out prompts; connect Evaluate While Training to "
+                "'evaluation', or choose another rule"
+            )
+        if getattr(self.evaluation, "blind", None) is None and any(rule.when == BLIND for rule in self.stop):
+            raise ValueError(
+                f"stop: the rule '{BLIND}' needs blind comparisons; put Blind Comparison between Evaluate While Training and "
                 "'evaluation', or choose another rule"
             )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from . import gate
 from .held_out import MEAN, SECONDS, Fall, Falling
 from .steering import WeightsSeen
 
@@ -15,7 +16,8 @@ KL, REACHED, PLATEAU = "KL is above", "reward reaches", "reward no longer rises"
 MINUTES, IMAGES, ALARM = "minutes have passed", "images are made", "an alarm is raised"
 HELD_REACHED, HELD_PLATEAU = "held-out reward reaches", "held-out reward no longer rises"
 HELD_FALLS = "held-out reward falls while the trained one rises"
-HELD_OUT = (HELD_REACHED, HELD_PLATEAU, HELD_FALLS)
+BLIND = "blind comparison is lost"
+HELD_OUT = (HELD_REACHED, HELD_PLATEAU, HELD_FALLS, BLIND)
 RULES = (KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, *HELD_OUT)
 WINDOW = 5  # iterations in a mean: one lucky or unlucky iteration ends nothing
 NEEDS = {KL: ("kl", "the KL to your model"), REACHED: ("reward_mean", "a reward"), PLATEAU: ("reward_mean", "a reward"),
@@ -31,6 +33,7 @@ REASONS = {
     HELD_PLATEAU: "its held-out reward has not risen above {best:.4g} for {iterations} iterations",
     HELD_FALLS: "its held-out reward has fallen from {best:.4g} in iteration {until} to {now:.4g}, while the reward that it is "
     "trained on rises",
+    BLIND: "its pictures were preferred in only {share:.0%} of {pairs:.0f} blind pairs, which is below even",
 }
 LOOKED = 3  # iterations after which a number that never came is missed
 
@@ -73,6 +76,7 @@ class Stopping:
         self._held, self._held_best, self._held_best_at = math.nan, -math.inf, 0
         self._falling, self._weights = Falling(), WeightsSeen()
         self._fall: Fall | None = None
+        self._blind: dict = {}
         for point in points:
             self.look(point)
 
@@ -120,7 +124,7 @@ class Stopping:
             self._best, self._best_at = mean, iteration
 
     def _note_held_out(self, point: dict) -> None:
-        self._held, self._fall = point.get(MEAN, math.nan), self._falling.look(point)
+        self._held, self._fall, self._blind = point.get(MEAN, math.nan), self._falling.look(point), point
         gains = [rule.value for rule in self.rules if rule.when == HELD_PLATEAU]
         if self._held > self._held_best + max(gains, default=0.0):
             self._held_best, self._held_best_at = self._held, point["iteration"]
@@ -143,4 +147,6 @@ class Stopping:
             return {"alarm": alarms[0]}
         if when == HELD_FALLS and self._fall is not None:
             return {"best": self._fall.best, "until": self._fall.until, "now": self._fall.now}
+        if when == BLIND and self._blind.get(gate.HIGH, gate.EVEN) < gate.EVEN:
+            return {"share": self._blind[gate.SHARE], "pairs": self._blind[gate.PAIRS]}
         return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from ...rewards.base.distances import CERTAIN, Distance
-from ...rewards.base.reward import Scores, as_reward, score
+from ...rewards.base.reward import Prompt, Scores, as_reward, score
 from ...rewards.base.words import brief
 from ...rewards.learned.embedding import Embedding
 from ..policy.bank import Recipe
@@ -59,8 +59,8 @@ class Known:
 @dataclass(frozen=True)
 class Evaluation:
     """scores, images: of the trained policy, B of them; base, base_images: the same prompts and noise without it.
-    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for. texts: the
-    images' prompts."""
+    evaluations: network calls on a sample that each half took. apart, known: where distances were asked for. prompts: of each
+    image."""
 
     scores: Scores
     images: torch.Tensor
@@ -69,7 +69,7 @@ class Evaluation:
     evaluations: int = 0
     apart: Apart | None = None
     known: Known | None = None
-    texts: tuple[str, ...] = ()
+    prompts: Sequence[Prompt] = ()
     __repr__ = brief
 
     def summary(self) -> str:
@@ -95,7 +95,7 @@ class HeldOut:
 
     every: iterations between two measurements. hand_out: which policy the run gives in the end, one of
     ``run.held_out.HAND_OUT``. progress: called with the policy's model before each measurement, gives what ``evaluate``
-    reports to. embedding: distances of the pictures are measured, too.
+    reports to. embedding: distances of the pictures are measured, too. blind: they are also compared blind, see run.gate.Gate.
     """
 
     prompts: PromptSet
@@ -106,13 +106,16 @@ class HeldOut:
     hand_out: str
     progress: Callable[[Any], Callable] | None = None
     embedding: Embedding | None = None
+    blind: Any = None
     __repr__ = brief
 
     @property
     def identity(self) -> str:
         """Changes with whatever changes the numbers, so that those of other prompts or rewards are not compared."""
-        texts = [(prompt.text, prompt.spec) for prompt in self.prompts.prompts]
+        texts = [(prompt.key, prompt.spec) for prompt in self.prompts.prompts]
         facts = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
+        if self.blind is not None:
+            facts += (self.blind.against, asdict(as_reward(self.blind.judge).info))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def measure(self, policy: Policy, compare: bool, known: Known | None = None) -> Evaluation:
@@ -157,8 +160,7 @@ def evaluate(policy: Policy, prompts: PromptSet, vae, reward, sampling: Sampling
         beside = half("reference", parts - 1, OTHER_NOISE).images if others else None
         known = known or known_features(embedding, beside, base_images)
         apart = how_far(embedding, known, found[0][1])
-    texts = tuple(prompt.text for prompt in halves[0].prompts_of_samples())
-    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known, texts)
+    return Evaluation(*found[0], base, base_images, halves[0].evaluations, apart, known, halves[0].prompts_of_samples())
 
 
 def quiet_sampling(policy: Policy, sampling: Sampling, prompts: int) -> Sampling:

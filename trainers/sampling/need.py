@@ -86,7 +86,8 @@ def encoding_bytes(prompts: PromptSet, numbers: list[int]) -> int:
     """Of the encodings of these prompts; what several of them share counts once."""
     if prompts.positive is None:
         return 0
-    tensors = {id(each): each.nbytes for i in numbers for each in _tensors(prompts.positive[i])}
+    every = [prompts.positive] if prompts.negatives is None else [prompts.positive, prompts.negatives]
+    tensors = {id(each): each.nbytes for encodings in every for i in numbers for each in _tensors(encodings[i])}
     return sum(tensors.values())
 
 

@@ -163,6 +163,8 @@ def check_wires(policy: Policy, prompts: PromptSet, computers: Computers) -> Non
             "computers: Other Computers was given another MODEL than Create Policy, so the LoRA would be laid over "
             "another model there; wire the same output to both"
         )
+    if prompts.carries_pictures:
+        raise ValueError("prompts: they carry pictures, which are not sent to other computers; sample them here, with Rollout")
     if prompts.texts is None:
         raise ValueError(
             "prompts: other computers encode the texts themselves, and these were not encoded by Encode Prompts; "

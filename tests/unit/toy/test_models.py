@@ -146,3 +146,19 @@ def test_demo_world_node_gives_everything():
     images = evaluate.draw(model, clip, [train.prompts[0].text] * 2, seed=0, steps=2)
     assert reward(images, train.prompts[:1] * 2).shape == (2,)
     assert vae.latent_channels == 3
+
+
+def test_demo_edits_node_gives_a_model_that_looks_at_the_picture():
+    from posttrain.nodes.demo import EDIT_SCORES, PTDemoEdits
+
+    model, clip, vae, train, held_out, reward = PTDemoEdits().load(EDIT_SCORES[0])
+    assert reward.kind == "mixed" and len(train) == 72 and len(held_out) == 36 and vae.latent_channels == 3
+    first, other = train.prompts[0], train.prompts[1]
+    assert first.text == other.text
+    drawn = [evaluate.draw(model, clip, [first.text], 0, sources=prompt.source.read()[None]) for prompt in (first, other)]
+    assert not torch.equal(*drawn) and reward(drawn[0], [first]) > reward(drawn[0], [other])
+
+
+def test_the_shipped_editor_fails_on_purpose_but_not_always():
+    record = models.training_record(models.FILES["edit"])
+    assert 0.4 <= record["train"]["strict"] <= 0.8 and 0.05 <= record["held_out"]["strict"] <= 0.4

@@ -17,7 +17,7 @@ NEVER = 1e9  # minutes between reports
 DECIDING = ("batch", "matrix_rate", "other_rate", "wrong_share", "seed", "pictures", "ema", "decay_from", "warm_up")
 
 
-@pytest.mark.parametrize("kind", ["flow", "eps"])
+@pytest.mark.parametrize("kind", pretrain.PLANS)
 def test_all_stages_run_and_repeat_bit_for_bit(kind, tmp_path):
     plans = tuple(replace(plan, **TINY) for plan in pretrain.PLANS[kind])
     paths = [tmp_path / f"{n}.safetensors" for n in "ab"]
@@ -34,7 +34,8 @@ def test_the_command_writes_all_files_where_it_is_told(tmp_path, monkeypatch, ca
     monkeypatch.setattr(pretrain, "PLANS", {kind: tuple(replace(plan, **TINY) for plan in plans)
                                             for kind, plans in pretrain.PLANS.items()})
     monkeypatch.setattr(pretrain, "JUDGE", replace(pretrain.JUDGE, steps=2, batch=4, pictures=40))
-    monkeypatch.setattr(pretrain.evaluate, "pass_rate", lambda *_, images, **__: {"strict": 0.0, "images": images})
+    for rate in ("pass_rate", "edit_pass_rate"):
+        monkeypatch.setattr(pretrain.evaluate, rate, lambda *_, images, **__: {"strict": 0.0, "images": images})
     before = {path.name: path.stat().st_mtime_ns for path in models.WEIGHTS.iterdir()}
     assert pretrain.main(["--out", str(tmp_path / "made")]) == 0
     assert {path.name for path in (tmp_path / "made").iterdir()} == set(before)
@@ -47,7 +48,7 @@ def test_the_shipped_text_encoder_is_what_the_recipe_makes(tmp_path):
     assert (tmp_path / "text.safetensors").read_bytes() == models.TEXT_FILE.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["flow", "eps"])
+@pytest.mark.parametrize("kind", pretrain.PLANS)
 def test_the_shipped_files_were_made_with_these_numbers(kind):
     record, found = models.training_record(models.FILES[kind]), []
     while record:

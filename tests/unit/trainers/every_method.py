@@ -1,4 +1,4 @@
-"""An iteration of every trainer on a small SD3, which attends to the text."""
+"""An iteration of every trainer on a small SD3, which attends to the text, or on another model and its prompts."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def settings_of(kind: type, policy=None):
     return replace(settings, levels=1) if hasattr(settings, "levels") else settings
 
 
-def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None) -> tuple:
+def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None, reward=None) -> tuple:
     """What ``train_step`` is given for this trainer."""
     prompts, vae, method = prompts or prompts_for("sd3"), small_vae("sd3"), METHODS[kind]
     if kind is SPO:
-        made, feedback = step_rollout(policy, prompts, vae, sampling, 0, Wave(), Candidates(2, threshold=0.0))
+        made, feedback = step_rollout(policy, prompts, vae, sampling, 0, reward or Wave(), Candidates(2, threshold=0.0))
     else:
         made = rollout(policy, prompts, vae, sampling, policy.iteration)
         # by the seed, so that it does not matter in which order they lie
@@ -53,10 +53,11 @@ def rolled(kind: type, policy, sampling: Sampling = SMALL, trainer: Trainer | No
     return policy, made, feedback, trainer or Trainer(settings_of(kind, policy), RAW)
 
 
-def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None):
+def stepped(kind: type, policy=None, sampling: Sampling = SMALL, trainer: Trainer | None = None, prompts=None, reward=None):
     """The policy after an iteration."""
     policy = policy or trained_policy("sd3")
     if METHODS[kind].needs != OWN_IMAGES:
-        return train_step(*rolled(kind, policy, sampling, trainer, prompts))
+        return train_step(*rolled(kind, policy, sampling, trainer, prompts, reward))
     trainer = trainer or Trainer(settings_of(kind, policy), RAW)
-    return backprop_step(policy, prompts or prompts_for("sd3"), small_vae("sd3"), Wave(), sampling, trainer)[0]
+    known = prompts or prompts_for("sd3")
+    return backprop_step(policy, known, small_vae("sd3"), reward or Wave(), sampling, trainer)[0]

@@ -97,7 +97,7 @@ NODES = {
 }
 # these hand it on to ``score`` or to ``Course`` (tests/host/test_other_packs.py trains with one), or take only their own kind
 HAND_ON = {"PTTrain", "PTBackpropStep", "PTEvaluate", "PTStepRollout", "PTStepRewardByRollouts", "PTAdversarialReward",
-           "PTEvaluateWhileTraining", "PTEstimate", "PTRTDMD", "PTAudit"}  # fmt: skip
+           "PTEvaluateWhileTraining", "PTBlindComparison", "PTEstimate", "PTRTDMD", "PTAudit"}  # fmt: skip
 
 
 def test_no_socket_is_forgotten():

@@ -3,9 +3,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from posttrain.nodes.page.rating import RatingRequest
+from posttrain.rewards.base.prompt import Source
 from posttrain.rewards.base.reward import Prompt, score
 from posttrain.rewards.person.by_hand import BEST_AND_WORST, THUMBS, HumanReward, sheets_of
 from posttrain.trainers.data.files import read_file
@@ -32,6 +35,17 @@ def values(mode, votes) -> list:
 
 def test_best_and_worst_put_the_others_in_between():
     assert values(BEST_AND_WORST, {1: 1, 2: -1}) == [0, 1, -1, None, None, None]
+
+
+def test_the_picture_that_images_were_made_from_is_shown_with_them():
+    source = Source("before", "before", lambda: torch.zeros(8, 8, 3))
+    prompts = [Prompt("lighter", source=source)] * 3 + [Prompt("a dog")] * 3
+    first, second = sheets_of(prompts, GROUPS)
+    assert first.source is source and second.source is None
+    asked = RatingRequest("mine", THUMBS, [first, second], {row: b"" for row in range(7)}, VoteBook(Path("nowhere")), {first: 6})
+    assert [sheet["before"] for sheet in asked.plain()["sheets"]] == [6, None] and asked.result() == {}
+    with pytest.raises(LookupError, match="there is no image 6"):
+        asked.vote({6: 1})
 
 
 def test_a_best_one_alone_says_that_it_is_better_than_nothing_known():

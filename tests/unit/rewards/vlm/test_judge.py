@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from posttrain.rewards.base.prompt import Source
 from posttrain.rewards.base.reward import Prompt, score
 from posttrain.rewards.learned import holder as holders
 from posttrain.rewards.learned import qwen_vl
@@ -43,6 +44,28 @@ def test_yes_no_and_vqa():
     assert torch.allclose(judging.JudgeReward(model)(IMAGES, prompts), torch.tensor([0.2, 0.4, 0.8]))
     assert torch.allclose(judging.JudgeReward(model, judging.VQA)(IMAGES, prompts), torch.tensor([0.1, 0.2, 0.4]))
     assert '"a cat"' in model.asked[0].text and model.asked[0].answers == ("yes", "no")
+
+
+def edited(words: str = "make it light") -> Prompt:
+    return Prompt(words, source=Source("before", "before", lambda: torch.zeros(6, 8, 3)))
+
+
+@pytest.mark.parametrize("kind", [judging.YES_NO, judging.VQA, judging.RATING])
+def test_the_picture_before_is_shown_first(kind):
+    model = Scripted(lambda q: dict.fromkeys(q.answers, 0.1))
+    judging.JudgeReward(model, kind)(IMAGES[:2], [edited(), Prompt("a cat")])
+    with_picture, without = model.asked
+    assert [tuple(image.shape) for image in with_picture.images] == [(1, 6, 8, 3), (1, 4, 4, 3)] and len(without.images) == 1
+    assert '"make it light"' in with_picture.text and "first" in with_picture.text and "first" not in without.text
+    judging.JudgeReward(own := Scripted(lambda q: dict.fromkeys(q.answers, 0.1)), kind, "Well? {prompt}")(IMAGES[:1], [edited()])
+    assert own.asked[0].text == "Well? make it light" and len(own.asked[0].images) == 2
+
+
+def test_of_two_edits_the_better_one_wins_in_both_orders():
+    model = Scripted(lambda q: {"1": q.images[1].mean().item(), "2": q.images[2].mean().item()})
+    values = score(judging.PairJudgeReward(model), IMAGES[::2], [edited()] * 2, [0, 0]).values
+    assert values.tolist() == pytest.approx([0.2, 0.8]) and all(q.images[0].sum() == 0 for q in model.asked)
+    assert "1 for the second image, 2 for the third" in model.asked[0].text
 
 
 def test_an_evasive_or_failed_answer_is_a_failure():

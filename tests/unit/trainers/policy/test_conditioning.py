@@ -143,3 +143,22 @@ def test_prompts_of_one_length_still_share_a_call():
         net.diffusion_model.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
         net.denoise(x, torch.full((3,), 0.5), prompts_for("sd15"), [0, 1, 0], 3.0, None)
     assert calls == [6]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_prompts_with_negatives_of_their_own_are_answered_as_alone(guidance):
+    """Where each prompt carries a picture, its negative prompt does, too: guidance is between the two of one picture."""
+    positive, negative = (
+        tuple(with_values("flux", seed, reference_latents=[latent("flux", picture)]) for picture in (4, 5)) for seed in (1, 3)
+    )
+    model, index = small_model("flux"), [0, 1, 1, 0]
+    x, sigma = torch.cat([latent("flux", i) for i in range(4)]), torch.full((4,), 0.8)
+    prompts = PromptSet((Prompt("one"), Prompt("two")), positive, negatives=negative)
+    with open_policy(policy_of(model)) as net:
+        together = net.denoise(x, sigma, prompts, index, guidance, None)
+        for row, number in enumerate(index):
+            single = PromptSet((Prompt("one"),), positive[number : number + 1], negative[number])
+            alone = net.denoise(x[row : row + 1], sigma[:1], single, [0], guidance, None)
+            torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+        other = net.denoise(x, sigma, PromptSet(prompts.prompts, positive, negatives=negative[::-1]), index, guidance, None)
+    assert torch.equal(other, together) == (guidance == 1.0)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from posttrain.rewards.base.distances import Distance
+from posttrain.rewards.base.prompt import Prompt
 from posttrain.tests.unit.trainers.run.run_helpers import Counter, Heard
 from posttrain.trainers.run import RunPlan, Session
 from posttrain.trainers.run.alarms import Alarms
@@ -38,7 +39,7 @@ class Measured:
         base = SimpleNamespace(values=torch.tensor([0.5, 0.5, 0.5, 0.5])) if compare else None
         pictures = torch.full((4, 8, 8, 3), 0.5)
         return SimpleNamespace(scores=scores, images=pictures, base=base, base_images=pictures, evaluations=60,
-                               apart=None, known=None, texts=("a cat",) * 4)  # fmt: skip
+                               apart=None, known=None, prompts=(Prompt("a cat"),) * 4)  # fmt: skip
 
 
 def run_of(tmp_path, evaluation, iterations=8, heard=None, **plan) -> Session:

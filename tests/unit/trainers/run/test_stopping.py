@@ -12,6 +12,7 @@ from posttrain.trainers.run.held_out import SECONDS
 from posttrain.trainers.run.journal import read_entries
 from posttrain.trainers.run.stopping import (
     ALARM,
+    BLIND,
     HELD_FALLS,
     HELD_OUT,
     HELD_PLATEAU,
@@ -30,6 +31,12 @@ def points(count: int, **numbers):
     """numbers: a value for all, or a function of the iteration."""
     return [{"iteration": i, "seconds": 30.0} | {name: value(i) if callable(value) else value for name, value in numbers.items()}
             for i in range(1, count + 1)]  # fmt: skip
+
+
+def blind(at: int, high: float) -> list[dict]:
+    """Pictures compared blind in one iteration of ten."""
+    found = {"blind_share": 0.3, "blind_low": 0.1, "blind_high": high, "blind_pairs": 20.0}
+    return [{"iteration": i, "seconds": 1.0, **(found if i == at else {})} for i in range(1, 11)]
 
 
 def measured(every: int, reward, error: float = 0.01):
@@ -67,6 +74,8 @@ def ended_at(rules, series, alarms_at: int = 0) -> tuple[int, str]:
         (StopRule(HELD_REACHED, 0.6), measured(5, up_and_down), 10, "held-out reward has reached 0.6"),
         (StopRule(HELD_PLATEAU, 0.0, 12), measured(5, up_and_down), 27, "held-out reward has not risen above 0.65 for 12"),
         (StopRule(HELD_PLATEAU, 0.12, 12), measured(5, up_and_down), 17, "held-out reward has not risen above 0.55 for 12"),
+        (StopRule(BLIND), blind(7, 0.49), 7, "its pictures were preferred in only 30% of 20 blind pairs, which is below even"),
+        (StopRule(BLIND), blind(7, 0.5), 0, ""),
         (StopRule(HELD_FALLS), measured(5, up_and_down), 25, "fallen from 0.65 in iteration 15 to 0.55, while the reward"),
     ],
 )
@@ -155,7 +164,7 @@ def test_a_rule_that_makes_no_sense_is_refused(settings, words):
 
 
 def test_all_rules_are_tried_here():
-    assert set(RULES) == {KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, HELD_REACHED, HELD_PLATEAU, HELD_FALLS}
+    assert set(RULES) == {KL, REACHED, PLATEAU, MINUTES, IMAGES, ALARM, HELD_REACHED, HELD_PLATEAU, HELD_FALLS, BLIND}
 
 
 @pytest.mark.parametrize("series", [
