@@ -63,26 +63,37 @@ export function introduceBlock(node, complete = false) {
   setTimeout(() => introduceWidgets(node)); // its widgets come a little later
   const entered = node.onMouseEnter;
   node.onMouseEnter = function (...given) {
-    introduceWidgets(this); // newer pages make them anew from time to time, without what was put on them
+    explainWidgets(this); // newer pages make them anew from time to time, without what was put on them
     return entered?.apply(this, given);
   };
 }
 
 function introduceWidgets(node) {
-  for (const input of node.subgraph.inputs) introduceWidget(node, input);
+  explainWidgets(node);
+  for (const input of node.subgraph.inputs) {
+    const { inside, widget } = promoted(node, input);
+    if (!inside || !widget) continue;
+    if (inside.comfyClass === GOAL && widget.type === "combo") nameGoals(widget);
+    nameWidget(node, input, widget);
+  }
 }
 
-function introduceWidget(node, input) {
-  const { name, linkIds } = input, link = node.subgraph.links.get(linkIds[0]), inside = node.subgraph.getNodeById(link?.target_id);
+function explainWidgets(node) {
+  for (const input of node.subgraph.inputs) {
+    const { inside, shown, widget } = promoted(node, input);
+    if (!inside) continue;
+    if (OTHER_BLOCKS.includes(node.subgraph.name)) shown.tooltip ??= blockHint(input.name);
+    if (!widget) continue;
+    widget.tooltip ??= shown.tooltip ?? tooltipOf(inside, shown.name);
+    if (widget.element) widget.element.title ||= widget.tooltip ?? "";
+  }
+}
+
+/** The node inside that an input leads to, its widget that the subgraph shows, and the subgraph's own; nothing for a socket. */
+function promoted(node, { name, linkIds }) {
+  const link = node.subgraph.links.get(linkIds[0]), inside = node.subgraph.getNodeById(link?.target_id);
   const source = inside?.inputs[link.target_slot].widget?.name, shown = inside?.widgets?.find((one) => one.name === source);
-  if (!shown) return;
-  if (OTHER_BLOCKS.includes(node.subgraph.name)) shown.tooltip ??= blockHint(name);
-  const widget = node.widgets?.find((one) => one.name === name);
-  if (!widget) return;
-  widget.tooltip ??= shown.tooltip ?? tooltipOf(inside, source);
-  if (widget.element) widget.element.title ||= widget.tooltip ?? "";
-  if (inside.comfyClass === GOAL && widget.type === "combo") nameGoals(widget);
-  nameWidget(node, input, widget);
+  return shown ? { inside, shown, widget: node.widgets?.find((one) => one.name === name) } : {};
 }
 
 /** Unless the user has given it another name. No label stays on a slot, as above. */
