@@ -59,7 +59,7 @@ export const ZH = {
   blindNothing: "盲比需要留出提示词的图像：连接“训练中评估”并继续训练。",
   blindResult: "盲比，第 {iteration} 次迭代对比{against}：更受偏好 {wins} 对，不受偏好 {losses} 对，不分上下 {ties} 对。占比 {share}，95% 区间 {low} 至 {high}。",
   blindOf: "第 {at} / {all} 对 · 盲比 · {title}", blindWhich: "哪一张更好？按 1 或 2；不分上下按 0。", blindBetter: "更好",
-  blindEnd: "结束比较", blindEndHint: "按已评的图像对计算。",
+  blindPill: "比较 {n} 对图像", blindEnd: "结束比较", blindEndHint: "按已评的图像对计算。",
   rateFailed: "未能保存：{reason}",
   askAddressTitle: "要把内容发送到另一台机器吗？",
   askAddress: "此工作流想把图像、提示词或 LoRA 发送到 {address}。只有在你知道那是谁的机器时才允许。回答会被保存。",

@@ -1,6 +1,6 @@
 """Blind comparisons: a run's held-out pictures beside those before training, or another run's, on hidden sides.
 
-GET /posttrain/runs/{run}/report -> what the run came to (trainers/run/report.py), with "others": the runs that it can be compared
+GET /posttrain/runs/{run}/report -> what the run came to (report.py), with "others": the runs that it can be compared
     with, itself first for the model before training
 POST /posttrain/runs/{run}/blind {"against": a run's name; its own for the model before training} -> {"question": id, "pairs"}
 The question is one of rating.py: every page shows it. Its answers are kept at once, and its result when it is ended.
@@ -21,8 +21,8 @@ from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.blind import counted, sides
 from ...trainers.data.vote_book import VoteBook, sha256
 from ...trainers.run.compared import Compared, compared_texts, kept_compared, read_compared
-from ...trainers.run.report import note_blind, report_of, write_report
 from .rating import RatingRequest, is_open, put_up, take_down
+from .report import note_blind, report_of, write_report
 from .run_reader import run_folder, runs_root
 from .server import add_routes, answering, body_of
 
@@ -41,8 +41,10 @@ def compare(run: str, against: str, root: Path | None = None) -> dict:
     if (open_ := _asked.get(key)) and is_open(open_):
         return {"question": open_, "pairs": len(ours.texts)}
     if ours.texts != theirs.texts:
-        raise ValueError(f"against: '{run}' and '{against}' were not measured on the same held-out prompts, so their pictures show "
-                         "different things; connect the same Evaluate While Training to both")  # fmt: skip
+        raise ValueError(
+            f"against: '{run}' and '{against}' were not measured on the same held-out prompts, so their pictures show different "
+            "things; connect the same Evaluate While Training to both"
+        )
     differing = [i for i, (one, two) in enumerate(zip(ours.images, theirs.images)) if not _same(one, two)]
     if not differing:
         raise ValueError(f"against: all {len(ours.texts)} pictures are the same on both sides, so there is nothing to compare")

@@ -166,7 +166,8 @@ class RatingRequest:
             ties = sorted(self.ties)
             consistency = asdict(self._returns.consistency())
         return {"id": self.id, "title": self.title, "mode": self.mode, "blind": self.blind, "votes": votes, "ties": ties,
-                "consistency": consistency, "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
+                "consistency": consistency,
+                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows)} for sheet in self.sheets]}
 
 
 def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:

@@ -176,8 +176,8 @@ class HeldOutCurve:
             saved, tensors, meta = load_checkpoint(dict(list_checkpoints(self._folder / BEST_FOLDER))[iteration])
         except (BrokenCheckpoint, KeyError) as error:
             return policy, (
-                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read ({error}): the "
-                "last policy is handed out."
+                f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}, but its checkpoint cannot be read ({error}): "
+                "the last policy is handed out."
             )
         return policy.with_state(tensors, meta), (
             f"Best on held-out prompts: {mean:.4g}, in iteration {iteration}: the policy of that iteration is handed out."
