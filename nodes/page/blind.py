@@ -100,18 +100,20 @@ def report(run: str, root: Path | None = None) -> dict:
 
 def others(folder: Path, root: Path) -> list[str]:
     """The runs that were measured on the same held-out prompts, itself first; none where it has no pictures to compare."""
-    kept = [iteration for iteration in kept_compared(folder) if iteration]
-    if not kept:
-        return []
-    texts, found = compared_texts(folder, kept[-1]), [folder.name]
-    for other in sorted(root.iterdir()):
-        if other.name.startswith(".") or not other.is_dir() or other.name == folder.name:
-            continue
-        with suppress(ValueError, LookupError):
-            theirs = [iteration for iteration in kept_compared(run_folder(other.name, root)) if iteration]
-            if theirs and compared_texts(other, theirs[-1]) == texts:
+    texts, found = _texts(folder), [folder.name]
+    for other in sorted(root.iterdir()) if texts else ():
+        with suppress(ValueError, LookupError):  # no run
+            if other.name != folder.name and _texts(run_folder(other.name, root)) == texts:
                 found.append(other.name)
-    return found
+    return found if texts else []
+
+
+def _texts(folder: Path) -> tuple[str, ...]:
+    """The prompts of a run's newest pictures; none where there are no such pictures, or they cannot be read."""
+    kept = [iteration for iteration in kept_compared(folder) if iteration]
+    with suppress(ValueError):
+        return compared_texts(folder, kept[-1]) if kept else ()
+    return ()
 
 
 def register_routes(routes) -> None:

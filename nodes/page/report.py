@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...rewards.base.files import read_bytes, written_whole
+from ...rewards.person.agreement import Z95
 from ...trainers.data.blind import BETTER, OPEN, WORSE, verdict, win_share
 from ...trainers.data.vote_book import append_line, read_records
 from ...trainers.run.aside import read_config
@@ -22,7 +23,6 @@ from ...trainers.run.metrics import read_metrics
 
 REPORT, BLIND = "report.md", "blind.jsonl"
 WINDOW = 5  # iterations that a mean at the beginning or at the end is over
-NORMAL = 1.959963984540054
 REWARD, PART, VARIETY = "reward_mean", "reward/", "picture_variety"
 DISTANCES = ("held_out_fid", "held_out_kid", "held_out_cmmd")
 VERDICTS = {
@@ -79,7 +79,7 @@ def _held_out(folder: Path, point: dict) -> dict:
              "verdict": OPEN}  # fmt: skip
     if gain is None or error is None:
         return found
-    low, high = gain - NORMAL * error, gain + NORMAL * error
+    low, high = gain - Z95 * error, gain + Z95 * error
     return found | {"low": low, "high": high, "verdict": BETTER if low > 0 else WORSE if high < 0 else OPEN}
 
 
