@@ -132,7 +132,8 @@ export function createRateView(given) {
       if (open && !parts.dialog.open) parts.dialog.showModal();
       if (!open && parts.dialog.open) parts.dialog.close();
       if (!question) return;
-      say(parts.pill, words("rate", { n: question.sheets.reduce((sum, one) => sum + one.rows.length, 0) }));
+      const images = question.sheets.reduce((sum, one) => sum + one.rows.length, 0);
+      say(parts.pill, question.blind ? words("blindPill", { n: question.sheets.length }) : words("rate", { n: images }));
       for (const part of [parts.next, parts.grid]) show(part, Boolean(sheet));
       drawBoth(question, sheet);
       for (const key of ["later", "back"]) say(parts[key], words(key));

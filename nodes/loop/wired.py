@@ -15,6 +15,7 @@ from ...trainers.run import CONTINUE, START_OVER, WHEN_EXISTS, RunPlan, Session,
 from ..model.export import SAVE_LORA, SUFFIX, checked_name, lora_folder, metadata_is_off
 from ..page.live import emit
 from ..page.question import ask_the_page
+from ..page.report import leave_report
 from ..page.run_reader import runs_root
 from ..run_name import name_is_valid
 from ..sockets import EVALUATION, LOOP, MENU, POLICY, STOP
@@ -97,6 +98,8 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
     to_page = partial(emit, run=plan.run_name, node=dynprompt.get_display_node_id(node))
 
     def tell(kind: str, **data) -> None:
+        if kind == "end":
+            leave_report(runs_root() / plan.run_name)
         to_page(kind, **data)
         curve.hear(kind, **data)
 

@@ -1,6 +1,6 @@
 """Blind comparisons: a run's held-out pictures beside those before training, or another run's, on hidden sides.
 
-GET /posttrain/runs/{run}/report -> what the run came to (trainers/run/report.py), with "others": the runs that it can be compared
+GET /posttrain/runs/{run}/report -> what the run came to (report.py), with "others": the runs that it can be compared
     with, itself first for the model before training
 POST /posttrain/runs/{run}/blind {"against": a run's name; its own for the model before training} -> {"question": id, "pairs"}
 The question is one of rating.py: every page shows it. Its answers are kept at once, and its result when it is ended.
@@ -21,8 +21,8 @@ from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.blind import counted, sides
 from ...trainers.data.vote_book import VoteBook, sha256
 from ...trainers.run.compared import Compared, compared_texts, kept_compared, read_compared
-from ...trainers.run.report import note_blind, report_of, write_report
 from .rating import RatingRequest, is_open, put_up, take_down
+from .report import note_blind, report_of, write_report
 from .run_reader import run_folder, runs_root
 from .server import add_routes, answering, body_of
 
@@ -41,8 +41,10 @@ def compare(run: str, against: str, root: Path | None = None) -> dict:
     if (open_ := _asked.get(key)) and is_open(open_):
         return {"question": open_, "pairs": len(ours.texts)}
     if ours.texts != theirs.texts:
-        raise ValueError(f"against: '{run}' and '{against}' were not measured on the same held-out prompts, so their pictures show "
-                         "different things; connect the same Evaluate While Training to both")  # fmt: skip
+        raise ValueError(
+            f"against: '{run}' and '{against}' were not measured on the same held-out prompts, so their pictures show different "
+            "things; connect the same Evaluate While Training to both"
+        )
     differing = [i for i, (one, two) in enumerate(zip(ours.images, theirs.images)) if not _same(one, two)]
     if not differing:
         raise ValueError(f"against: all {len(ours.texts)} pictures are the same on both sides, so there is nothing to compare")
@@ -98,18 +100,20 @@ def report(run: str, root: Path | None = None) -> dict:
 
 def others(folder: Path, root: Path) -> list[str]:
     """The runs that were measured on the same held-out prompts, itself first; none where it has no pictures to compare."""
-    kept = [iteration for iteration in kept_compared(folder) if iteration]
-    if not kept:
-        return []
-    texts, found = compared_texts(folder, kept[-1]), [folder.name]
-    for other in sorted(root.iterdir()):
-        if other.name.startswith(".") or not other.is_dir() or other.name == folder.name:
-            continue
-        with suppress(ValueError, LookupError):
-            theirs = [iteration for iteration in kept_compared(run_folder(other.name, root)) if iteration]
-            if theirs and compared_texts(other, theirs[-1]) == texts:
+    texts, found = _texts(folder), [folder.name]
+    for other in sorted(root.iterdir()) if texts else ():
+        with suppress(ValueError, LookupError):  # no run
+            if other.name != folder.name and _texts(run_folder(other.name, root)) == texts:
                 found.append(other.name)
-    return found
+    return found if texts else []
+
+
+def _texts(folder: Path) -> tuple[str, ...]:
+    """The prompts of a run's newest pictures; none where there are no such pictures, or they cannot be read."""
+    kept = [iteration for iteration in kept_compared(folder) if iteration]
+    with suppress(ValueError):
+        return compared_texts(folder, kept[-1]) if kept else ()
+    return ()
 
 
 def register_routes(routes) -> None:

@@ -38,7 +38,8 @@ _open: dict[str, RatingRequest] = {}
 @dataclass
 class RatingRequest:
     """Sheets of images, and the votes so far. images: PNG files' bytes by row; blind: two things are compared, nothing trains;
-    before: rows of the pictures that sheets' images were made from, which nobody votes on. Routes and the waiting node share it."""
+    before: rows of the pictures that sheets' images were made from, which nobody votes on. Routes and the waiting node share
+    it."""
 
     title: str
     mode: str
@@ -167,8 +168,9 @@ class RatingRequest:
             ties = sorted(self.ties)
             consistency = asdict(self._returns.consistency())
         return {"id": self.id, "title": self.title, "mode": self.mode, "blind": self.blind, "votes": votes, "ties": ties,
-                "consistency": consistency, "sheets": [
-                    {"prompt": sheet.prompt, "rows": list(sheet.rows), "before": self.before.get(sheet)} for sheet in self.sheets]}
+                "consistency": consistency,
+                "sheets": [{"prompt": sheet.prompt, "rows": list(sheet.rows), "before": self.before.get(sheet)}
+                           for sheet in self.sheets]}
 
 
 def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], None]) -> dict[int, int]:

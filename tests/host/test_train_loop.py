@@ -168,3 +168,6 @@ def test_held_out_prompts_are_measured_and_change_nothing_that_is_trained(host, 
     assert len(list((folder / "samples").glob("held_out_*"))) == 3
     answer = host.get(f"/posttrain/runs/{run.replace(' ', '%20')}").json()
     assert [sample["iteration"] for sample in answer["held_out"]] == [0, 2, 3]
+    report = host.get(f"/posttrain/runs/{run.replace(' ', '%20')}/report").json()
+    assert report["held_out"]["after"] == lines[2]["held_out_reward"] and report["held_out"]["iteration"] == 3 and run in report["others"]
+    assert f"after iteration 3 {lines[2]['held_out_reward']:.4g}" in (folder / "report.md").read_text()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from posttrain.tests.page.actions import EXTENSION, faults, in_chinese, keep_screenshot, wait_until
+from posttrain.tests.page.actions import faults, in_chinese, keep_screenshot, wait_until
 from posttrain.tests.page.test_rating import DIALOG, hint, where
 from posttrain.tests.page.test_steering import CONTRAST, NAMELESS, OUTSIDE, SIDE, open_side_bar
 from posttrain.trainers.run.compared import keep_compared
@@ -135,7 +135,7 @@ def test_two_runs_are_compared_put_away_and_ended_before_all_is_judged(page, run
 
 
 def test_it_can_be_read_in_both_themes_at_every_width_and_in_chinese(page, host, runs, tmp_path):
-    from posttrain.trainers.run.report import note_blind
+    from posttrain.nodes.page.report import note_blind
 
     for against, counts in (
         ({"run": "lighter", "iteration": 0}, (20, 3, 2)),
@@ -153,9 +153,7 @@ def test_it_can_be_read_in_both_themes_at_every_width_and_in_chinese(page, host,
                 assert not [each for each in page.evaluate(CONTRAST) if each[2] < 4.5], (theme, width)
                 assert page.evaluate(NAMELESS) == [] and page.evaluate(OUTSIDE) == []
                 keep_screenshot(page, f"report_{theme}_{width}", tmp_path)
-                page.evaluate(
-                    "async ([base]) => (await import(`${base}/api.js`)).compareBlind('lighter', 'lighter')", [EXTENSION]
-                )
+                page.locator(f"{REPORT} .pt-act").click()
                 page.locator(DIALOG).wait_for()
                 page.wait_for_function(DRAWN, arg=DIALOG)
                 keep_screenshot(page, f"blind_{theme}_{width}", tmp_path)

@@ -21,7 +21,6 @@ from .held_out import HeldOutCurve
 from .notices import Notices
 from .on_ranks import open_on_all
 from .pictures import picture_stats
-from .report import write_report
 from .run_plan import RunPlan
 from .samples import HELD_OUT, TRAINED
 from .steered import Steered, TrainingStopped, room_of
@@ -207,7 +206,6 @@ class Session(Steered):
             if status in ("error", "paused"):
                 self._write_down(str(error or failed), "error", {})
             self._attempt("status", lambda: self.run.update(status=status, iteration=self.iteration))
-            self._attempt("report", lambda: write_report(self.run.folder))
             self._tell("end", status=status, iteration=self.iteration, iterations=self.plan.iterations,
                        text=self.summary)
             logging.info("PostTrain: %s", self.summary)

@@ -26,8 +26,8 @@ def summary(
         return f"Run '{name}' ended early, after iteration {done} of {wanted}: {ended}. Saved in {folder}."
     if status == "done" and done == before:
         return (
-            f"Run '{name}' is finished: {done} iterations are done and {wanted} were asked for, so there was nothing to do. To train "
-            "on, raise 'iterations'."
+            f"Run '{name}' is finished: {done} iterations are done and {wanted} were asked for, so there was nothing to do. To "
+            "train on, raise 'iterations'."
         )
     if status == "done":
         return f"Run '{name}': trained to iteration {done} (from {before}). {nothing}{' ' if nothing else ''}Saved in {folder}."
@@ -35,6 +35,6 @@ def summary(
     if done == 0:
         return f"Run '{name}' {how} before its first iteration was done."
     return (
-        f"Run '{name}' {how} after iteration {done} of {wanted}. The policy so far is saved in {folder}. Queue again to go on, or set "
-        f"'iterations' to {done} to use it as it is."
+        f"Run '{name}' {how} after iteration {done} of {wanted}. The policy so far is saved in {folder}. Queue again to go on, "
+        f"or set 'iterations' to {done} to use it as it is."
     )

@@ -6,22 +6,23 @@ report.md in the run's folder is the same in words. Differences are called certa
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...rewards.base.files import read_bytes, written_whole
-from ..data.blind import BETTER, OPEN, WORSE, verdict, win_share
-from ..data.vote_book import append_line, read_records
-from .aside import read_config
-from .held_out import BASE, ERROR, FILE, GAIN, MEAN
-from .journal import read_entries
-from .metrics import read_metrics
+from ...rewards.person.agreement import Z95
+from ...trainers.data.blind import BETTER, OPEN, WORSE, verdict, win_share
+from ...trainers.data.vote_book import append_line, read_records
+from ...trainers.run.aside import read_config
+from ...trainers.run.held_out import BASE, ERROR, FILE, GAIN, MEAN
+from ...trainers.run.journal import read_entries
+from ...trainers.run.metrics import read_metrics
 
 REPORT, BLIND = "report.md", "blind.jsonl"
 WINDOW = 5  # iterations that a mean at the beginning or at the end is over
-NORMAL = 1.959963984540054
 REWARD, PART, VARIETY = "reward_mean", "reward/", "picture_variety"
 DISTANCES = ("held_out_fid", "held_out_kid", "held_out_cmmd")
 VERDICTS = {
@@ -78,7 +79,7 @@ def _held_out(folder: Path, point: dict) -> dict:
              "verdict": OPEN}  # fmt: skip
     if gain is None or error is None:
         return found
-    low, high = gain - NORMAL * error, gain + NORMAL * error
+    low, high = gain - Z95 * error, gain + Z95 * error
     return found | {"low": low, "high": high, "verdict": BETTER if low > 0 else WORSE if high < 0 else OPEN}
 
 
@@ -112,6 +113,14 @@ def write_report(folder: Path) -> None:
     """report.md, as words. Raises OSError."""
     with written_whole(folder / REPORT) as beside:
         beside.write_text(as_text(report_of(folder)), encoding="utf-8")
+
+
+def leave_report(folder: Path) -> None:
+    """At the end of a training, which a disk that does not take it must not cost."""
+    try:
+        write_report(folder)
+    except OSError as error:
+        logging.warning("PostTrain: %s: its report could not be written (%s)", folder.name, error)
 
 
 def as_text(report: dict) -> str:

@@ -6,8 +6,17 @@ import json
 import math
 
 import pytest
+from posttrain.nodes.page.report import (
+    REPORT,
+    as_text,
+    blind_words,
+    comparisons,
+    leave_report,
+    note_blind,
+    report_of,
+    write_report,
+)
 from posttrain.tests.unit.trainers.run.test_held_out import Measured, Moving, run_of
-from posttrain.trainers.run.report import REPORT, as_text, blind_words, comparisons, note_blind, report_of, write_report
 
 
 def folder_with(tmp_path, points: list[dict], **held_out):
@@ -94,11 +103,18 @@ def test_a_damaged_state_of_held_out_prompts_costs_only_what_it_holds(tmp_path, 
     assert found["after"] == 0.7 and found["images"] is None and found["best"] is None
 
 
-def test_a_training_leaves_its_report_also_where_it_is_cut_short(tmp_path):
+def test_of_a_training_and_also_of_one_that_was_cut_short(tmp_path):
     run_of(tmp_path, Moving(every=1), iterations=4)
+    leave_report(tmp_path / "cats")
     text = (tmp_path / "cats" / REPORT).read_text()
     assert "4 iterations, done." in text and "## Held-out prompts" in text and "(25 images)" in text
     assert "| held_out_fid | 10 | 12 |" in text and "Warnings while it trained: 1." in text
     with pytest.raises(KeyboardInterrupt):
         run_of(tmp_path / "two", Measured(every=1, fails_at=2))
-    assert "2 iterations, cancelled." in (tmp_path / "two" / "cats" / REPORT).read_text()
+    assert "2 iterations, cancelled." in as_text(report_of(tmp_path / "two" / "cats"))
+
+
+def test_a_report_that_no_disk_takes_is_logged_and_costs_nothing(tmp_path, caplog):
+    (tmp_path / "cats" / REPORT).mkdir(parents=True)
+    leave_report(tmp_path / "cats")
+    assert "cats: its report could not be written" in caplog.text
