@@ -56,8 +56,8 @@ EDIT_TEXT = {
 }
 AVERAGES = ("mean", "geometric mean")
 PAIR_TEXT = 'Which image is the better picture of "{prompt}", the first or the second? Answer 1 or 2.'
-EDIT_PAIR_TEXT = ('The first image was changed twice by the instruction "{prompt}": the second and the third image are the results. '
-                  "Which is the better one? Answer 1 for the second image, 2 for the third.")
+EDIT_PAIR_TEXT = ('The first image was changed twice by the instruction "{prompt}": the second and the third image are the '
+                  "results. Which is the better one? Answer 1 for the second image, 2 for the third.")
 RATINGS = ("1", "2", "3", "4", "5")
 NUMBERS = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight",
            "9": "nine", "10": "ten"}
