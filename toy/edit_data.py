@@ -26,8 +26,10 @@ def make_lessons(count: int, wrong_share: float, seed: int) -> Lessons:
     rng, known = np.random.default_rng(seed), edits.pairs(held_out=False)
     row = rng.integers(len(known), size=count)
     before = [edits.balls_with_one(known[i][0], rng) for i in row]
-    after = [(edits.wrongly_painted(balls, *known[i], rng) if rng.random() < wrong_share else edits.painted(balls, *known[i]))
-             for balls, i in zip(before, row, strict=True)]
+    after = [
+        (edits.wrongly_painted(balls, *known[i], rng) if rng.random() < wrong_share else edits.painted(balls, *known[i]))
+        for balls, i in zip(before, row, strict=True)
+    ]
     return Lessons(_pictures(before, seed), _pictures(after, seed), torch.from_numpy(row))
 
 

@@ -39,21 +39,30 @@ class EditVerifier:
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}.")
         self.kind = kind
-        self.info = RewardInfo(f"edit verifier ({kind})", low=0.0, high=1.0, needs_prompt=True, differentiable=False,
-                               description="Looks whether the one ball was painted and all others stayed as they were.")
+        self.info = RewardInfo(
+            f"edit verifier ({kind})",
+            low=0.0,
+            high=1.0,
+            needs_prompt=True,
+            differentiable=False,
+            description="Looks whether the one ball was painted and all others stayed as they were.",
+        )
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         for each in prompts:
             if each.source is None or (each.spec or {}).get("kind") != "paint":
-                raise ValueError(f"The prompt {each.text!r} is no edit of the demo world: the verifier only knows those that "
-                                 "come with a picture from Demo Edits.")
+                raise ValueError(
+                    f"The prompt {each.text!r} is no edit of the demo world: the verifier only knows those that "
+                    "come with a picture from Demo Edits."
+                )
 
     def both(self, images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """-> [B, 2]: strict and dense."""
         self.check_prompts(prompts)
         before = find_balls(torch.stack([each.source.read() for each in prompts]))
-        return torch.tensor([judge_edit(b, a, each.spec) for b, a, each in zip(before, find_balls(images), prompts, strict=True)]
-                            ).reshape(-1, 2)
+        return torch.tensor(
+            [judge_edit(b, a, each.spec) for b, a, each in zip(before, find_balls(images), prompts, strict=True)]
+        ).reshape(-1, 2)
 
     def __call__(self, images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """images [B, H, W, 3] in [0, 1] -> scores [B]."""

@@ -69,11 +69,18 @@ def prompt_set(held_out: bool) -> PromptSet:
     seed = 2 if held_out else 1
     rng = np.random.default_rng(seed)
     pictures = torch.from_numpy(render([balls_with_one(first, rng) for first, _ in wanted], seed))
-    return PromptSet(tuple(prompt(pair, pictures[i], f"{'held-out' if held_out else 'training'} picture {i + 1}")
-                           for i, pair in enumerate(wanted)))
+    return PromptSet(
+        tuple(
+            prompt(pair, pictures[i], f"{'held-out' if held_out else 'training'} picture {i + 1}")
+            for i, pair in enumerate(wanted)
+        )
+    )
 
 
 def prompt(pair: tuple[str, str], picture: torch.Tensor, name: str) -> Prompt:
     first, second = pair
-    return Prompt(instruction(first, second), {"kind": "paint", "from": first, "to": second},
-                  source=Source(name, f"demo {name}", lambda: picture))
+    return Prompt(
+        instruction(first, second),
+        {"kind": "paint", "from": first, "to": second},
+        source=Source(name, f"demo {name}", lambda: picture),
+    )

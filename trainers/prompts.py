@@ -68,10 +68,11 @@ class PromptSet:
         """The same with what the network is asked where a prompt is left out: the negative prompt as one prompt more, or, where
         each carries a picture, the negative prompt with each one's. None where there is no negative prompt."""
         known: Any = self.positive
-        if self.negatives is not None:
+        negatives: Any = self.negatives
+        if negatives is not None:
             empty = tuple(replace(prompt, text="", written=None) for prompt in self.prompts)
-            return replace(self, prompts=self.prompts + empty, positive=known.plus(self.negatives),
-                           negatives=self.negatives.plus(self.negatives))
+            return replace(self, prompts=self.prompts + empty, positive=known.plus(negatives),
+                           negatives=negatives.plus(negatives))
         if self.negative is None:
             return None
         more = (self.negative,)

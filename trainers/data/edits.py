@@ -30,7 +30,7 @@ Rows = Iterator[tuple[str, Callable[[], list[Prompt]]]]  # a row's name, and wha
 def read_edits(path: Path, limit: int, permitted: Callable[[Path], bool] = lambda path: False) -> tuple[PromptSet, str]:
     """The first ``limit`` edits, and a word on them and on what was left out. permitted: whether a picture outside of a table's
     folder may be read. ValueError names what is wrong."""
-    name, notes = shown(path.name), []
+    name, notes = shown(path.name), list[str]()
     if path.is_dir():
         rows = _of_folder(path)
     elif not path.is_file():
@@ -51,12 +51,15 @@ def read_edits(path: Path, limit: int, permitted: Callable[[Path], bool] = lambd
         except BadRow as error:
             skipped.append(shown(f"{row}: {error}", 400))
     if not found:
-        raise ValueError(f"folder_or_table: {name} holds no picture with words that say how to change it"
-                         + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known"))
+        raise ValueError(
+            f"folder_or_table: {name} holds no picture with words that say how to change it"
+            + (skipped_text(tuple(skipped)) or "; see the node's help for the layouts that are known")
+        )
     found = found[:limit]
     pictures = len({prompt.source for prompt in found})
-    return PromptSet(tuple(found)), " ".join([f"{len(found):,} edits of {pictures:,} pictures.", *notes,
-                                              skipped_text(tuple(skipped))]).strip()
+    return PromptSet(tuple(found)), " ".join(
+        [f"{len(found):,} edits of {pictures:,} pictures.", *notes, skipped_text(tuple(skipped))]
+    ).strip()
 
 
 def source_of(path: Path) -> Source:
@@ -115,8 +118,10 @@ def _of_table(path: Path, name: str, place: Place, notes: list[str]) -> Rows:
             table = csv.DictReader(file, delimiter=TABLES[path.suffix.lower()])
             table.fieldnames = known = [each.strip().lower() for each in table.fieldnames or ()]
             if PICTURE not in known or not set(WORDS) & set(known):
-                raise ValueError(f"folder_or_table: {name} needs a column called {PICTURE} and one called {WORDS[0]}; its first "
-                                 f"row is {shown(', '.join(known))}")
+                raise ValueError(
+                    f"folder_or_table: {name} needs a column called {PICTURE} and one called {WORDS[0]}; its first "
+                    f"row is {shown(', '.join(known))}"
+                )
             if unused := [each for each in known if each not in (PICTURE, *WORDS)]:
                 notes.append(f"Columns that are not used: {shown(', '.join(unused))}.")
             for row in table:

@@ -45,7 +45,8 @@ def whole_trajectories(rollout: Rollout, preferences: Preferences, updates: int)
         rows = torch.cat([preferences.winner[pairs], preferences.loser[pairs]])
         return PairSteps(rows, torch.cat([step, step]), pairs)
 
-    return [[micro(chosen) for chosen in part] for part in dealt(order, updates, max(1, rollout.batch_size // 2), rollout, of=first)]
+    parts = dealt(order, updates, max(1, rollout.batch_size // 2), rollout, of=first)
+    return [[micro(chosen) for chosen in part] for part in parts]
 
 
 def with_reference(net: Network, bank: Bank, rollout: Rollout, micro: PairSteps) -> tuple[Gaussian, Gaussian]:

@@ -1,6 +1,7 @@
 """Turns ComfyUI CONDITIONING into what the host's sampler holds for one batched call, whatever the architecture."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import comfy.sampler_helpers
@@ -40,7 +41,8 @@ class Conditionings:
     def __init__(self, model, prompts: PromptSet, latent_shape, device):
         self._model, self._shape, self._device = model, tuple(latent_shape), device
         negative = prompts.negative
-        self._positive, self._raw_negative, self._negatives = prompts.positive, negative, prompts.negatives
+        self._positive: Sequence = prompts.positive or ()
+        self._raw_negative, self._negatives = negative, prompts.negatives
         self._prompts: dict[int, _Prompt] = {}
         self._stacked: dict[tuple[int, ...], Conds] = {}
         self._negative: list[dict] | None = None

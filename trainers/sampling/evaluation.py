@@ -113,7 +113,7 @@ class HeldOut:
     def identity(self) -> str:
         """Changes with whatever changes the numbers, so that those of other prompts or rewards are not compared."""
         texts = [(prompt.key, prompt.spec) for prompt in self.prompts.prompts]
-        facts = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
+        facts: tuple = (texts, asdict(self.sampling), asdict(as_reward(self.reward).info))
         if self.blind is not None:
             facts += (self.blind.against, asdict(as_reward(self.blind.judge).info))
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

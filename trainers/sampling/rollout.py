@@ -77,7 +77,7 @@ class Rollout:
         """Whether the policy has been trained since it sampled."""
         return self.behind is not None and self.behind.iterations > 0
 
-    def sampled_by(self, now: Bank) -> Bank:
+    def sampled_by(self, now: Bank | None) -> Bank | None:
         """The weights that sampled; now: those of the policy that the step begins with."""
         return self.behind.bank if self.behind is not None and self.late else now
 

@@ -34,7 +34,9 @@ def test_each_prompt_holds_its_picture_and_so_does_its_negative(tools, way):
     for number, prompt in enumerate(FEW.prompts):
         for text, conditioning in ((prompt.text, encoded.positive[number]), ("a red ball", encoded.negatives[number])):
             ((tokens, extra),) = conditioning
-            assert torch.equal(tokens, clip.encode_from_tokens(clip.tokenize(text))) == ("Plus" not in way and "2509" not in way)
+            assert torch.equal(tokens, clip.encode_from_tokens(clip.tokenize(text))) == (
+                "Plus" not in way and "2509" not in way
+            )
             (latent,) = extra["reference_latents"] if way != BESIDE else (extra["concat_latent_image"],)
             if way in (REFERENCE, BESIDE):
                 assert torch.equal(latent, vae.encode(prompt.source.read()[None]))

@@ -42,7 +42,7 @@ def test_the_picture_that_images_were_made_from_is_shown_with_them():
     prompts = [Prompt("lighter", source=source)] * 3 + [Prompt("a dog")] * 3
     first, second = sheets_of(prompts, GROUPS)
     assert first.source is source and second.source is None
-    asked = RatingRequest("mine", THUMBS, [first, second], {row: b"" for row in range(7)}, VoteBook(Path("nowhere")), {first: 6})
+    asked = RatingRequest("mine", THUMBS, [first, second], dict.fromkeys(range(7), b""), VoteBook(Path("nowhere")), {first: 6})
     assert [sheet["before"] for sheet in asked.plain()["sheets"]] == [6, None] and asked.result() == {}
     with pytest.raises(LookupError, match="there is no image 6"):
         asked.vote({6: 1})

@@ -69,7 +69,9 @@ def test_each_policy_must_beat_the_best_so_far_and_the_first_the_model(tmp_path)
     assert int(session.result.value) == 4 and "iteration 4: the policy of that iteration is handed out" in session.summary
     shares = [line["blind_share"] for line in lines(tmp_path)]
     assert shares == pytest.approx([0.2, 0.8, 0.2, 0.8, 0.2])
-    assert lines(tmp_path)[1]["blind_low"] > 0.5 > lines(tmp_path)[0]["blind_high"] and lines(tmp_path)[0]["blind_pairs"] == PAIRS
+    assert (
+        lines(tmp_path)[1]["blind_low"] > 0.5 > lines(tmp_path)[0]["blind_high"] and lines(tmp_path)[0]["blind_pairs"] == PAIRS
+    )
     assert lines(tmp_path)[1]["blind_strength"] == pytest.approx(1.386, abs=1e-3)
 
 
