@@ -28,7 +28,7 @@ EACH = pytest.mark.parametrize("name", PROOFS)
 def test_a_claim_is_a_whole_workflow(name):
     graph = PROOFS[name].graph(f"{name}-1", 1, {"PTLoopStart.iterations": 7})
     kinds = {content["class_type"] for content in graph.values()}
-    assert {"PTLoopStart", "PTLoopEnd", "PTSaveLora", "PTDemoWorld"} <= kinds
+    assert {"PTLoopStart", "PTLoopEnd", "PTSaveLora"} <= kinds and kinds & {"PTDemoWorld", "PTDemoEdits"}
     for content in graph.values():
         if node := NODE_CLASS_MAPPINGS.get(content["class_type"]):
             inputs = node.INPUT_TYPES()

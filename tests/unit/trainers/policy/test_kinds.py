@@ -65,7 +65,7 @@ def test_the_export_in_the_stock_loader_is_the_policy(kind, which):
         ours = answer(net, which, net.to_device(policy.bank))
     loaded, _ = comfy.sd.load_lora_for_models(policy.model, None, lora_state_dict(policy), 1.0, 0)
     assert len(loaded.patches) == len(policy.members())
-    torch.testing.assert_close(host_answer(loaded, which, *inputs(which), 1.0), ours, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(host_answer(loaded, which, *inputs(which), 1.0), ours, rtol=1e-4, atol=5e-4)  # by processor
 
 
 @pytest.mark.parametrize("convolution", [False, True])
