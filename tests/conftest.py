@@ -5,6 +5,7 @@ The pack's own ``__init__`` is not run: it registers nodes, which pure tests do 
 """
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import types
@@ -39,6 +40,12 @@ class NoPackages:
     @staticmethod
     def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Dir:
         return pytest.Dir.from_parent(parent, path=path)
+
+
+def pytest_collection_finish() -> None:
+    """Host and tests collect garbage all the time, which need not look at PyTorch, the host and thousands of tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
