@@ -38,7 +38,8 @@ COMPLAINTS = """([toasts, dialogs, issues]) => ({
 SMALL_SCREEN = {"width": 1280, "height": 800}
 NO_COMPLAINT = {"toasts": [], "dialogs": [], "issues": [], "missing": []}
 # [id, left, top, right, bottom] of the nodes as the browser has laid them out, and the groups, in units of the graph
-DRAWN = """() => {
+DRAWN = """async () => {
+    for (let frame = 0; frame < 4; frame++) await new Promise(requestAnimationFrame);  // a busy machine draws seldom
     const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
     const place = (x, y) => [(x - canvas.x) / scale - offset[0], (y - canvas.y) / scale - offset[1]].map(Math.round);
     const boxes = [...document.querySelectorAll('[data-node-id]')].map((element) => {
