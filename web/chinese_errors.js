@@ -84,7 +84,7 @@ export const ERRORS = {
   "run_name: the run '{1}' is being trained at this moment{2}. Wait until it ends, cancel it, or give this one another run_name.": "run_name：“{1}”正在训练{2}。请等它结束、取消它，或给这次训练另取 run_name。",
   "continue_from: it is {1}, but '{2}' in when_run_exists begins without a checkpoint; set it to 0, or choose '{3}'": "continue_from 为 {1}，但 when_run_exists 的“{2}”不从检查点开始；请设为 0，或选择“{3}”",
   "stop: the rule '{1}' needs held-out prompts; connect Evaluate While Training to 'evaluation', or choose another rule": "stop：规则“{1}”需要留出提示词；请把“训练中评估”连接到 evaluation，或换一条规则",
-  "stop: the rule '{1}' needs blind comparisons; put Blind Comparison between Evaluate While Training and 'evaluation', or choose another rule": "stop：规则“{1}”需要盲测比较；请在“训练中评估”和 evaluation 之间接上“Blind Comparison”，或换一条规则",
+  "stop: the rule '{1}' needs blind comparisons; put Blind Comparison between Evaluate While Training and 'evaluation', or choose another rule": "stop：规则“{1}”需要盲测比较；请在“训练中评估”和 evaluation 之间接上“盲评”，或换一条规则",
   "images: expected [N, height, width, 3], got {1}": "images：应为 [N, 高, 宽, 3]，得到 {1}",
   "{1} updates in a row were skipped: the reward, the loss or the new weights were not a number. The weights are as before. Look at the reward on such images, or lower the learning rate; then queue again.": "连续 {1} 次更新被跳过：奖励、损失或新的权重不是数字。权重保持不变。请查看奖励对这些图像的打分，或降低学习率，然后再次运行。",
   "policy: a loop carries a policy, but it was given a {1}; connect Create Policy": "policy：循环需要策略，但得到的是 {1}；请连接“创建策略”",
