@@ -107,6 +107,7 @@ export function createReport() {
       run = next;
       say(summary, words("report"));
       say(begin, words("blindBegin"));
+      against.setAttribute("aria-label", words("blindBegin"));
       const now = `${run.run} ${run.id} ${run.status} ${run.held_out.length} ${words("report")}`;
       if (now === known) return;
       known = now;
