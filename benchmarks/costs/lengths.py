@@ -11,6 +11,7 @@ from tools import pack
 
 from . import Measure
 from ._network import LATENT, policy, prompts, ratios
+from ._regression import regression
 
 PROMPTS, EACH, BATCH = 8, 4, 8
 LENGTHS = tuple(range(49, 49 + 8 * PROMPTS, 8))  # 77 tokens in the mean
@@ -35,18 +36,8 @@ class _Unordered(pack.module("trainers.prompts").PromptSet):  # type: ignore[mis
         """As it was."""
 
 
-def update(made: Any, texts: Any) -> Callable[[], object]:
+def update(made: Any, texts: Any) -> Callable[[], None]:
     """Of reward-weighted regression."""
-    rwr, count = pack.module("trainers.rwr"), PROMPTS * EACH
-    random = torch.Generator().manual_seed(4)
-    sigmas = pack.module("trainers.policy.levels").sigmas_of(made.model.get_model_object("model_sampling"), "simple", 20)
     index = torch.arange(PROMPTS).repeat_interleave(EACH)
-    rollout = pack.module("trainers.sampling.rollout").Rollout(
-        latents=torch.randn(count, 4, LATENT, LATENT, generator=random), images=torch.zeros(count, 8, 8, 3), prompts=texts,
-        index=index, seeds=torch.arange(count), guidance=1.0, sigmas=sigmas, trajectory=None, batch_size=BATCH)  # fmt: skip
-    rewards = torch.randn(count, generator=random, dtype=torch.float64)
-    feedback = pack.module("trainers.feedback.advantages").Advantages(
-        values=rewards, used=torch.ones(count, dtype=torch.bool), groups=index, stats={}, memory=None,
-        rewards=rewards)  # fmt: skip
-    settings, optimizer = rwr.RWR(among="all images", levels=1), pack.module("trainers.engine.update").Optimizer(updates=1)
-    return lambda: rwr.train_rwr(made, rollout, feedback, settings, optimizer)
+    latents = torch.randn(len(index), 4, LATENT, LATENT, generator=torch.Generator().manual_seed(4))
+    return regression(made, texts, latents, index, BATCH, 1)

@@ -14,6 +14,7 @@ from . import Measure
 from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
 from ._network import LATENT, most_kept, patcher, policy, prompts, ratios
+from ._regression import regression as updates
 
 STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
 PAIRS = 4
@@ -133,22 +134,9 @@ def train_lora(batch: int) -> tuple[Callable, torch.nn.Module, int]:
 
 def regression(batch: int) -> tuple[Callable, torch.nn.Module, int]:
     """So many updates of reward-weighted regression on the same data."""
-    policies, rwr = pack.module("trainers.policy", host=True), pack.module("trainers.rwr")
+    policies = pack.module("trainers.policy", host=True)
     made = policies.create_policy(patcher(), policies.Recipe(rank=RANK, alpha=1.0, targets=EVERYWHERE))
     latents, _ = data()
-    sigmas = pack.module("trainers.policy.levels").sigmas_of(made.model.get_model_object("model_sampling"), "simple", 20)
-    count = batch * STEPS
-    rows = torch.arange(count) % len(latents)
-    rollout = pack.module("trainers.sampling.rollout").Rollout(
-        latents=latents[rows], images=torch.zeros(count, 8, 8, 3), prompts=prompts(), index=rows, seeds=torch.arange(count),
-        guidance=1.0, sigmas=sigmas, trajectory=None, batch_size=batch)  # fmt: skip
-    rewards = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    feedback = pack.module("trainers.feedback.advantages").Advantages(
-        values=rewards, used=torch.ones(count, dtype=torch.bool), groups=rows, stats={}, memory=None,
-        rewards=rewards)  # fmt: skip
-    settings, optimizer = rwr.RWR(among="all images", levels=1), pack.module("trainers.engine.update").Optimizer(updates=STEPS)
-
-    def steps() -> None:
-        rwr.train_rwr(made, rollout, feedback, settings, optimizer)
-
+    rows = torch.arange(batch * STEPS) % len(latents)
+    steps = updates(made, prompts(), latents[rows], rows, batch, STEPS)
     return steps, made.model.model.diffusion_model, len(made.bank) // 2
