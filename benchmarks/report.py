@@ -7,6 +7,7 @@ import json
 from tools.host import ROOT
 
 from .costs import Measure
+from .pages import between, put_between
 
 PAGE, PROOFS = ROOT / "docs" / "bench.md", ROOT / "docs" / "proof.json"
 START, END = "<!-- tables: written by develop.py bench --write -->", "<!-- end of tables -->"
@@ -15,12 +16,10 @@ GOAL = 0.9  # of the held-out images are right
 
 def write_report(measures: dict[str, list[Measure]]) -> None:
     """measures: by benchmark, in the order of the page; benchmarks that were not run keep what the page says of them."""
-    head, rest = PAGE.read_text(encoding="utf-8").split(START)
-    before, after = rest.split(END)
-    tables = {part.split("\n", 1)[0]: part.split("\n", 1)[1].strip() for part in before.split("\n### ")[1:]}
+    tables = {part.split("\n", 1)[0]: part.split("\n", 1)[1].strip() for part in between(PAGE, START, END).split("\n### ")[1:]}
     tables |= {name: table(found) for name, found in measures.items()} | {"proofs": proofs()}
     text = "".join(f"\n### {name}\n\n{rows}\n" for name, rows in sorted(tables.items()))
-    PAGE.write_text(f"{head}{START}\n{text}\n{END}{after}", encoding="utf-8")
+    put_between(PAGE, START, END, text)
 
 
 def table(measures: list[Measure]) -> str:

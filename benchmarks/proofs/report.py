@@ -7,6 +7,8 @@ from typing import Callable
 
 from tools.host import ROOT
 
+from ..pages import put_between
+
 DOCS = ROOT / "docs"
 DATA, PAGE = DOCS / "proof.json", DOCS / "proof.md"
 START, END = "<!-- table: written by develop.py prove -->", "<!-- end of table -->"
@@ -29,9 +31,7 @@ def write_report(outcomes: list[dict], proofs: dict) -> Path:
         known[name] = [merged[seed] for seed in sorted(merged)]
         plot(proofs[name].title, known[name], DOCS / "images" / f"proof_{name}.svg")
     DATA.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(START)
-    PAGE.write_text(head + START + "\n" + table(known, proofs) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    put_between(PAGE, START, END, table(known, proofs))
     return PAGE
 
 

@@ -15,20 +15,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tools.evaluate import SCORES, STEPS, node
+from tools.graphs import edit_pictures
 from tools.host import Host, Message
 from tools.rater import Rater
 from tools.training import every, with_defaults
 
+from ..pages import put_between
 from .claims import PROOFS
 from .person import Person
-from .prove import CONTROL_PACK, DOCS
+from .prove import CONTROL_PACK
+from .report import DOCS
 
 DATA, PAGE = DOCS / "target.json", DOCS / "bench.md"
 START, END = "<!-- target: written by develop.py target -->", "<!-- end of target -->"
 TARGET, IN_A_ROW = 0.9, 2  # one measurement alone may be luck
 EACH = 17  # images of a prompt: 306 in all, one standard error is 1.7 points at the target
 EVERY = 3  # iterations
-RIVALS = [name for name, proof in PROOFS.items() if proof.own() is None and not proof.shuffled]
+# what draws the demo's prompts, and learns to: edits have pictures and a checker of their own
+RIVALS = [
+    name for name, proof in PROOFS.items() if proof.own() is None and not proof.shuffled and proof.wiring is not edit_pictures
+]
 
 
 @dataclass
@@ -173,8 +179,7 @@ def write(course: Course) -> None:
     kept = [other for other in known() if (other.name, other.seed) != (course.name, course.seed)]
     courses = sorted([*kept, course], key=lambda each: (RIVALS.index(each.name), each.seed))
     DATA.write_text(json.dumps([asdict(each) for each in courses], indent=1), encoding="utf-8")
-    head, rest = PAGE.read_text(encoding="utf-8").split(START)
-    PAGE.write_text(f"{head}{START}\n{table(courses)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    put_between(PAGE, START, END, table(courses))
 
 
 def table(courses: list[Course]) -> str:
