@@ -75,7 +75,7 @@ def verdict(wins: int, losses: int, ties: int = 0) -> str:
     return BETTER if found.low > 0.5 else WORSE if found.high < 0.5 else OPEN
 
 
-def counted(pairs: Iterable[tuple[int, int]]) -> tuple[int, int, int]:
-    """Votes (on the first, on the second) of each pair -> wins, losses, ties. Both alike, "both bad" too, is a tie."""
+def counted(pairs: Iterable[tuple[float, float]]) -> tuple[int, int, int]:
+    """Votes or scores (of the first, of the second) of each pair -> wins, losses, ties. Both alike, "both bad" too, is a tie."""
     found = [(first > second) - (first < second) for first, second in pairs]
     return found.count(1), found.count(-1), found.count(0)

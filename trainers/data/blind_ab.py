@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from ...rewards.base.prompt import Prompt
 from ...rewards.base.reward import score
 from ...rewards.base.words import brief
-from .blind import Share, Strength, bradley_terry, sides, win_share
+from .blind import Share, Strength, bradley_terry, counted, sides, win_share
 
 
 class Compared(NamedTuple):
@@ -53,5 +54,5 @@ class BlindAB:
                              for each in ((others[row], images[row]) if turn else (images[row], others[row]))])  # fmt: skip
         groups = torch.arange(count).repeat_interleave(2)
         values = score(self.judge, shown, [prompts[row] for row in rows for _ in range(2)], groups).values.view(count, 2)
-        gains = [float(left - right) * (-1 if turn else 1) for (left, right), turn in zip(values, turned, strict=True)]
-        return Compared(sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains), sum(gain == 0 for gain in gains))
+        pairs = [pair[::-1] if turn else pair for pair, turn in zip(values.tolist(), turned, strict=True)]
+        return Compared(*counted((mine, other) for mine, other in pairs if not math.isnan(mine - other)))
