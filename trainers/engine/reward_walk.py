@@ -22,7 +22,7 @@ from ..policy.scratch import mapped
 from ..policy.uploads import uploaded
 from ..policy.value import Bank, Policy
 from ..prompts import PromptSet
-from ..sampling.draws import chosen_samples, coming_prompts
+from ..sampling.draws import Samples, prepared_samples
 from ..sampling.plan import SamplingPlan, plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Progress, Rollout
@@ -70,8 +70,7 @@ class Course:
             sampling = replace(sampling, transition="deterministic")
         self.model, self.prompts, self.vae, self.reward = policy.model, prompts, vae, reward
         self.sampling, self.iteration, self.data, self.progress = sampling, iteration, data, progress
-        self.samples = chosen_samples(len(prompts), sampling, iteration)
-        self._prepare_prompts()
+        self.samples = self._samples()
         self.shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
         self.steps = len(sigmas_of(policy.model.get_model_object("model_sampling"), sampling.scheduler, sampling.steps)) - 1
         self._plan: SamplingPlan | None = None
@@ -85,15 +84,14 @@ class Course:
             self._plan = plan_of(net, self.sampling, self.iteration)
         return self._plan
 
-    def _prepare_prompts(self) -> None:
-        """Of this iteration's images, and of those for ReFL's pretraining term."""
-        wanted = self.samples.index
+    def _samples(self) -> Samples:
+        """This iteration's images, the encodings of their prompts and of those for ReFL's pretraining term at hand."""
+        also = None
         if self.data is not None and self.data.prompts is self.prompts:
-            wanted = torch.cat([wanted, self.data.index])
+            also = self.data.index
         elif self.data is not None:
             self.data.prompts.prepare(self.data.index.unique())
-        self.prompts.prepare(wanted.unique(), coming_prompts(len(self.prompts), self.sampling, self.iteration))
-        self.samples = self.samples.side_by_side(self.prompts)
+        return prepared_samples(self.prompts, self.sampling, self.iteration, also)
 
     def looks(self, updates: int, parts: int = 1) -> list[list[Look]]:
         """Micro-batches of each optimizer step, every sample once, each at ``parts`` looks."""

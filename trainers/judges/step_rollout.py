@@ -22,7 +22,7 @@ from ..policy.network import Network, open_policy
 from ..policy.room import room_of, with_room
 from ..policy.value import Policy
 from ..prompts import PromptSet
-from ..sampling.draws import Samples, chosen_samples, coming_prompts
+from ..sampling.draws import Samples, prepared_samples
 from ..sampling.need import Need, candidates_bytes, encoding_bytes, rollout_need
 from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
@@ -61,11 +61,9 @@ def step_rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, it
     step). keep_means, progress, tell: as in ``rollout``. Raises ValueError where no step is random.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
-    samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
-    numbers = samples.index.unique().tolist()
-    prompts.prepare(numbers, coming_prompts(len(prompts), sampling, iteration))
-    walk = _Walk(policy, prompts, vae, sampling, judge, samples.side_by_side(prompts))
+    walk = _Walk(policy, prompts, vae, sampling, judge, prepared_samples(prompts, sampling, iteration))
+    numbers = walk.samples.index.unique().tolist()
     with open_policy(policy) as net:
         plan = plan_of(net, sampling, iteration)
         noise = walk.samples.noise(slice(None))

@@ -74,6 +74,15 @@ def chosen_samples(count: int, sampling: Sampling, iteration: int) -> Samples:
     return Samples(index, seeds, starts)
 
 
+def prepared_samples(prompts: PromptSet, sampling: Sampling, iteration: int, also: torch.Tensor | None = None) -> Samples:
+    """What the iteration samples, the encodings of its prompts at hand and those of the same sizes side by side. also: further
+    prompts that are needed. ValueError where there is none."""
+    samples = chosen_samples(len(prompts), sampling, iteration)
+    wanted = samples.index if also is None else torch.cat([samples.index, also])
+    prompts.prepare(wanted.unique().tolist(), coming_prompts(len(prompts), sampling, iteration))
+    return samples.side_by_side(prompts)
+
+
 class SampleNoise:
     """Noise of each sample from its own generator, so that a batch may be cut anywhere.
 

@@ -21,7 +21,7 @@ from ..policy.scratch import free_ram
 from ..policy.value import Bank, Policy
 from ..policy.weights import outside_inference
 from ..prompts import PromptSet
-from .draws import SampleNoise, Samples, chosen_samples, coming_prompts
+from .draws import SampleNoise, Samples, prepared_samples
 from .need import Need, check_room, encoding_bytes, rollout_need
 from .plan import SamplingPlan, plan_of
 from .recommended import settled_sampling
@@ -123,11 +123,9 @@ def rollout(policy: Policy, prompts: PromptSet, vae, sampling: Sampling, iterati
     Raises ValueError naming the setting that does not fit.
     """
     left_open, sampling = sampling.open, settled_sampling(policy, sampling)
-    samples = chosen_samples(len(prompts), replace(sampling, same_start=sampling.one_start), iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
+    samples = prepared_samples(prompts, replace(sampling, same_start=sampling.one_start), iteration)
     drawn = samples.index.unique().tolist()
-    prompts.prepare(drawn, coming_prompts(len(prompts), sampling, iteration))
-    samples = samples.side_by_side(prompts)
 
     def sampled(net: Network):
         plan = plan_of(net, sampling, iteration)
