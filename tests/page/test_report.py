@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -137,6 +138,7 @@ def test_two_runs_are_compared_put_away_and_ended_before_all_is_judged(page, run
 def test_it_can_be_read_in_both_themes_at_every_width_and_in_chinese(page, host, runs, tmp_path):
     from posttrain.nodes.page.report import note_blind
 
+    shutil.rmtree(runs / "lighter" / "blind", ignore_errors=True)  # what the other tests have judged would be judged here too
     for against, counts in (
         ({"run": "lighter", "iteration": 0}, (20, 3, 2)),
         ({"run": "a name that is long " * 3, "iteration": 7}, (2, 12, 0)),
@@ -162,7 +164,7 @@ def test_it_can_be_read_in_both_themes_at_every_width_and_in_chinese(page, host,
         with in_chinese(page):
             page.locator(DIALOG).wait_for()
             keep_screenshot(page, "blind_chinese", tmp_path)
-            assert "盲比" in where(page) and any(words in hint(page) for words in ("哪一张更好", "已评"))  # judged before or not
+            assert "盲比" in where(page) and "哪一张更好" in hint(page)
             page.locator(f"{DIALOG} .pt-button", has_text="结束比较").click()
             open_report(page, "lighter")
             said = page.locator(REPORT).inner_text()
