@@ -22,7 +22,7 @@ PINS = ("mkdocs==1.6.1", "mkdocs-material==9.6.23", "mkdocs-material-extensions=
         "click==8.3.0", "ghp-import==2.1.0", "python-dateutil==2.9.0.post0", "six==1.17.0", "mergedeep==1.3.4",
         "pyyaml-env-tag==1.1", "watchdog==6.0.0", "pathspec==0.12.1", "platformdirs==4.5.0")  # fmt: skip
 USE = ("models", "recipes", "rewards", "page", "alarms", "interchange", "lora_kinds", "patches")
-SHOWN = ("proof", "memory", "bench", "gpu", "scale", "reliability")
+SHOWN = ("proof", "memory", "bench", "gpu", "scale", "reliability", "real_size")
 BUILD = ("architecture", "other_packs", "security")
 LINK = re.compile(r"\]\((?:<([^>]+)>|([^)\s]+))\)")
 CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)

@@ -15,7 +15,7 @@ from . import pack
 from .host import ROOT
 
 SHARED = ("trainers/engine/update.py", "trainers/engine/optimizer.py", "trainers/engine/limits.py", "trainers/engine/reach.py",
-          "trainers/engine/in_use.py",
+          "trainers/engine/in_use.py", "trainers/engine/dealt.py", "trainers/engine/behind.py",
           "trainers/losses/error.py", "trainers/losses/penalty.py",
           "trainers/methods.py", "trainers/prompts.py")
 

@@ -22,7 +22,7 @@ class World:
     def arguments(self, index: torch.Tensor) -> dict:
         """What the bare network takes beside x and sigma for samples of these prompts."""
         conditionings = pack.module("trainers.policy.conditioning").Conditionings(
-            self.bare, self.prompts.positive, None, (3, 24, 24), torch.device("cpu"))
+            self.bare, self.prompts, (3, 24, 24), torch.device("cpu"))
         ((_, conds),) = conditionings.groups(tuple(int(i) for i in index))
         return {name: value.cond for name, value in conds["positive"][0]["model_conds"].items()}
 

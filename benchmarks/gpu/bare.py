@@ -64,7 +64,7 @@ def at_once(here: World, images: int) -> Bare:
 def arguments(here: World, x: torch.Tensor, images: int) -> dict[str, Any]:
     """What the network takes beside x and sigma, for images of all prompts in turn."""
     made = module("trainers.policy.conditioning").Conditionings(
-        here.policy.model.model, here.prompts.positive, None, tuple(x.shape[1:]), x.device
+        here.policy.model.model, here.prompts, tuple(x.shape[1:]), x.device
     )
     ((_, conds),) = made.groups(tuple(number % len(here.prompts) for number in range(images)))
     return {name: value.cond for name, value in conds["positive"][0]["model_conds"].items()}

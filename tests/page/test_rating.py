@@ -68,7 +68,7 @@ def wait_where(page, begin: str) -> None:
 def test_best_and_worst_by_keyboard(page, host, rate, tmp_path):
     rate("keys", 2)
     assert where(page) == "Prompt 1 of 2 · keys" and hint(page) == "Which is the best?"
-    page.wait_for_function("(where) => [...document.querySelectorAll(`${where} img`)].every((image) => image.naturalWidth)", arg=DIALOG)
+    page.wait_for_function("(where) => [...document.querySelectorAll(`${where} img:not(.pt-hidden)`)].every((image) => image.naturalWidth)", arg=DIALOG)
     assert closer_look(page) == ["none"] * 4
     page.keyboard.press("z")
     page.keyboard.press("ArrowLeft")

@@ -24,7 +24,7 @@ def test_a_shared_step_is_that_of_one_process(steps, name):
         gradient, weights, numbers = (f"{name}/{what}" for what in ("gradient", "weights", "numbers"))
         expected = alone[gradient].double()
         # decoding other images at once moves a score by its last digits, and small differences of scores are what is learned
-        assert float((found[gradient].double() - expected).norm() / expected.norm()) < 1e-5
+        assert float((found[gradient].double() - expected).norm() / expected.norm()) < 3e-5
         assert float((found[weights] - alone[weights]).abs().max()) < 1e-6
         assert torch.allclose(found[numbers], alone[numbers], rtol=1e-5, atol=1e-7)
         assert torch.equal(found[weights], steps[shared[0], 0][weights])  # the ranks do not drift apart
