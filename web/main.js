@@ -12,7 +12,7 @@ import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./run
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
 import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateGoals, translateNode } from "./translate.js";
-import { messageWords, words } from "./words.js";
+import { loadWords, messageWords, words } from "./words.js";
 
 const TAB = "posttrain";
 const TICK_MS = 1000;
@@ -57,6 +57,7 @@ app.registerExtension({
   async setup() {
     app.extensionManager.registerSidebarTab({ id: TAB, icon: "pi pi-chart-line", title: "PostTrain",
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
+    await loadWords();
     listen(onEvent, loadAnew);
     listenForQuestions(loadQuestions);
     listenForRunQuestions(loadRunQuestions);
