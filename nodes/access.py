@@ -19,6 +19,7 @@ from pathlib import Path
 from ..rewards.base.words import shown, unwritable
 
 FILE, FOLDERS, ADDRESSES = "posttrain.json", "folders", "addresses"
+EXAMPLE = "D:/pictures"
 VARIABLES = {FOLDERS: "POSTTRAIN_FOLDERS", ADDRESSES: "POSTTRAIN_ADDRESSES"}
 LONGEST = 1000  # characters of a path
 
@@ -68,7 +69,7 @@ def located(name: str, field: str = "file") -> Path:
         raise ValueError(
             f"{field}: {shown(name)} lies outside of ComfyUI's input folder, and what a workflow can read it can also send "
             f"away. Move it there. Or, if you want your workflows to read it, open its folder: write it into {FILE} in "
-            f'ComfyUI\'s user folder, {{"{FOLDERS}": ["D:/pictures"]}}, or into the environment variable {VARIABLES[FOLDERS]}, '
+            f'ComfyUI\'s user folder, {{"{FOLDERS}": ["{EXAMPLE}"]}}, or into the environment variable {VARIABLES[FOLDERS]}, '
             "and queue again"
         )
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from posttrain.tools import sentences
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 
+HAN = sentences.HAN
 SIDE, LOCALE = ".pt-sidebar", "/settings/Comfy.Locale"
 # sentences that only one language has, or whose gaps differ; what is only in Chinese comes from the server in English
 UNLIKE = """async (base) => {
@@ -228,11 +230,16 @@ def test_a_phone_rates_beside_another_browser_that_rates_by_keys(alone, host, tm
 def test_everybody_can_read_the_page_of_its_own(alone, host, tmp_path, theme):
     for name in ("one", "of its own"):
         put_run(host, name)
+    longest = sorted(sentences.sentences(), key=len)[-9:]
+    told = [json.dumps({"iteration": i, "text": text, "level": "warning"}) for i, text in enumerate(longest, 1)]
+    (host.base / "output/posttrain/of its own/history.jsonl").write_text("\n".join(told) + "\n")
     for width in (390, 1280):
         page = alone(width, theme, "zh-CN" if theme == "light" else "en-GB")
         page.locator(f"{SIDE} .pt-run-button", has_text="of its own").first.click()
         page.wait_for_function("() => document.querySelector('.pt-sidebar .pt-reward canvas')")
         page.locator(f"{SIDE} .pt-summary").click()
+        messages = page.locator(f"{SIDE} .pt-messages .pt-warning").all_inner_texts()
+        assert len(messages) == 9 and all(bool(HAN.search(text)) == (theme == "light") for text in messages)
         found = page.evaluate(CONTRAST)
         assert len(found) > 20 and not [each for each in found if each[2] < 4.5], (theme, width)
         assert page.evaluate(NAMELESS) == [] and page.evaluate(OUTSIDE) == [] and page.faults == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from posttrain.nodes.privacy import without_places
 from posttrain.tools import sentences
 from posttrain.tools.host import ROOT
 
@@ -109,6 +110,11 @@ def test_every_sentence_has_its_chinese():
     assert sentences.report(every=True) == ["Every sentence has its Chinese."]
     assert sentences.wrong(sentences.chinese(), sentences.sentences()) == []
     assert len(sentences.sentences()) > 600
+
+
+def test_no_sentence_is_changed_on_its_way_to_the_page():
+    """Of a full path only its last part is shown there; one that stands in the sentence itself would make it another."""
+    assert [words for words in sentences.sentences() if without_places(words) != words] == []
 
 
 def test_no_sentence_is_in_two_files_and_no_file_is_left_out():
