@@ -44,7 +44,7 @@ def test_what_it_takes_and_gives(block):
     choices = len(block.fold.inputs) - ("folder or words" in block.fold.inputs)  # a goal, and what it is about, are one
     assert (first, rest) == ("model", ["clip", "vae"]) and choices <= 10
     trains = "iterations" in block.fold.inputs
-    assert list(block.fold.outputs) == ["model", "LoRA"] if trains else "before" in block.fold.outputs
+    assert list(block.fold.outputs) == ["model", "LoRA", "curve"] if trains else "before" in block.fold.outputs
 
 
 def test_prompts_reward_and_goal_are_a_users_own():
