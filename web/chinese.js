@@ -158,7 +158,7 @@ export const ZH = {
     model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", goal: "目标", width: "宽度", height: "高度",
     "pictures at once": "同时计算的图片数", pictures: "图片数", "pictures of each": "每条提示词的图片数", iterations: "迭代次数",
     "run name": "训练名称", "folder or words": "文件夹或文字", checkpoint: "模型文件", "model file": "模型文件", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
-    before: "训练前", after: "训练后", "in words": "文字结果",
+    before: "训练前", after: "训练后", "in words": "文字结果", curve: "曲线",
   },
   blockHints: {
     prompt: "训练前后的图片画什么。写一条没有训练过的提示词，最能看出效果。",
