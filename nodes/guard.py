@@ -80,8 +80,11 @@ def _check_number(name: str, value, kind: str, options: dict) -> None:
     number = isinstance(value, Real) and (kind == "FLOAT" or isinstance(value, Integral) or float(value).is_integer())
     # comparisons with NaN are false, and whole numbers of any size can be compared
     if not number or not low <= value <= high or value in (math.inf, -math.inf):
-        ends = f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
-        raise ValueError(f"{name}: {shown(value)} is not possible; it must be {NUMBERS[kind]}{ends}")
+        bounded = math.isfinite(low) and math.isfinite(high)
+        raise ValueError(
+            f"{name}: {shown(value)} is not possible; it must be {NUMBERS[kind]}"
+            + (f" from {low:g} to {high:g}" if bounded else "")
+        )
 
 
 def _check_text(name: str, value) -> None:

@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { listenForFailures } from "./api.js";
 import { errorThatStays } from "./dialogs.js";
+import { serverWords } from "./words.js";
 
 const FIRST = [1, 41]; // the first page that shows an app's own widgets; apps of earlier ones show every widget of the graph
 const PANEL = "[data-testid=linear-widgets]"; // an app's widgets
@@ -45,5 +46,5 @@ function wordsOf({ message, details, extra_info: info }) {
 
 function say(id, kind, words) {
   if (!speaks()) return;
-  takeBack.push(errorThatStays(app.graph.getNodeById(id)?.title ?? kind, words.trim().slice(0, MOST_LETTERS)));
+  takeBack.push(errorThatStays(app.graph.getNodeById(id)?.title ?? kind, serverWords(words.trim()).slice(0, MOST_LETTERS)));
 }

@@ -1,6 +1,6 @@
 // A training has ended: a sound, a word in the page's title, a notification of the browser; each by choice, in the settings.
 import { app } from "../../scripts/app.js";
-import { words } from "./words.js";
+import { serverWords, words } from "./words.js";
 
 const ENDS = new Set(["done", "error", "paused"]);
 const NOTES_HZ = { done: [660, 880], error: [440, 330], paused: [550, 550] };
@@ -68,5 +68,6 @@ export function tellDone({ run, status, text }) {
   if (!ENDS.has(status)) return;
   if (chosen("Sound")) play(NOTES_HZ[status]);
   if (chosen("Title")) for (const wait of [0, AGAIN_MS]) setTimeout(writeTitle, wait, `● ${run}`);
-  if (chosen("Notification") && globalThis.Notification?.permission === "granted") new Notification(run, { body: text });
+  if (!chosen("Notification") || globalThis.Notification?.permission !== "granted") return;
+  new Notification(run, { body: serverWords(text) });
 }

@@ -12,7 +12,7 @@ import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./run
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { addTextView } from "./text_view.js";
 import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateGoals, translateNode } from "./translate.js";
-import { messageWords, words } from "./words.js";
+import { loadWords, messageWords, serverWords, words } from "./words.js";
 
 const TAB = "posttrain";
 const TICK_MS = 1000;
@@ -35,7 +35,8 @@ function onEvent(kind, event) {
   if (kind === "message" && !saidAlike(event)) toast(severity(event.level), event.run, messageWords(event));
   if (kind === "end") tellDone(event);
   // an error has ComfyUI's own dialog
-  if (kind === "end" && event.text && !["error", "paused"].includes(event.status)) toast(severity(event.status), event.run, event.text);
+  const told = kind === "end" && event.text && !["error", "paused"].includes(event.status);
+  if (told) toast(severity(event.status), event.run, serverWords(event.text));
 }
 
 function openRun(run) {
@@ -57,6 +58,7 @@ app.registerExtension({
   async setup() {
     app.extensionManager.registerSidebarTab({ id: TAB, icon: "pi pi-chart-line", title: "PostTrain",
       tooltip: words("tab"), type: "custom", render: renderSidebar, destroy: destroySidebar });
+    await loadWords();
     listen(onEvent, loadAnew);
     listenForQuestions(loadQuestions);
     listenForRunQuestions(loadRunQuestions);

@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { ZH } from "./chinese.js";
 import { EN } from "./english.js";
-import { inChinese } from "./said.js";
+import { inChinese, loadChinese } from "./said.js";
 
 const WEIGHT = "weight of "; // before a reward's name, among the numbers that can be changed
 
@@ -30,6 +30,9 @@ export const goalName = (goal) => language().goals?.[goal] ?? goal;
 
 /** What a list of pictures is called: "samples" or "held_out". */
 export const picturesName = (kind) => language().samplesOf[kind];
+
+/** Makes ready what the server says, where the user's language needs it. */
+export const loadWords = async () => language() === ZH && loadChinese();
 
 /** A text of the server, such as an error or what became of a run, in the user's language where that is known. */
 export const serverWords = (text) => (language() === ZH ? inChinese(text) : text);

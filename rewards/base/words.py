@@ -34,7 +34,7 @@ def shown(value: object, most: int = LONGEST) -> str:
 def from_group(*names: str) -> str:
     """Which groups of pyproject.toml bring the packages that a message asks for."""
     quoted = " and ".join(f'"{name}"' for name in names)
-    return f"(the pack's group{'s' * (len(names) > 1)} {quoted}, see Optional packages in its README)"
+    return f"(the pack's group{'s' if len(names) > 1 else ''} {quoted}, see Optional packages in its README)"
 
 
 def lines_of(text: str) -> list[str]:

@@ -186,6 +186,25 @@ def test_a_failing_node_is_marked(page, train, tmp_path):
     assert page.evaluate("app.graph._nodes.filter((node) => node.has_errors).length") == 0
 
 
+def test_why_one_failed_and_what_another_came_to_are_said_in_chinese(page, train, tmp_path):
+    with in_chinese(page):
+        page.evaluate(KEEP_TOASTS)
+        train("fails in chinese", 5, {"PTSampling": {"transition": "deterministic"}})
+        wait_status(page, "因错误停在")
+        problem = page.locator(".pt-node .pt-error").inner_text()
+        assert "出错：rollout：没有随机步，因此没有可用来训练的似然；请在采样设置中把 noise level 设为大于 0" in problem
+        assert "例如 DiffusionNFT [" in problem, "to its end"
+        page.keyboard.press("Escape")
+        page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+        page.locator(".pt-run-button", has_text="fails in chinese").click()
+        page.locator(".pt-sidebar .pt-problem, .pt-sidebar .pt-error", has_text="没有随机步").first.wait_for()
+        keep_screenshot(page, "failed_chinese", tmp_path)
+        page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('posttrain')")
+        train("ends in chinese", 2)
+        wait_status(page, "已完成：2 次迭代")
+        wait_until(page, lambda: page.evaluate("window.toasts.some((text) => text.includes('从第 0 次训练到第 2 次迭代'))"))
+
+
 def test_side_bar_lists_runs_and_slides_through_samples(page, train, tmp_path):
     train("sliding", 6)
     wait_status(page, "Finished")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from posttrain.tests.page.actions import EXTENSION, keep_screenshot, small_graph, stop_all, training_only, wait_status
 from posttrain.tests.page.test_rating import DIALOG, hint, human, votes
 from posttrain.tests.page.test_steering import CONTRAST, NAMELESS, OUTSIDE, press, put_run
+from posttrain.tools import sentences
 from posttrain.tools.graphs import swap_feedback, swap_reward, swap_trainer
 from posttrain.tools.training import with_defaults
 
@@ -118,23 +121,73 @@ SAID = """async (base) => {
 }"""
 
 
-FILLED = """async (base) => {
-    const [{ serverWords }, { ERRORS }] = [await import(`${base}/words.js`), await import(`${base}/chinese_errors.js`)];
-    const filled = (text) => text.replace(/\\{(\\d+)\\}/g, (all, n) => `<${n}>`);
-    const said = ["Run 'cats': trained to iteration 3 (from 0). It has learned nothing: in none of 3 iterations were the weights updated. " +
-        "No pair came out of the scores. Use more images per prompt, or a reward that tells them apart. Saved in x.\\n" +
-        "Best on held-out prompts: 0.9, in iteration 3.", "nothing that it knows"];
-    return [Object.keys(ERRORS).filter((words) => serverWords(filled(words)) !== filled(ERRORS[words])), ...said.map(serverWords)];
+FILLED = """async ([base, texts]) => {
+    const { serverWords } = await import(`${base}/words.js`);
+    const unlike = [["<", ">"], ["a file ", ".png"], ["", " 000"]].flatMap(([before, after]) => {
+        const filled = (text) => text.replace(/\\{(\\d+)\\}/g, (all, n) => before + n + after);
+        return Object.keys(texts).filter((words) => serverWords(filled(words)) !== filled(texts[words]));
+    });
+    const said = "Run 'cats': trained to iteration 3 (from 0). It has learned nothing: in none of 3 iterations were the weights " +
+        "updated. No pair came out of the scores. Use more images per prompt, or a reward that tells them apart. Saved in x.\\n" +
+        "Best on held-out prompts: 0.9, in iteration 3.";
+    return [unlike, serverWords(said), serverWords("nothing that it knows")];
 }"""
+NESTED = """async ([base, lines]) => (await import(`${base}/words.js`)).serverWords(lines.join("\\n")).split("\\n")"""
+# what several parts of the server say together -> how it reads
+TOGETHER = {
+    "lora: cat.safetensors: only 3 of 12 layers can be trained in this model (9 not in this model: a, b); choose a LoRA that was "
+    "made for this model": "lora：cat.safetensors：此模型中只能训练 12 层中的 3 层（9 个不在此模型中：a, b）；请选择为此模型制作的 LoRA",
+    "pairs.jsonl: none of its rows can be used; 2 rows were left out:": "pairs.jsonl：没有一行可用；略去了 2 行：",
+    "row 1: it has no caption": "row 1：没有说明文字",
+    "rank: 'x' is not possible; it must be a whole number from 1 to 1024": "rank：'x' 不可行；必须是 1 到 1024 之间的整数",
+    "addresses: no ComfyUI is there. http://a: it does not answer (URLError: timed out); http://b: there is a server, but no "
+    "ComfyUI. Start one with --listen, or correct the address": "addresses：那里没有 ComfyUI。http://a：它没有回答（URLError：timed out）；"
+    "http://b：那里有服务器，但不是 ComfyUI。请用 --listen 启动一个，或改正地址",
+    "sampling: A rollout holds 5.0 GB in memory: their means 1.0 GB, finished images 9.0 MB. 4.0 GB of images lie on the disk. "
+    "Only 2.0 GB are free. Take fewer prompts per iteration or images per prompt, fewer noisy steps, or a smaller width and "
+    "height": "sampling：一次采样要在内存中保存 5.0 GB：它们的均值 1.0 GB，完成的图像 9.0 MB。另有 4.0 GB 图像放在磁盘上。"
+    "只有 2.0 GB 可用。请减少每次迭代的提示词数或每条提示词的图像数、减少随机步，或减小宽度和高度",
+    "Run 'x' ended early, after iteration 3 of 9: it has made 64 images. Saved in y.":
+        "训练“x”在第 3 / 9 次迭代后提前结束：已生成 64 张图像。保存在 y。",
+}  # fmt: skip
 
 
-def test_a_summary_and_every_error_that_has_chinese_are_said_in_it(alone):
-    unlike, summary, unknown = alone(language="zh-CN").evaluate(FILLED, EXTENSION)
+def test_a_summary_and_every_error_are_said_in_it(alone):
+    texts = {words: text for room in sentences.chinese().values() for words, text in room.items()}
+    page = alone(language="zh-CN")
+    unlike, summary, unknown = page.evaluate(FILLED, [EXTENSION, texts])
     assert unlike == [] and unknown == "nothing that it knows"
     assert summary == ("训练“cats”：从第 0 次训练到第 3 次迭代。什么也没有学到：3 次迭代中权重一次也没有更新。得分中没有得出任何图像对。"
                        "请增加每条提示词的图像数，或换一个能区分它们的奖励。保存在 x。\n留出提示词上的最好结果：0.9，第 3 次迭代。")  # fmt: skip
-    english, *_ = alone().evaluate(FILLED, EXTENSION)
-    assert len(english) > 90, "elsewhere they stay as the server says them"
+    assert page.evaluate(NESTED, [EXTENSION, list(TOGETHER)]) == list(TOGETHER.values())
+    english, *_ = alone().evaluate(FILLED, [EXTENSION, texts])
+    assert len(english) > 3 * 600, "elsewhere they stay as the server says them"
+
+
+def test_no_text_keeps_the_page_from_answering(alone):
+    """Each word between the gaps is looked for once, and sentences within sentences a few deep: to try every way takes for ever."""
+    texts = [
+        ": " * 1900,
+        "a, b; c: d (e) " * 250,
+        "run: '" * 600,
+        "it failed: " * 350 + "; x, y",
+        "it is a tie; it failed: " * 150,
+    ]
+    page = alone(language="zh-CN")
+    started = time.monotonic()
+    assert page.evaluate(NESTED, [EXTENSION, [text * 20 for text in texts]]) == [text * 20 for text in texts]
+    assert page.evaluate(NESTED, [EXTENSION, texts])[3].startswith("它失败了") and time.monotonic() - started < 20
+
+
+def test_the_sentences_are_fetched_once_and_only_where_they_are_read(chromium, host, alone):
+    for language, times in (("en-GB", 0), ("zh-CN", 1)):
+        page, asked = alone(language=language), []
+        page.on("request", lambda request: asked.append(request.url))
+        page.reload()
+        page.locator(SIDE).wait_for()
+        page.evaluate(NESTED, [EXTENSION, ["its prompts are none"]])
+        files = [url for url in asked if "/chinese_errors/" in url]
+        assert len(files) == len(set(files)) == times * len(sentences.ROOMS)
 
 
 def test_a_routes_error_is_chinese_where_the_page_is(alone):

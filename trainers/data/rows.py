@@ -12,6 +12,12 @@ from ...rewards.base.words import brief, holds_half_characters, shown, unwritabl
 from .on_disk import StoredImage
 
 SHOWN = 20
+LEFT_OUT = {
+    "row": ("row was", "rows were"),
+    "entry": ("entry was", "entries were"),
+    "image": ("image was", "images were"),
+    "vote": ("vote was", "votes were"),
+}
 
 
 class BadRow(ValueError):
@@ -125,8 +131,7 @@ def skipped_text(skipped: tuple[str, ...], what: str = "row") -> str:
     if not skipped:
         return ""
     more = [f"and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
-    count = f"1 {what} was" if len(skipped) == 1 else f"{len(skipped)} {what}s were"
-    return "\n".join([f"; {count} left out:", *skipped[:SHOWN], *more])
+    return "\n".join([f"; {len(skipped)} {LEFT_OUT[what][len(skipped) > 1]} left out:", *skipped[:SHOWN], *more])
 
 
 def collected(source: str, found: Iterable[tuple[str, Callable[[], Pair | Thumb]]], limit: int) -> Dataset:

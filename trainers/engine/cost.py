@@ -83,10 +83,12 @@ class Cost:
         return self.gradient + self.further
 
     def words(self) -> str:
-        parts = [f"{self.sampling:,} to sample"] if self.sampling else []
-        parts += [f"{self.gradient:,} with gradient"] + ([f"{self.further:,} further ones"] if self.further else [])
-        return f"An iteration makes {self.images:,} images and {self.sampling + self.training:,} network evaluations: " + (
-            ", ".join(parts) + "."
+        return (
+            f"An iteration makes {self.images:,} images and {self.sampling + self.training:,} network evaluations: "
+            + (f"{self.sampling:,} to sample, " if self.sampling else "")
+            + f"{self.gradient:,} with gradient"
+            + (f", {self.further:,} further ones" if self.further else "")
+            + "."
         )
 
 

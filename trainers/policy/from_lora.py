@@ -238,14 +238,22 @@ def _refused(
             "model, or the model of this LoRA"
         )
     said = [f"{_some(at)} {why}" for why, at in kinds.items()]
-    unknown = "under names that ComfyUI does not know for this model" if kin and not fit else "not in this model"
-    said += [f"{len(at)} {why}: {_some(at)}" for why, at in ((unknown, missing), ("of another size", sizes)) if at]
-    remedy = (
-        "switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model"
+    if missing and kin and not fit:
+        said.append(f"{len(missing)} under names that ComfyUI does not know for this model: {_some(missing)}")
+    elif missing:
+        said.append(f"{len(missing)} not in this model: {_some(missing)}")
+    if sizes:
+        said.append(f"{len(sizes)} of another size: {_some(sizes)}")
+    lacks_names = missing and kin and not is_installed()
+    return (
+        f"only {fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); "
+        + ("switch 'partly' on to go on with those, or choose another" if fit else "choose a LoRA that was made for this model")
+        + (
+            f", or install the package 'diffusers' {from_group('interchange')}, by which names of its layers are read"
+            if lacks_names
+            else ""
+        )
     )
-    if missing and kin and not is_installed():
-        remedy += f", or install the package 'diffusers' {from_group('interchange')}, by which names of its layers are read"
-    return f"{fit} of {len(layers)} layers can be trained in this model ({'; '.join(said)}); {remedy}"
 
 
 def _some(names: list[str]) -> str:

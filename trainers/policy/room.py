@@ -46,17 +46,22 @@ class Room:
         """For the run's log and its node; empty where nothing is given up."""
         parts = []
         if self.recompute:
-            half = "half of the " if self.recompute < 1 else ""
-            parts.append(f"{half}activations are recomputed" + ("" if half else ", as with low memory switched on"))
+            parts.append(
+                "half of the activations are recomputed"
+                if self.recompute < 1
+                else "activations are recomputed (as with low memory switched on)"
+            )
         if self.at_once:
             parts.append(f"{self.at_once} {'image goes' if self.at_once == 1 else 'images go'} through the model at once")
         if self.in_ram:
             parts.append("the model is streamed from RAM" if self.in_ram == 1 else "half of the model is streamed from RAM")
         if not parts:
             return ""
-        advice = " A smaller batch or image size, or low memory switched on from the start, lose no time on tries."
-        said = f"{why}, so from now on {', '.join(parts)}. The mathematics stay the same, it only takes longer."
-        return said + (advice if why == FULL else "")
+        return f"{why}, so from now on {', '.join(parts)}. The mathematics stay the same, it only takes longer." + (
+            " A smaller batch or image size, or low memory switched on from the start, lose no time on tries."
+            if why == FULL
+            else ""
+        )
 
 
 def _more_than(share: float) -> float | None:

@@ -37,17 +37,19 @@ class Need:
         return self.states + self.means + self.latents + self.encodings + self.candidates + self.images - self.on_disk
 
     def words(self) -> str:
+        ram = self.images - self.on_disk
         parts = {
-            "states of the random steps": self.states,
-            "their means": self.means,
-            "latents": self.latents,
-            "images": self.images - self.on_disk,
-            "encoded prompts": self.encodings,
-            "candidates and their pairs": self.candidates,
+            f"states of the random steps {size(self.states)}": self.states,
+            f"their means {size(self.means)}": self.means,
+            f"finished latents {size(self.latents)}": self.latents,
+            f"finished images {size(ram)}": ram,
+            f"encoded prompts {size(self.encodings)}": self.encodings,
+            f"candidates and their pairs {size(self.candidates)}": self.candidates,
         }
-        told = ", ".join(f"{name} {size(part)}" for name, part in parts.items() if part)
-        disk = f" {size(self.on_disk)} of images lie on the disk." if self.on_disk else ""
-        return f"A rollout holds {size(self.in_ram)} in memory: {told}.{disk}"
+        told = ", ".join(words for words, part in parts.items() if part)
+        return f"A rollout holds {size(self.in_ram)} in memory: {told}." + (
+            f" {size(self.on_disk)} of images lie on the disk." if self.on_disk else ""
+        )
 
 
 def rollout_need(

@@ -5,12 +5,14 @@ import { listen, listenForQuestions } from "../api.js";
 import { loadQuestions } from "../rate.js";
 import { askTheSilent, changed, loadAll, loadAnew, receive } from "../runs.js";
 import { renderSidebar } from "../sidebar.js";
+import { loadWords } from "../words.js";
 import { readSettings } from "./app.js";
 
 const TICK_MS = 1000;
 
 async function start(place) {
   await readSettings();
+  await loadWords();
   listen(receive, loadAnew);
   listenForQuestions(loadQuestions);
   api.hear();
