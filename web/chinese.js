@@ -58,6 +58,7 @@ export const ZH = {
   blindHint: "成对显示留出提示词的图像；左右各是谁会被隐藏，其中一半左右互换。结束时按已回答的计算。",
   blindNothing: "盲比需要留出提示词的图像：连接“训练中评估”并继续训练。",
   blindResult: "盲比，第 {iteration} 次迭代对比{against}：更受偏好 {wins} 对，不受偏好 {losses} 对，不分上下 {ties} 对。占比 {share}，95% 区间 {low} 至 {high}。",
+  blindGate: "节点“盲评”，第 {iteration} 次迭代：{pairs} 对中更受偏好的占 {share}，95% 区间 {low} 至 {high}。",
   blindOf: "第 {at} / {all} 对 · 盲比 · {title}", blindWhich: "哪一张更好？点击它，或按 1、2；不分上下按 0。", blindBetter: "更好",
   blindPill: "比较 {n} 对图像", blindEnd: "结束比较", blindEndHint: "按已评的图像对计算。",
   rateFailed: "未能保存：{reason}",
