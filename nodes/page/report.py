@@ -91,7 +91,14 @@ def _gate(points: Iterable[dict]) -> dict | None:
         share, low, high, pairs = (_number(point.get(name)) for name in (gate.SHARE, gate.LOW, gate.HIGH, gate.PAIRS))
         if share is not None and low is not None and high is not None and pairs is not None:
             judged = BETTER if low > gate.EVEN else WORSE if high < gate.EVEN else OPEN
-            return {"iteration": point["iteration"], "pairs": int(pairs), "share": share, "low": low, "high": high, "verdict": judged}
+            return {
+                "iteration": point["iteration"],
+                "pairs": int(pairs),
+                "share": share,
+                "low": low,
+                "high": high,
+                "verdict": judged,
+            }
     return None
 
 

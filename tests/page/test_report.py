@@ -92,7 +92,8 @@ def test_a_run_is_compared_blind_with_the_model_before_training_by_keys(page, ru
         in said
     )
     assert (
-        "By the node Blind Comparison, iteration 40: preferred in 80 % of 40 pairs, 95 % interval 60 % to 90 %. Better, and" in said
+        "By the node Blind Comparison, iteration 40: preferred in 80 % of 40 pairs, 95 % interval 60 % to 90 %. Better, and"
+        in said
     )
     assert "Best on held-out prompts: 0.9, in iteration 40." in said and "Warnings while it trained: 1." in said
     rows = dict(page.evaluate("() => [...document.querySelectorAll('.pt-report tr')].map((row) => "

@@ -50,7 +50,9 @@ def test_what_it_takes_and_gives(block):
 
 
 def test_what_it_takes_and_gives_has_its_chinese():
-    (words,) = re.findall(r"^  blocks: \{\n(.*?)^  \}", (ROOT / "web/chinese.js").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (words,) = re.findall(
+        r"^  blocks: \{\n(.*?)^  \}", (ROOT / "web/chinese.js").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     known = {quoted or plain for quoted, plain in re.findall(r'(?:"([^"]+)"|(\w+)):', words)}
     names = {name for block in BLOCKS for name in (*block.fold.inputs, *block.fold.outputs)}
     assert names - known == {"clip", "vae", "LoRA"}, "and what is called so in every language"
