@@ -5,8 +5,8 @@ from __future__ import annotations
 from .block import Block
 from .template import Fold
 
-OUTPUTS = {"model": "10.0", "LoRA": "9.1"}
-OF_A_LOOP = {"model": "13.0", "LoRA": "12.1"}
+OUTPUTS = {"model": "10.0", "LoRA": "9.1", "curve": "8.2"}
+OF_A_LOOP = {"model": "13.0", "LoRA": "12.1", "curve": "11.2"}
 PROMPTS, GOAL = ("own_sd15", "2"), ("own_sd15", "7")  # a user's own: prompts to write, a goal to choose
 REWARD = "PTRewardCLIP"  # of several to choose from
 SAVED = "posttrain/{run}"

@@ -114,7 +114,8 @@ its goal. What comes out is an ordinary LoRA.
 1. Choose your checkpoint in **Your model**: SD1.5, SDXL, SD3.5, Flux or any other.
 2. Choose a **goal**. {GOALS}
 3. Write **prompts** of the kind that you make pictures of, one a line. Set *width* and *height* to what your model is made for.
-4. Press **Run**. The curve is in the side bar, **PostTrain**. **Cancel** keeps what was learned; Run goes on.
+4. Press **Run**. The curve is in the side bar, **PostTrain**, and in the end in **Curve**. **Cancel** keeps what was learned; Run \
+goes on.
 5. Compare **Before** and **After**: set *guidance* there as you use it, 1 for Flux. The LoRA is in *models/loras/posttrain*.
 
 Every number inside is the recommended one for your model. *pictures at once*: 1 needs least memory, more is faster. Open the block with \
@@ -131,15 +132,15 @@ ONE_BLOCK = Template(
             Group("Start here", [["note"]]),
             Group("1  Your model", [["1"]]),
             Group("2  Training", [["51"]]),
-            Group("3  Before and after", [["50"], ["21", "22"]]),
+            Group("3  Curve, before and after", [["24", "50"], ["21", "22"]]),
         ]
     ],
-    [["51"], ["50"]],
+    [["51"], ["24"], ["50"]],
     {"note": (440, 620)},
     (TRAIN_WITH, BEFORE_AND_AFTER),
     app=App(
         (CHECKPOINT, *(("51", name) for name in ONE_BLOCKS_WIDGETS)),
-        ("21", "22"),
+        ("24", "21", "22"),  # the curve, before, after
     ),
 )
 

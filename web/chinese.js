@@ -58,6 +58,7 @@ export const ZH = {
   blindHint: "成对显示留出提示词的图像；左右各是谁会被隐藏，其中一半左右互换。结束时按已回答的计算。",
   blindNothing: "盲比需要留出提示词的图像：连接“训练中评估”并继续训练。",
   blindResult: "盲比，第 {iteration} 次迭代对比{against}：更受偏好 {wins} 对，不受偏好 {losses} 对，不分上下 {ties} 对。占比 {share}，95% 区间 {low} 至 {high}。",
+  blindGate: "节点“盲评”，第 {iteration} 次迭代：{pairs} 对中更受偏好的占 {share}，95% 区间 {low} 至 {high}。",
   blindOf: "第 {at} / {all} 对 · 盲比 · {title}", blindWhich: "哪一张更好？点击它，或按 1、2；不分上下按 0。", blindBetter: "更好",
   blindPill: "比较 {n} 对图像", blindEnd: "结束比较", blindEndHint: "按已评的图像对计算。",
   rateFailed: "未能保存：{reason}",
@@ -158,7 +159,7 @@ export const ZH = {
     model: "模型", "trained model": "训练后的模型", prompts: "提示词", prompt: "提示词", reward: "奖励", goal: "目标", width: "宽度", height: "高度",
     "pictures at once": "同时计算的图片数", pictures: "图片数", "pictures of each": "每条提示词的图片数", iterations: "迭代次数",
     "run name": "训练名称", "folder or words": "文件夹或文字", checkpoint: "模型文件", "model file": "模型文件", folder: "文件夹", choose: "怎样选择", steps: "步数", guidance: "引导强度", "LoRA file": "LoRA 文件",
-    before: "训练前", after: "训练后", "in words": "文字结果",
+    before: "训练前", after: "训练后", "in words": "文字结果", curve: "曲线",
   },
   blockHints: {
     prompt: "训练前后的图片画什么。写一条没有训练过的提示词，最能看出效果。",

@@ -62,6 +62,7 @@ export const EN = {
   blindNothing: "A blind comparison needs pictures of held-out prompts: connect Evaluate While Training, and train on.",
   blindResult: "Compared blind, iteration {iteration} against {against}: preferred in {wins}, not in {losses}, {ties} ties. Share {share}, " +
     "95 % interval {low} to {high}.",
+  blindGate: "By the node Blind Comparison, iteration {iteration}: preferred in {share} of {pairs} pairs, 95 % interval {low} to {high}.",
   blindOf: "Pair {at} of {all} · blind · {title}", blindWhich: "Which is better? Click it, or press 1 or 2; 0 where neither is.", blindBetter: "better",
   blindPill: "Compare {n} pairs", blindEnd: "End the comparison", blindEndHint: "Counts the pairs that you have judged.",
   rateFailed: "This was not saved: {reason}",

@@ -37,10 +37,16 @@ function blindLine(found) {
     share: share(found.share), low: share(found.low), high: share(found.high) }), found.verdict);
 }
 
+function gateLine(found) {
+  return line(words("blindGate", { iteration: found.iteration, pairs: found.pairs, share: share(found.share), low: share(found.low),
+    high: share(found.high) }), found.verdict);
+}
+
 function content(report) {
   const parts = report.held_out ? heldOut(report.held_out) : [line(words("reportNothingHeldOut"))];
   const numbers = [...report.rewards, ...(report.diversity ? [{ name: "picture_variety", ...report.diversity }] : []), ...report.distances];
   if (numbers.length) parts.push(table(numbers));
+  if (report.gate) parts.push(gateLine(report.gate));
   parts.push(...report.blind.map(blindLine));
   if (report.warnings) parts.push(line(words("reportWarnings", { n: report.warnings })));
   return parts;

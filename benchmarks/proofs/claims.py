@@ -57,6 +57,9 @@ PROOFS = {
     "tempflow_branches": Proof("Flow-GRPO, branches of one trunk (TempFlow-GRPO)", rises(), iterations(30, **{
         "PTFlowGRPO.step_weights": "by noise", "PTSampling.window": "branches of one trunk", "PTSampling.noisy_steps": 4,
         "PTSampling.images_per_prompt": 16})),
+    "flash_grpo": Proof("Flow-GRPO, one random step a prompt (Flash-GRPO)", rises(), iterations(30, **{
+        "PTFlowGRPO.step_weights": "by gradient", "PTSampling.window": "one step for each prompt", "PTSampling.noisy_steps": 0,
+        "PTSampling.batch_size": 16})),
     "mix_grpo": Proof("MixGRPO (2 random steps, their window moves along)", rises(), iterations(30, **{
         "PTSampling.window": "moves along", "PTSampling.noisy_steps": 2})),
     "dance_grpo": Proof("DanceGRPO's sampler", rises(), iterations(30, **{

@@ -20,7 +20,7 @@ class RunCurve:
     """``hear`` is told what a session tells.
 
     preview(session): the host's triple for a node's preview where a new sheet of samples is there and there is time to draw it,
-    else None. output(session): the last picture, saved, as the host wants a node's pictures.
+    else None. last(session): the last picture, saved, as the host wants a node's pictures, and as an IMAGE.
     """
 
     def __init__(self):
@@ -47,20 +47,11 @@ class RunCurve:
         self._spent += time.monotonic() - now
         return None if picture is None else ("JPEG", picture, None)
 
-    def output(self, session) -> dict:
-        """{"images": [...]}, or nothing where the loop has no folder of its own or the disk takes no picture."""
-        if session.run is None:
-            return {}
-        folder = Path(session.run.folder)
-        file, picture = folder / FILE.format(session.iteration), self._draw(session)
-        if picture is None:
-            return {}
-        try:
-            picture.save(file, "PNG")
-        except OSError as error:
-            logging.warning("PostTrain: the picture of the curve could not be saved (%s)", error.strerror or error)
-            return {}
-        return {"images": [{"filename": file.name, "subfolder": f"{folder.parent.name}/{folder.name}", "type": "output"}]}
+    def last(self, session) -> tuple[dict, object]:
+        """({"images": [...]}, [1, H, W, 3]): the first is empty where the loop has no folder of its own or the disk takes no
+        picture, the second then black."""
+        picture = self._draw(session)
+        return ({} if picture is None else _saved(picture, session)), _as_image(picture)
 
     def _draw(self, session):
         if session.run is None:
@@ -73,6 +64,26 @@ class RunCurve:
         except Exception as error:  # a picture must not cost the training
             logging.warning("PostTrain: the picture of the curve could not be drawn (%s: %s)", type(error).__name__, error)
             return None
+
+
+def _saved(picture, session) -> dict:
+    folder = Path(session.run.folder)
+    file = folder / FILE.format(session.iteration)
+    try:
+        picture.save(file, "PNG")
+    except OSError as error:
+        logging.warning("PostTrain: the picture of the curve could not be saved (%s)", error.strerror or error)
+        return {}
+    return {"images": [{"filename": file.name, "subfolder": f"{folder.parent.name}/{folder.name}", "type": "output"}]}
+
+
+def _as_image(picture):
+    import numpy as np
+    import torch
+
+    if picture is None:
+        return torch.zeros(1, 64, 64, 3)
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
 
 
 def sheets(folder: Path) -> tuple[Path | None, str, Path | None]:

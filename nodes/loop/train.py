@@ -9,15 +9,14 @@ from ..run_name import name_is_valid
 from ..sampling.rollout import say_need
 from ..sockets import MENU, POLICY, PROMPTS, REWARD, SAMPLING, TRAINER
 from .curve import RunCurve
-from .wired import back_input, cache_key, open_session, run_inputs, samples_input, watch_inputs
+from .wired import RESULTS, back_input, cache_key, open_session, results_of, run_inputs, samples_input, watch_inputs
 
 
 class PTTrain:
     DESCRIPTION = ("Trains a policy: rollout, score, advantages and train step, as often as asked. The same as the "
                    "wired loop with Rollout, Score, Advantages and Train Step, in one node.")
     CATEGORY, FUNCTION, OUTPUT_NODE = f"{MENU}/7 Loop", "run", True
-    RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
-    OUTPUT_TOOLTIPS = ("The trained policy.", "What became of the run, in words.")
+    RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = RESULTS
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -72,7 +71,7 @@ class PTTrain:
                                             advantage_rule, session.iteration)
                 session.advance(new, images)
                 bar(session.iteration, iterations, preview=curve.preview(session))
-        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
+        return results_of(session, curve)
 
 
 def on_card(policy, card: str):

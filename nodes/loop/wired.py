@@ -26,6 +26,10 @@ from .settings import defaults_of, plain, settings_of
 
 CATEGORY, INTERNAL = f"{MENU}/7 Loop", f"{MENU}/internal"
 RUNNER = "PTLoopRunner"
+# the types, names and tooltips of what a loop's node hands out
+RESULTS = ((POLICY, "STRING", "IMAGE"), ("policy", "summary", "curve"),
+           ("The trained policy.", "What became of the run, in words.",
+            "How the run went, as one picture: reward, alarms, samples of the model before and after."))
 SHAPING = ("loop", "policy")  # the inputs of Loop End that decide what is trained
 
 
@@ -113,6 +117,12 @@ def open_session(plan: RunPlan, policy, dynprompt, node: str, inputs: tuple[str,
                    ask=lambda changed: ask_the_page(plan.run_name, changed, throw_exception_if_processing_interrupted))
 
 
+def results_of(session: Session, curve: RunCurve) -> dict:
+    """What the node of a loop answers the host."""
+    pictures, last = curve.last(session)
+    return {"ui": {"text": [session.summary], **pictures}, "result": (session.result, session.summary, last)}
+
+
 def whole_prompt(dynprompt) -> dict[str, dict]:
     """Every node of the workflow, those that other nodes have expanded to included."""
     return {node: dynprompt.get_node(node) for node in sorted(dynprompt.all_node_ids())}
@@ -167,8 +177,7 @@ class PTLoopEnd:
     DESCRIPTION = ("Where the training loop ends. Runs the nodes between Loop Start and here as often as asked, shows "
                    "the curve, saves checkpoints and hands out the trained policy.")
     CATEGORY, FUNCTION, OUTPUT_NODE, INPUT_IS_LIST = CATEGORY, "run", True, True
-    RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
-    OUTPUT_TOOLTIPS = ("The trained policy.", "What became of the run, in words.")
+    RETURN_TYPES, RETURN_NAMES, OUTPUT_TOOLTIPS = RESULTS
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -196,7 +205,7 @@ class PTLoopEnd:
         # by its links the host evaluates (and caches) what the body takes from outside, once for all iterations
         runner = graph.node(RUNNER, loop=[body.start, 0], body=body.to_json(), samples_every=samples_every[0],
                             **{f"outside_{i}": list(link) for i, link in enumerate(body.outside)})
-        return {"result": (runner.out(0), runner.out(1)), "expand": graph.finalize()}
+        return {"result": tuple(runner.out(i) for i in range(len(self.RETURN_TYPES))), "expand": graph.finalize()}
 
 
 class PTLoopRunner:
@@ -204,7 +213,7 @@ class PTLoopRunner:
 
     DESCRIPTION = "Internal to the loop; it is never placed by hand."
     CATEGORY, FUNCTION, DEPRECATED, DEV_ONLY, INPUT_IS_LIST = INTERNAL, "run", True, True, True
-    RETURN_TYPES, RETURN_NAMES = (POLICY, "STRING"), ("policy", "summary")
+    RETURN_TYPES, RETURN_NAMES, _ = RESULTS
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -233,7 +242,7 @@ class PTLoopRunner:
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
             raise RuntimeError(f"{error}\n{session.summary}") from None
-        return {"ui": {"text": [session.summary], **curve.output(session)}, "result": (session.result, session.summary)}
+        return results_of(session, curve)
 
 
 def one_policy(values: list):

@@ -16,6 +16,7 @@ from ...rewards.base.files import read_bytes, written_whole
 from ...rewards.person.agreement import Z95
 from ...trainers.data.blind import BETTER, OPEN, WORSE, verdict, win_share
 from ...trainers.data.vote_book import append_line, read_records
+from ...trainers.run import gate
 from ...trainers.run.aside import read_config
 from ...trainers.run.held_out import BASE, ERROR, FILE, GAIN, MEAN
 from ...trainers.run.journal import read_entries
@@ -35,7 +36,8 @@ VERDICTS = {
 def report_of(folder: Path) -> dict:
     """{run, status, iteration, rewards: [{name, before, after}], held_out or None: {before, after, gain, low, high, images,
     iteration, verdict, best: {iteration, mean} or None}, diversity or None: {before, after}, distances: [{name, before, after}],
-    blind: [as ``note_blind`` keeps them, with share, low, high, verdict], warnings: how many}"""
+    blind: [as ``note_blind`` keeps them, with share, low, high, verdict], gate: the newest answer of Blind Comparison or None:
+    {iteration, pairs, share, low, high, verdict}, warnings: how many}"""
     config, points = read_config(folder) or {}, read_metrics(folder / "metrics.jsonl")
     parts = sorted({name for point in (points[:1] + points[-1:]) for name in point if name.startswith(PART)})
     diversity = _ends(points, VARIETY)
@@ -50,6 +52,7 @@ def report_of(folder: Path) -> dict:
         "diversity": diversity and {"before": diversity["before"], "after": diversity["after"]},
         "distances": distances,
         "blind": [_judged(each) for each in comparisons(folder)],
+        "gate": _gate(points),
         "warnings": sum(entry.get("level") == "warning" for entry in read_entries(folder)),
     }
 
@@ -81,6 +84,22 @@ def _held_out(folder: Path, point: dict) -> dict:
         return found
     low, high = gain - Z95 * error, gain + Z95 * error
     return found | {"low": low, "high": high, "verdict": BETTER if low > 0 else WORSE if high < 0 else OPEN}
+
+
+def _gate(points: Iterable[dict]) -> dict | None:
+    for point in reversed(list(points)):
+        share, low, high, pairs = (_number(point.get(name)) for name in (gate.SHARE, gate.LOW, gate.HIGH, gate.PAIRS))
+        if share is not None and low is not None and high is not None and pairs is not None:
+            judged = BETTER if low > gate.EVEN else WORSE if high < gate.EVEN else OPEN
+            return {
+                "iteration": point["iteration"],
+                "pairs": int(pairs),
+                "share": share,
+                "low": low,
+                "high": high,
+                "verdict": judged,
+            }
+    return None
 
 
 def note_blind(folder: Path, iteration: int, against: dict, wins: int, losses: int, ties: int) -> None:
@@ -137,8 +156,9 @@ def as_text(report: dict) -> str:
         if rows:
             lines += ["", f"## {title}", "", "| number | at the beginning | at the end |", "|---|---|---|"]
             lines += [f"| {row['name']} | {row['before']:.4g} | {row['after']:.4g} |" for row in rows]
-    if report["blind"]:
-        lines += ["", "## Compared blind", "", *(f"- {blind_words(each)}" for each in report["blind"])]
+    if report["gate"] or report["blind"]:
+        judged = [f"- {gate_words(report['gate'])}"] if report["gate"] else []
+        lines += ["", "## Compared blind", "", *judged, *(f"- {blind_words(each)}" for each in report["blind"])]
     return "\n".join(lines) + "\n"
 
 
@@ -165,4 +185,12 @@ def blind_words(found: dict) -> str:
         f"Iteration {found['iteration']} against {named}: preferred in {found['wins']}, not in {found['losses']}, "
         f"{found['ties']} ties; share {found['share']:.0%}, 95 % interval {found['low']:.0%} to {found['high']:.0%}. "
         f"{VERDICTS[found['verdict']].capitalize()}."
+    )
+
+
+def gate_words(found: dict) -> str:
+    """What the node Blind Comparison answered last, in a sentence or two."""
+    return (
+        f"By the node Blind Comparison, iteration {found['iteration']}: preferred in {found['share']:.0%} of {found['pairs']} pairs, "
+        f"95 % interval {found['low']:.0%} to {found['high']:.0%}. {VERDICTS[found['verdict']].capitalize()}."
     )

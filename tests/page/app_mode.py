@@ -8,9 +8,9 @@ import pytest
 from posttrain.tests.page.actions import CLOSE_BUTTONS, DIALOGS, open_graph, wait_until
 from posttrain.tools.host import PACK
 from posttrain.tools.templates_own import OWN
+from posttrain.tools.training import load_workflow
 
 TEMPLATE = next(template for template in OWN if template.source == "own_sd35")
-OWN_RUN = "my_sd35"  # as the template calls it
 PANEL = "[data-testid=linear-widgets]"
 TOUR = "[data-testid=coach-landing-overlay]"  # with which the newest pages greet the first app
 MENUS = f"{PANEL} [role=combobox], {PANEL} button[aria-haspopup=listbox]"
@@ -28,17 +28,30 @@ SMALL = {
     },
     "PTTrain": {"iterations": 3, "samples_every": 1, "when_run_exists": "start over"},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
+    "EmptyLatentImage": {"width": 64, "height": 64},
     "KSampler": {"steps": 2},
+    # the same on blocks, whose widgets newer pages let have values of their own
+    "Train with a reward": {
+        "prompts": "a red fox in fresh snow\na tiger",
+        "width": 64,
+        "height": 64,
+        "pictures at once": 8,
+        "iterations": 3,
+    },
+    "Before and after": {"width": 64, "height": 64, "steps": 2},
 }
 FIRST = (1, 41)  # the first page that shows an app's own widgets
 KNOWS_APPS = tuple(map(int, version("comfyui_frontend_package").split(".")[:2])) >= FIRST
 WITH_APPS = pytest.mark.skipif(not KNOWS_APPS, reason="this page knows no apps: python develop.py test --frontend 1.58.1")
-SET = """(values) => {
-    const all = (nodes) => nodes.flatMap((node) => (node.subgraph ? all(node.subgraph.nodes) : [node]));
-    for (const node of all(app.graph.nodes))
-        for (const widget of node.widgets ?? [])
-            if (widget.name in (values[node.type] ?? {})) widget.value = values[node.type][widget.name];
-}"""
+ALL = "const all = (nodes) => nodes.flatMap((node) => [node, ...all(node.subgraph?.nodes ?? [])]);"
+SET = f"""(values) => {{
+    {ALL}
+    for (const node of all(app.graph.nodes)) {{
+        const given = values[node.subgraph ? node.title : node.type] ?? {{}};
+        for (const widget of node.widgets ?? []) if (widget.name in given) widget.value = given[widget.name];
+    }}
+}}"""
+TRAINS = f"() => {{ {ALL} return all(app.graph.nodes).some((node) => node.type === 'PTTrain'); }}"
 CHOSEN = "app.graph.nodes.find((one) => one.type === 'CheckpointLoaderSimple').widgets[0].value"
 # brings the loader's node into sight; where its menu opens
 LOADERS_MENU = """() => {
@@ -75,7 +88,7 @@ def open_from_templates(page, template=TEMPLATE) -> None:
     browser = page.locator(DIALOGS).last
     browser.get_by_text(PACK, exact=True).first.click(timeout=60_000)
     browser.get_by_text(template.name).first.click(timeout=60_000)
-    wait_until(page, lambda: page.evaluate("app.graph.nodes.some((node) => node.type === 'PTTrain')"), 30)
+    wait_until(page, lambda: page.evaluate(TRAINS), 30)
     page.wait_for_timeout(1500)
     put_greetings_away(page)
 
@@ -105,9 +118,18 @@ def press_run(page) -> None:
         page.locator(QUEUE_BUTTON).first.click()
 
 
-def iterations_kept(host) -> int:
+def run_of(template) -> str:
+    """The name that the template gives its run."""
+    return next(
+        node["inputs"]["run_name"] for node in load_workflow(template.source).values() if node["class_type"] == "PTTrain"
+    )
+
+
+def iterations_kept(host, template=TEMPLATE) -> int:
     """How many iterations of the template's run lie on the disk."""
-    return len((host.base / "output" / "posttrain" / OWN_RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return len(
+        (host.base / "output" / "posttrain" / run_of(template) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    )
 
 
 def pictures(page, part: str) -> list[str]:

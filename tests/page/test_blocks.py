@@ -56,6 +56,12 @@ WIRED = """([typed, pixels]) => {
     wire(blocks["Learn from pairs"], 0, after, "trained model");
     wire(blocks["Learn from pairs"], 1, blocks["Score and compare"], "LoRA");
     shown.forEach((node, output) => after.connect(output, node, 0));
+    for (const block of Object.values(blocks))
+        if (block.outputs.some(({ name }) => name === "curve")) {
+            shown.push(add("PreviewImage"));
+            block.connect(block.outputs.findIndex(({ name }) => name === "curve"), shown.at(-1), 0);
+            shown.at(-1).title = `Curve of ${block.title}`;
+        }
     [world, pictures, ...shown].forEach((node, place) => { node.pos = [-900 + (place % 2) * 420, Math.floor(place / 2) * 460]; });
     app.canvas.deselectAll();
 }"""
@@ -178,8 +184,10 @@ def test_they_are_dropped_and_run(page, host, tmp_path):
         line = json.loads(line)
         assert line["iteration"] == 1 and line["updates"] > 0 and math.isfinite(line["grad_norm"])
         assert (host.base / "models" / "loras" / "posttrain" / f"{name}.safetensors").is_file()
-    previews = [node for node, content in prompt.items() if content["class_type"] == "PreviewImage"]
-    assert [len(result.outputs[node]["images"]) for node in previews] == [2, 2]
+    previews = [
+        len(result.outputs[node]["images"]) for node, content in prompt.items() if content["class_type"] == "PreviewImage"
+    ]
+    assert sorted(previews) == [1] * len(TRAINING) + [2, 2], "a curve of each training, and before and after"
     assert faults(page) == []
 
 
@@ -213,6 +221,5 @@ def test_the_template_of_one_block_is_made_of_blocks(host):
         assert there["class_type"] == content["class_type"] and there["inputs"].items() >= content["inputs"].items()
     assert sorted(content["class_type"] for content in template.values()) == [
         "CheckpointLoaderSimple",
-        "PreviewImage",
-        "PreviewImage",
+        *["PreviewImage"] * 3,
     ]

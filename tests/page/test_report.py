@@ -44,7 +44,8 @@ def measured_run(host, name: str, level: float = 0.8, prompts: list[str] = PROMP
         }
         if not i % 20:
             line |= {"held_out_reward": 0.5 + i / 100, "held_out_base": 0.5, "held_out_gain": i / 100, "held_out_error": 0.05,
-                     "held_out_fid": 10 + i / 10}  # fmt: skip
+                     "held_out_fid": 10 + i / 10,
+                     "blind_share": i / 50, "blind_low": i / 50 - 0.2, "blind_high": i / 50 + 0.1, "blind_pairs": 40.0}  # fmt: skip
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "held_out.json").write_text(
@@ -88,6 +89,10 @@ def test_a_run_is_compared_blind_with_the_model_before_training_by_keys(page, ru
     said = page.locator(REPORT).inner_text()
     assert (
         "before training 0.5, after iteration 40 0.9. Gain 0.4, 95 % interval 0.302 to 0.498. Better, and not by chance."
+        in said
+    )
+    assert (
+        "By the node Blind Comparison, iteration 40: preferred in 80 % of 40 pairs, 95 % interval 60 % to 90 %. Better, and"
         in said
     )
     assert "Best on held-out prompts: 0.9, in iteration 40." in said and "Warnings while it trained: 1." in said

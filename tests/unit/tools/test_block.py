@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 from posttrain.tools.block import defaults, graph
 from posttrain.tools.blocks import BLOCKS
+from posttrain.tools.host import ROOT
 from posttrain.tools.training import load_workflow
 
 ALL = pytest.mark.parametrize("block", BLOCKS, ids=[block.name for block in BLOCKS])
@@ -44,7 +46,16 @@ def test_what_it_takes_and_gives(block):
     choices = len(block.fold.inputs) - ("folder or words" in block.fold.inputs)  # a goal, and what it is about, are one
     assert (first, rest) == ("model", ["clip", "vae"]) and choices <= 10
     trains = "iterations" in block.fold.inputs
-    assert list(block.fold.outputs) == ["model", "LoRA"] if trains else "before" in block.fold.outputs
+    assert list(block.fold.outputs) == ["model", "LoRA", "curve"] if trains else "before" in block.fold.outputs
+
+
+def test_what_it_takes_and_gives_has_its_chinese():
+    (words,) = re.findall(
+        r"^  blocks: \{\n(.*?)^  \}", (ROOT / "web/chinese.js").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    known = {quoted or plain for quoted, plain in re.findall(r'(?:"([^"]+)"|(\w+)):', words)}
+    names = {name for block in BLOCKS for name in (*block.fold.inputs, *block.fold.outputs)}
+    assert names - known == {"clip", "vae", "LoRA"}, "and what is called so in every language"
 
 
 def test_prompts_reward_and_goal_are_a_users_own():

@@ -6,6 +6,7 @@ import json
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -54,18 +55,23 @@ def test_the_last_one_is_the_nodes_output(folder):
     curve.hear("message", text="", level="warning", alarm="kl", values={})
     curve.hear("message", text="", level="info")
     assert curve._alarms == [2]
-    (image,) = curve.output(session(folder, 4))["images"]
+    pictures, as_image = curve.last(session(folder, 4))
+    (image,) = pictures["images"]
     assert image == {"filename": "curve_000004.png", "subfolder": "posttrain/a run", "type": "output"}
     with Image.open(folder / image["filename"]) as picture:
         assert picture.format == "PNG" and picture.width == 1024
+        assert np.array_equal((as_image[0] * 255).round().byte().numpy(), np.asarray(picture))
 
 
 def test_no_folder_or_no_room_costs_nothing_but_the_picture(folder, caplog, monkeypatch):
-    assert RunCurve().output(SimpleNamespace(run=None)) == {}
+    pictures, image = RunCurve().last(SimpleNamespace(run=None))
+    assert pictures == {} and not image.any() and image.shape[-1] == 3
     (folder / "curve_000004.png").mkdir()
-    assert RunCurve().output(session(folder, 4)) == {} and "could not be saved" in caplog.text
+    pictures, image = RunCurve().last(session(folder, 4))
+    assert pictures == {} and image.any() and "could not be saved" in caplog.text
     monkeypatch.setattr(curve_module, "draw_run", lambda *_: 1 / 0)
-    assert RunCurve().output(session(folder, 4)) == {} and "could not be drawn (ZeroDivisionError" in caplog.text
+    pictures, image = RunCurve().last(session(folder, 4))
+    assert pictures == {} and not image.any() and "could not be drawn (ZeroDivisionError" in caplog.text
 
 
 def test_held_out_pictures_are_compared_with_those_before_training(folder):

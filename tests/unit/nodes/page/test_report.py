@@ -95,6 +95,16 @@ def test_the_newest_result_of_a_comparison_counts_and_half_a_line_costs_nothing(
     assert all(each in (folder / REPORT).read_text() for each in words)
 
 
+@pytest.mark.parametrize("share, verdict", [(0.7, "better"), (0.5, "open"), (0.2, "worse")])
+def test_the_newest_answer_of_the_gate_is_in_it(tmp_path, share, verdict):
+    first, last = ({"iteration": i, "blind_share": share, "blind_low": share - 0.1, "blind_high": share + 0.1, "blind_pairs": 40.0}
+                   for i in (5, 10))  # fmt: skip
+    folder = folder_with(tmp_path, [first | {"blind_share": 0.0}, last, {"iteration": 11, "reward_mean": 1.0}])
+    found = report_of(folder)["gate"]
+    assert (found["iteration"], found["pairs"], found["share"], found["verdict"]) == (10, 40, share, verdict)
+    assert f"iteration 10: preferred in {share:.0%} of 40 pairs" in as_text(report_of(folder))
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b'{"base": 5}', b"null"])
 def test_a_damaged_state_of_held_out_prompts_costs_only_what_it_holds(tmp_path, content):
     folder = folder_with(tmp_path, [measured(0.2, 0.01)])
