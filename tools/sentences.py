@@ -24,6 +24,7 @@ ANSWERS = ("trainers/run/summary.py", "trainers/run/notices.py", "trainers/run/h
 # functions, classes and tables whose words are raised by others, or fill the gaps of what is raised
 ELSEWHERE = {
     "nodes/access.py": ("AddressNotAllowed",),
+    "nodes/feedback/data.py": ("image",),
     "nodes/guard.py": ("HOSTS", "NUMBERS"),
     "nodes/rewards/goal.py": ("ASKED", "what_is_missing"),
     "rewards/base/words.py": ("from_group",),
@@ -38,20 +39,23 @@ ELSEWHERE = {
     "trainers/engine/cost.py": ("words",),
     "trainers/engine/limits.py": ("ANY", "FROM_0", "ABOVE_0", "FROM_1", "FROM_2", "FROM_0_TO_1", "BELOW_1", "INSIDE_0_1"),
     "trainers/feedback/fits.py": ("WORDS",),
+    "trainers/noise/transitions.py": ("check_noise", "log_prob", "gaussian_kl"),
     "trainers/policy/bank.py": ("_nothing_found",),
     "trainers/policy/from_lora.py": ("_refused",),
     "trainers/policy/kernels.py": ("in_words_of_kernels",),
+    "trainers/policy/latents.py": ("from_latent_socket",),
     "trainers/policy/loading.py": ("too_large",),
     "trainers/policy/pictures.py": ("OTHERS",),
     "trainers/policy/room.py": ("FULL", "words"),
     "trainers/policy/together.py": ("_not_plain",),
-    "trainers/run/folder.py": ("SettingsChanged",),
+    "trainers/run/folder.py": ("SettingsChanged", "check_name"),
     "trainers/run/session.py": ("advance", "_summarise"),
     "trainers/run/stopping.py": ("REASONS",),
     "trainers/run/trackers.py": ("missing",),
     "trainers/sampling/need.py": ("words",),
     "trainers/servers/client.py": ("refusal",),
-    "trainers/servers/share.py": ("words",),
+    "trainers/servers/drawing.py": ("_read",),
+    "trainers/servers/share.py": ("words", "_take_from_the_slow"),
 }
 GAP, HAN, LETTER = re.compile(r"\{\d+\}"), re.compile(r"[\u4e00-\u9fff]"), re.compile("[a-z]")
 FIELD = re.compile(r"\{\w+(:[^{}]*)?\}")  # of a text that is filled later, by str.format

@@ -129,8 +129,12 @@ class Share(Generic[T]):
         late = time.monotonic() - self.seconds
         for worker in self.workers:
             if not worker.lost and worker.task is not None and worker.since < late:
-                what = "to get ready" if worker.task == GETTING_READY else "for the images of a prompt"
-                self._lose(worker, f"it took longer than {self.seconds:g} seconds {what}")
+                getting_ready = worker.task == GETTING_READY
+                self._lose(
+                    worker,
+                    f"it took longer than {self.seconds:g} seconds "
+                    f"{'to get ready' if getting_ready else 'for the images of a prompt'}",
+                )
 
 
 @contextlib.contextmanager
