@@ -191,6 +191,6 @@ def blind_words(found: dict) -> str:
 def gate_words(found: dict) -> str:
     """What the node Blind Comparison answered last, in a sentence or two."""
     return (
-        f"By the node Blind Comparison, iteration {found['iteration']}: preferred in {found['share']:.0%} of {found['pairs']} pairs, "
-        f"95 % interval {found['low']:.0%} to {found['high']:.0%}. {VERDICTS[found['verdict']].capitalize()}."
+        f"By the node Blind Comparison, iteration {found['iteration']}: preferred in {found['share']:.0%} of {found['pairs']} "
+        f"pairs, 95 % interval {found['low']:.0%} to {found['high']:.0%}. {VERDICTS[found['verdict']].capitalize()}."
     )
