@@ -61,6 +61,17 @@ def test_what_went_wrong_is_said_until_the_next_run(page, host, tmp_path):
         stop_all(host)
 
 
+def test_what_went_wrong_is_said_in_chinese_where_the_page_is(page, host):
+    try:
+        with in_chinese(page):
+            opened(page, host, "app with chinese errors", goal="follow prompts")
+            press_run(page)
+            wait_until(page, lambda: any("没有找到它的模型文件" in words for words in said(page)), 60)
+        assert faults(page) == []
+    finally:
+        stop_all(host)
+
+
 def test_changed_settings_are_asked_about(page, host, tmp_path):
     try:
         opened(page, host, "app asked about", 1, when="continue")
