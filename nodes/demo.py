@@ -59,7 +59,7 @@ class PTDemoEdits:
         "Its text encoder. It knows the words of the demo prompts only.",
         "Pixels to latents and back, without loss.",
         "72 edits to train on, for Encode Edits.",
-        "36 edits of other pictures, with instructions that no model here was ever trained on.",
+        "36 edits of other pictures, by the same instructions.",
         "Reward from 0 to 1: was the one ball painted, and is everything else as it was in the prompt's picture?",
     )
 

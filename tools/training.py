@@ -82,8 +82,9 @@ def with_defaults(graph: dict, offered: dict[str, dict]) -> dict:
     graph = copy.deepcopy(graph)
     for node in graph.values():
         for key, (kind, *options) in offered[node["class_type"]]["input"].get("required", {}).items():
-            default = kind[0] if isinstance(kind, list) else None
-            node["inputs"].setdefault(key, (options[0] if options else {}).get("default", default))
+            if key not in node["inputs"]:  # of a menu without entries there is none, and none is asked for
+                default = kind[0] if isinstance(kind, list) else None
+                node["inputs"][key] = (options[0] if options else {}).get("default", default)
     return graph
 
 

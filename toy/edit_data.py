@@ -22,8 +22,8 @@ class Lessons:
 
 
 def make_lessons(count: int, wrong_share: float, seed: int) -> Lessons:
-    """Lessons in the training instructions; their rows follow ``edits.pairs(held_out=False)``."""
-    rng, known = np.random.default_rng(seed), edits.pairs(held_out=False)
+    """Lessons in the instructions; their rows follow ``edits.PAIRS``."""
+    rng, known = np.random.default_rng(seed), edits.PAIRS
     row = rng.integers(len(known), size=count)
     before = [edits.balls_with_one(known[i][0], rng) for i in row]
     after = [

@@ -16,19 +16,15 @@ from ..rewards.base.reward import Prompt
 from ..trainers.prompts import PromptSet
 from . import world
 
-PAIRS = tuple(itertools.permutations(world.COLOURS, 2))
-HELD_OUT = (("red", "blue"), ("green", "yellow"), ("blue", "red"))  # no model of this pack was ever trained on these
+# the model was taught without these, and learns no colour after another from nothing
+UNTAUGHT = (("red", "blue"), ("green", "yellow"), ("blue", "red"))
+PAIRS = tuple(pair for pair in itertools.permutations(world.COLOURS, 2) if pair not in UNTAUGHT)  # (from, to) of each instruction
 BALLS = (2, 4)  # in a picture, at least and at most
-PICTURES = {False: 8, True: 12}  # of each training and of each held-out instruction
+PICTURES = {False: 8, True: 4}  # of each instruction, to train on and held out
 
 
 def instruction(first: str, second: str) -> str:
     return f"paint the {first} ball {second}"
-
-
-def pairs(held_out: bool) -> list[tuple[str, str]]:
-    """The instructions (from, to) of the fixed split: 9 for training, 3 held out."""
-    return [pair for pair in PAIRS if (pair in HELD_OUT) == held_out]
 
 
 def balls_with_one(colour: str, rng: np.random.Generator) -> list[str]:
@@ -64,8 +60,8 @@ def render(scenes: list[list[str]], seed: int) -> np.ndarray:
 
 
 def prompt_set(held_out: bool) -> PromptSet:
-    """72 training prompts, or 36 held-out ones, each with its picture; not encoded yet."""
-    wanted = [pair for pair in pairs(held_out) for _ in range(PICTURES[held_out])]
+    """72 training prompts, or 36 of the same instructions with other pictures; not encoded yet."""
+    wanted = [pair for pair in PAIRS for _ in range(PICTURES[held_out])]
     seed = 2 if held_out else 1
     rng = np.random.default_rng(seed)
     pictures = torch.from_numpy(render([balls_with_one(first, rng) for first, _ in wanted], seed))

@@ -93,7 +93,7 @@ LOSSES = {"flow": flow_loss, "eps": eps_loss, "edit": edit_loss}
 def lessons(plan: Plan, clip, generator):
     """Endless batches of what the network learns from, as its loss takes them."""
     if plan.kind == "edit":
-        captions = data.encode(clip, [edits.instruction(*pair) for pair in edits.pairs(held_out=False)])
+        captions = data.encode(clip, [edits.instruction(*pair) for pair in edits.PAIRS])
         return edit_data.batches(edit_data.make_lessons(plan.pictures, plan.wrong_share, plan.seed + 2), captions, plan.batch,
                                  generator)
     captions = data.encode(clip, [world.caption(s) for s in world.split(held_out=False)])

@@ -23,4 +23,6 @@ def small(name: str) -> dict:
     graph = load_workflow(graph, {place: value for place, value in SMALL.items() if place.split(".")[0] in kinds})
     if name == "improve_a_lora":  # ComfyUI's Train LoRA takes no single picture
         graph["25"]["inputs"]["batch_size"] = 4
+    if name == "edit_as_told_flow_grpo":  # of all held-out edits
+        graph["40"]["inputs"]["images_per_prompt"] = 1
     return graph
