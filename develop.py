@@ -121,7 +121,8 @@ def tool(name: str, package: str = "tools"):
 
 def bench(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     names = [each for each in rest if not each.startswith("-")]
-    extra = {"PYTHONPATH": str(overlay.peers(env))} if not names or "peers" in names else None
+    laid = [make(env) for name, make in (("peers", overlay.peers), ("actors", overlay.ray)) if not names or name in names]
+    extra = {"PYTHONPATH": os.pathsep.join(map(str, laid))} if laid else None
     return call(env, "-c", MODULE, str(ROOT), "benchmarks.bench", *rest, extra=extra)
 
 
