@@ -113,6 +113,7 @@ def test_a_cancel_ends_it_at_once_and_all_are_told():
 
 def test_hundreds_of_servers_without_work_cost_nothing_while_they_wait():
     """But the threads: a wait of half a second takes no more processor time among 256 than a few percent of a core."""
+
     def slow(task, stopped):
         if not task:
             started.append((time.sleep(0.3), time.process_time())[1])
