@@ -88,8 +88,8 @@ def shared(job: Job, card: Card, cards: int) -> Row:
 
 
 def apart(job: Job, card: Card, cards: int, behind: bool = False) -> Row:
-    """One card trains and all others sample for it: the LoRA goes to each of them, latents and states come back. behind: it trains
-    on one iteration's images while they draw the next one's."""
+    """One card trains and all others sample for it: the LoRA goes to each of them, latents and states come back. behind: it
+    trains on one iteration's images while they draw the next one's."""
     samplers = max(cards - 1, 1)
     images = samplers * job.images
     sent = FLOAT * job.lora * (cards - 1)

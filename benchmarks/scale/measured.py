@@ -1,4 +1,4 @@
-"""A small iteration that two processes share, and the bytes that came to each of them over the wire, as the kernel counts them."""
+"""A small iteration that two processes share, and the bytes that came to each over the wire, as the kernel counts them."""
 
 from __future__ import annotations
 

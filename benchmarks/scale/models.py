@@ -19,8 +19,8 @@ RTX4090 = Card("RTX 4090", REACHED * 165.2e12, 10e9 / 8, 128e9)
 
 @dataclass(frozen=True)
 class Model:
-    """file: of tools/real_files.py; family, method: of the recommended numbers; inputs: shapes that the network takes beside latent
-    and noise level, by name; frames: whether a latent has a place for them."""
+    """file: of tools/real_files.py; family, method: of the recommended numbers; inputs: shapes that the network takes beside
+    latent and noise level, by name; frames: whether a latent has a place for them."""
 
     name: str
     file: str

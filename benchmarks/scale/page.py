@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tools.host import ROOT
 
 from ..pages import put_between
-from .arithmetic import Card, Job, Row, apart, shared
+from .arithmetic import FLOAT, Card, Job, Row, apart, shared
 from .models import H100, MODELS, RTX4090, job_of
 
 PAGE = ROOT / "docs" / "scale.md"
@@ -33,32 +33,47 @@ def text(jobs: list[Job]) -> str:
     return "\n" + "\n\n".join(parts) + "\n"
 
 
+def in_columns(names: str, rows: list[list[str]]) -> str:
+    """A table of Markdown. names: of its columns behind the first one, with commas."""
+    columns = ["", *names.split(", ")]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
 def sizes(jobs: list[Job]) -> str:
-    lines = [
-        "| | LoRA | evaluations of an image: sampled, trained | an evaluation | latent | states and latents of an image | picture |"
+    names = (
+        "LoRA, evaluations of an image to sample and to train, an evaluation, latent, states and latents of an image, picture"
+    )
+    rows = [
+        [
+            job.model,
+            f"{job.lora / 1e6:.0f} million numbers",
+            f"{job.sampling:g} and {job.gradient + job.further:g}",
+            f"{job.operations / 1e12:.1f} TFLOP",
+            *(amount(count) for count in (FLOAT * job.latent, job.drawn, FLOAT * job.picture)),
+        ]
+        for job in jobs
     ]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for job in jobs:
-        lines.append(
-            f"| {job.model} | {job.lora / 1e6:.0f} million numbers | {job.sampling:g}, {job.gradient + job.further:g} | "
-            f"{job.operations / 1e12:.1f} TFLOP | {amount(4 * job.latent)} | {amount(job.drawn)} | {amount(4 * job.picture)} |"
-        )
-    return "\n".join(lines)
+    return in_columns(names, rows)
 
 
 def table(jobs: list[Job], card: Card, way: Callable[[Job, Card, int], Row]) -> str:
-    lines = [
-        "| | cards | images | received | sampling | exchange | training | cards wait | card-seconds an image | RAM | bottleneck |"
+    names = "cards, images, received, sampling, exchange, training, cards wait, card-seconds an image, RAM, bottleneck"
+    return in_columns(names, [cells(job, way(job, card, cards), images_of(job, way, cards)) for job in jobs for cards in CARDS])
+
+
+def cells(job: Job, row: Row, images: int) -> list[str]:
+    return [
+        job.model,
+        f"{row.cards:,}",
+        f"{images:,}",
+        amount(row.received),
+        *(seconds(part) for part in (row.sampling, row.exchange, row.training)),
+        f"{row.idle:.1%}",
+        number(row.card_seconds(images)),
+        amount(row.held),
+        row.slowest,
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
-    for job in jobs:
-        for cards in CARDS:
-            row, images = way(job, card, cards), images_of(job, way, cards)
-            lines.append(
-                f"| {job.model} | {cards:,} | {images:,} | {amount(row.received)} | {seconds(row.sampling)} | {seconds(row.exchange)} | "
-                f"{seconds(row.training)} | {row.idle:.1%} | {number(row.card_seconds(images))} | {amount(row.held)} | {row.slowest} |"
-            )
-    return "\n".join(lines)
 
 
 def images_of(job: Job, way: Callable, cards: int) -> int:
@@ -67,17 +82,17 @@ def images_of(job: Job, way: Callable, cards: int) -> int:
 
 
 def limits(jobs: list[Job], cards: tuple[Card, ...]) -> str:
-    lines = [
-        f"| | card, network | processes with exchange below {FEW:.0%} | with an iteration in RAM | samplers that keep one trainer busy |"
-    ]
-    lines += ["|---|---|---|---|---|"]
+    names = (
+        "card and network, processes with exchange below 10 %, with an iteration in RAM, samplers that keep one trainer busy"
+    )
+    rows = []
     for job in jobs:
         for card in cards:
-            network = f"{card.name}, {8 * card.network / 1e9:.0f} Gbit/s"
             few = most(lambda count: shared(job, card, count).idle <= FEW)
             room = most(lambda count: shared(job, card, count).held <= card.ram)
-            lines.append(f"| {job.model} | {network} | {few:,} | {room:,} | {samplers(job, card)} |")
-    return "\n".join(lines)
+            network = f"{card.name}, {8 * card.network / 1e9:.0f} Gbit/s"
+            rows.append([job.model, network, f"{few:,}", f"{room:,}", str(samplers(job, card))])
+    return in_columns(names, rows)
 
 
 def most(fits: Callable[[int], bool], limit: int = 65536) -> int:

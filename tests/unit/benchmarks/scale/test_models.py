@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
+from posttrain.tests.unit.trainers.policy.small_models import small_model
 from posttrain.tools.host import ROOT
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.recipes.table import row
-from posttrain.tests.unit.trainers.policy.small_models import small_model
 
 sys.path.append(str(ROOT))  # last, so that ComfyUI's nodes.py is not hidden
 from benchmarks.scale import models

@@ -11,8 +11,8 @@ from posttrain.trainers.servers.client import Client
 
 
 class Host(ThreadingHTTPServer):
-    """answers: route without its query -> what is answered as JSON, (status, bytes), or a function (host, body) that gives either.
-    asked: (route, body) of each request."""
+    """answers: route without its query -> what is answered as JSON, (status, bytes), or a function (host, body) that gives
+    either. asked: (route, body) of each request."""
 
     daemon_threads = True
 
