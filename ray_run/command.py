@@ -256,6 +256,6 @@ def work(settings: dict) -> int:
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
     lent = settings["ways"](settings["samplers"])
-    with settings["output"](settings, rank, again, cancelled.set) as (options, again):
+    with settings["output"](settings, rank, again, cancelled.set, headless["lora_folder"]) as (options, again):
         arguments = [*settings["arguments"], *options]
         return headless["main"](arguments, again=again, stopped=cancelled.is_set, samplers=lent)

@@ -24,9 +24,11 @@ LOOK = 1.0  # seconds between looks
 
 
 @contextlib.contextmanager
-def output(settings: dict, rank: int, again: bool, lost: Callable[[], None]) -> Iterator[tuple[list[str], bool]]:
+def output(
+    settings: dict, rank: int, again: bool, lost: Callable[[], None], loras: Callable[[], Path]
+) -> Iterator[tuple[list[str], bool]]:
     """Where this process writes. -> options of ComfyUI, and whether it goes on with what this command has begun. lost: called
-    where another process has taken the storage."""
+    where another process has taken the storage; loras: the folder that Save LoRA has written to."""
     if rank or settings["storage"] is None:
         yield [], again
         return
@@ -35,11 +37,8 @@ def output(settings: dict, rank: int, again: bool, lost: Callable[[], None]) -> 
         again = there.fetch() and again
         with there.kept(lost):
             yield ["--output-directory", own], again
-        if there.taken:
-            return
-        import folder_paths  # of the ComfyUI that has run
-
-        there.keep_loras(Path(folder_paths.get_folder_paths("loras")[0]), begun)
+        if not there.taken:
+            there.keep_loras(loras(), begun)
 
 
 class Taken(RuntimeError):
