@@ -49,11 +49,8 @@ def main(arguments: list[str], **told) -> int:
         _choose_card(of_comfyui)
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         loop, server, _ = _start(chosen.comfyui)
-        return (
-            _pack("nodes.headless")
-            .Headless(loop, server)
-            .run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
-        )
+        made = _pack("nodes.headless").Headless(loop, server)
+        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
 
 
 def serve(arguments: list[str], own: Path, port: int) -> None:

@@ -24,10 +24,11 @@ WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2"
 
 @pytest.fixture(scope="module", autouse=True)
 def every_line(tmp_path_factory):
-    """Ray leaves out lines that several processes write, and keeps its own notes at home, unless it is told."""
+    """Ray leaves out lines that several processes write, and has its processes wait for all others of the machine, unless told."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DEDUP_LOGS", "0")
         patch.setenv("RAY_COLOR_PREFIX", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         yield
 
 
