@@ -64,8 +64,9 @@ class Storage:
         folder = f"{self._root}/{OUTPUT}"
         self._files.create_dir(folder, recursive=True)
         for each in self._files.get_file_info(fs.FileSelector(folder, recursive=True)):
-            if each.type == fs.FileType.File and is_whole(Path(each.path)):
-                place = self._own / each.path[len(folder) + 1 :]
+            inside = Path(each.path[len(folder) + 1 :])
+            if each.type == fs.FileType.File and is_whole(inside):
+                place = self._own / inside
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with self._files.open_input_stream(each.path) as there, place.open("wb") as here:
                     shutil.copyfileobj(there, here)

@@ -53,7 +53,7 @@ def measure() -> list[Measure]:
 
 
 def replayed(actors: int, tasks: int, seconds: float, iterations: int) -> dict[str, Any]:
-    """of each iteration: overhead, wall time beside that of the same work without anybody who deals it out; ideal, that;
+    """Of each iteration: overhead, wall time beside that of the same work without anybody who deals it out; ideal, that.
     processor: seconds a task; memory, grown: MB of the driver, and what an iteration adds. seconds: of a task, on average."""
     import psutil
 

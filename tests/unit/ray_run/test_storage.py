@@ -21,7 +21,7 @@ def start(tmp_path):
     def begin(command: str = "one") -> tuple[Storage, Path, bool]:
         own = tmp_path / f"own {next(number)}"
         own.mkdir()
-        there = Storage(str(tmp_path / "storage"), own, command)
+        there = Storage(str(tmp_path / "a.part" / "storage"), own, command)
         return there, own, there.fetch()
 
     return begin
@@ -73,7 +73,7 @@ def test_what_is_half_written_or_belongs_to_a_process_is_not_taken(start, tmp_pa
     (own / "run" / "b.1.posttrain-part").mkdir()
     (own / "run" / "b.1.posttrain-part" / "whole").write_text("x")
     first.keep()
-    (tmp_path / "storage" / OUTPUT / "run" / "c.part").write_text("x")
+    (tmp_path / "a.part" / "storage" / OUTPUT / "run" / "c.part").write_text("x")
     assert files(start()[1]) == {"run/metrics": "1", "run/config/tmp": "x"}
 
 
@@ -155,7 +155,7 @@ def test_it_is_kept_all_the_time_and_at_the_end(start, tmp_path):
     with first.kept(lambda: pytest.fail("nobody has taken it")):
         write(own, metrics="1")
     assert files(start()[1]) == {"run/metrics": "1"}
-    assert json.loads((tmp_path / "storage" / STATE).read_text())["command"] == "one"
+    assert json.loads((tmp_path / "a.part" / "storage" / STATE).read_text())["command"] == "one"
 
 
 def test_one_whose_storage_was_taken_is_told_once_and_writes_no_more(start, capsys):
