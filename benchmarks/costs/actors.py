@@ -16,7 +16,8 @@ from typing import Any
 
 from . import Measure
 
-ACTORS, TASKS, ITERATIONS = 256, 1024, 3
+MOST, A_CORE, A_PROCESS = 256, 16, 60e6  # actors; for each core; bytes of one: more would starve each other
+EACH, ITERATIONS = 4, 3  # tasks of an actor
 SECONDS = 16.0  # of a task: four images of 10 steps, .4 s an evaluation (docs/scale.md, On paper)
 IMAGES = 4  # of a task
 TIMED = 64  # rollouts
@@ -31,25 +32,38 @@ QUIET = {
 
 
 def measure() -> list[Measure]:
-    found = replayed(ACTORS, TASKS, SECONDS, ITERATIONS)
+    actors = served(os.cpu_count() or 1, free_bytes())
+    tasks = EACH * actors
+    found = replayed(actors, tasks, SECONDS, ITERATIONS)
     each = ", ".join(f"{100 * share:.2f} %" for share in found["overhead"])
     return [
         Measure(
-            f"{ACTORS} actors, time beyond the work",
+            f"{actors} actors, time beyond the work",
             100 * max(found["overhead"]),
             "%",
             2,
-            f"of an iteration of {max(found['ideal']):.0f} s with {TASKS} tasks; in {ITERATIONS} iterations {each}",
+            f"of an iteration of {max(found['ideal']):.0f} s with {tasks} tasks; in {ITERATIONS} iterations {each}",
         ),
-        Measure(f"{ACTORS} actors, processor time of the driver", 1000 * found["processor"], "ms", None, "a task"),
+        Measure(f"{actors} actors, processor time of the driver", 1000 * found["processor"], "ms", None, "a task"),
         Measure(
-            f"{ACTORS} actors, memory that an iteration leaves in the driver",
+            f"{actors} actors, memory that an iteration leaves in the driver",
             found["grown"],
             "MB",
             2,
             f"from the second to the last; {found['memory']:.0f} MB at the end",
         ),
     ]
+
+
+def free_bytes() -> int:
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def served(cores: int, free: float) -> int:
+    """As many actors as a machine has processors and room for, half of it for others."""
+    return max(1, int(min(MOST, A_CORE * cores, free / 2 // A_PROCESS)))
 
 
 def replayed(actors: int, tasks: int, seconds: float, iterations: int) -> dict[str, Any]:

@@ -19,6 +19,10 @@ def test_ideal_is_that_whoever_is_free_takes_the_next_one():
     assert actors.ideal_seconds(3, [1.0, 2.0]) == 2.0
 
 
+def test_a_machine_gets_as_many_actors_as_it_can_serve():
+    assert [actors.served(2, 20e9), actors.served(64, 64e9), actors.served(64, 6e9), actors.served(1, 0)] == [32, 256, 50, 1]
+
+
 class Direct:
     """Asks a Replayer in this process."""
 
