@@ -25,6 +25,7 @@
                                         what a machine without network lacks, --from FOLDER uses it there
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py target [name]     seconds of one core until each trainer draws what the prompts say (docs/bench.md)
+    python develop.py scale             reckon what an iteration moves, waits for and costs on 1 to 1,024 cards (docs/scale.md)
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
 
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
+        ("scale", tool("page", "benchmarks.scale"), "reckon what an iteration moves on 1 to 1,024 cards, into docs/scale.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
     ):
@@ -121,7 +123,8 @@ def tool(name: str, package: str = "tools"):
 
 def bench(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     names = [each for each in rest if not each.startswith("-")]
-    extra = {"PYTHONPATH": str(overlay.peers(env))} if not names or "peers" in names else None
+    laid = [make(env) for name, make in (("peers", overlay.peers), ("actors", overlay.ray)) if not names or name in names]
+    extra = {"PYTHONPATH": os.pathsep.join(map(str, laid))} if laid else None
     return call(env, "-c", MODULE, str(ROOT), "benchmarks.bench", *rest, extra=extra)
 
 

@@ -49,7 +49,8 @@ def main(arguments: list[str], **told) -> int:
         _choose_card(of_comfyui)
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         loop, server, _ = _start(chosen.comfyui)
-        return _pack().Headless(loop, server).run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
+        made = _pack("nodes.headless").Headless(loop, server)
+        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
 
 
 def serve(arguments: list[str], own: Path, port: int) -> None:
@@ -115,14 +116,19 @@ def _start(comfyui: Path):
     return comfyui_main.start_comfyui()
 
 
-def _pack():
-    """The pack's own module for this, out of a ComfyUI that has started."""
+def lora_folder() -> Path:
+    """Where Save LoRA writes, in a ComfyUI that has started."""
+    return _pack("nodes.model.export").lora_folder()
+
+
+def _pack(name: str):
+    """A module of the pack, out of a ComfyUI that has started."""
     import nodes
 
     kind = nodes.NODE_CLASS_MAPPINGS.get("PTTrain")
     if kind is None:
         sys.exit("The nodes of PostTrain were not loaded: see the lines above for why, or start ComfyUI once as usual.")
-    return sys.modules[kind.__module__.rsplit(".nodes.", 1)[0] + ".nodes.headless"]
+    return sys.modules[f"{kind.__module__.rsplit('.nodes.', 1)[0]}.{name}"]
 
 
 if __name__ == "__main__":

@@ -20,14 +20,16 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import samplers
+from . import samplers, storage
 
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
+NOTES = "ray"  # the folder of Ray's own notes in a storage
 PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's own minute is too short for a busy machine
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
@@ -46,7 +48,11 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
     words.add_argument("--samplers", type=int, default=0, help="how many more only sample, for Rollout on Other Computers: ray")
     words.add_argument("--cpus", type=float, default=1.0, help="that each process asks Ray for; less than 1 shares one")
     words.add_argument("--restarts", type=int, default=3, help="how often all are started again where one has died")
-    words.add_argument("--storage", type=Path, help="where Ray keeps its own notes; on several machines, a disk that all reach")
+    words.add_argument(
+        "--storage",
+        help="of this training alone: a folder, or an address such as s3://bucket/folder, that all "
+        "machines reach; its output is kept there, and goes on from there",
+    )
     chosen, passed_on = words.parse_known_args(arguments)
     if chosen.workers < 1 or min(chosen.samplers, chosen.restarts) < 0 or not chosen.cpus > 0:
         words.error("--workers begins at 1, --samplers and --restarts at 0, and --cpus above 0")
@@ -55,7 +61,8 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
     check([str(chosen.workflow), *passed_on])
     try:
         ray = imported()
-    except RuntimeError as error:
+        chosen.storage = _storage_of(chosen.storage, passed_on)
+    except (RuntimeError, ValueError) as error:
         words.error(str(error))
     with _running(ray, chosen.address):
         asked = _asked(ray, chosen, cards="--cpu" not in passed_on)
@@ -72,6 +79,17 @@ def imported():
     except ImportError as error:
         raise RuntimeError(f"{LACKING} ({error})") from None
     return ray
+
+
+def _storage_of(given: str | None, passed_on: list[str]) -> str | None:
+    """As all processes can name it. ValueError, in words, where there is none."""
+    if given is None:
+        return None
+    if "--output-directory" in passed_on:
+        raise ValueError("--storage: the output is kept there, so --output-directory has no use; leave one of the two out")
+    where = given if "://" in given else str(Path(given).resolve())
+    storage.opened(where)
+    return where
 
 
 @contextlib.contextmanager
@@ -121,11 +139,14 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
             "desk": desk,
             "samplers": lent,
             "ways": samplers.ways,
+            "storage": chosen.storage,
+            "command": uuid.uuid4().hex,
+            "output": storage.output,
         },
         torch_config=_place(),
         scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
         run_config=RunConfig(
-            storage_path=str(chosen.storage.resolve()) if chosen.storage else None,
+            storage_path=f"{chosen.storage}/{NOTES}" if chosen.storage else None,
             failure_config=FailureConfig(max_failures=chosen.restarts),
         ),
     )
@@ -235,4 +256,6 @@ def work(settings: dict) -> int:
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
     lent = settings["ways"](settings["samplers"])
-    return headless["main"](settings["arguments"], again=again, stopped=cancelled.is_set, samplers=lent)
+    with settings["output"](settings, rank, again, cancelled.set, headless["lora_folder"]) as (options, again):
+        arguments = [*settings["arguments"], *options]
+        return headless["main"](arguments, again=again, stopped=cancelled.is_set, samplers=lent)

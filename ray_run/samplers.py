@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 LARGE = 100_000  # bytes that go through the store
-REST, LONGEST_CLOSE = 0.5, 5  # seconds
+REST, GLANCE, LISTEN, LONGEST_CLOSE = 0.5, 0.1, 0.5, 5  # seconds
+NOTHING_YET = 200, b"{}"  # what a ComfyUI's history answers
 
 
 def started(ray, count: int, asked: dict[str, float], arguments: list[str], pack: Path) -> dict[str, Any]:
@@ -75,12 +76,21 @@ class Sampler:
             with error:
                 return error.code, error.read()
 
+    def finished(self, route: str, seconds: float) -> tuple[int, bytes]:
+        """What a history's route answers, as soon as that is not empty."""
+        end = time.monotonic() + seconds
+        while True:
+            status, answer = self.ask(route, None, "", 30.0)
+            if status != 200 or answer.strip() not in (b"", b"{}") or time.monotonic() > end:
+                return status, answer
+            time.sleep(GLANCE)
+
     def close(self) -> None:
         shutil.rmtree(self._own, ignore_errors=True)
 
 
 class Way:
-    """(route, body, its kind, seconds) -> status and answer of a sampler. OSError where it does not answer."""
+    """How this process asks a sampler. -> status and answer; OSError where it does not answer."""
 
     def __init__(self, sampler, store: Store):
         self._sampler, self._store = sampler, store
@@ -91,6 +101,20 @@ class Way:
         try:
             said = self._store.put(body) if body is not None and len(body) > LARGE else body
             return ray.get(self._sampler.ask.remote(route, said, kind, seconds), timeout=seconds + REST)
+        except ray.exceptions.RayError as error:
+            raise OSError(f"{type(error).__name__} of Ray: {error}") from error
+
+    def finished(self, route: str, stopped: Callable[[], bool], seconds: float) -> tuple[int, bytes]:
+        """One call, however long it takes: with hundreds of samplers this process would do nothing but ask."""
+        import ray
+
+        there = threading.Event()
+        answer = self._sampler.finished.remote(route, seconds).future()
+        answer.add_done_callback(lambda _: there.set())
+        try:
+            while not (there.wait(LISTEN) or stopped()):
+                pass
+            return answer.result() if there.is_set() else NOTHING_YET
         except ray.exceptions.RayError as error:
             raise OSError(f"{type(error).__name__} of Ray: {error}") from error
 

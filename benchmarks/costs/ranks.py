@@ -40,7 +40,7 @@ def _work(rank: int, count: int, port: int, folder: str) -> None:
     from ._world import world
 
     made = world(prompts_per_iteration=16, images_per_prompt=16, batch_size=32)
-    pack.module("nodes.headless").join_ranks()
+    pack.module("nodes.meeting").join_ranks()
     ranks, train = pack.module("rewards.base.ranks"), pack.module("nodes.loop.train")
     settings = pack.module("trainers.methods").Trainer(
         pack.module("trainers.flow_grpo").FlowGRPO(), pack.module("trainers.engine.update").Optimizer()

@@ -6,11 +6,13 @@ import types
 import uuid
 from collections.abc import Coroutine
 
+from ...rewards.base.ranks import RankCancelled, RankPaused
 from ...rewards.base.reward import RewardUnavailable
 from ..progress import node_progress
 from .body import ITERATION_SLOT, LOOP_SLOT, POLICY_SLOT, Body, fresh, title_of
 from .server import BodyServer
 
+PAUSES = (RewardUnavailable.__name__, RankPaused.__name__)  # exceptions of nodes that end the run as a pause
 FEED, SINK = "PTLoopFeed", "PTLoopSink"
 SINK_ID = "posttrain results"
 MOST_SLOTS = 64
@@ -113,9 +115,12 @@ class BodyRunner:
             raise InterruptProcessingException()
         node = data.get("node_id")
         title = title_of(prompt[node], NODE_DISPLAY_NAME_MAPPINGS) if node in prompt else data.get("node_type")
-        failure = BodyPaused if data.get("exception_type", "").endswith(RewardUnavailable.__name__) else BodyError
-        raise failure(f"{title} (node {node}) failed inside the loop: "
-                      f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]", node)
+        kind = data.get("exception_type", "").rpartition(".")[2]
+        words = (f"{title} (node {node}) failed inside the loop: "
+                 f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]")
+        if kind == RankCancelled.__name__:
+            raise RankCancelled(words)
+        raise (BodyPaused if kind in PAUSES else BodyError)(words, node)
 
 
 @types.coroutine

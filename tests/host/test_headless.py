@@ -79,6 +79,18 @@ def test_a_cancel_reaches_all_and_the_same_command_goes_on(alone, tmp_path, opti
     assert difference(alone.lora("a"), shared.lora("a")) < 1e-6
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_cancel_of_one_process_alone_is_a_cancel_for_all(tmp_path, rank):
+    shared = Headless(tmp_path)
+    process = shared.start(spine("a", 3), ranks=2)
+    until(lambda: shared.iterations("a") >= 1, process)
+    (one,) = [child for child in workers_of(process) if child.environ()["RANK"] == rank]
+    one.send_signal(signal.SIGINT)
+    assert process.wait(120) != 0
+    text = shared.text()
+    assert "Run 'spine a' was cancelled" in text and "stopped with an error" not in text, text[-3000:]
+
+
 class Machines:
     """Two folders that share no disk, and an agent of torchrun for each, which find each other by rendezvous."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import safetensors.torch
 from posttrain.nodes.trainers.nft import PTNFT
 from posttrain.tests.host.headless_runs import LONGEST, Headless, difference, until
 from posttrain.tests.host.spine_graph import CLIP, MODEL, spine
@@ -23,10 +24,11 @@ WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2"
 
 @pytest.fixture(scope="module", autouse=True)
 def every_line(tmp_path_factory):
-    """Ray leaves out lines that several processes write, and keeps its own notes at home, unless it is told."""
+    """Ray leaves out lines that several processes write, and has its processes wait for all others of the machine, unless told."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DEDUP_LOGS", "0")
         patch.setenv("RAY_COLOR_PREFIX", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         yield
 
 
@@ -130,6 +132,29 @@ def test_a_cancel_saves_and_a_killed_driver_leaves_nothing_and_the_same_command_
 
     assert on_two(shared, small()).wait(LONGEST) == 0, shared.text()[-3000:]
     assert difference(alone.lora("a"), shared.lora("a")) < 1e-6 and names_of_runs(shared) == ["spine a"]
+
+
+def test_a_storage_has_the_run_of_processes_that_share_no_folder(alone, shared):
+    """The first process is killed, starts anew in an empty folder of its own, and goes on from the storage."""
+    storage = shared.base / "far away"
+    run = storage / "output" / "posttrain" / "spine a"
+    graph = small(**{"6.when_run_exists": "start over", "6.save_every": 1})
+    process = shared.start(graph, first=("ray",), options=("--workers", "2", "--storage", str(storage)))
+    until(lambda: any(run.glob("checkpoints/*")), process, LONGEST)
+    before = processes(shared)
+    os.kill(before["0"], signal.SIGKILL)
+    assert process.wait(LONGEST) == 0, shared.text()[-3000:]
+    assert before.keys() == {"0", "1"} and processes(shared) != before
+    assert not (shared.base / "output" / "posttrain").exists() and [path.name for path in run.parent.iterdir()] == ["spine a"]
+    assert [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+    lora = safetensors.torch.load_file(storage / "loras" / "tests" / "a.safetensors")
+    assert difference(alone.lora("a"), lora) < 1e-6
+
+
+def test_an_output_in_two_places_is_refused(shared):
+    options = ("--storage", str(shared.base / "a"), "--output-directory", str(shared.base / "b"))
+    assert shared.start("{}", first=("ray",), options=options).wait(LONGEST) == 2
+    assert "--output-directory has no use" in shared.text() and not (shared.base / "a").exists()
 
 
 def test_what_cannot_run_ends_in_words(shared):

@@ -13,10 +13,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from ...rewards.base.words import brief, shown
@@ -41,8 +40,29 @@ class Unfit(ValueError):
     """The server answers, and lacks something that its owner has to add."""
 
 
-# (route, body or None, its kind, seconds) -> status and answer; OSError where nobody answers
-Send = Callable[[str, bytes | None, str, float], tuple[int, bytes]]
+class Send(Protocol):
+    """How requests go to a ComfyUI that is not asked by HTTP. Both -> status and answer; OSError where nobody answers."""
+
+    def __call__(self, route: str, body: bytes | None, kind: str, seconds: float) -> tuple[int, bytes]: ...
+
+    def finished(self, route: str, stopped: Callable[[], bool], seconds: float) -> tuple[int, bytes]:
+        """What it answers to a history's route, once that is not empty, or ``seconds`` have passed, or ``stopped``."""
+
+
+class Form:
+    """A file as it is uploaded, made once: the same bytes for all who get it. kind: of folder, input or output."""
+
+    def __init__(self, name: str, content: bytes, kind: str, subfolder: str = "", overwrite: bool = False):
+        self.size = len(content)
+        fields = {"type": kind, "subfolder": subfolder, "overwrite": str(overwrite).lower()}
+        edge = hashlib.sha256(content).hexdigest()
+        parts = [
+            f'--{edge}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+            for key, value in fields.items()
+        ]
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
+        self.kind = f"multipart/form-data; boundary={edge}"
+        self.body = b"".join([*parts, head, content, f"\r\n--{edge}--\r\n".encode()])
 
 
 @dataclass(frozen=True)
@@ -57,35 +77,35 @@ class Client:
     def ask(self, route: str, body: Any = None, largest: int = LARGEST) -> Any:
         """The JSON that the route answers, or None where it answers nothing; with a body by POST. Raises Lost, or Unfit."""
         data = None if body is None else json.dumps(body).encode()
-        answer = self._bytes(route, data, "application/json", largest)
-        try:
-            return json.loads(answer) if answer else None
-        except (ValueError, RecursionError) as error:
-            raise Lost(f"what it answers to {route} is no JSON, so it is no ComfyUI") from error
+        return _parsed(route, self._bytes(route, data, "application/json", largest))
 
     def file(self, place: dict[str, str], largest: int) -> bytes:
         """A file of its output folder, as its history names it."""
         return self._bytes(f"/view?{urlencode({**place, 'type': 'output'})}", None, "", largest)
 
-    def upload(self, name: str, content: bytes, kind: str, subfolder: str = "", overwrite: bool = False) -> str:
+    def upload(self, form: Form) -> str:
         """Puts a file into its input or output folder. -> the name that it has there."""
-        fields = {"type": kind, "subfolder": subfolder, "overwrite": str(overwrite).lower()}
-        edge = hashlib.sha256(content).hexdigest()  # so a file is the same bytes for all who get it
-        parts = [
-            f'--{edge}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
-            for key, value in fields.items()
-        ]
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
-        body = b"".join([*parts, head, content, f"\r\n--{edge}--\r\n".encode()])
-        answer = self._bytes("/upload/image", body, f"multipart/form-data; boundary={edge}", LARGEST)
+        answer = self._bytes("/upload/image", form.body, form.kind, LARGEST)
         try:
             return str(json.loads(answer)["name"])
         except (ValueError, KeyError, TypeError) as error:
             raise Lost("what it answers to an upload is not what ComfyUI answers") from error
 
+    def history(self, name: str, stopped: Callable[[], bool], seconds: float) -> Any:
+        """What it says of a graph that it was given. One that is not asked by HTTP says it as soon as there is something to
+        say: it need not be asked again and again."""
+        route = f"/history/{quote(name)}"
+        if self.send is None:
+            return self.ask(route)
+        with _reached():
+            status, answer = self.send.finished(route, stopped, seconds)
+        return _parsed(route, self._taken(route, status, answer, LARGEST))
+
     def _bytes(self, route: str, data: bytes | None, kind: str, largest: int) -> bytes:
         if self.send is not None:
-            return self._sent(self.send, route, data, kind, largest)
+            with _reached():
+                status, answer = self.send(route, data, kind, self.timeout)
+            return self._taken(route, status, answer, largest)
         request = urllib.request.Request(self.url + route, data, {"Content-Type": kind} if data is not None else {})
         seconds = self.timeout + len(data or b"") / SLOWEST
         deadline = time.monotonic() + seconds
@@ -98,11 +118,7 @@ class Client:
             reason = getattr(error, "reason", error)
             raise Lost(f"it does not answer ({type(error).__name__}: {shown(str(reason), 200)})") from error
 
-    def _sent(self, send: Send, route: str, data: bytes | None, kind: str, largest: int) -> bytes:
-        try:
-            status, answer = send(route, data, kind, self.timeout)
-        except OSError as error:
-            raise Lost(f"it does not answer ({type(error).__name__}: {shown(str(error), 200)})") from error
+    def _taken(self, route: str, status: int, answer: bytes, largest: int) -> bytes:
         if status != 200:
             raise refusal(route, status, answer.decode("utf-8", "replace"))
         if len(answer) > largest:
@@ -116,6 +132,21 @@ class Client:
             except (OSError, http.client.HTTPException):
                 text = ""
         return refusal(route, error.code, text)
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Lost(f"it does not answer ({type(error).__name__}: {shown(str(error), 200)})") from error
+
+
+def _parsed(route: str, answer: bytes) -> Any:
+    try:
+        return json.loads(answer) if answer else None
+    except (ValueError, RecursionError) as error:
+        raise Lost(f"what it answers to {route} is no JSON, so it is no ComfyUI") from error
 
 
 def refusal(route: str, status: int, text: str) -> Exception:
@@ -206,10 +237,14 @@ def check_upload(client: Client, size: int) -> None:
         )
 
 
-def send_lora(client: Client, name: str, content: bytes) -> str:
+def lora_form(name: str, content: bytes) -> Form:
+    return Form(name, content, "output", LORAS)
+
+
+def send_lora(client: Client, form: Form) -> str:
     """Puts the LoRA where LoraLoader finds it. -> the name that it has there. Unfit where the server does not look there."""
-    check_upload(client, len(content))
-    stored = client.upload(name, content, "output", LORAS)
+    check_upload(client, form.size)
+    stored = client.upload(form)
     listed = client.ask(f"/models/{LORAS}")
     if not isinstance(listed, list) or stored not in listed:
         raise Unfit(
@@ -217,81 +252,3 @@ def send_lora(client: Client, name: str, content: bytes) -> str:
             "write output/loras into its extra_model_paths.yaml"
         )
     return stored
-
-
-def run(client: Client, graph: dict, stopped: Callable[[], bool], seconds: float, rest: float = 0.05) -> dict[str, dict]:
-    """What the output nodes of a graph say, once it has run there. Raises Lost or Unfit; with ``stopped`` or after ``seconds``
-    the graph is taken back."""
-    answer = client.ask("/prompt", {"prompt": graph, "client_id": uuid.uuid4().hex})
-    try:
-        name = str(answer["prompt_id"])
-    except (KeyError, TypeError) as error:
-        raise Lost("it takes no workflow, as ComfyUI does") from error
-    if answer.get("node_errors"):
-        take_back(client, name)
-        raise Unfit(f"it cannot run the graph: {graph_errors(json.dumps(answer))}")
-    try:
-        return _wait(client, name, stopped, time.monotonic() + seconds, rest)
-    except BaseException:
-        take_back(client, name)
-        raise
-
-
-def _wait(client: Client, name: str, stopped: Callable[[], bool], deadline: float, rest: float) -> dict[str, dict]:
-    missed = 0
-    while not stopped():
-        if time.monotonic() > deadline:
-            raise Lost("it did not finish a group in time")
-        entry = (_patiently(client, f"/history/{quote(name)}") or {}).get(name)
-        if entry is not None:
-            return outputs_of(entry)
-        # one that was restarted has forgotten what it was given
-        missed = 0 if _is_queued(client, name) else missed + 1
-        if missed > 1:
-            raise Lost("it has lost the work that it was given; it was restarted, or its queue was cleared")
-        time.sleep(rest)
-        rest = min(1.0, rest * 1.2)
-    raise Lost("it was told to stop")
-
-
-def _patiently(client: Client, route: str, tries: int = 3) -> Any:
-    """An answer that may take a second try: one packet lost on the way loses no server."""
-    for left in reversed(range(tries)):
-        try:
-            return client.ask(route)
-        except Lost:
-            if not left:
-                raise
-            time.sleep(0.5)
-    return None
-
-
-def _is_queued(client: Client, name: str) -> bool:
-    queue = _patiently(client, "/queue")
-    try:
-        return any(item[1] == name for key in ("queue_running", "queue_pending") for item in queue[key])
-    except (KeyError, TypeError, IndexError) as error:
-        raise Lost("what it says of its queue is not what ComfyUI says") from error
-
-
-def outputs_of(entry: dict) -> dict[str, dict]:
-    """Of a finished graph. Raises Lost with the server's words where it failed."""
-    try:
-        status = entry["status"]
-        if status["status_str"] == "success":
-            return dict(entry["outputs"])
-        failed = [data for kind, data in status["messages"] if kind == "execution_error"]
-        words = f"{failed[-1]['node_type']}: {failed[-1]['exception_message']}" if failed else "the work was interrupted there"
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise Lost("what it says of its work is not what ComfyUI says") from error
-    raise Lost(f"it failed: {shown(words.strip(), WORDS)}")
-
-
-def take_back(client: Client, name: str) -> None:
-    """Work that nobody waits for any more leaves the server, as well as that goes."""
-    client = Client(client.url, min(client.timeout, 5.0))
-    with contextlib.suppress(Lost, Unfit, KeyError, TypeError, IndexError):
-        client.ask("/queue", {"delete": [name]})
-        # older servers interrupt whatever runs
-        if any(item[1] == name for item in client.ask("/queue")["queue_running"]):
-            client.ask("/interrupt", {"prompt_id": name})

@@ -22,9 +22,10 @@ from ..sampling.draws import chosen_samples
 from ..sampling.settings import Sampling
 from . import client as api
 from .actors import client_of
-from .client import Client, Lost, Unfit
+from .client import Client, Form, Lost, Unfit
 from .graph import SAVED, Graph, Settings, group_graph
 from .share import Share, Worker
+from .work import run
 
 if TYPE_CHECKING:
     from .rollout import Computers
@@ -47,11 +48,11 @@ class Drawn(NamedTuple):
 
 
 class Drawing:
-    """By KSamplers, a prompt's images at a time. each: images of a task; content, name: the weights as they are sent; largest:
+    """By KSamplers, a prompt's images at a time. each: images of a task; form, name: the weights as they are sent; largest:
     bytes that may come back of a task."""
 
     each: int
-    content: bytes
+    form: Form
     name: str
     largest: int
 
@@ -77,8 +78,9 @@ class Drawing:
         self.socket = tuple(to_latent_socket(policy.model, torch.zeros(1, *shape))["samples"].shape)
         self.each = sampling.images_per_prompt
         self.largest = 8 * self.each * math.prod(self.socket) + HEADER
-        self.content = safetensors.torch.save(lora_state_dict(replace(policy, bank=bank), False, computers.precision))
-        self.name = f"posttrain_{hashlib.sha256(self.content).hexdigest()[:16]}.safetensors"
+        content = safetensors.torch.save(lora_state_dict(replace(policy, bank=bank), False, computers.precision))
+        self.name = f"posttrain_{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        self.form = api.lora_form(self.name, content)
         self.empty_name = f"posttrain_{'x'.join(map(str, self.socket))}.latent"
         self.settings = Settings(computers.sampler, sampling.scheduler, sampling.steps, sampling.guidance, self.empty_name)
 
@@ -114,8 +116,8 @@ class Drawing:
     def _ready(self, client: Client) -> dict[str, str]:
         """Sends what all tasks need. -> the names that it has there."""
         empty = safetensors.torch.save({LATENT: torch.zeros(self.socket), VERSION: torch.tensor([])})
-        stored = {"latent": client.upload(self.empty_name, empty, "input")}
-        stored["lora"] = api.send_lora(client, self.name, self.content)
+        stored = {"latent": client.upload(Form(self.empty_name, empty, "input"))}
+        stored["lora"] = api.send_lora(client, self.form)
         self._clear(client, stored["lora"], "output", api.LORAS)
         return stored
 
@@ -126,7 +128,7 @@ class Drawing:
         for old in sent[:-KEPT]:
             # a server that still holds it open may refuse: the next time, then
             with contextlib.suppress(Lost, Unfit):
-                client.upload(old, EMPTY, kind, folder, overwrite=True)
+                client.upload(Form(old, EMPTY, kind, folder, overwrite=True))
                 sent.remove(old)
 
     def _graph(self, stored: dict[str, str], group: int) -> Graph:
@@ -140,10 +142,10 @@ class Drawing:
         )
 
     def _part(self, client: Client, graph: Graph, task: int, stopped: Callable[[], bool]) -> Part:
-        place = place_of(api.run(client, graph, stopped, self.computers.seconds))
+        place = place_of(run(client, graph, stopped, self.computers.seconds))
         found = self._read(client.file(place, self.largest), task)
         with contextlib.suppress(Lost, Unfit):  # nobody needs them there any more, and no route takes a file away
-            client.upload(place["filename"], EMPTY, "output", place["subfolder"], overwrite=True)
+            client.upload(Form(place["filename"], EMPTY, "output", place["subfolder"], overwrite=True))
         return found
 
     def _read(self, content: bytes, task: int) -> Part:

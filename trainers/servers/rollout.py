@@ -85,7 +85,7 @@ class Computers:
             version = api.version_of(client)
             api.check_nodes(client, self.source.kinds() | ({NODE} if self.sampler == OWN_STEPS else set()))
             api.check_files(client, self.source.files)
-            api.send_lora(client, "posttrain.safetensors", EMPTY)
+            api.send_lora(client, api.lora_form("posttrain.safetensors", EMPTY))
         except (Lost, Unfit) as error:
             return type(error), str(error)
         return None, f"ComfyUI {version}, ready"

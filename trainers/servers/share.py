@@ -43,7 +43,9 @@ class Share(Generic[T]):
         self.workers, self.count, self.seconds = workers, count, seconds
         self.done: dict[int, T] = {}
         self._waiting = deque(range(count))
-        self._lock, self._over = threading.Condition(), False
+        self._lock, self._over = threading.RLock(), False
+        self._news = threading.Condition(self._lock)  # for the thread that waits for all
+        self._work = threading.Condition(self._lock)  # for servers without a task; each has many others beside it
 
     def results(self, look: Callable[[], None], told: Callable[[dict[int, T]], None]) -> list[T]:
         """look: called all the time, raises where the user has cancelled; told: called with what is done, when that grows.
@@ -54,21 +56,22 @@ class Share(Generic[T]):
             threading.Thread(target=self._serve, args=(worker,), name=f"server {worker.name}", daemon=True).start()
         known = 0
         try:
-            while len(self.done) < self.count:
+            while known < self.count:
                 look()
                 with self._lock:
-                    self._lock.wait(REST)
+                    if len(self.done) == known:
+                        self._news.wait(REST)
                     self._take_from_the_slow()
                     if all(worker.lost for worker in self.workers) and len(self.done) < self.count:
                         raise RewardUnavailable(self.words())
-                    found = dict(self.done)
-                if len(found) > known:
+                    found = dict(self.done) if len(self.done) > known else {}
+                if found:
                     known = len(found)
                     told(found)
         finally:
             with self._lock:
                 self._over = True
-                self._lock.notify_all()
+                self._work.notify_all()
         return [self.done[task] for task in range(self.count)]
 
     def words(self) -> str:
@@ -104,14 +107,16 @@ class Share(Generic[T]):
                 if self._waiting:
                     worker.task, worker.since = self._waiting.popleft(), time.monotonic()
                     return worker.task
-                self._lock.wait(REST)
+                self._work.wait()
         return None
 
     def _finished(self, worker: Worker[T], task: int, result: T) -> None:
         with self._lock:
             if not worker.lost:
                 self.done[task] = result
-            self._lock.notify_all()
+            self._news.notify()
+            if len(self.done) == self.count:
+                self._work.notify_all()
 
     def _lose(self, worker: Worker[T], words: str) -> None:
         """Its task goes to the front: others may already be through with the rest."""
@@ -122,7 +127,8 @@ class Share(Generic[T]):
             if worker.task is not None and worker.task != GETTING_READY and worker.task not in self.done:
                 self._waiting.appendleft(worker.task)
             worker.task = None
-            self._lock.notify_all()
+            self._news.notify()
+            self._work.notify_all()
 
     def _take_from_the_slow(self) -> None:
         """With the lock held."""

@@ -33,7 +33,7 @@ from ..sampling.rollout import Sampler
 from ..sampling.settings import Sampling, own_steps
 from ..sampling.trajectory import StepsKept, Trajectory
 from . import client as api
-from .client import Client, Lost
+from .client import Client, Form, Lost
 from .drawing import HEADER, LATENTS, Drawing, Part
 from .graph import SAVED, Graph
 
@@ -57,14 +57,15 @@ class StepsDrawing(Drawing):
         self.shape = shape
         self.plan = plan_of(ModelLevels(policy.model), sampling, self.iteration)
         self.own = own_steps(sampling, self.iteration, self.samples.index, self.plan.noisy)
-        self.content = sent_policy(replace(policy, bank=bank), PRECISIONS[self.computers.precision])
-        self.name = f"{HELD}_{hashlib.sha256(self.content).hexdigest()[:16]}.safetensors"
+        content = sent_policy(replace(policy, bank=bank), PRECISIONS[self.computers.precision])
+        self.name = f"{HELD}_{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        self.form = Form(self.name, content, "input")
         steps = self.plan.noisy[1] - self.plan.noisy[0]
         self.largest = 4 * self.each * (2 * steps + 2) * math.prod(shape) + HEADER
 
     def _ready(self, client: Client) -> dict[str, str]:
-        api.check_upload(client, len(self.content))
-        stored = client.upload(self.name, self.content, "input")
+        api.check_upload(client, self.form.size)
+        stored = client.upload(self.form)
         self._clear(client, stored, "input")
         return {"weights": stored}
 

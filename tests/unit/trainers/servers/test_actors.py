@@ -7,7 +7,7 @@ import json
 import pytest
 from posttrain.nodes.sampling.computers import addresses_of
 from posttrain.trainers.servers import actors
-from posttrain.trainers.servers.client import Lost, Refused, Unfit, version_of
+from posttrain.trainers.servers.client import Form, Lost, Refused, Unfit, version_of
 
 
 class Sampler:
@@ -70,10 +70,10 @@ def test_a_file_is_the_same_bytes_for_all_who_get_it(lend):
     lend({f"ray {number}": Sampler(answer=b'{"name": "a"}') for number in range(2)})
     clients = [actors.client_of(name) for name in actors.names()]
     for client in clients:
-        client.upload("a.safetensors", bytes(range(200)), "output")
+        client.upload(Form("a.safetensors", bytes(range(200)), "output"))
     first, second = (client.send.asked for client in clients)
     assert first == second and bytes(range(200)) in first[0][1]
-    clients[0].upload("a.safetensors", bytes(200), "output")
+    clients[0].upload(Form("a.safetensors", bytes(200), "output"))
     assert first[1] != first[0]
 
 

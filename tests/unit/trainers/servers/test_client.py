@@ -2,140 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from posttrain.trainers.servers import client as api
 from posttrain.trainers.servers.client import Client, Lost, Unfit
-
-
-class Host(ThreadingHTTPServer):
-    """answers: route without its query -> what is answered as JSON, (status, bytes), or a function (host, body) that gives either.
-    asked: (route, body) of each request."""
-
-    daemon_threads = True
-
-    def __init__(self, **answers):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.asked = {f"/{route.replace('__', '/')}": answer for route, answer in answers.items()}, []
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        self.client = Client(f"http://127.0.0.1:{self.server_address[1]}", 1.0)
-
-    def handle_error(self, request, client_address):
-        pass  # clients that gave up
-
-    def bodies(self, route: str) -> list:
-        return [json.loads(body) for name, body in self.asked if name == route and body]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        route = self.path.partition("?")[0]
-        self.server.asked.append((route, body))
-        answer = self.server.answers.get(route, (404, b"no such route"))
-        answer = answer(self.server, body) if callable(answer) else answer
-        status, content = answer if isinstance(answer, tuple) else (200, json.dumps(answer).encode())
-        self.send_response(status)
-        if status in (301, 302, 307):
-            self.send_header("Location", content.decode())
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_POST = do_GET
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def start():
-    hosts = []
-
-    def run(**answers) -> Host:
-        hosts.append(Host(**answers))
-        return hosts[-1]
-
-    yield run
-    for host in hosts:
-        host.shutdown()
-        host.server_close()
-
-
-QUEUE = {"queue_running": [], "queue_pending": [[0, "job", {}]]}
-DONE = {"job": {"status": {"status_str": "success"}, "outputs": {"1": {"latents": []}}}}
-
-
-def run(host: Host, stopped=lambda: False, seconds: float = 1.0) -> dict:
-    return api.run(host.client, {"1": {}}, stopped, seconds, rest=0.02)
-
-
-def test_work_is_given_waited_for_and_its_outputs_are_taken(start):
-    waits = iter([{}, {}, DONE])
-    host = start(prompt={"prompt_id": "job"}, queue=QUEUE, history__job=lambda *_: next(waits))
-    assert run(host) == {"1": {"latents": []}}
-    assert host.bodies("/prompt")[0]["prompt"] == {"1": {}} and not host.bodies("/queue")
-
-
-def test_work_that_failed_there_ends_in_the_servers_words(start):
-    failed = {
-        "status_str": "error",
-        "messages": [["execution_error", {"node_type": "KSampler", "exception_message": "no memory\n"}]],
-    }
-    with pytest.raises(Lost, match="it failed: KSampler: no memory$"):
-        run(start(prompt={"prompt_id": "job"}, queue=QUEUE, history__job={"job": {"status": failed, "outputs": {}}}))
-
-
-def test_a_server_that_was_restarted_has_forgotten_its_work(start):
-    with pytest.raises(Lost, match="it was restarted"):
-        run(start(prompt={"prompt_id": "job"}, queue={"queue_running": [], "queue_pending": []}, history__job={}))
-
-
-@pytest.mark.parametrize("running", [True, False])
-def test_work_that_takes_too_long_is_taken_back(start, running):
-    queue = {"queue_running": [[0, "job"]], "queue_pending": []} if running else QUEUE
-    host = start(
-        prompt={"prompt_id": "job"},
-        queue=lambda host, body: (200, b"") if body else queue,
-        history__job={},
-        interrupt=(200, b""),
-    )
-    with pytest.raises(Lost, match="in time"):
-        run(host, seconds=0.2)
-    assert host.bodies("/queue") == [{"delete": ["job"]}]
-    assert host.bodies("/interrupt") == ([{"prompt_id": "job"}] if running else [])  # never somebody else's work
-
-
-def test_work_that_nobody_waits_for_is_taken_back(start):
-    host = start(prompt={"prompt_id": "job"}, queue=lambda host, body: (200, b"") if body else QUEUE, history__job={})
-    with pytest.raises(Lost, match="told to stop"):
-        run(host, stopped=lambda: len(host.asked) > 4, seconds=60)
-    assert host.bodies("/queue") == [{"delete": ["job"]}]
-
-
-def test_one_lost_answer_loses_no_server(start):
-    def once(host, body):
-        return (500, b"") if len([1 for route, _ in host.asked if route == "/history/job"]) == 1 else DONE
-
-    assert run(start(prompt={"prompt_id": "job"}, queue=QUEUE, history__job=once))
-
-
-def test_a_graph_that_the_server_refuses_is_told_node_by_node(start):
-    found = {
-        "error": {"message": "wrong", "details": ""},
-        "node_errors": {
-            "3": {
-                "class_type": "CheckpointLoaderSimple",
-                "errors": [{"message": "Value not in list", "details": "ckpt_name: 'mine.safetensors' not in []"}],
-            }
-        },
-    }
-    with pytest.raises(Unfit, match="CheckpointLoaderSimple: Value not in list, ckpt_name: 'mine.safetensors'"):
-        run(start(prompt=(400, json.dumps(found).encode())))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +65,7 @@ def test_a_lora_arrives_whole_where_loras_are_found(start):
     host = start(
         features={"max_upload_size": 1e6}, upload__image={"name": "a (1).safetensors"}, models__loras=["a (1).safetensors"]
     )
-    assert api.send_lora(host.client, "a.safetensors", content) == "a (1).safetensors"
+    assert api.send_lora(host.client, api.lora_form("a.safetensors", content)) == "a (1).safetensors"
     sent = dict(host.asked)["/upload/image"]
     assert content in sent and b'name="type"\r\n\r\noutput\r\n' in sent and b'name="subfolder"\r\n\r\nloras\r\n' in sent
     assert b'filename="a.safetensors"' in sent
@@ -211,4 +82,4 @@ def test_a_lora_arrives_whole_where_loras_are_found(start):
 )
 def test_a_server_that_cannot_take_a_lora_says_what_to_do(start, answers, words):
     with pytest.raises(Unfit, match=words):
-        api.send_lora(start(**answers).client, "a", b"x" * 2048)
+        api.send_lora(start(**answers).client, api.lora_form("a", b"x" * 2048))

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from posttrain.trainers.servers import client as api
-from posttrain.trainers.servers.client import Client, Lost
+from posttrain.trainers.servers.client import Client, Form, Lost
 from posttrain.trainers.servers.drawing import EMPTY, KEPT, LATENT, Drawing, place_of, read_latents
 from posttrain.trainers.servers.graph import SAVED, Source
 from posttrain.trainers.servers.rollout import Computers
@@ -49,10 +49,10 @@ def test_a_place_that_is_none_is_no_place(outputs):
 def test_older_loras_become_empty_and_one_that_is_in_use_the_next_time(monkeypatch):
     emptied, refused = [], []
 
-    def upload(self, name, content, kind, subfolder="", overwrite=False):
+    def upload(self, form):
+        (name,) = [name for name in "abcd" if form.body == Form(name, EMPTY, "output", "loras", overwrite=True).body]
         if name in refused:
             raise Lost("it is open")
-        assert (content, kind, subfolder, overwrite) == (EMPTY, "output", "loras", True)
         emptied.append(name)
 
     monkeypatch.setattr(api.Client, "upload", upload)

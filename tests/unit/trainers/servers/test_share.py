@@ -111,6 +111,21 @@ def test_a_cancel_ends_it_at_once_and_all_are_told():
     assert heard.wait(2) and time.monotonic() - started < 2
 
 
+def test_hundreds_of_servers_without_work_cost_nothing_while_they_wait():
+    """But the threads: a wait of half a second takes no more processor time among 256 than a few percent of a core."""
+
+    def slow(task, stopped):
+        if not task:
+            started.append((time.sleep(0.3), time.process_time())[1])
+            time.sleep(1.0)
+            ended.append(time.process_time())
+        return task
+
+    started, ended = [], []
+    assert results(*(worker(str(number), slow) for number in range(256)), count=200) == list(range(200))
+    assert ended[0] - started[0] < 0.02
+
+
 def test_how_long_each_was_at_work_is_counted_also_of_one_that_is_lost():
     def slow(task, stopped):
         time.sleep(0.05)

@@ -54,7 +54,8 @@ def drawn(given: StepsDrawing, task: int, tmp_path) -> dict:
         ["1", 0],
         ["1", 1],
     )
-    (tmp_path / "w.safetensors").write_bytes(given.content)
+    content = given.form.body.partition(b'.safetensors"\r\n\r\n')[2].rpartition(b"\r\n--")[0]
+    (tmp_path / "w.safetensors").write_bytes(content)
     policy = received_policy(given.policy.model, tmp_path / inputs["weights"])
     return given._read(safetensors.torch.save(drawn_steps(policy, inputs["negative"], inputs["job"], encoded)), task)
 
