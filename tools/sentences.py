@@ -26,6 +26,7 @@ ELSEWHERE = {
     "nodes/access.py": ("AddressNotAllowed",),
     "nodes/feedback/data.py": ("image",),
     "nodes/guard.py": ("HOSTS", "NUMBERS"),
+    "nodes/loop/runner.py": ("_failed",),
     "nodes/rewards/goal.py": ("ASKED", "what_is_missing"),
     "rewards/base/words.py": ("from_group",),
     "rewards/folders.py": ("other_images",),

@@ -18,7 +18,9 @@ from . import world
 
 # the model was taught without these, and learns no colour after another from nothing
 UNTAUGHT = (("red", "blue"), ("green", "yellow"), ("blue", "red"))
-PAIRS = tuple(pair for pair in itertools.permutations(world.COLOURS, 2) if pair not in UNTAUGHT)  # (from, to) of each instruction
+PAIRS = tuple(
+    pair for pair in itertools.permutations(world.COLOURS, 2) if pair not in UNTAUGHT
+)  # (from, to) of each instruction
 BALLS = (2, 4)  # in a picture, at least and at most
 PICTURES = {False: 8, True: 4}  # of each instruction, to train on and held out
 

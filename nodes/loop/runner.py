@@ -116,8 +116,7 @@ class BodyRunner:
         node = data.get("node_id")
         title = title_of(prompt[node], NODE_DISPLAY_NAME_MAPPINGS) if node in prompt else data.get("node_type")
         kind = data.get("exception_type", "").rpartition(".")[2]
-        words = (f"{title} (node {node}) failed inside the loop: "
-                 f"{data.get('exception_message', '').strip()} [{data.get('exception_type')}]")
+        words = _failed(title, node, data)
         if kind == RankCancelled.__name__:
             raise RankCancelled(words)
         raise (BodyPaused if kind in PAUSES else BodyError)(words, node)
@@ -156,6 +155,11 @@ def new_executor(server):
 def fed(node: dict, slot: int) -> list | None:
     """What a node of a body's prompt hands on from before the loop; None where it is none that does."""
     return _values.get(node["inputs"].get("key"), {}).get(slot) if node["class_type"] == FEED else None
+
+
+def _failed(title: str, node: str, data: dict) -> str:
+    return (f"{title} (node {node}) failed inside the loop: {data.get('exception_message', '').strip()} "
+            f"[{data.get('exception_type')}]")
 
 
 class PTLoopFeed:

@@ -69,9 +69,11 @@ def test_its_kinds_and_what_it_refuses():
             EditVerifier().check_prompts([wrong])
 
 
-def test_the_split_holds_instructions_out_and_every_prompt_has_its_ball():
-    told = {held: {prompt.text for prompt in edits.prompt_set(held).prompts} for held in (True, False)}
-    assert len(told[True]) == 3 and len(told[False]) == 9 and not told[True] & told[False]
+def test_the_split_holds_pictures_out_and_every_prompt_has_its_ball():
+    told, seen = ({held: {part(prompt) for prompt in edits.prompt_set(held).prompts} for held in (True, False)}
+                  for part in (lambda prompt: prompt.text, lambda prompt: prompt.source.read().numpy().tobytes()))  # fmt: skip
+    assert told[True] == told[False] and len(told[True]) == 9
+    assert len(seen[True]) == 36 and len(seen[False]) == 72 and not seen[True] & seen[False]
     for held, count in ((True, 36), (False, 72)):
         prompts = edits.prompt_set(held).prompts
         assert len(prompts) == count == len({prompt.key for prompt in prompts}) and edits.prompt_set(held).prompts == prompts
