@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from . import browser, template_file, template_fold, template_places
+from . import browser, template_file, template_fold, template_places, template_view
 from .host import ROOT, Host
 from .templates import TEMPLATES, Template
 
@@ -119,6 +119,7 @@ def finished(workflow: dict, template: Template, api: dict) -> str:
         template_fold.fold(workflow, one, api, template.source)
     template_file.renumber_links(workflow)
     template_places.place(workflow, template)
+    template_view.open_on(workflow, template)
     if template.app:
         template_file.make_app(workflow, template.app)
     return template_file.written(workflow)

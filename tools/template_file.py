@@ -8,8 +8,6 @@ import json
 
 from .template import App
 
-# the note at the top left, beside and below the page's bars; the offset is in units of the graph
-VIEW_AT_FIRST = {"scale": 0.7, "offset": [107, 214]}
 OUTPUTS_OF_NEWER_HOSTS = ("PreviewImage", "PreviewAny")  # none of the templates uses them
 # values go by their place, and newer hosts have put widgets in between: as many as stand in one place on all of them; what comes
 # after is the node's own default
@@ -30,8 +28,7 @@ def same_everywhere(workflow: dict, graph_id: str) -> None:
             node["widgets_values"] = node["widgets_values"][:WIDGETS_OF_ALL_HOSTS[node["type"]]]
     renumber_links(workflow)
     extra = workflow.setdefault("extra", {})
-    extra["ds"] = VIEW_AT_FIRST
-    for key in ("workflowRendererVersion", "frontendVersion"):
+    for key in ("workflowRendererVersion", "frontendVersion", "ds"):
         extra.pop(key, None)
 
 

@@ -21,9 +21,12 @@ from posttrain.tests.page.actions import (
     wait_status,
     wait_until,
 )
+from posttrain.tests.page.app_mode import is_app
 from posttrain.tools.make_templates import TEMPLATES, convert
 from posttrain.tools.template_links import BORDER_IN, BORDER_OUT, graphs, links_of
 from posttrain.tools.template_links import boxes as boxes_of
+from posttrain.tools.template_places import HEADER
+from posttrain.tools.template_view import BEGINNING
 
 PACK = "ComfyUI-PostTrain"
 EACH = pytest.mark.parametrize("template", TEMPLATES, ids=[template.source for template in TEMPLATES])
@@ -35,6 +38,21 @@ COMPLAINTS = """([toasts, dialogs, issues]) => ({
         .filter((type) => !LiteGraph.registered_node_types[type] && type !== 'MarkdownNote'),
 })"""
 
+# corners and middles of these nodes at which the page shows something else than the graph or what the nodes hold
+HIDDEN = """(nodes) => {
+    const canvas = app.canvas.canvas, view = app.canvas.ds, at = canvas.getBoundingClientRect();
+    return nodes.flatMap(([id, height]) => {
+        const { pos, size, title } = app.graph._nodes.find((node) => node.id === id), found = [];
+        const bottom = Math.min(height, size[1]) - 10, sides = [10, size[0] - 10];
+        for (const [right, down] of [...sides.flatMap((side) => [[side, -15], [side, bottom]]), [size[0] / 2, bottom / 2]]) {
+            const x = at.x + (pos[0] + right + view.offset[0]) * view.scale;
+            const y = at.y + (pos[1] + down + view.offset[1]) * view.scale;
+            const there = document.elementFromPoint(x, y);
+            if (there !== canvas && !there?.closest(".dom-widget")) found.push([title, right, down, there?.className ?? "outside"]);
+        }
+        return found;
+    });
+}"""
 SMALL_SCREEN = {"width": 1280, "height": 800}
 NO_COMPLAINT = {"toasts": [], "dialogs": [], "issues": [], "missing": []}
 # [id, left, top, right, bottom] of the nodes as the browser has laid them out, and the groups, in units of the graph
@@ -139,6 +157,9 @@ def test_it_opens_as_its_source(page, host, template, tmp_path):
     page.set_viewport_size(SMALL_SCREEN)
     assert complaints_of(opened(page, template), template) == NO_COMPLAINT
     keep_screenshot(page, f"opened_{template.source}", tmp_path)
+    if not is_app(page):
+        note = page.evaluate("app.graph._nodes.find((node) => node.type === 'MarkdownNote').id")
+        assert page.evaluate(HIDDEN, [[note, BEGINNING - HEADER], [int(template.picture[0][0]), 9999]]) == [], "the note and the curve are in sight"
     output = page.evaluate("async () => (await app.graphToPrompt()).output")
     plain = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in unfolded(output).items()}
     expected, nodes = source(template.source), host.object_info()
