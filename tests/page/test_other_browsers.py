@@ -110,7 +110,7 @@ def test_rating_by_keys_the_curve_and_the_side_bar(browser, host, request):
     browser.ask("void app.queuePrompt(0, 1)")
     for sheet in (1, 2, 1, 2):  # two iterations of two prompts
         wait(browser, f"document.querySelector('{DIALOG} .pt-hint')?.textContent.startsWith('Prompt {sheet} of 2')")
-        wait(browser, f"[...document.querySelectorAll('{DIALOG} img')].every((image) => image.naturalWidth)")
+        wait(browser, f"[...document.querySelectorAll('{DIALOG} img:not(.pt-hidden)')].every((image) => image.naturalWidth)")
         browser.press("1")
         wait(browser, f"document.querySelector('{DIALOG} .pt-rate-hint').textContent.startsWith('And which is the worst')")
         browser.press("3")
