@@ -47,9 +47,8 @@ from tools.gpu import command
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
-# the whole suite, by two at a time, file by file; those with servers and browsers by themselves
-PAIRED = ("-n", "2", "--dist", "loadfile")
-PARTS = ((*PAIRED, "tests/unit", "tests/simulated"), (*PAIRED, "tests/host", "tests/page"))
+# the whole suite: what runs in processes of its own by two at a time, file by file; what shares a server one after the other
+PARTS = (("-n", "2", "--dist", "loadfile", "tests/unit", "tests/simulated"), ("tests/host", "tests/page"))
 NO_TESTS, INTERRUPTED = 5, 2  # pytest's exit codes
 NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's options whose value only looks like a path
 
