@@ -40,14 +40,12 @@ def best(workflow: dict, note: dict, group: dict, shown: Box) -> tuple[float, fl
     """Where the note's group stands clear of everything and is seen with ``shown`` at the largest scale; of several the nearest
     to where it was."""
     was_left, was_top, width, height = group["bounding"]
-    taken = [grown(left, top, wide, high) for left, top, wide, high in
-             (each["bounding"] for each in workflow["groups"] if each is not group)]  # fmt: skip
-    taken += [grown(box.left, box.top, box.right - box.left, box.bottom - box.top) for node, box in boxes(workflow).items()
-              if node != note["id"]]  # fmt: skip
+    others = [box_of(*each["bounding"]) for each in workflow["groups"] if each is not group]
+    taken = [grown(box) for box in (*others, *(box for node, box in boxes(workflow).items() if node != note["id"]))]
     links, found = pieces(workflow), []
     for left in range(round(shown.left - width) - 800, round(shown.right) + 800, STEP):
         for top in range(round(shown.top - height) - 800, round(shown.bottom) + 800, STEP):
-            here = Box(left, top, left + width, top + height)
+            here = box_of(left, top, width, height)
             if any(overlap(here, other) for other in taken) or any(runs_over(link, here) for link in links):
                 continue
             seen = together(shown, beginning(left, top, width, height))
@@ -59,11 +57,15 @@ def best(workflow: dict, note: dict, group: dict, shown: Box) -> tuple[float, fl
 
 
 def beginning(left: float, top: float, width: float, height: float) -> Box:
-    return Box(left, top, left + width, top + min(height, BEGINNING))
+    return box_of(left, top, width, min(height, BEGINNING))
 
 
-def grown(left: float, top: float, width: float, height: float) -> Box:
-    return Box(left - CLEAR, top - CLEAR, left + width + CLEAR, top + height + CLEAR)
+def box_of(left: float, top: float, width: float, height: float) -> Box:
+    return Box(left, top, left + width, top + height)
+
+
+def grown(box: Box) -> Box:
+    return Box(box.left - CLEAR, box.top - CLEAR, box.right + CLEAR, box.bottom + CLEAR)
 
 
 def overlap(one: Box, other: Box) -> bool:

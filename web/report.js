@@ -10,6 +10,7 @@ let shown = null; // the view that is open
 listenForQuestions(() => shown?.read()); // a comparison has ended
 
 const share = (value) => `${Math.round(100 * value)} %`;
+const shares = (found) => ({ share: share(found.share), low: share(found.low), high: share(found.high) });
 
 const line = (text, verdict) => {
   const made = element("div", "pt-report-line", text);
@@ -34,12 +35,11 @@ function heldOut(found) {
 function blindLine(found) {
   const against = found.against.iteration ? words("blindRun", found.against) : words("blindBase");
   return line(words("blindResult", { iteration: found.iteration, against, wins: found.wins, losses: found.losses, ties: found.ties,
-    share: share(found.share), low: share(found.low), high: share(found.high) }), found.verdict);
+    ...shares(found) }), found.verdict);
 }
 
 function gateLine(found) {
-  return line(words("blindGate", { iteration: found.iteration, pairs: found.pairs, share: share(found.share), low: share(found.low),
-    high: share(found.high) }), found.verdict);
+  return line(words("blindGate", { iteration: found.iteration, pairs: found.pairs, ...shares(found) }), found.verdict);
 }
 
 function content(report) {

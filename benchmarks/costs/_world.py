@@ -9,6 +9,8 @@ import torch
 
 from tools import pack
 
+from ..inputs import inputs_of
+
 
 @dataclass(frozen=True)
 class World:
@@ -21,10 +23,7 @@ class World:
 
     def arguments(self, index: torch.Tensor) -> dict:
         """What the bare network takes beside x and sigma for samples of these prompts."""
-        conditionings = pack.module("trainers.policy.conditioning").Conditionings(
-            self.bare, self.prompts, (3, 24, 24), torch.device("cpu"))
-        ((_, conds),) = conditionings.groups(tuple(int(i) for i in index))
-        return {name: value.cond for name, value in conds["positive"][0]["model_conds"].items()}
+        return inputs_of(pack.module, self.bare, self.prompts, (3, 24, 24), torch.device("cpu"), tuple(int(i) for i in index))
 
 
 class BareLoRA(torch.nn.Module):

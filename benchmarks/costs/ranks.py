@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -34,27 +33,17 @@ def _seconds(count: int) -> tuple[float, float]:
 
 
 def _work(rank: int, count: int, port: int, folder: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    from tools import pack
+    from ._rank import joined
 
-    from ._world import world
-
-    made = world(prompts_per_iteration=16, images_per_prompt=16, batch_size=32)
-    pack.module("nodes.meeting").join_ranks()
-    ranks, train = pack.module("rewards.base.ranks"), pack.module("nodes.loop.train")
-    settings = pack.module("trainers.methods").Trainer(
-        pack.module("trainers.flow_grpo").FlowGRPO(), pack.module("trainers.engine.update").Optimizer()
-    )
-    judge, policy, taken, met = pack.module("toy.verifier").ToyVerifier(), made.policy, [], []
-    _timed(ranks, met)
+    shared = joined(rank, count, port, prompts_per_iteration=16, images_per_prompt=16, batch_size=32)
+    policy, taken, met = shared.world.policy, [], []
+    _timed(shared.ranks, met)
     for iteration in range(ITERATIONS + 1):
         met.clear()
         started = time.perf_counter()
-        policy, _ = train.one_iteration(
-            policy, made.prompts, made.vae, made.sampling, judge, settings, "group mean, global std", iteration
-        )
+        policy = shared.iteration(policy, iteration)
         taken.append((time.perf_counter() - started, sum(met)))
-    ranks.leave()
+    shared.ranks.leave()
     best = min(taken[1:])
     (Path(folder) / str(rank)).write_text(f"{best[0]} {best[1]}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.autograd import DeviceType
 
+from ..inputs import inputs_of
 from .iteration import World
 from .start import module
 
@@ -63,11 +64,8 @@ def at_once(here: World, images: int) -> Bare:
 
 def arguments(here: World, x: torch.Tensor, images: int) -> dict[str, Any]:
     """What the network takes beside x and sigma, for images of all prompts in turn."""
-    made = module("trainers.policy.conditioning").Conditionings(
-        here.policy.model.model, here.prompts, tuple(x.shape[1:]), x.device
-    )
-    ((_, conds),) = made.groups(tuple(number % len(here.prompts) for number in range(images)))
-    return {name: value.cond for name, value in conds["positive"][0]["model_conds"].items()}
+    index = tuple(number % len(here.prompts) for number in range(images))
+    return inputs_of(module, here.policy.model.model, here.prompts, tuple(x.shape[1:]), x.device, index)
 
 
 def quickest(work: Callable[[], None], device: torch.device) -> float:

@@ -31,27 +31,23 @@ def received_and_job() -> tuple[list[int], Job]:
 
 
 def _work(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from tools import pack
 
-    from ..costs._world import world
+    from ..costs._rank import joined
 
-    made = world(**SETTINGS)
-    pack.module("nodes.meeting").join_ranks()
-    ranks, train = pack.module("rewards.base.ranks"), pack.module("nodes.loop.train")
-    optimizer = pack.module("trainers.engine.update").Optimizer(updates=2)
-    methods = pack.module("trainers.methods")
-    settings = methods.Trainer(pack.module("trainers.flow_grpo").FlowGRPO(), optimizer)
-    judge, policy, counts = pack.module("toy.verifier").ToyVerifier(), made.policy, [0]
+    shared = joined(rank, RANKS, port, updates=2, **SETTINGS)
+    policy, made, counts = shared.world.policy, shared.world, [0]
     for iteration in range(2):  # the first one connects
-        policy, _ = train.one_iteration(
-            policy, made.prompts, made.vae, made.sampling, judge, settings, "group mean, global std", iteration
-        )
-        ranks.met("both are here")
+        policy = shared.iteration(policy, iteration)
+        shared.ranks.met("both are here")
         counts.append(bytes_received())
-    ranks.leave()
-    lora, means = sum(weight.numel() for weight in policy.bank.values()), methods.reads_means(settings)
-    told = (counts[-1] - counts[-2], lora, 3 * 24 * 24, 24 * 24 * 3, int(means), made.sampling.steps, optimizer.updates)
+    shared.ranks.leave()
+    lora, means = (
+        sum(weight.numel() for weight in policy.bank.values()),
+        pack.module("trainers.methods").reads_means(shared.trainer),
+    )
+    updates = shared.trainer.optimizer.updates
+    told = (counts[-1] - counts[-2], lora, 3 * 24 * 24, 24 * 24 * 3, int(means), made.sampling.steps, updates)
     (Path(folder) / str(rank)).write_text(" ".join(map(str, told)))
 
 

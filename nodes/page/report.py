@@ -9,12 +9,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...rewards.base.files import read_bytes, written_whole
 from ...rewards.person.agreement import Z95
-from ...trainers.data.blind import BETTER, OPEN, WORSE, verdict, win_share
+from ...trainers.data.blind import BETTER, OPEN, WORSE, beyond, verdict, win_share
 from ...trainers.data.vote_book import append_line, read_records
 from ...trainers.run import gate
 from ...trainers.run.aside import read_config
@@ -83,22 +83,16 @@ def _held_out(folder: Path, point: dict) -> dict:
     if gain is None or error is None:
         return found
     low, high = gain - Z95 * error, gain + Z95 * error
-    return found | {"low": low, "high": high, "verdict": BETTER if low > 0 else WORSE if high < 0 else OPEN}
+    return found | {"low": low, "high": high, "verdict": beyond(low, high, 0.0)}
 
 
-def _gate(points: Iterable[dict]) -> dict | None:
-    for point in reversed(list(points)):
-        share, low, high, pairs = (_number(point.get(name)) for name in (gate.SHARE, gate.LOW, gate.HIGH, gate.PAIRS))
-        if share is not None and low is not None and high is not None and pairs is not None:
-            judged = BETTER if low > gate.EVEN else WORSE if high < gate.EVEN else OPEN
-            return {
-                "iteration": point["iteration"],
-                "pairs": int(pairs),
-                "share": share,
-                "low": low,
-                "high": high,
-                "verdict": judged,
-            }
+def _gate(points: Sequence[dict]) -> dict | None:
+    names = {"share": gate.SHARE, "low": gate.LOW, "high": gate.HIGH, "pairs": gate.PAIRS}
+    for point in reversed(points):
+        found = {key: value for key, name in names.items() if (value := _number(point.get(name))) is not None}
+        if len(found) == len(names):
+            judged = beyond(found["low"], found["high"], gate.EVEN)
+            return found | {"iteration": point["iteration"], "pairs": int(found["pairs"]), "verdict": judged}
     return None
 
 
@@ -183,8 +177,7 @@ def blind_words(found: dict) -> str:
     named = f"'{other['run']}', iteration {other['iteration']}" if other["iteration"] else "before training"
     return (
         f"Iteration {found['iteration']} against {named}: preferred in {found['wins']}, not in {found['losses']}, "
-        f"{found['ties']} ties; share {found['share']:.0%}, 95 % interval {found['low']:.0%} to {found['high']:.0%}. "
-        f"{VERDICTS[found['verdict']].capitalize()}."
+        f"{found['ties']} ties; share {found['share']:.0%}, {_certainty(found)}"
     )
 
 
@@ -192,5 +185,9 @@ def gate_words(found: dict) -> str:
     """What the node Blind Comparison answered last, in a sentence or two."""
     return (
         f"By the node Blind Comparison, iteration {found['iteration']}: preferred in {found['share']:.0%} of {found['pairs']} "
-        f"pairs, 95 % interval {found['low']:.0%} to {found['high']:.0%}. {VERDICTS[found['verdict']].capitalize()}."
+        f"pairs, {_certainty(found)}"
     )
+
+
+def _certainty(found: dict) -> str:
+    return f"95 % interval {found['low']:.0%} to {found['high']:.0%}. {VERDICTS[found['verdict']].capitalize()}."

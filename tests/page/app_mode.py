@@ -8,7 +8,7 @@ import pytest
 from posttrain.tests.page.actions import CLOSE_BUTTONS, DIALOGS, open_graph, wait_until
 from posttrain.tools.host import PACK
 from posttrain.tools.templates_own import OWN
-from posttrain.tools.training import load_workflow
+from posttrain.tools.training import load_workflow, the
 
 TEMPLATE = next(template for template in OWN if template.source == "own_sd35")
 PANEL = "[data-testid=linear-widgets]"
@@ -120,9 +120,7 @@ def press_run(page) -> None:
 
 def run_of(template) -> str:
     """The name that the template gives its run."""
-    return next(
-        node["inputs"]["run_name"] for node in load_workflow(template.source).values() if node["class_type"] == "PTTrain"
-    )
+    return the(load_workflow(template.source), "PTTrain", "run_name")
 
 
 def iterations_kept(host, template=TEMPLATE) -> int:

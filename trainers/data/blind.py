@@ -70,9 +70,14 @@ def sides(n: int, seed: int) -> list[bool]:
 
 
 def verdict(wins: int, losses: int, ties: int = 0) -> str:
-    """What may be said of the first: BETTER or WORSE where the interval holds no even share, else OPEN."""
+    """What may be said of the first."""
     found = win_share(wins, losses, ties)
-    return BETTER if found.low > 0.5 else WORSE if found.high < 0.5 else OPEN
+    return beyond(found.low, found.high, 0.5)
+
+
+def beyond(low: float, high: float, even: float) -> str:
+    """BETTER or WORSE where the interval leaves out what is neither, else OPEN."""
+    return BETTER if low > even else WORSE if high < even else OPEN
 
 
 def counted(pairs: Iterable[tuple[float, float]]) -> tuple[int, int, int]:
