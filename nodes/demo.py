@@ -119,8 +119,8 @@ class PTDemoPictures:
         from ..toy.pictures import write_pictures
         folder = demo_folder(layout)
         written = write_pictures(folder, LAYOUTS[layout], count)
-        done = f"Wrote {written} pictures" if written else "The pictures are there already"
-        return {"ui": {"text": [f"{done}: {folder}"]}, "result": (str(folder),)}
+        done = f"Wrote {written} pictures: {folder}" if written else f"The pictures are there already: {folder}"
+        return {"ui": {"text": [done]}, "result": (str(folder),)}
 
 
 def demo_folder(layout: str) -> Path:

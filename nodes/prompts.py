@@ -35,7 +35,7 @@ class PTPromptList:
 
         notes: list[str] = []
         prompts = prompt_set(lines_of(without_comments(text, "text")), "text", notes)
-        return {"ui": {"text": [" ".join([f"{len(prompts):,} prompts", *notes])]}, "result": (prompts,)}
+        return {"ui": {"text": ["\n".join([f"{len(prompts):,} prompts found", *notes])]}, "result": (prompts,)}
 
 
 class PTPromptFile:

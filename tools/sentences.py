@@ -24,38 +24,66 @@ ANSWERS = ("trainers/run/summary.py", "trainers/run/notices.py", "trainers/run/h
 # functions, classes and tables whose words are raised by others, or fill the gaps of what is raised
 ELSEWHERE = {
     "nodes/access.py": ("AddressNotAllowed",),
+    "nodes/demo.py": ("run",),
     "nodes/feedback/data.py": ("image",),
+    "nodes/feedback/preferences.py": ("run", "failed"),
+    "nodes/feedback/votes.py": ("run",),
     "nodes/guard.py": ("HOSTS", "NUMBERS"),
     "nodes/loop/runner.py": ("_failed",),
+    "nodes/model/export.py": ("told", "chosen"),
+    "nodes/model/policy.py": ("begun", "shown", "WITHOUT", "AS_IT_CAME"),
+    "nodes/prompts.py": ("run",),
     "nodes/rewards/goal.py": ("ASKED", "what_is_missing"),
+    "nodes/sampling/audit.py": ("run",),
+    "rewards/base/distances.py": ("words",),
+    "rewards/base/report.py": ("COUNTED", "describe", "headline"),
     "rewards/base/words.py": ("from_group",),
+    "rewards/composite/calibrate.py": ("describe",),
+    "rewards/composite/ensemble.py": ("notes",),
     "rewards/folders.py": ("other_images",),
     "rewards/images.py": ("UnreadableImage", "_opened"),
+    "rewards/learned/clip_rewards.py": ("DESCRIPTIONS",),
+    "rewards/person/agreement.py": ("report",),
+    "rewards/person/taste.py": ("text",),
     "rewards/rules/objects.py": ("_no_colours",),
     "rewards/vlm/server.py": ("_post",),
+    "trainers/data/again.py": ("text",),
+    "trainers/data/edits.py": ("_report",),
+    "trainers/data/encoded.py": ("summary",),
     "trainers/data/files.py": ("_table_rows",),
     "trainers/data/folders.py": ("_unread",),
-    "trainers/data/rows.py": ("LEFT_OUT", "skipped_text"),
+    "trainers/data/prompt_files.py": ("_report",),
+    "trainers/data/rows.py": ("LEFT_OUT", "skipped_text", "_counts"),
+    "trainers/data/verdicts.py": ("summary",),
+    "trainers/data/wildcards.py": ("every_reading",),
     "trainers/engine/behind.py": ("behind_words",),
     "trainers/engine/cost.py": ("words",),
+    "trainers/engine/dry_run.py": ("words", "_time"),
     "trainers/engine/limits.py": ("ANY", "FROM_0", "ABOVE_0", "FROM_1", "FROM_2", "FROM_0_TO_1", "BELOW_1", "INSIDE_0_1"),
     "trainers/feedback/fits.py": ("WORDS",),
+    "trainers/judges/step_reward.py": ("summary",),
     "trainers/noise/transitions.py": ("check_noise", "log_prob", "gaussian_kl"),
     "trainers/policy/bank.py": ("_nothing_found",),
-    "trainers/policy/from_lora.py": ("_refused",),
+    "trainers/policy/from_lora.py": ("_refused", "words"),
     "trainers/policy/kernels.py": ("in_words_of_kernels",),
     "trainers/policy/latents.py": ("from_latent_socket",),
     "trainers/policy/loading.py": ("too_large",),
     "trainers/policy/pictures.py": ("OTHERS",),
     "trainers/policy/room.py": ("FULL", "words"),
     "trainers/policy/together.py": ("_not_plain",),
+    "trainers/recipes/families.py": ("family_of",),
+    "trainers/run/alarms.py": ("LOOKS",),
+    "trainers/run/audit.py": ("words", "verdict", "fidelity", "_obeyed"),
     "trainers/run/folder.py": ("SettingsChanged", "check_name"),
+    "trainers/run/gallery.py": ("LOOKS",),
     "trainers/run/session.py": ("advance", "_summarise"),
     "trainers/run/stopping.py": ("REASONS",),
     "trainers/run/trackers.py": ("missing",),
+    "trainers/sampling/evaluation.py": ("HACKED", "OWN", "FOLDER", "lines", "summary"),
     "trainers/sampling/need.py": ("words",),
     "trainers/servers/client.py": ("refusal",),
     "trainers/servers/drawing.py": ("_read",),
+    "trainers/servers/rollout.py": ("_look_at",),
     "trainers/servers/share.py": ("words", "_take_from_the_slow"),
 }
 GAP, HAN, LETTER = re.compile(r"\{\d+\}"), re.compile(r"[\u4e00-\u9fff]"), re.compile("[a-z]")
@@ -100,7 +128,7 @@ def _name(node: ast.AST) -> str:
     """What a definition or a table is called."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         return node.name
-    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
     return target.id if isinstance(target, ast.Name) else ""
 
 
@@ -121,9 +149,13 @@ def _constants(tree: ast.Module) -> Constants:
 
 
 def _told(node: ast.AST) -> list[ast.expr]:
-    """What is raised, or told to the user of a run; with values, a message is put together on the page (web/chinese.js)."""
+    """What is raised, told to the user of a run, or says what a reward is; with values, a message is put together on the page
+    (web/chinese.js)."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return node.exc.args[:1]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RewardInfo":
+        named = [keyword.value for keyword in node.keywords if keyword.arg == "description"]
+        return named or node.args[-1:]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "message":
         return [] if "values" in {keyword.arg for keyword in node.keywords} else node.args[:1]
     return (

@@ -1,7 +1,7 @@
 // Shows the words and tables that a node answers with, on the node itself.
 import { element } from "./dom.js";
 import { copy } from "./shelf.js";
-import { serverWords, words } from "./words.js";
+import { headWords, serverWords, words } from "./words.js";
 
 const LEAST_HEIGHT = 50;
 const LINE = 17, MOST_LINES = 12; // the height of a line; lines that a node grows by at the most
@@ -44,7 +44,8 @@ function place(path) {
 /** Tab-separated lines, the first of them the heads. */
 function table(text) {
   const [heads, ...rows] = text.trimEnd().split("\n").map((line) => line.split("\t"));
-  const head = element("thead", "", element("tr", "", ...heads.map((cell) => element("th", "", cell))));
-  const body = element("tbody", "", ...rows.map((cells) => element("tr", "", ...cells.map((cell) => element("td", "", cell)))));
+  const head = element("thead", "", element("tr", "", ...heads.map((cell) => element("th", "", headWords(cell)))));
+  const body = element("tbody", "", ...rows.map(([about, ...cells]) =>
+    element("tr", "", ...[headWords(about), ...cells].map((cell) => element("td", "", cell)))));
   return element("table", "pt-table", head, body);
 }

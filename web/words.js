@@ -37,6 +37,9 @@ export const loadWords = async () => language() === ZH && loadChinese();
 /** A text of the server, such as an error or what became of a run, in the user's language where that is known. */
 export const serverWords = (text) => (language() === ZH ? inChinese(text) : text);
 
+/** A word of a table that a node answers with: a column's head, or the number that a row is about. */
+export const headWords = (text) => language().heads?.[text] ?? serverWords(text);
+
 /** A message of a run as the user should read it: an alarm in the chosen language, anything else as it was written. */
 export function messageWords({ text, alarm, values }) {
   const { alarms, looks } = language();

@@ -1,5 +1,5 @@
 """A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA,
-Diffusion-DPO written with diffusers and peft, and TRL's DDPO trainer."""
+Diffusion-DPO written with diffusers and peft, TRL's DDPO trainer, and flow_grpo where the variable FLOW_GRPO names a checkout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from tools import pack
 
 from . import Measure
+from . import _flow_grpo as flow
 from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
-from ._network import LATENT, most_kept, patcher, policy, prompts, ratios
+from ._network import LATENT, TEXT, most_kept, patcher, policy, prompts, ratios
 from ._regression import regression as updates
 
 STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
@@ -31,7 +32,7 @@ def measure() -> list[Measure]:
         found += [Measure(f"a step of reward-weighted regression {what}", ratio, "x", 1.0,
                           f"{1000 * seconds / STEPS:.0f} ms; {layers} layers, theirs {their_layers}"),
                   Measure(f"what it keeps for its backward {what}", held, "x", 1.0)]  # fmt: skip
-    return [*found, *preference_step(), *iteration_by_likelihood()]
+    return [*found, *preference_step(), *iteration_by_likelihood(), *iteration_of_flow_grpo()]
 
 
 def preference_step() -> list[Measure]:
@@ -69,22 +70,67 @@ def iteration_by_likelihood() -> list[Measure]:
 
 def our_ddpo(made) -> tuple[Callable, Callable]:
     """(a rollout, an update on it), as TRL's trainer samples and trains."""
-    rollouts, ddpo = pack.module("trainers.sampling.rollout"), pack.module("trainers.ddpo")
     vae = pack.module("tests.unit.trainers.policy.small_models").small_vae("sd15")
     sampling = pack.module("trainers.sampling.settings").Sampling(
         width=8 * LATENT, height=8 * LATENT, steps=DRAWN_STEPS, guidance=1.0, prompts_per_iteration=BATCH,
         images_per_prompt=BATCHES, batch_size=BATCH, transition="ddim", noise_level=1.0)  # fmt: skip
-    texts = prompts(BATCH)
+    return likelihood_iteration(made, prompts(BATCH), vae, sampling, "ddpo", pack.module("trainers.ddpo").DDPO(watch_kl=False))
+
+
+def likelihood_iteration(made, texts, vae, sampling, trainer: str, settings) -> tuple[Callable, Callable]:
+    """(a rollout, an update on it, with advantages at random)."""
+    rollouts, train = pack.module("trainers.sampling.rollout"), getattr(pack.module(f"trainers.{trainer}"), f"train_{trainer}")
     drawn = rollouts.rollout(made, texts, vae, sampling)
     count = len(drawn.index)
     feedback = pack.module("trainers.feedback.advantages").Advantages(
         values=torch.randn(count, generator=torch.Generator().manual_seed(1)).double(), used=torch.ones(count, dtype=torch.bool),
         groups=drawn.index, stats={}, memory=None)  # fmt: skip
-    settings, optimizer = ddpo.DDPO(watch_kl=False), pack.module("trainers.engine.update").Optimizer(updates=1)
+    optimizer = pack.module("trainers.engine.update").Optimizer(updates=1)
     return (
         lambda: rollouts.rollout(made, texts, vae, sampling),
-        lambda: ddpo.train_ddpo(made, drawn, feedback, settings, optimizer),
+        lambda: train(made, drawn, feedback, settings, optimizer),
     )
+
+
+def iteration_of_flow_grpo() -> list[Measure]:
+    """A rollout with its decoding, which theirs leaves out here, and an update of all random steps; nothing without a checkout."""
+    step = flow.step_function()
+    if step is None:
+        return []
+    script = flow.Script(step, flow.network())
+    own, roll, update = our_flow_grpo()
+    rolled, seconds = ratios(script.roll, {"ours": roll}, 5)["ours"]
+    updated, more_seconds = ratios(script.update, {"ours": update}, 5)["ours"]
+    held = most_kept(own, update) / most_kept(script.transformer, script.update)
+    what = f"against flow_grpo, {flow.BATCH * flow.BATCHES} images of {flow.STEPS} steps"
+    return [Measure(f"a rollout {what}", rolled, "x", 1.2, f"{1000 * seconds:.0f} ms, decoding included"),
+            Measure(f"an update of Flow-GRPO {what}", updated, "x", 1.05, f"{1000 * more_seconds:.0f} ms"),
+            Measure(f"what it keeps for its backward {what}", held, "x", 1.1)]  # fmt: skip
+
+
+def our_flow_grpo() -> tuple[torch.nn.Module, Callable, Callable]:
+    """(an SD3 of the host in the same shape, a rollout, an update on it)."""
+    policies, models = pack.module("trainers.policy", host=True), pack.module("tests.unit.trainers.policy.small_models")
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.SD3({
+        "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": flow.DEPTH, "input_size": None, "adm_in_channels": TEXT,
+        "qk_norm": "rms", "num_blocks": flow.DEPTH, "x_block_self_attn_layers": [], "pos_embed_scaling_factor": None,
+        "pos_embed_max_size": flow.SIDE, "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": TEXT, "out_features": 64 * flow.HEADS}}})  # fmt: skip
+    config.unet_config["dtype"] = torch.float32
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, device=torch.device("cpu"))
+    models.random_weights(model.diffusion_model, 0)
+    patched = comfy.model_patcher.ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+    made = policies.create_policy(patched, policies.Recipe(rank=flow.RANK, alpha=2.0 * flow.RANK, targets="attention"))
+    sampling = pack.module("trainers.sampling.settings").Sampling(
+        width=8 * flow.SIDE, height=8 * flow.SIDE, steps=flow.STEPS, guidance=1.0, prompts_per_iteration=flow.BATCH,
+        images_per_prompt=flow.BATCHES, batch_size=flow.BATCH, transition="flow_sde", noise_level=flow.NOISE,
+        noisy_steps=0, window="fixed")  # fmt: skip
+    return (model.diffusion_model, *likelihood_iteration(made, prompts(flow.BATCH), models.PlainVAE(), sampling, "flow_grpo",
+                                                         pack.module("trainers.flow_grpo").FlowGRPO(watch_kl=False)))  # fmt: skip
 
 
 def our_dpo(made, latents: torch.Tensor) -> Callable:

@@ -37,7 +37,7 @@ class PTPreferences:
         found = preferences(scores, pairs, least_margin=least_margin, threshold=threshold)
         count, none = len(found.winner), int(found.stats["skipped_groups"])
         text = f"{count} pairs; {none} of {int(found.stats['groups'])} prompts gave none"
-        return {"ui": {"text": [text + failed(found)]}, "result": (with_reward(found, scores), count)}
+        return {"ui": {"text": [text, *failed(found)]}, "result": (with_reward(found, scores), count)}
 
 
 class PTLabels:
@@ -60,13 +60,13 @@ class PTLabels:
         from ...trainers.feedback.labels import labels
         found = labels(scores, rule, threshold=threshold)
         up, down, skipped = (int(found.stats[key]) for key in ("desirable", "undesirable", "skipped"))
-        text = f"{up} up, {down} down; {skipped} say nothing{failed(found)}"
-        return {"ui": {"text": [text]}, "result": (with_reward(found, scores), up, down)}
+        text = f"{up} up, {down} down; {skipped} say nothing"
+        return {"ui": {"text": [text, *failed(found)]}, "result": (with_reward(found, scores), up, down)}
 
 
-def failed(found) -> str:
+def failed(found) -> list[str]:
     count = int(found.stats["failed"])
-    return f"; {count} images could not be scored" if count else ""
+    return [f"{count} images could not be scored"] if count else []
 
 
 NODES = {"PTPreferences": PTPreferences, "PTLabels": PTLabels}

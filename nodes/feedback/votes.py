@@ -49,8 +49,9 @@ class PTExportVotes:
         if alone:
             skipped.append(f"{alone} votes on single images: the form has only pairs")
         count = write_pickapic(pictures, verdicts, folder / FILE)
-        text = f"{count} pairs and ties in {FILE} of posttrain_votes/{votes_name}{skipped_text(tuple(skipped), 'entry')}"
-        text = f"{text} {Returns(folder).consistency().text()}".strip()
+        told = f"{count} pairs and ties in {FILE} of posttrain_votes/{votes_name}"
+        said = "\n".join(filter(None, [told, Returns(folder).consistency().text()]))
+        text = said + skipped_text(tuple(skipped), "entry")
         return {"ui": {"text": [text]}, "result": (str(folder / FILE), text)}
 
 

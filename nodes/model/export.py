@@ -78,7 +78,7 @@ def told(path: Path, words: list[str], name: str, lora) -> dict:
     """What the node shows and hands out: the file as LoraLoader lists it, and for the page where it lies."""
     file = path.relative_to(lora_folder()).as_posix()
     shown = path.relative_to((lora_folder() / name).parent).as_posix()
-    return {"ui": {"text": [f"Saved {shown}", *words], "posttrain_file": [str(path)]}, "result": (file, lora)}
+    return {"ui": {"text": [f"Saved as {shown}", *words], "posttrain_file": [str(path)]}, "result": (file, lora)}
 
 
 def free_path(path: Path, tensors: dict) -> Path:

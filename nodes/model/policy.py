@@ -7,7 +7,8 @@ from .layer_pattern import checked_pattern
 from .lora_file import NONE, choice_is_valid, lora_menu, read_lora_file, state_of_choice
 
 AUTO = "auto"
-WITHOUT, AS_IT_CAME = "the model without it", "the LoRA as it came"
+WITHOUT = "the model without it"
+AS_IT_CAME = "the LoRA as it came"
 
 
 class PTCreatePolicy:
@@ -91,7 +92,7 @@ def begun(model, lora: str, lora_model, reference: str, partly: bool, method: st
     tensors, metadata = read_lora_file(lora) if lora_model is None else (lora_model, {})
     found = read_lora(model, tensors, partly, metadata, "lora" if lora_model is None else "lora_model")
     policy = policy_from_lora(model, found, reference == AS_IT_CAME, method)
-    return {"ui": {"text": [f"{found.words} The reference: {reference}.", *shown(policy)]}, "result": (policy,)}
+    return {"ui": {"text": [found.words, f"The reference: {reference}", *shown(policy)]}, "result": (policy,)}
 
 
 def shown(policy) -> list[str]:
@@ -99,10 +100,13 @@ def shown(policy) -> list[str]:
     from ...trainers.policy.recommended import family, recommended
     from ...trainers.recipes.words import as_table
     found, lora = recommended(policy.model, policy.method), policy.recipe
-    kind = "LoRA" if lora.kind == "LoRA" else f"LoRA, as {lora.kind}"
-    words = (f"Your model: {family(policy.model).words}. The {kind}: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}. "
-             f"Recommended for {found.method}, where a node says -1 or recommended:")
-    return [*([f"{found.why_not}."] if found.why_not else []), words, as_table(found)]
+    return [
+        *([f"{found.why_not}."] if found.why_not else []),
+        f"Your model: {family(policy.model).words}",
+        f"The LoRA, as {lora.kind}: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}",
+        f"Recommended for {found.method}, where a node says -1 or recommended:",
+        as_table(found),
+    ]
 
 
 class PTApplyPolicy:

@@ -103,7 +103,7 @@ class Audited:
         others = None
         if not embedding.pictures:
             others = pictures_of(self._models[0], prompts, self._vae, self._sampling, self._parts.next(), OTHER_NOISE).images
-        return how_far(embedding, known_features(embedding, others, before), after).words()
+        return "\n".join(how_far(embedding, known_features(embedding, others, before), after).lines())
 
     def picture(self):
         from ...rewards.base.labels import sheet

@@ -56,11 +56,12 @@ def describe(info: RewardInfo) -> str:
 
 
 def headline(scores: Scores) -> str:
-    """Mean, spread and failures in one line."""
+    """Mean and spread, and what failed, each on a line."""
     s = scores.stats
-    text = f"mean {number(s['mean'])}, std {number(s['std'])}, {number(s['min'])}..{number(s['max'])}"
-    text += f", {int(s['failed'])} of {int(s['images'])} could not be scored" if s["failed"] else ""
-    return text + "".join(f", {COUNTED.get(name, name)}: {int(count)}" for name, count in scores.counts.items())
+    lines = [f"mean {number(s['mean'])}, std {number(s['std'])}, {number(s['min'])}..{number(s['max'])}"]
+    if s["failed"]:
+        lines.append(f"{int(s['failed'])} of {int(s['images'])} could not be scored")
+    return "\n".join([*lines, *(f"{COUNTED.get(name, name)}: {int(count)}" for name, count in scores.counts.items())])
 
 
 def number(value: float) -> str:

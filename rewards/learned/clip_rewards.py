@@ -34,24 +34,29 @@ class Kind:
     scaled: bool
     low: float
     high: float
-    description: str
     file: Published
     __repr__ = brief
 
 
 _FOLDERS = ("reward_models", "clip", "text_encoders")
+DESCRIPTIONS = {
+    "PickScore": "Would a person pick this image for the prompt? About 17..25.",
+    "HPSv2.1": "Human preference, newer training data; about 0.14..0.35.",
+    "HPSv2": "Human preference, trained on HPD v2; about 0.20..0.30.",
+    "CLIPScore": "Does the image match the prompt? Cosine, about 0.15..0.35.",
+}
 KINDS: dict[str, Kind] = {
-    "PickScore": Kind("crop", True, -100.0, 100.0, "Would a person pick this image for the prompt? About 17..25.",
+    "PickScore": Kind("crop", True, -100.0, 100.0,
                       Published("PickScore", ("*pickscore*/model.safetensors", "*pickscore*.safetensors"),
                                 "PickScore_v1.safetensors", "model.safetensors of yuvalkirstain/PickScore_v1",
                                 "3.9 GB", "MIT", _FOLDERS)),
-    "HPSv2.1": Kind("pad", False, -1.0, 1.0, "Human preference, newer training data; about 0.14..0.35.", Published(
+    "HPSv2.1": Kind("pad", False, -1.0, 1.0, Published(
         "HPSv2.1", ("*hps_v2.1*",), "HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.pt of xswu/HPSv2",
         "2 to 4 GB", "Apache-2.0", _FOLDERS)),
-    "HPSv2": Kind("pad", False, -1.0, 1.0, "Human preference, trained on HPD v2; about 0.20..0.30.", Published(
+    "HPSv2": Kind("pad", False, -1.0, 1.0, Published(
         "HPSv2", ("*hps_v2_compressed.*", "*hps_v2.0*.safetensors"), "HPS_v2_compressed.pt",
         "HPS_v2_compressed.pt of xswu/HPSv2", "2 to 4 GB", "Apache-2.0", _FOLDERS)),
-    "CLIPScore": Kind("crop", False, -1.0, 1.0, "Does the image match the prompt? Cosine, about 0.15..0.35.", Published(
+    "CLIPScore": Kind("crop", False, -1.0, 1.0, Published(
         "CLIPScore", ("*clip-vit-large-patch14/model.safetensors", "*clip-vit-large-patch14.safetensors"),
         "clip-vit-large-patch14.safetensors", "model.safetensors of openai/clip-vit-large-patch14", "1.7 GB", "MIT",
         _FOLDERS)),
@@ -66,7 +71,7 @@ class ClipReward:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {list(KINDS)}, got '{kind}'.")
         self.kind, self._holder, self._tokenizer, self._batch_size = KINDS[kind], holder, tokenizer, batch_size
-        self.info = RewardInfo(kind, self.kind.low, self.kind.high, True, True, self.kind.description)
+        self.info = RewardInfo(kind, self.kind.low, self.kind.high, True, True, DESCRIPTIONS[kind])
         self._limit = PromptLimit(kind, 77)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

@@ -91,9 +91,9 @@ def report(rewards: Sequence[Reward], scores: Tensor) -> list[str]:
     rows = sorted((agreement(n, s) for n, s in zip(names, scores)), key=lambda a: -a.accuracy if a.pairs else 1.0)
     lines = ["Agrees with the labels:"]
     for a in rows:
-        sure = "" if a.low > 0.5 else "  (prefers the other image)" if a.high < 0.5 else "  (may be chance)"
-        lines.append(f"{a.name}: {a.accuracy:.1%} of {a.pairs} pairs, 95% interval {a.low:.1%}..{a.high:.1%}{sure}"
-                     + (f", {a.failed} failed" if a.failed else ""))
+        lines.append(f"{a.name}: {a.accuracy:.1%} of {a.pairs} pairs, 95% interval {a.low:.1%}..{a.high:.1%}"
+                     f"{'' if a.low > 0.5 else '; prefers the other image' if a.high < 0.5 else '; may be chance'}")
+        lines += [f"{a.name}: {a.failed} failed"] if a.failed else []
     matrix = ["\t".join(["correlation inside the pairs", *names])]
     for name, row in zip(names, correlations(scores).tolist()):
         matrix.append("\t".join([name, *(f"{v:.2f}" for v in row)]))

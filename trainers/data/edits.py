@@ -57,9 +57,12 @@ def read_edits(path: Path, limit: int, permitted: Callable[[Path], bool] = lambd
         )
     found = found[:limit]
     pictures = len({prompt.source for prompt in found})
-    return PromptSet(tuple(found)), " ".join(
-        [f"{len(found):,} edits of {pictures:,} pictures.", *notes, skipped_text(tuple(skipped))]
-    ).strip()
+    said = "\n".join([_report(len(found), pictures), *notes])
+    return PromptSet(tuple(found)), said + skipped_text(tuple(skipped))
+
+
+def _report(edits: int, pictures: int) -> str:
+    return f"{edits:,} edits of {pictures:,} pictures"
 
 
 def source_of(path: Path) -> Source:

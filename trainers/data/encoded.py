@@ -47,10 +47,10 @@ class EncodedData:
         return len(self.rows)
 
     def summary(self) -> str:
-        kind = "pairs" if self.places.shape[1] == 2 else "thumbs"
         megabytes = 2 * math.prod(self.latents.shape) / 2**20
-        return (f"{len(self)} {kind}, {len(self.latents)} images, {len(self.prompts)} prompts, {megabytes:.1f} MB of "
-                f"latents on the disk{skipped_text(self.skipped)}")
+        told = (f"{len(self)} {'pairs' if self.places.shape[1] == 2 else 'thumbs'}, {len(self.latents)} images, "
+                f"{len(self.prompts)} prompts, {megabytes:.1f} MB of latents on the disk")
+        return told + skipped_text(self.skipped)
 
 
 def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], torch.Tensor],

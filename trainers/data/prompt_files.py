@@ -48,12 +48,12 @@ def read_prompts(path: Path, limit: int) -> tuple[PromptSet, str]:
     taken, left = tuple(islice(prompts, limit)), sum(1 for _ in prompts)
     if not taken:
         raise ValueError(f"file {name}: there is no prompt in it; write at least one line")
-    return PromptSet(taken), " ".join([_report(len(taken) + left, limit), *notes[:MOST_NOTES]])
+    return PromptSet(taken), "\n".join([_report(len(taken) + left, limit), *notes[:MOST_NOTES]])
 
 
 def _report(found: int, limit: int) -> str:
     if found <= limit:
-        return f"{found:,} prompts"
+        return f"{found:,} prompts found"
     return f"The first {limit:,} of {found:,} prompts; the others are left out. To read more, raise 'limit'."
 
 

@@ -119,19 +119,21 @@ class Dataset:
 
     def summary(self) -> str:
         """What was found and what was left out, for the user."""
-        counts = f"{len(self.rows)} pairs"
-        if self.kind == "thumbs":
-            ups = sum(row.good for row in self.rows)
-            counts = f"{ups} thumbs up and {len(self.rows) - ups} down"
-        return f"{counts} from {self.source}" + skipped_text(self.skipped)
+        return self._counts() + skipped_text(self.skipped)
+
+    def _counts(self) -> str:
+        if self.kind == "pairs":
+            return f"{len(self.rows)} pairs from {self.source}"
+        ups = sum(row.good for row in self.rows)
+        return f"{ups} thumbs up and {len(self.rows) - ups} down from {self.source}"
 
 
 def skipped_text(skipped: tuple[str, ...], what: str = "row") -> str:
-    """How many rows (or ``what`` they are) were left out and the first of them, with the reasons; "" for none."""
+    """How many rows (or ``what`` they are) were left out and the first of them, with the reasons, each on a line; "" for none."""
     if not skipped:
         return ""
     more = [f"and {len(skipped) - SHOWN} more"] if len(skipped) > SHOWN else []
-    return "\n".join([f"; {len(skipped)} {LEFT_OUT[what][len(skipped) > 1]} left out:", *skipped[:SHOWN], *more])
+    return "\n".join(["", f"{len(skipped)} {LEFT_OUT[what][len(skipped) > 1]} left out:", *skipped[:SHOWN], *more])
 
 
 def collected(source: str, found: Iterable[tuple[str, Callable[[], Pair | Thumb]]], limit: int) -> Dataset:

@@ -35,9 +35,9 @@ class Taste:
     __repr__ = brief
 
     def summary(self) -> str:
-        counts = f"{self.compared} pairs, {self.ties} ties and {self.alone} single images"
-        said = f"{self.accuracy.text()} {self.consistency.text()}".strip()
-        return f"{said} Fitted from {counts}{skipped_text(self.skipped, 'vote')}"
+        counts = f"Fitted from {self.compared} pairs, {self.ties} ties and {self.alone} single images"
+        said = [self.accuracy.text(), self.consistency.text(), counts]
+        return "\n".join(filter(None, said)) + skipped_text(self.skipped, "vote")
 
 
 def votes_file(folder: Path) -> Path:

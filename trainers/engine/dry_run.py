@@ -64,7 +64,7 @@ class Forecast:
         """free: bytes of the card."""
         parts = [self.cost.words()] if self.cost is not None else []
         if self.seconds is not None:
-            parts.append(f"It takes about {_time(self.seconds)} without the scoring.")
+            parts.append(f"It takes {_time(self.seconds)} without the scoring.")
         if self.bytes is not None:
             parts.append(f"The most on the card is about {self.bytes / GB:.1f} GB, and {free / GB:.1f} GB are free.")
             if self.bytes > 0.9 * free:
@@ -72,7 +72,7 @@ class Forecast:
                     "That is too much, or nearly: the run will go on with low memory, with fewer images at once, and at last "
                     "streamed from RAM. Lower the batch size or the image size, or switch on low memory."
                 )
-        return " ".join([*parts, self.given_up]).strip()
+        return "\n".join([*parts, self.given_up]).strip()
 
 
 def forecast(policy: Policy, trial: Callable[[Policy, int], tuple[Policy, Trial]], at_once: int, cost: Cost | None) -> Forecast:
@@ -104,9 +104,9 @@ def reckoned(trials: Sequence[Trial], at_once: int) -> float | None:
 
 def _time(seconds: float) -> str:
     return (
-        f"{seconds / 60:.1f} minutes"
+        f"about {seconds / 60:.1f} minutes"
         if seconds >= 90
-        else f"{seconds:.0f} seconds"
+        else f"about {seconds:.0f} seconds"
         if seconds >= 2
-        else f"{seconds:.2f} seconds"
+        else f"about {seconds:.2f} seconds"
     )

@@ -33,7 +33,12 @@ def family_of(signs: Mapping[str, object]) -> Family:
         if all(signs.get(key) == value for key, value in wanted.items()):
             told = ", ".join(f"{key} {value}" for key, value in wanted.items() if key != "flow")
             return Family(name, f"{name}, told by: {told}")
-    kind, name = ("flow model", OTHER_FLOW) if signs.get("flow") else ("noise-predicting model", OTHER_EPS)
+    latents = signs.get("latents")
+    if signs.get("flow"):
+        return Family(
+            OTHER_FLOW, f"a flow model of no family with numbers of its own (latents {latents}), so those of any such one"
+        )
     return Family(
-        name, f"a {kind} of no family with numbers of its own (latents {signs.get('latents')}), so those of any {kind}"
+        OTHER_EPS,
+        f"a noise-predicting model of no family with numbers of its own (latents {latents}), so those of any such one",
     )

@@ -59,8 +59,11 @@ class Audit:
         """One sentence, or two."""
         if not self.signs:
             return f"No sign that the second model's pictures have been spoilt, in {self.images} pictures of each."
-        count = f"{len(self.signs)} {'sign' if len(self.signs) == 1 else 'signs'}"
-        return f"{count}, in {self.images} pictures of each model. The second model's are: {'; '.join(self.signs)}."
+        signs = "; ".join(self.signs)
+        return (
+            f"{len(self.signs)} {'sign' if len(self.signs) == 1 else 'signs'}, in {self.images} pictures of each model. "
+            f"The second model's are: {signs}"
+        )
 
     def report(self) -> str:
         return "\n".join([self.verdict(), *(number.words() for number in self.numbers)])

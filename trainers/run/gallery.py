@@ -43,7 +43,7 @@ class Look:
 
 
 LOOKS = {
-    "saturation": Look("over-saturated", 0.08),
+    "saturation": Look("too saturated", 0.08),
     "centre": Look("centred, with little around the middle", 0.12),
     "composition": Look("all composed alike", 0.02, 0.0, less=True),
     "spots": Look("full of dots or holes", 0.01),

@@ -146,7 +146,7 @@ class HeldOutCurve:
             f"evaluations each time. Before training they score {numbers[BASE]:.4g}."
         )
         if found.apart is not None:
-            said += f" Distances: {found.apart.words()}."
+            said += f" Distances: {'; '.join(found.apart.lines())}."
         return numbers | {SECONDS: round(self.seconds, 3)}, pictures, " ".join(filter(None, (said if first else "", blind)))
 
     def _judged(self, policy: Any, found: Any, iteration: int) -> tuple[dict[str, float], str]:

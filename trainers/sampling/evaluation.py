@@ -23,6 +23,7 @@ from .settings import Sampling
 
 OTHER_NOISE = 1  # the iteration whose noise the pictures have that others are compared with
 OWN = "others of the model before training"
+FOLDER = "pictures of the folder"
 HACKED = ("Reward up, FID up: the pictures have moved away from what they are compared with while the reward rose, a sign that "
           "the reward is being gamed. Look at them, and measure with a reward that was not trained on.")
 
@@ -37,9 +38,8 @@ class Apart:
     others: str
     __repr__ = brief
 
-    def words(self) -> str:
-        found = "; ".join(each.words() for each in self.distances)
-        return f"{found}; {self.images} images to {self.pictures} {self.others}"
+    def lines(self) -> list[str]:
+        return [*(each.words() for each in self.distances), f"{self.images} images to {self.pictures} {self.others}"]
 
     @property
     def rising_fid(self) -> Distance | None:
@@ -74,10 +74,11 @@ class Evaluation:
 
     def summary(self) -> str:
         """A sentence with means, standard errors and, where the base was sampled too, the paired difference; then distances."""
-        text = f"score {_mean(self.scores.values)} on {len(self.scores.values)} images"
+        scored, text = self.scores.values, f"score {_mean(self.scores.values)} on {len(self.scores.values)} images"
         if self.base is not None:
-            text += f", before training {_mean(self.base.values)}, gain {_mean(self.scores.values - self.base.values)}"
-        return "\n".join([text, *([self.apart.words()] if self.apart else []), *([HACKED] if self.hacked else [])])
+            before, gain = _mean(self.base.values), _mean(scored - self.base.values)
+            text = f"score {_mean(scored)} on {len(scored)} images, before training {before}, gain {gain}"
+        return "\n".join([text, *(self.apart.lines() if self.apart else []), *([HACKED] if self.hacked else [])])
 
     @property
     def hacked(self) -> bool:
@@ -187,4 +188,4 @@ def known_features(embedding: Embedding, others: torch.Tensor | None, before: to
 def how_far(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
     """The distances of images [N, H, W, 3]."""
     found = embedding.distances(known.reference, embedding.of(images), known.before)
-    return Apart(tuple(found), len(images), len(known.reference), "pictures of the folder" if embedding.pictures else OWN)
+    return Apart(tuple(found), len(images), len(known.reference), FOLDER if embedding.pictures else OWN)

@@ -8,11 +8,46 @@ import re
 from posttrain.nodes.privacy import without_places
 from posttrain.tools import sentences
 from posttrain.tools.host import ROOT
+from posttrain.trainers.recipes import table
+from posttrain.trainers.recipes.words import name_of
 
 # what a raise hands on as it came, such as a row's, a file's or another machine's error, whose words are read where it is made
 HANDED_ON = {"why", "str(error)", "shown(str(error), 300)", "text", "errno.ENOSPC", "errno.ENOENT", "OTHER_SIZE",
              "f'{error}\\n{session.summary}'", "self._refusal(route, error)"}  # fmt: skip
 COMMAND_LINE = "nodes/headless.py"  # which no page shows
+# what nodes show as words, and where these are read
+SHOWN = {
+    "nodes/demo.py": {"[done]": "nodes/demo.py"},
+    "nodes/edits.py": {"[report]": "trainers/data/edits.py"},
+    "nodes/feedback/data.py": {"[data.summary()]": "trainers/data/rows.py", "[encoded.summary()]": "trainers/data/encoded.py"},
+    "nodes/feedback/preferences.py": {"[text, *failed(found)]": "nodes/feedback/preferences.py"},
+    "nodes/feedback/votes.py": {"[text]": "nodes/feedback/votes.py"},
+    "nodes/loop/estimate.py": {"[text]": "trainers/engine/dry_run.py"},
+    "nodes/loop/wired.py": {"[session.summary]": "trainers/run/session.py"},
+    "nodes/model/export.py": {"[f'Saved as {shown}', *words]": "nodes/model/export.py"},
+    "nodes/model/policy.py": {
+        "[found.words, f'The reference: {reference}', *shown(policy)]": "trainers/policy/from_lora.py",
+        "shown(policy)": "nodes/model/policy.py",
+    },
+    "nodes/prompts.py": {
+        "['\\n'.join([f'{len(prompts):,} prompts found', *notes])]": "nodes/prompts.py",
+        "[report]": "trainers/data/prompt_files.py",
+    },
+    "nodes/rewards/composite.py": {
+        "[notes]": "rewards/composite/ensemble.py",
+        "[describe(calibration)]": "rewards/composite/calibrate.py",
+    },
+    "nodes/rewards/score.py": {"[headline(scores), text, describe(as_reward(reward).info)]": "rewards/base/report.py"},
+    "nodes/rewards/step_reward.py": {"[reward.summary()]": "trainers/judges/step_reward.py"},
+    "nodes/rewards/taste.py": {"[taste.summary()]": "trainers/data/verdicts.py"},
+    "nodes/rewards/tools.py": {
+        "[headline(scores) + left_out(bad), text, describe(as_reward(reward).info)]": "rewards/base/report.py",
+        "parts": "rewards/person/agreement.py",
+    },
+    "nodes/sampling/audit.py": {"[text]": "trainers/run/audit.py"},
+    "nodes/sampling/computers.py": {"computers.ready()": "trainers/servers/rollout.py"},
+    "nodes/sampling/evaluate.py": {"[result.summary()]": "trainers/sampling/evaluation.py"},
+}
 
 
 def read(source: str, **options) -> list[str]:
@@ -103,6 +138,31 @@ def test_every_name_of_elsewhere_says_something():
     for name, names in sentences.ELSEWHERE.items():
         tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
         assert [each for each in names if not set(sentences.said(tree, elsewhere=(each,))) - set(sentences.said(tree))] == []
+
+
+def test_what_nodes_show_as_words_is_read():
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (shown := _of_key(_of_key(node, "ui"), "text")) is not None:
+                found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(ast.unparse(shown))
+    assert found == {name: set(words) for name, words in SHOWN.items()}
+    assert {said for words in SHOWN.values() for said in words.values()} <= set(sentences.ELSEWHERE)
+
+
+def _of_key(node: ast.AST | None, key: str) -> ast.expr | None:
+    """What a dict that is written out has under a key."""
+    entries = zip(node.keys, node.values) if isinstance(node, ast.Dict) else ()
+    return next((value for name, value in entries if isinstance(name, ast.Constant) and name.value == key), None)
+
+
+def test_every_head_and_number_of_a_table_has_its_chinese():
+    words = (ROOT / "web" / "chinese.js").read_text(encoding="utf-8")
+    said = re.findall(r'(?:"([\w ]+)"|(\w+)): "', words[words.index("  heads: {") : words.index("  looks: {")])
+    heads = {quoted or plain for quoted, plain in said}
+    asked = {name_of(part, field) for method in table.methods() for family in ("SD1.5", "SDXL", "SD3.5", "Flux")
+             for part in table.PARTS for field in table.row(method, family).numbers.get(part, ())}  # fmt: skip
+    assert len(asked) > 20 and asked - {"alpha"} | {"image", "score", "prompt", "number", "recommended", "source"} <= heads
 
 
 def test_every_sentence_has_its_chinese():

@@ -232,7 +232,7 @@ def test_loras_below_are_in_the_file_where_asked_for_and_the_node_says_what_the_
         assert metadata["ss_network_dim"] == str(*ranks[choice, rank])
     assert ranks == {(None, 0): {4}, (ADD, 0): {8}, (ADD_CUT, 0): {4}, (ADD_CUT, 8): {8}}
     layers = len(trained.bank) // 2
-    assert texts[None, 0] == "Saved x.safetensors" and f"added on {layers} layers" in texts[ADD, 0]
+    assert texts[None, 0] == "Saved as x.safetensors" and f"added on {layers} layers" in texts[ADD, 0]
     assert "Cut to rank 8: 0.00% of the whole was lost" in texts[ADD_CUT, 8]
     assert "Cut to rank 4: " in texts[ADD_CUT, 0] and "Cut to rank 4: 0.00%" not in texts[ADD_CUT, 0]
 

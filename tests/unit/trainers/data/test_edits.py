@@ -24,7 +24,7 @@ def test_a_folder_gives_each_line_with_its_picture(folder):
     assert [(p.text, p.source.name) for p in prompts.prompts] == [
         ("paint it blue", "a.png"), ("paint it green", "a.png"), ("remove it", "a.png"), ("paint it red", "b.jpg")]  # fmt: skip
     assert torch.equal(prompts.prompts[0].source.read(), torch.tensor([1.0, 0, 0]).expand(8, 12, 3))
-    assert report.startswith("4 edits of 2 pictures.") and "c.png: there is no c.txt beside it" in report
+    assert report.startswith("4 edits of 2 pictures\n1 row was left out:") and "c.png: there is no c.txt beside it" in report
     assert len(read_edits(folder, 2)[0]) == 2
 
 

@@ -63,7 +63,7 @@ def test_a_lost_or_broken_image_costs_its_own_verdicts_and_is_named(tmp_path):
     assert (
         "a.png does not exist" in taste.summary() and "d.png" in taste.summary() and "2 votes were left out" in taste.summary()
     )
-    assert " Pairs that came back turned round, answered alike: 0 of 1. Fitted from 4 pairs" in taste.summary()
+    assert "\nPairs that came back turned round, answered alike: 0 of 1.\nFitted from 4 pairs" in taste.summary()
     assert taste.head.weight.shape == (12,) and torch.isfinite(taste.head.weight).all()
 
 

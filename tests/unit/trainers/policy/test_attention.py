@@ -275,6 +275,31 @@ def test_on_a_cpu_pytorchs_attention_stands_for_the_hosts(monkeypatch, caplog, n
     assert [record.message.count(name) for record in caplog.records if "stands for the host's" in record.message] == [1]
 
 
+@needs_override
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_on_a_cpu_no_network_keeps_the_hosts(monkeypatch, kind):
+    """However a network hands over its queries, keys and values: SD3 keeps the heads of v apart, and those of q and k not."""
+    seen, slow, quick = Counter(), host.attention_sub_quad.__wrapped__, host.attention_pytorch
+
+    @host.wrap_attn
+    def attention_sub_quad(*args, **kwargs):
+        seen["host's"] += 1
+        return slow(*args, **kwargs)
+
+    def counted(*args, **kwargs):
+        seen["PyTorch's"] += 1
+        return quick(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "LEAST", 1)
+    monkeypatch.setattr(host, "attention_sub_quad", attention_sub_quad)
+    everywhere(monkeypatch, attention_sub_quad)
+    monkeypatch.setattr(host, "attention_pytorch", counted)
+    x, policy = torch.randn(1, *SIZE[kind], generator=torch.Generator().manual_seed(3)), trained_policy(kind)
+    with open_policy(policy) as net, torch.no_grad():
+        net.denoise(x, torch.full((1,), 0.5), prompts_for(kind), [0], 1.0, net.to_device(policy.bank))
+    assert seen["PyTorch's"] and not seen["host's"]
+
+
 def test_a_mask_that_learns_or_keys_of_another_size_are_left_to_the_host():
     """PyTorch has no kernel for these that keeps no square."""
     q, k, mask = torch.randn(1, 200, 16), torch.randn(1, 200, 16), torch.zeros(1, 200, 200)

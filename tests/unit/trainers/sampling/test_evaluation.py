@@ -78,7 +78,7 @@ def test_what_is_known_is_not_made_again(world, rollouts):
     rollouts.clear()
     again = evaluate(*world, REWARD, SAMPLING, False, None, demo(), whole.known)
     assert rollouts == [("trained", 0)]
-    assert again.apart.words() == whole.apart.words()
+    assert again.apart.lines() == whole.apart.lines()
 
 
 def test_a_folder_is_compared_with_instead(world, rollouts, tmp_path):
@@ -119,4 +119,4 @@ def test_a_run_that_goes_on_makes_its_features_anew_and_then_keeps_them(world, r
     first = evaluation_of.measure(world[0], False)
     assert rollouts == [("trained", 0), ("reference", 0), ("reference", 1)]
     second = evaluation_of.measure(world[0], False, first.known)
-    assert rollouts[3:] == [("trained", 0)] and second.apart.words() == first.apart.words()
+    assert rollouts[3:] == [("trained", 0)] and second.apart.lines() == first.apart.lines()
