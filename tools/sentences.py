@@ -79,7 +79,7 @@ ELSEWHERE = {
     "trainers/run/session.py": ("advance", "_summarise"),
     "trainers/run/stopping.py": ("REASONS",),
     "trainers/run/trackers.py": ("missing",),
-    "trainers/sampling/evaluation.py": ("HACKED", "OWN", "FOLDER", "lines", "summary"),
+    "trainers/sampling/evaluation.py": ("HACKED", "lines", "summary"),
     "trainers/sampling/need.py": ("words",),
     "trainers/servers/client.py": ("refusal",),
     "trainers/servers/drawing.py": ("_read",),

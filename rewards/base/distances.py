@@ -51,7 +51,7 @@ class Distance:
         low, high = (self.change + sign * CERTAIN * self.error for sign in (-1, 1))
         if self.before is None:
             return f"{self.name} {self.after:.4g} (95 %: {low:.3g} to {high:.3g})"
-        return (f"{self.name} {self.before:.4g} before, {self.after:.4g} after, {self.change:+.3g} (95 %: {low:+.3g} to "
+        return (f"{self.name}: {self.before:.4g} before, {self.after:.4g} after, {self.change:+.3g} (95 %: {low:+.3g} to "
                 f"{high:+.3g})")  # fmt: skip
 
 

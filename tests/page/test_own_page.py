@@ -25,7 +25,7 @@ UNLIKE = """async (base) => {
     });
     return unlike(EN, ZH, '');
 }"""
-FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "looks"}
+FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "heads", "looks"}
 
 
 @pytest.fixture
@@ -139,7 +139,8 @@ NESTED = """async ([base, lines]) => (await import(`${base}/words.js`)).serverWo
 TOGETHER = {
     "lora: cat.safetensors: only 3 of 12 layers can be trained in this model (9 not in this model: a, b); choose a LoRA that was "
     "made for this model": "lora：cat.safetensors：此模型中只能训练 12 层中的 3 层（9 个不在此模型中：a, b）；请选择为此模型制作的 LoRA",
-    "pairs.jsonl: none of its rows can be used; 2 rows were left out:": "pairs.jsonl：没有一行可用；略去了 2 行：",
+    "pairs.jsonl: none of its rows can be used": "pairs.jsonl：没有一行可用",
+    "2 rows were left out:": "略去了 2 行：",
     "row 1: it has no caption": "row 1：没有说明文字",
     "rank: 'x' is not possible; it must be a whole number from 1 to 1024": "rank：'x' 不可行；必须是 1 到 1024 之间的整数",
     "addresses: no ComfyUI is there. http://a: it does not answer (URLError: timed out); http://b: there is a server, but no "

@@ -22,24 +22,25 @@ from .rollout import Rollout, rollout
 from .settings import Sampling
 
 OTHER_NOISE = 1  # the iteration whose noise the pictures have that others are compared with
-OWN = "others of the model before training"
-FOLDER = "pictures of the folder"
 HACKED = ("Reward up, FID up: the pictures have moved away from what they are compared with while the reward rose, a sign that "
           "the reward is being gamed. Look at them, and measure with a reward that was not trained on.")
 
 
 @dataclass(frozen=True)
 class Apart:
-    """How far the policy's images lie from other pictures. images, pictures: how many of either; others: the latter in words."""
+    """How far the policy's images lie from other pictures. images, pictures: how many of either; of_folder: whether the latter are
+    the user's, and not the model's before training."""
 
     distances: tuple[Distance, ...]
     images: int
     pictures: int
-    others: str
+    of_folder: bool
     __repr__ = brief
 
     def lines(self) -> list[str]:
-        return [*(each.words() for each in self.distances), f"{self.images} images to {self.pictures} {self.others}"]
+        whose = (f"{self.images} images to {self.pictures} pictures of the folder" if self.of_folder
+                 else f"{self.images} images to {self.pictures} others of the model before training")  # fmt: skip
+        return [*(each.words() for each in self.distances), whose]
 
     @property
     def rising_fid(self) -> Distance | None:
@@ -188,4 +189,4 @@ def known_features(embedding: Embedding, others: torch.Tensor | None, before: to
 def how_far(embedding: Embedding, known: Known, images: torch.Tensor) -> Apart:
     """The distances of images [N, H, W, 3]."""
     found = embedding.distances(known.reference, embedding.of(images), known.before)
-    return Apart(tuple(found), len(images), len(known.reference), FOLDER if embedding.pictures else OWN)
+    return Apart(tuple(found), len(images), len(known.reference), bool(embedding.pictures))

@@ -107,7 +107,7 @@ def test_many_pictures_are_drawn_less_often(monkeypatch):
 
 def test_in_words():
     assert (
-        Distance("KID", 1.5, 1.0, 0.1).words() == f"KID 1 before, 1.5 after, +0.5 (95 %: +{0.5 - CERTAIN * 0.1:.3g} to +0.696)"
+        Distance("KID", 1.5, 1.0, 0.1).words() == f"KID: 1 before, 1.5 after, +0.5 (95 %: +{0.5 - CERTAIN * 0.1:.3g} to +0.696)"
     )
     assert Distance("FID", 12.0, None, 1.0).words() == "FID 12 (95 %: 10 to 14)"
 

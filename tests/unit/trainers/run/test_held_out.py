@@ -125,7 +125,7 @@ class Moving(Measured):
         if compare:
             found.base.values = torch.zeros(25)
         distances = (Distance("KID (CLIP)", 9.0, 1.0, 0.1), Distance("FID (CLIP)", 10.0 + 2 * (count > 1), 10.0, 0.5))
-        found.apart = Apart(distances, 25, 25, "others")
+        found.apart = Apart(distances, 25, 25, False)
         return found
 
 
@@ -139,7 +139,7 @@ def test_distances_are_in_the_line_and_reward_up_fid_up_is_said_once(tmp_path):
     assert later.known[0] is None, "and again where a run goes on"
     (said,) = [message for message in heard.of("message") if message.get("alarm") == "away"]
     assert said["values"] == {"name": "FID (CLIP)", "first": 10.0, "now": 12.0} and said["level"] == "warning"
-    assert any("KID (CLIP) 1 before, 9 after" in message["text"] for message in heard.of("message"))
+    assert any("KID (CLIP): 1 before, 9 after" in message["text"] for message in heard.of("message"))
 
 
 def test_a_rising_fid_without_a_certain_gain_is_no_alarm(tmp_path):

@@ -17,7 +17,7 @@ from posttrain.toy.models import load_clip, load_model, load_vae
 from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.prompts import PromptSet
 from posttrain.trainers.sampling import evaluation
-from posttrain.trainers.sampling.evaluation import HACKED, OWN, Apart, Evaluation, HeldOut, evaluate
+from posttrain.trainers.sampling.evaluation import HACKED, Apart, Evaluation, HeldOut, evaluate
 from posttrain.trainers.sampling.settings import Sampling
 from small_models import off_its_start
 
@@ -69,7 +69,8 @@ def test_the_models_own_pictures_are_compared_with_others_of_other_noise(world, 
     by_hand = [(measure(before, found.known.reference), measure(after, found.known.reference)) for measure in (fid, kid)]
     for (first, now), distance in zip(by_hand, found.apart.distances):
         assert (distance.before, distance.after) == (pytest.approx(first, rel=1e-4), pytest.approx(now, rel=1e-4))
-    assert found.summary().endswith(f"12 images to 12 {OWN}") and "FID (demo CLIP)" in found.summary().splitlines()[1]
+    assert found.summary().endswith("12 images to 12 others of the model before training")
+    assert "FID (demo CLIP)" in found.summary().splitlines()[1]
 
 
 def test_what_is_known_is_not_made_again(world, rollouts):
@@ -108,7 +109,7 @@ def scores(values) -> Scores:
 @pytest.mark.parametrize("name", ["FID", "FID (CLIP)", "KID"])
 def test_reward_up_and_fid_up_is_named(gains, change, hacked, name):
     """Only where both are more than chance explains, and only by FID."""
-    apart = Apart((Distance(name, 10 + change, 10.0, 1.0),), 4, 4, OWN)
+    apart = Apart((Distance(name, 10 + change, 10.0, 1.0),), 4, 4, False)
     found = Evaluation(scores(gains), torch.zeros(4, 1, 1, 3), scores([0.0] * 4), torch.zeros(4, 1, 1, 3), 0, apart)
     assert found.hacked == (hacked and name != "KID")
     assert (HACKED in found.summary()) == found.hacked
