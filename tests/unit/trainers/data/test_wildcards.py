@@ -108,7 +108,11 @@ def test_files_are_read_alike(tmp_path):
                           ("p.jsonl", '{"prompt": "a {red|blue} cat", "tag": 1}\n{"prompt": "a dog"}\n')):  # fmt: skip
         (tmp_path / name).write_text(content)
         prompts, report = read_prompts(tmp_path / name, 100)
-        assert [prompt.text for prompt in prompts.prompts] == ["a red cat", "a blue cat", "a dog"] and report == "3 prompts found"
+        assert [prompt.text for prompt in prompts.prompts] == [
+            "a red cat",
+            "a blue cat",
+            "a dog",
+        ] and report == "3 prompts found"
     assert [(prompt.spec or {}).get("tag") for prompt in prompts.prompts] == [1, 1, None]
     assert "first 2 of 3" in read_prompts(tmp_path / "p.txt", 2)[1]
     (tmp_path / "p.txt").write_text("a /* cat\n")
