@@ -86,9 +86,7 @@ def merge_skills(graph: dict, trainer: dict, words: str) -> None:
     for skill, own in zip(SKILLS, (words, "")):
         mine = {name: f"{name} for {skill}" for name in loop.values()}
         for name in loop.values():
-            inputs = {key: [mine.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
-                      for key, value in rest[name]["inputs"].items()}
-            graph[mine[name]] = {**rest[name], "inputs": inputs}
+            graph[mine[name]] = moved(rest[name], mine)
         graph[mine[loop["PTScore"]]]["inputs"]["reward"] = [f"checker of {skill}", 0]
         graph[mine[loop["PTTrainStep"]]]["inputs"]["trainer"] = [f"trainer for {skill}", 0]
         graph[f"checker of {skill}"] = node("ControlSkill", checker=checker, skill=skill)
@@ -127,6 +125,30 @@ def tune_student(graph: dict, distil: dict, teacher_sampling: dict, judge: dict,
     graph[only(rest, "PTLoopStart")]["inputs"]["iterations"] = iterations
     graph[policy]["inputs"]["model"] = ["fast model", 0]
     graph[trainer]["inputs"] |= {"reward": ["judge", 0], "vae": [world, 2]}
+
+
+def judge_again(graph: dict) -> None:
+    """The loop of a step reward in two halves: between them another judge is trained, on what the policy draws by then."""
+    rest = dict(graph)
+    judged = ("PTRollout", "PTScore", "PTPreferences", "PTStepReward")
+    loop = ("PTLoopStart", "PTStepRollout", "PTTrainStep", "PTLoopEnd")
+    names = {kind: only(rest, kind) for kind in (*loop, *judged)}
+    first = {names[kind]: f"{names[kind]} at first" for kind in loop}
+    again = {names[kind]: f"{names[kind]} again" for kind in judged}
+    graph.clear()
+    graph |= {first[name]: moved(rest[name], first) for name in first}
+    graph |= {again[name]: moved(rest[name], again) for name in again}
+    graph |= rest
+    learned = [first[names["PTLoopEnd"]], 0]
+    graph[again[names["PTRollout"]]]["inputs"]["policy"] = graph[names["PTLoopStart"]]["inputs"]["policy"] = learned
+    graph[names["PTStepRollout"]]["inputs"]["judge"] = [again[names["PTStepReward"]], 0]
+
+
+def moved(content: dict, names: dict[str, str]) -> dict:
+    """A copy of a node that hangs on the nodes of these new names."""
+    inputs = {key: [names.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+              for key, value in content["inputs"].items()}
+    return {**content, "inputs": inputs}
 
 
 def images_seen(graph: dict, iterations: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from tools.evaluate import node
-from tools.graphs import compare_steps, edit_pictures, learn_through_reward, merge_skills, tune_student
+from tools.graphs import compare_steps, edit_pictures, judge_again, learn_through_reward, merge_skills, tune_student
 
 from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
 
@@ -97,6 +97,8 @@ PROOFS = {
     "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
     "d3po": Proof("D3PO", rises(), iterations(30), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),
     "spo": Proof("SPO with a step reward trained in the graph", rises(), workflow="step_by_step_preferences_spo"),
+    "spo_again": Proof("SPO, its step reward trained anew after half of the iterations, on what the policy draws by then", rises(),
+                       iterations(20), workflow="step_by_step_preferences_spo", wiring=judge_again),
     "spo_verifier": Proof("SPO, candidates judged by the verifier", rises(), few(40), trainer=fast("PTSPO"),
                           wiring=partial(compare_steps, candidates=4, threshold=0.0, sharpness=5.0)),
     # preferences, from pictures in a folder
