@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from ..access import located, may_read, state_of
+from ..edits import PTEncodeEdits, encode_edits
 from ..progress import node_progress
-from ..prompts import encode_prompts
+from ..prompts import encode_prompts, one_reading
 from ..sockets import ENCODED_PAIRS, MENU, PAIRS, POLICY, PREFERENCES, ROLLOUT, SEED
 from ..widgets import left_open
 
@@ -20,7 +21,7 @@ def reading_inputs() -> dict:
 class PTPairsFolder:
     DESCRIPTION = ("Pairs of images from a folder: win/ and lose/ with images of the same names, or 0001_w.png and "
                    "0001_l.png side by side. A folder with like/ and dislike/ gives thumbs. Captions are .txt files of "
-                   "the same names.")
+                   "the same names. For models that edit: source/ beside these, with the pictures that the captions change.")
     CATEGORY, FUNCTION, OUTPUT_NODE = CATEGORY, "run", True
     RETURN_TYPES, RETURN_NAMES = (PAIRS, "STRING"), ("pairs", "summary")
     OUTPUT_TOOLTIPS = ("For Encode Pairs.", "What was found, and what was left out and why.")
@@ -96,20 +97,48 @@ class PTEncodePairs:
             "hidden": {"unique_id": "UNIQUE_ID"}}
 
     def run(self, pairs, policy, vae, clip, width, height, size_rule, distilled_guidance=0.0, unique_id=None):
-        from comfy.model_management import throw_exception_if_processing_interrupted
+        if pairs.carries_pictures:
+            raise ValueError("pairs: they are of edits, and this node would leave out the pictures that are changed; encode them "
+                             "with Encode Edit Pairs")
+        return encoded(pairs, policy, vae, (width, height, size_rule), unique_id,
+                       lambda prompts: encode_prompts(prompts, clip, "", distilled_guidance))
 
-        from ...trainers.data.encoded import encode
-        from ...trainers.data.images import Frame
-        from ...trainers.policy.latents import from_latent_socket
 
-        def image(pixels):
-            throw_exception_if_processing_interrupted()
-            return from_latent_socket(policy.model, {"samples": vae.encode(pixels)}, "vae",
-                                      "connect the VAE that belongs to the model of the policy")
+class PTEncodeEditPairs(PTEncodePairs):
+    DESCRIPTION = ("Encode Pairs for models that edit: each instruction is encoded together with the picture that it changes, as "
+                   "Encode Edits does it. Use it outside the loop.")
 
-        encoded = encode(pairs, Frame(width, height, size_rule), image,
-                         lambda prompts: encode_prompts(prompts, clip, "", distilled_guidance), node_progress(unique_id))
-        return {"ui": {"text": [encoded.summary()]}, "result": (encoded, encoded.summary())}
+    @classmethod
+    def INPUT_TYPES(cls):
+        inputs, edits = super().INPUT_TYPES(), PTEncodeEdits.INPUT_TYPES()
+        own = {name: edits["required"][name] for name in ("picture_as", "megapixels", "negative")}
+        return {**inputs, "required": {**inputs["required"], **own}}
+
+    def run(self, pairs, policy, vae, clip, width, height, size_rule, picture_as, megapixels, negative,
+            distilled_guidance=0.0, unique_id=None):
+        if not pairs.carries_pictures:
+            raise ValueError("pairs: they carry no pictures that are changed (a folder 'source' beside win and lose); encode "
+                             "them with Encode Pairs")
+        negative = one_reading(negative, "negative")
+        return encoded(pairs, policy, vae, (width, height, size_rule), unique_id, lambda prompts: encode_edits(
+            prompts, clip, vae, picture_as, megapixels, negative, distilled_guidance))
+
+
+def encoded(pairs, policy, vae, frame: tuple, unique_id, encode_texts):
+    """What the nodes that encode answer. frame: width, height and the rule of size."""
+    from comfy.model_management import throw_exception_if_processing_interrupted
+
+    from ...trainers.data.encoded import encode
+    from ...trainers.data.images import Frame
+    from ...trainers.policy.latents import from_latent_socket
+
+    def image(pixels):
+        throw_exception_if_processing_interrupted()
+        return from_latent_socket(policy.model, {"samples": vae.encode(pixels)}, "vae",
+                                  "connect the VAE that belongs to the model of the policy")
+
+    found = encode(pairs, Frame(*frame), image, encode_texts, node_progress(unique_id))
+    return {"ui": {"text": [found.summary()]}, "result": (found, found.summary())}
 
 
 class PTPairBatch:
@@ -153,6 +182,6 @@ def recommended_pairs(policy, pairs) -> int:
 
 
 NODES = {"PTPairsFolder": PTPairsFolder, "PTPairsFile": PTPairsFile, "PTEncodePairs": PTEncodePairs,
-         "PTPairBatch": PTPairBatch}
+         "PTEncodeEditPairs": PTEncodeEditPairs, "PTPairBatch": PTPairBatch}
 NAMES = {"PTPairsFolder": "Pairs from Folder", "PTPairsFile": "Pairs from File", "PTEncodePairs": "Encode Pairs",
-         "PTPairBatch": "Pairs for Training"}
+         "PTEncodeEditPairs": "Encode Edit Pairs", "PTPairBatch": "Pairs for Training"}

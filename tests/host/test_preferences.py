@@ -9,6 +9,7 @@ from PIL import Image
 from posttrain.tests.host.spine_graph import CLIP, MODEL, VAE, latents, sampled, spine, weights
 from posttrain.tools import pack
 
+BESIDE = "beside the noise (InstructPix2Pix, Flux Canny ...)"
 DPO = {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 0.0, "levels": 2, "safeguard": True, "winner_keeps": 0.9}
 MAPO = {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 0.1, "levels": 2, "safeguard": False, "winner_keeps": 0.9}
 KTO = {"learning_rate": 1e-3, "updates_per_rollout": 1, "beta": 0.0, "levels": 2, "balance": True}
@@ -85,6 +86,53 @@ def offline(run: str, source: dict, trainer: str, settings: dict, iterations: in
     if "images" in graph["11"]["inputs"]:
         graph["11"]["inputs"]["images"] = ["22", 2]
     return graph
+
+
+def edited(folder, count: int = 6):
+    """Edits of the demo world: the picture before, painted as told, and painted otherwise."""
+    edits = pack.module("toy.edits")
+    random = numpy.random.default_rng(0)
+    for i in range(count):
+        first, second = edits.PAIRS[i]
+        balls = edits.balls_with_one(first, random)
+        wrong = edits.wrongly_painted(balls, first, second, random)
+        scenes = {"source": balls, "win": edits.painted(balls, first, second), "lose": wrong}
+        for side, scene in scenes.items():
+            (folder / side).mkdir(parents=True, exist_ok=True)
+            (pixels,) = edits.render([scene], i)
+            Image.fromarray((pixels * 255).round().astype("uint8")).save(folder / side / f"{i:03}.png")
+        (folder / f"{i:03}.txt").write_text(edits.instruction(first, second), encoding="utf-8")
+    return folder
+
+
+def of_edits(graph: dict) -> dict:
+    """The same on the demo's model that edits, its pairs encoded with their pictures."""
+    graph["1"] = {"class_type": "PTDemoEdits", "inputs": {"score": "dense (partial credit)"}}
+    way = {"picture_as": BESIDE, "megapixels": 0.0, "negative": ""}
+    graph["21"] = {"class_type": "PTEncodeEditPairs", "inputs": graph["21"]["inputs"] | way}
+    return graph
+
+
+@pytest.mark.parametrize("trainer, settings, sides", [
+    ("PTDiffusionDPO", DPO, ("win", "lose")), ("PTMaPO", MAPO, ("win", "lose")), ("PTD3PO", D3PO, ("win", "lose")),
+    ("PTKTO", KTO, ("like", "dislike"))])
+def test_pairs_and_thumbs_of_edits_from_a_folder(host, trainer, settings, sides):
+    folder = edited(host.base / "input" / f"edited for {trainer}")
+    for old, new in zip(("win", "lose"), sides):
+        (folder / old).rename(folder / new)
+    run = f"edits {trainer}"
+    result = host.run(of_edits(offline(run, folder_node(folder), trainer, settings)))
+    assert result.event == "success", result.text
+    assert metrics(host, run)[1]["updates"] == 1
+    assert any(bool(value.any()) for key, value in weights(host, run).items() if "lora_B" in key)
+
+
+def test_pairs_of_edits_and_others_have_a_node_each(host):
+    plain, folder = pictures(host.base / "input" / "not of edits", 4), edited(host.base / "input" / "of edits")
+    result = host.run(offline("left out", folder_node(folder), "PTDiffusionDPO", DPO))
+    assert result.event == "error" and "encode them with Encode Edit Pairs" in result.text
+    result = host.run(of_edits(offline("nothing there", folder_node(plain), "PTDiffusionDPO", DPO)))
+    assert result.event == "error" and "a folder 'source' beside win and lose" in result.text
 
 
 def folder_node(path) -> dict:

@@ -89,12 +89,12 @@ def encode(data: Dataset, frame: Frame, encode_image: Callable[[torch.Tensor], t
         places.append(place)
     if not rows:
         raise ValueError(f"{data.source}: none of its rows can be used{skipped_text(tuple(skipped))}")
-    texts = list(dict.fromkeys(row.prompt for row in rows))
-    order = {text: i for i, text in enumerate(texts)}
+    asked = [Prompt(row.prompt, source=row.source) for row in rows]
+    order = {prompt: i for i, prompt in enumerate(dict.fromkeys(asked))}
     return EncodedData(
         source=data.source, rows=tuple(rows), places=torch.tensor(places), latents=latents,
-        prompts=encode_texts(PromptSet(tuple(Prompt(text) for text in texts))),
-        prompt=torch.tensor([order[row.prompt] for row in rows]),
+        prompts=encode_texts(PromptSet(tuple(order))),
+        prompt=torch.tensor([order[prompt] for prompt in asked]),
         good=torch.tensor([getattr(row, "good", True) for row in rows]), frame=frame, skipped=tuple(skipped))
 
 

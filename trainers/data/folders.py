@@ -1,8 +1,10 @@
-"""Preference data in folders of images with captions beside them: win/ and lose/, like/ and dislike/, or 1_w and 1_l."""
+"""Preference data in folders of images with captions beside them: win/ and lose/, like/ and dislike/, or 1_w and 1_l. A folder
+source/ beside these holds what the captions say how to change."""
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -10,11 +12,13 @@ from pathlib import Path
 from ...rewards.base.files import is_file
 from ...rewards.base.words import shown
 from ...rewards.folders import is_image, other_images, read_caption
+from .edits import source_of
 from .images import checked_image
 from .rows import BadRow, Dataset, Pair, Picture, Thumb, checked_pair, checked_prompt, collected, raised
 
 PAIR_FOLDERS = (("win", "lose"), ("chosen", "rejected"))
 THUMB_FOLDERS = (("like", "dislike"), ("up", "down"))
+SOURCES = "source"
 PAIR_FILE = re.compile(r"(.+)_([wl])$", re.IGNORECASE)
 Found = Iterator[tuple[str, Callable[[], "Pair | Thumb"]]]
 
@@ -23,20 +27,42 @@ def read_folder(folder: Path, limit: int, prompt: str = "") -> Dataset:
     """Pairs or thumbs of a folder, in the order of their names; prompt: for images without a caption ("": left out).
 
     Layouts: win/x.png and lose/x.png; x_w.png and x_l.png; like/x.png and dislike/y.png. The caption of x is x.txt
-    beside either image or in the folder itself. ValueError names the folder and what is wrong with it.
+    beside either image or in the folder itself. Of edits source/x.png is the picture that the caption says how to change.
+    ValueError names the folder and what is wrong with it.
     """
     if not folder.is_dir():
         raise ValueError(f"folder: {shown(str(folder))} does not exist; put it into ComfyUI's input folder")
     below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    found = _found(folder, below, prompt)
+    if SOURCES in below:
+        found = chain(_unread(below[SOURCES]), _of_edits(found, _images(below[SOURCES])))
+    return collected(f"folder {shown(str(folder))}", found, limit)
+
+
+def _found(folder: Path, below: dict[str, Path], prompt: str) -> Found:
+    """below: its folders, by their names in small letters."""
     for names, layout in [(n, _two_folders) for n in PAIR_FOLDERS] + [(n, _thumbs) for n in THUMB_FOLDERS]:
         missing = [name for name in names if name not in below]
         if not missing:
             sides = [below[name] for name in names]
-            return collected(f"folder {shown(str(folder))}", chain(_unread(*sides), layout(folder, *sides, prompt)), limit)
+            return chain(_unread(*sides), layout(folder, *sides, prompt))
         if len(missing) == 1:
             raise ValueError(f"folder: {shown(str(folder))} has no folder '{missing[0]}' beside "
                              f"'{(set(names) - set(missing)).pop()}'; both are needed")
-    return collected(f"folder {shown(str(folder))}", chain(_unread(folder), _pair_files(folder, prompt)), limit)
+    return chain(_unread(folder), _pair_files(folder, prompt))
+
+
+def _of_edits(found: Found, sources: dict[str, Path]) -> Found:
+    """The same rows, each with the picture of its name."""
+    for name, make in found:
+        yield name, partial(_of_edit, make, sources.get(name.rpartition("/")[2]))
+
+
+def _of_edit(make: Callable[[], Pair | Thumb], source: Path | None) -> Pair | Thumb:
+    row = make()
+    if source is None:
+        raise BadRow(f"there is no picture of that name in '{SOURCES}'")
+    return replace(row, source=source_of(source))
 
 
 def fingerprint(folder: Path) -> str:

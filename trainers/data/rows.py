@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...rewards.base.files import is_file, read_bytes
+from ...rewards.base.prompt import Source
 from ...rewards.base.words import brief, holds_half_characters, shown, unwritable
 from .on_disk import StoredImage
 
@@ -76,12 +77,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of one prompt, the first preferred."""
+    """Two images of one prompt, the first preferred. source: the picture that the prompt says how to change, or None."""
 
     name: str
     prompt: str
     winner: Picture
     loser: Picture
+    source: Source | None = None
     __repr__ = brief
 
     @property
@@ -91,12 +93,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Thumb:
-    """An image of a prompt that somebody liked or disliked."""
+    """An image of a prompt that somebody liked or disliked. source: as of a Pair."""
 
     name: str
     prompt: str
     image: Picture
     good: bool
+    source: Source | None = None
     __repr__ = brief
 
     @property
@@ -116,6 +119,10 @@ class Dataset:
     @property
     def kind(self) -> str:
         return "pairs" if isinstance(self.rows[0], Pair) else "thumbs"
+
+    @property
+    def carries_pictures(self) -> bool:
+        return any(row.source is not None for row in self.rows)
 
     def summary(self) -> str:
         """What was found and what was left out, for the user."""

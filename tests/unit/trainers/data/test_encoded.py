@@ -37,6 +37,18 @@ def pairs(tmp_path):
     return read_folder(tmp_path, 99)
 
 
+def test_the_same_words_about_two_pictures_are_two_prompts(tmp_path):
+    for i in range(4):
+        image(tmp_path / "win" / f"{i}.png", (200, 30 * i, 0)).with_suffix(".txt").write_text(f"paint it {i // 3}")
+        image(tmp_path / "lose" / f"{i}.png", (0, 30 * i, 200))
+        image(tmp_path / "source" / f"{i}.png", (i, i, i))
+    data = encoded(read_folder(tmp_path, 9))
+    assert [(prompt.text, prompt.source.name) for prompt in data.prompts.prompts] == [
+        (f"paint it {i // 3}", f"{i}.png") for i in range(4)
+    ]
+    assert data.prompt.tolist() == [0, 1, 2, 3]
+
+
 class Encoder:
     """Stands where a VAE would: colours become channels. Counts its calls."""
 

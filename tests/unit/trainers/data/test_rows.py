@@ -62,6 +62,30 @@ def test_liked_and_disliked_images_are_thumbs(tmp_path):
     assert data.kind == "thumbs" and data.summary().startswith("2 thumbs up and 1 down")
 
 
+@pytest.mark.parametrize("better, worse", [("win/{}", "lose/{}"), ("like/{}", "dislike/{}"), ("{}_w", "{}_l")])
+def test_a_folder_source_beside_any_layout_holds_what_the_captions_change(tmp_path, better, worse):
+    for name in "abc":
+        for side, colour in ((better, RED), (worse, BLUE)):
+            image(tmp_path / f"{side.format(name)}.png", colour).with_suffix(".txt").write_text("paint it")
+    image(tmp_path / "source" / "a.jpg", GREEN), image(tmp_path / "source" / "b.png", (0, 0, 0))
+    (tmp_path / "source" / "b.txt").write_text("words of nothing")
+    (tmp_path / "source" / "c.png").write_text("no picture")
+    (tmp_path / "source" / "c.tiff").write_bytes(b"")
+    data = read_folder(tmp_path, 9)
+    assert {(row.prompt, row.source.name) for row in data.rows} == {("paint it", "a.jpg"), ("paint it", "b.png")}
+    assert data.carries_pictures and len({row.source for row in data.rows}) == 2
+    assert all(abs(row.source.read() * 255 - torch.tensor(GREEN)).max() < 4 for row in data.rows if row.source.name == "a.jpg")
+    assert any("its picture c.png cannot be read" in line for line in data.skipped)
+    assert any(line.startswith("source/c.tiff: ") for line in data.skipped)
+    (tmp_path / "source" / "a.jpg").unlink()
+    skipped = read_folder(tmp_path, 9).skipped
+    assert any("there is no picture of that name in 'source'" in line for line in skipped)
+
+
+def test_pairs_without_a_folder_source_carry_no_pictures(tmp_path):
+    assert not read_folder(two_folders(tmp_path), 9).carries_pictures
+
+
 def test_a_prompt_for_all_serves_where_there_is_no_caption(tmp_path):
     two_folders(tmp_path, 2)
     (tmp_path / "win" / "1.txt").unlink()
