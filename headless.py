@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
     torchrun --nproc-per-node 2 headless.py workflow_api.json --share-weights      for a model that fits no single card
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
+    python headless.py workflow_api.json --page http://192.168.1.5:8188   shown, steered and rated for on that ComfyUI's page
     python headless.py ray workflow_api.json --workers 2 --address auto   the same under Ray; see headless.py ray --help
 
 The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
@@ -50,7 +51,7 @@ def main(arguments: list[str], **told) -> int:
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         loop, server, _ = _start(chosen.comfyui)
         made = _pack("nodes.headless").Headless(loop, server)
-        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
+        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, page=chosen.page, **told)
 
 
 def serve(arguments: list[str], own: Path, port: int) -> None:
@@ -75,6 +76,13 @@ def _parsed(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Nam
         "--share-weights",
         action="store_true",
         help="several processes hold a part of the model each; for one that fits no card",
+    )
+    words.add_argument(
+        "--page",
+        default="",
+        metavar="ADDRESS",
+        help="of a ComfyUI with this pack, such as http://192.168.1.5:8188: its page shows the training and steers it, and asks "
+        "there what a person is to rate; POSTTRAIN_PAGE_KEY is set to the same on both sides",
     )
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)

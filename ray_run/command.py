@@ -30,6 +30,7 @@ from . import samplers, storage
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
 NOTES = "ray"  # the folder of Ray's own notes in a storage
+TAKEN_ALONG = ("POSTTRAIN_PAGE_KEY",)  # variables of the command that the processes get, wherever they are
 PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's own minute is too short for a busy machine
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
@@ -142,6 +143,7 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
             "storage": chosen.storage,
             "command": uuid.uuid4().hex,
             "output": storage.output,
+            "environment": {name: os.environ[name] for name in TAKEN_ALONG if name in os.environ},
         },
         torch_config=_place(),
         scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
@@ -239,7 +241,7 @@ def work(settings: dict) -> int:
 
     context, desk = train.get_context(), settings["desk"]
     rank = context.get_world_rank()
-    os.environ |= {
+    os.environ |= settings["environment"] | {
         "RANK": str(rank),
         "WORLD_SIZE": str(context.get_world_size()),
         "LOCAL_RANK": str(context.get_local_rank()),

@@ -73,6 +73,7 @@ export const ZH = {
   steerSample: "立即出样图", steerSampleHint: "保存本次迭代的图像；若有留出提示词，也一并评估",
   steerCheckpoint: "立即存检查点", steerCheckpointHint: "保存本次迭代，并永久保留",
   steerStop: "停止并导出", steerStopHint: "在本次迭代之后结束训练，然后运行工作流的其余部分，例如保存 LoRA",
+  steerCancel: "取消", steerCancelHint: "结束在别处训练的进程，一切都会保存；以后用同样的命令继续",
   steerWaits: "将在本次迭代之后执行。",
   numbers: { "learning rate": "学习率", "KL weight": "KL 权重" },
   weightOf: "权重：{name}",

@@ -79,6 +79,7 @@ export const EN = {
   steerSample: "Sample now", steerSampleHint: "Keeps this iteration's pictures, and measures the held-out prompts where there are any",
   steerCheckpoint: "Checkpoint now", steerCheckpointHint: "Saves this iteration, and keeps it for good",
   steerStop: "Stop and export", steerStopHint: "Ends the training after this iteration; the rest of the workflow, such as Save LoRA, then runs",
+  steerCancel: "Cancel", steerCancelHint: "Ends the process that trains elsewhere, with everything saved; the same command goes on later",
   steerWaits: "It is done after this iteration.",
   numbers: { "learning rate": "Learning rate", "KL weight": "KL weight" },
   weightOf: "Weight: {name}",

@@ -157,6 +157,22 @@ def test_an_output_in_two_places_is_refused(shared):
     assert "--output-directory has no use" in shared.text() and not (shared.base / "a").exists()
 
 
+def test_the_page_of_a_comfyui_shows_two_processes_and_cancels_them(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_PAGE_KEY", "0123456789abcdef")
+    with Host(tmp_path / "watching") as page:
+        options = ("--workers", "2", "--page", page.url)
+        process = shared.start(small(**{"6.iterations": 500}), first=("ray",), options=options)
+        until(lambda: len(page.get("/posttrain/runs").json()) == 1, process, LONGEST)
+        (name,) = (run["run"] for run in page.get("/posttrain/runs").json())
+        until(lambda: page.get(f"/posttrain/runs/{name}").json()["points"], process, LONGEST)
+        started = started_by(process)
+        assert page.post(f"/posttrain/runs/{name}/steer", {"do": "cancel"}).ok
+        assert process.wait(LONGEST) == 130, shared.text()[-3000:]
+        found = page.get(f"/posttrain/runs/{name}").json()
+        assert found["status"] == "cancelled" and len(found["points"]) == shared.iterations("a")
+    assert name.startswith("spine a @ ") and gone(started)
+
+
 def test_what_cannot_run_ends_in_words(shared):
     assert on_two(shared, "{}", workers=1000).wait(LONGEST) == 2
     assert "--workers 1000, --samplers 0: Ray has " in shared.text()
