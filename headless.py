@@ -56,11 +56,29 @@ def main(arguments: list[str], **told) -> int:
 
 def serve(arguments: list[str], own: Path, port: int) -> None:
     """Starts a ComfyUI that answers this machine alone, in a thread that lives as long as the process. own: an empty folder."""
-    _, chosen, of_comfyui = _parsed(arguments)
     here = ["--listen", "127.0.0.1", "--port", str(port), "--max-upload-size", "100000"]
-    sys.argv = ["main.py", *_folders(own, 1), *of_comfyui, *here]
-    loop, _, start = _start(chosen.comfyui)
+    (loop, _, start), _ = _beside(arguments, own, *here)
     threading.Thread(target=lambda: loop.run_until_complete(start()), name="server", daemon=True).start()
+
+
+def judge(arguments: list[str], own: Path):
+    """Starts a ComfyUI that scores for another one. own: an empty folder. -> nodes.rewards.judging.Judging."""
+    (loop, server, _), _ = _beside(arguments, own)
+    return _pack("nodes.rewards.judging").Judging(loop, server)
+
+
+def model_bytes(arguments: list[str], own: Path) -> int:
+    """Of the model files that the workflow names; 0 where it cannot be read, which those say who run it. own: an empty folder."""
+    _, workflow = _beside(arguments, own, "--cpu")  # no card is asked for
+    prompt, _ = _pack("nodes.headless").read(workflow)
+    return _pack("nodes.machines").model_bytes(prompt)
+
+
+def _beside(arguments: list[str], own: Path, *more: str):
+    """A ComfyUI beside the one that trains: what ``_start`` gives, and the workflow."""
+    _, chosen, of_comfyui = _parsed(arguments)
+    sys.argv = ["main.py", *_folders(own, 1), *of_comfyui, *more]
+    return _start(chosen.comfyui), chosen.workflow
 
 
 def _parsed(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:

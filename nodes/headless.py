@@ -17,6 +17,7 @@ from pathlib import Path
 from ..rewards.base import ranks
 from ..rewards.base.words import shown
 from . import machines, meeting
+from .rewards import judging, lending  # noqa: F401  judging is for headless.py
 
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
@@ -42,12 +43,13 @@ class Headless:
         again: bool = False,
         stopped: Callable[[], bool] = bool,
         samplers: Mapping[str, Callable] | None = None,
+        judges: Mapping[str, Callable] | None = None,
         page: str = "",
     ) -> int:
         """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work;
         again: a launcher starts it once more; stopped: asked all the time, True is a cancel; samplers: ComfyUIs that only sample
-        for this one, by name (trainers/servers/client.py says how they are asked); page: address of a ComfyUI whose page shows
-        the run. -> the exit code."""
+        for this one, by name (trainers/servers/client.py says how they are asked); judges: processes that hold the
+        learned rewards, by name (rewards/lending.py); page: address of a ComfyUI whose page shows the run. -> the exit code."""
         from ..trainers.servers import actors
 
         actors.lend(dict(samplers or {}))
@@ -64,6 +66,7 @@ class Headless:
                 going_on(prompt)
             if share_weights:
                 ranks.share_weights()
+            lending.lend(judges or {}, prompt)
             with far:
                 return self._run(prompt, quiet, stopped)
         finally:

@@ -94,7 +94,7 @@ export const ZH = {
   metrics: {
     "*parts": "奖励的各部分", "*time": "时间分布",
     seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",
-    seconds_samplers: "每台其他计算机的工作秒数",
+    seconds_samplers: "每台其他计算机的工作秒数", seconds_judges: "每个评判进程的工作秒数",
     iterations_behind: "图像落后的迭代数",
     vram_gb: "显存峰值（GB）", ram_gb: "ComfyUI 内存（GB）",
     reward_mean: "奖励", accuracy: "准确率",

@@ -102,7 +102,7 @@ export const EN = {
     "*parts": "Parts of the reward", "*time": "Where the time goes",
     seconds_sampling: "Seconds of sampling", seconds_decoding: "Seconds of decoding", seconds_scoring: "Seconds of scoring",
     seconds_training: "Seconds of training",
-    seconds_samplers: "Seconds at work of each other computer",
+    seconds_samplers: "Seconds at work of each other computer", seconds_judges: "Seconds at work of each judge",
     iterations_behind: "Iterations by which the images are behind", vram_gb: "GPU memory, most (GB)", ram_gb: "Memory of ComfyUI (GB)",
     reward_mean: "Reward", accuracy: "Accuracy",
     kl: "KL: distance from your model", clip_fraction: "Clipped steps (share)", grad_norm: "Gradient norm", loss: "Loss",

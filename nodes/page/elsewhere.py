@@ -94,8 +94,8 @@ class FarQuestion:
 class Copy:
     """A run of a place, and its copy here, which is locked while it is trained."""
 
-    def __init__(self, folder: Path, ask: Callable[[dict], Any]):
-        self.folder, self._ask = folder, ask
+    def __init__(self, folder: Path, id: str, ask: Callable[[dict], Any]):
+        self.folder, self.id, self._ask = folder, id, ask
         self._steering: FarSteering | None = None
         self._lock: RunLock | None = None
 
@@ -157,12 +157,12 @@ class Place:
         take_away(folder, file) if gone else write_part(folder, file, content, start)
 
     def _copy(self, run: str, id: str) -> Copy:
-        folder = copy_folder(runs_root(), run, id, self.host)
         found = self._copies.get(run)
-        if found is None or found.folder != folder:
+        if found is None or found.id != id or not found.folder.is_dir():
+            folder = copy_folder(runs_root(), run, id, self.host)
             if found is not None:
                 found.close()
-            self._copies[run] = found = Copy(folder, lambda order: self.ask({**order, "run": run}))
+            self._copies[run] = found = Copy(folder, id, lambda order: self.ask({**order, "run": run}))
         return found
 
     def _put_up(self, told: list[dict]) -> None:

@@ -123,6 +123,11 @@ def test_a_person_at_that_page_rates_and_may_pause_the_training(watching, traini
     assert [point["pairs"] for point in own_points(training, "hand")] == [2] and shown(watching, "hand")["status"] == "done"
 
 
+def test_without_a_page_nobody_is_asked_and_the_run_says_so(watching, training):
+    assert training.run(by_hand(watching, "unseen")) == 3
+    assert "headless.py is told the address of one that runs with --page" in training.text()
+
+
 def test_a_page_that_is_away_costs_nothing_and_has_all_once_it_is_back(training, started, tmp_path):
     """Also one that has lost its output folder in between."""
     with pytest.MonkeyPatch.context() as patch:
