@@ -26,6 +26,7 @@
     python develop.py prove [name]      train from the shipped base and write the evidence to docs/proof.md
     python develop.py target [name]     seconds of one core until each trainer draws what the prompts say (docs/bench.md)
     python develop.py scale             reckon what an iteration moves, waits for and costs on 1 to 1,024 cards (docs/scale.md)
+    python develop.py behind [--write]  a training one iteration behind beside one on policy (docs/scale.md)
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
 
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
+        ("behind", tool("behind", "benchmarks.scale"), "train one iteration behind beside on policy, into docs/scale.md"),
         ("scale", tool("page", "benchmarks.scale"), "reckon what an iteration moves on 1 to 1,024 cards, into docs/scale.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),
