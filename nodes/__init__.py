@@ -11,8 +11,8 @@ from .guard import guarded  # noqa: E402
 from .loop import blind_gate, estimate, held_out, stop, train, wired  # noqa: E402
 from .model import export, hooks, policy, trained_lora  # noqa: E402
 from .page import blind, elsewhere, live, open_folder, own_page, shelf, steer  # noqa: E402, F401  add the page's routes
-from .rewards.lending import noted  # noqa: E402
 from .rewards import composite, goal, judges, learned, person, rules, score, simple, step_reward, taste, tools  # noqa: E402
+from .rewards.lending import noted  # noqa: E402
 from .sampling import audit, computers, distance, draw_steps, evaluate, rollout, step_rollout  # noqa: E402
 from .trainers import (  # noqa: E402
            add,
