@@ -12,7 +12,6 @@ place: a name that the process has given to itself. An order is asked for at onc
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import re
 import threading
@@ -31,6 +30,7 @@ from ...trainers.run.lock import RunLock
 from ...trainers.run.steering import Steering
 from ..access import KEY_VARIABLE, page_key
 from .copies import copy_folder, mark_of, take_away, write_part
+from .far_question import FarQuestion
 from .live import emit, live_state
 from .rating import put_up, take_down
 from .run_reader import runs_root
@@ -58,37 +58,6 @@ class FarSteering(Steering):
 
     def plain(self) -> dict:
         return {**self.told, "far": True}
-
-
-class FarQuestion:
-    """A question whose pictures and votes lie with the process that asks; as RatingRequest (rating.py) to whoever rates."""
-
-    def __init__(self, told: dict, ask: Callable[[dict], Any]):
-        self.id, self.told = str(told["id"]), told
-        self._ask_there, self._pictures = ask, {}
-
-    def _ask(self, act: str, **more) -> Any:
-        return self._ask_there({"do": "rate", "question": self.id, "act": act, **more})
-
-    def image(self, row: int) -> bytes | None:
-        if row not in self._pictures:
-            self._pictures[row] = base64.b64decode(self._ask("image", row=row))
-        return self._pictures[row]
-
-    def vote(self, votes: dict[int, int], client: str = "") -> None:
-        self.told = self._ask("vote", votes=votes, client=client)
-
-    def tie(self, number: int, client: str = "") -> None:
-        self.told = self._ask("tie", number=number, client=client)
-
-    def take(self, client: str, done: int | None = None) -> dict:
-        return self._ask("take", client=client, done=done)
-
-    def finish(self, how: str) -> None:
-        self._ask("finish", how=how)
-
-    def plain(self) -> dict:
-        return self.told
 
 
 class Copy:
@@ -160,10 +129,17 @@ class Place:
         found = self._copies.get(run)
         if found is None or found.id != id or not found.folder.is_dir():
             folder = copy_folder(runs_root(), run, id, self.host)
-            if found is not None:
-                found.close()
+            for place in list(_places.values()):  # a process that a launcher has started in the place of one that died
+                place.leave(folder)
+            if run in self._copies:
+                self._copies[run].close()
             self._copies[run] = found = Copy(folder, id, lambda order: self.ask({**order, "run": run}))
         return found
+
+    def leave(self, folder: Path) -> None:
+        """It is another place's from here on."""
+        for run in [run for run, copy in self._copies.items() if copy.folder == folder]:
+            self._copies.pop(run).close()
 
     def _put_up(self, told: list[dict]) -> None:
         open_ = {str(each["id"]): each for each in told}

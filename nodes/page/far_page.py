@@ -107,15 +107,16 @@ class FarPage:
             self._news.clear()
             over = self._over.is_set()
             try:
-                self._round(over)
+                whole = self._round()
                 self._note("")
-                if over:
+                if over and whole:
+                    self._say(True)
                     return
             except (OSError, ValueError, LookupError) as error:
                 self._note(str(error))
-                self._over.wait(AFTER_A_FAULT) or time.sleep(LEAST)
+                self._over.wait(AFTER_A_FAULT)
             tries += over
-            self._over.wait(LEAST)
+            time.sleep(LEAST)
 
     def _note(self, fault: str) -> None:
         """Said when that changes."""
@@ -124,7 +125,8 @@ class FarPage:
             words = f"does not show this training at the moment ({fault}); it goes on" if fault else "shows it again"
             print(f"PostTrain: the page at {self.address} {words}", file=sys.stderr, flush=True)
 
-    def _round(self, over: bool) -> None:
+    def _round(self) -> bool:
+        """-> whether the page has all; one that was started anew in the middle of it may have nothing."""
         with self._lock:
             events = list(self._events)
         for run in {event["run"] for event in events} - self._folders.keys():
@@ -133,13 +135,13 @@ class FarPage:
         known = self._say(False) if not self._known else self._known
         for sent in self._folders.values():
             sent.send(self._file)
-        if self._say(over, events) != known:  # it was started anew, and may have nothing of what it was told
-            for sent in self._folders.values():
-                sent.forget()
-            self._news.set()
+        whole = self._say(False, events) == known
+        for sent in () if whole else self._folders.values():
+            sent.forget()
         told = set(map(id, events))
         with self._lock:
             self._events = deque((event for event in self._events if id(event) not in told), MOST_EVENTS)
+        return whole
 
     def _say(self, over: bool, events: list[dict] = []) -> str:  # noqa: B006  it is only read
         """-> what the page's ComfyUI calls this place; another name once that was started anew."""

@@ -119,6 +119,24 @@ def test_a_run_is_live_as_long_as_it_is_told_of(ask, tmp_path, monkeypatch):
     assert state_of(tmp_path / "mine @ far") is None, "the place was closed"
 
 
+def test_a_process_that_was_started_in_the_place_of_another_one_has_the_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(elsewhere, "runs_root", lambda: tmp_path)
+    live.forget("mine @ far")
+
+    async def told():
+        first, second = (elsewhere.place_of(uuid.uuid4().hex) for _ in range(2))
+        first.say(said())
+        second.say(said())
+        first._lose()
+        found = live.live_state("mine @ far")["status"], state_of(tmp_path / "mine @ far")
+        second._lose()
+        return found
+
+    status, steering = asyncio.run(told())
+    assert status == "running" and steering["far"]
+    assert live.live_state("mine @ far")["status"] == "stopped" and state_of(tmp_path / "mine @ far") is None
+
+
 def test_a_copy_keeps_its_folder_and_takes_none_that_is_there(tmp_path):
     (tmp_path / "mine @ far").mkdir()
     folder = copy_folder(tmp_path, "mine", "ab" * 16, "far.example")
