@@ -196,7 +196,7 @@ class Place:
             f"Nothing has been heard of the training on {self.host} for {SILENCE:g} seconds. If it still runs, it shows here "
             "again as soon as it reaches this page."
         )
-        for copy in self._copies.values():
+        for copy in list(self._copies.values()):
             state = live_state(copy.folder.name)
             if state.get("status") in UNDER_WAY:
                 copy.emit("message", text=words, level="warning", iteration=state.get("iteration") or 0)
@@ -210,7 +210,7 @@ class Place:
             if not waiting.done():
                 waiting.set_exception(LookupError(f"the training on {self.host} has ended, or cannot be reached any more"))
         self._put_up([])
-        for copy in self._copies.values():
+        for copy in list(self._copies.values()):
             copy.close()
         for name in [name for name, place in _places.items() if place is self]:
             _places.pop(name, None)
