@@ -15,6 +15,7 @@ from ...rewards.base import lent
 from ...rewards.base.reward import RewardUnavailable, added_up, compares, networks_of, parts_of
 from ...rewards.base.stopwatch import JUDGES, note
 from ...rewards.base.wire import packed, unpacked
+from ..loop.body import nodes_before
 from ..sockets import REWARD
 
 Judge = Callable[[tuple, Callable[[], bool]], tuple]  # a job, and whether nobody waits any more -> its answer; both ``packed``
@@ -65,7 +66,7 @@ class Lending:
         single = networks_of(reward) and not parts_of(reward) and not compares(reward)
         if now is None or now.node_id not in self._prompt or not single:
             return
-        nodes = made_by(self._prompt, now.node_id)
+        nodes = nodes_before(self._prompt.__getitem__, [now.node_id])
         if not any(each["class_type"] in CHANGING for each in nodes.values()):
             source = {"nodes": nodes, "node": now.node_id, "slot": slot}
             lent.lend(reward, partial(self._ask, source), partial(self._counts, now.node_id))
@@ -128,16 +129,3 @@ def joined(parts: Sequence):
         for kind in ("members", "normalised")
     }
     return type(first)(torch.cat([part.values for part in parts]), **whole, weights=first.weights)
-
-
-def made_by(prompt: dict, node: str) -> dict:
-    """The node and all before it, as ComfyUI's API has them."""
-    found: dict[str, dict] = {}
-    waiting = [node]
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name in prompt:
-            found[name] = {"class_type": prompt[name]["class_type"], "inputs": dict(prompt[name]["inputs"])}
-            links = [value for value in found[name]["inputs"].values() if isinstance(value, list) and len(value) == 2]
-            waiting += [str(value[0]) for value in links]
-    return found

@@ -124,7 +124,3 @@ def test_what_changes_while_it_trains_and_what_no_node_has_made_stay_here(lends)
     for reward in (lends({"a": judge}, "3"), lends({"a": judge}, "nowhere"), demo_judge()):
         values(reward)
     assert not judge.jobs and not lent._lent
-
-
-def test_the_nodes_that_make_a_reward_are_those_before_it():
-    assert lending.made_by(PROMPT, "4").keys() == {"4", "1", "5"} and lending.made_by(PROMPT, "1") == {"1": PROMPT["1"]}
