@@ -27,6 +27,7 @@
     python develop.py target [name]     seconds of one core until each trainer draws what the prompts say (docs/bench.md)
     python develop.py trial [method]    FDFO, not a trainer here, beside two that are (docs/proof.md)
     python develop.py scale             reckon what an iteration moves, waits for and costs on 1 to 1,024 cards (docs/scale.md)
+    python develop.py behind [--write]  a training one iteration behind beside one on policy (docs/scale.md)
     python develop.py mutate [file]     change one sign, order or number at a time; list what no test notices
     python develop.py pretrain          make the shipped small models anew
 
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
         ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
         ("trial", tool("fdfo", "benchmarks.trials"), "FDFO, not a trainer here, beside two that are (docs/proof.md)"),
+        ("behind", tool("behind", "benchmarks.scale"), "train one iteration behind beside on policy, into docs/scale.md"),
         ("scale", tool("page", "benchmarks.scale"), "reckon what an iteration moves on 1 to 1,024 cards, into docs/scale.md"),
         ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
         ("pretrain", tool("pretrain"), "make the shipped small models anew"),

@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 2 headless.py workflow_api.json             two, one card each
     torchrun --nproc-per-node 2 headless.py workflow_api.json --share-weights      for a model that fits no single card
     python headless.py workflow_api.json --comfyui FOLDER --lowvram       ComfyUI elsewhere, and its own options
+    python headless.py workflow_api.json --page http://192.168.1.5:8188   shown, steered and rated for on that ComfyUI's page
     python headless.py ray workflow_api.json --workers 2 --address auto   the same under Ray; see headless.py ray --help
 
 The workflow is one that ComfyUI's page exports for the API (Export (API)); it comes first. ComfyUI is the one in whose
@@ -50,16 +51,34 @@ def main(arguments: list[str], **told) -> int:
         sys.argv = ["main.py", *_folders(Path(own), rank), *of_comfyui]
         loop, server, _ = _start(chosen.comfyui)
         made = _pack("nodes.headless").Headless(loop, server)
-        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, **told)
+        return made.run_file(workflow, chosen.quiet or rank > 0, chosen.share_weights, page=chosen.page, **told)
 
 
 def serve(arguments: list[str], own: Path, port: int) -> None:
     """Starts a ComfyUI that answers this machine alone, in a thread that lives as long as the process. own: an empty folder."""
-    _, chosen, of_comfyui = _parsed(arguments)
     here = ["--listen", "127.0.0.1", "--port", str(port), "--max-upload-size", "100000"]
-    sys.argv = ["main.py", *_folders(own, 1), *of_comfyui, *here]
-    loop, _, start = _start(chosen.comfyui)
+    (loop, _, start), _ = _beside(arguments, own, *here)
     threading.Thread(target=lambda: loop.run_until_complete(start()), name="server", daemon=True).start()
+
+
+def judge(arguments: list[str], own: Path):
+    """Starts a ComfyUI that scores for another one. own: an empty folder. -> nodes.rewards.judging.Judging."""
+    (loop, server, _), _ = _beside(arguments, own)
+    return _pack("nodes.rewards.judging").Judging(loop, server)
+
+
+def model_bytes(arguments: list[str], own: Path) -> int:
+    """Of the model files that the workflow names; 0 where it cannot be read, which those say who run it. own: an empty folder."""
+    _, workflow = _beside(arguments, own, "--cpu")  # no card is asked for
+    prompt, _ = _pack("nodes.headless").read(workflow)
+    return _pack("nodes.machines").model_bytes(prompt)
+
+
+def _beside(arguments: list[str], own: Path, *more: str):
+    """A ComfyUI beside the one that trains: what ``_start`` gives, and the workflow."""
+    _, chosen, of_comfyui = _parsed(arguments)
+    sys.argv = ["main.py", *_folders(own, 1), *of_comfyui, *more]
+    return _start(chosen.comfyui), chosen.workflow
 
 
 def _parsed(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
@@ -75,6 +94,13 @@ def _parsed(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Nam
         "--share-weights",
         action="store_true",
         help="several processes hold a part of the model each; for one that fits no card",
+    )
+    words.add_argument(
+        "--page",
+        default="",
+        metavar="ADDRESS",
+        help="of a ComfyUI with this pack, such as http://192.168.1.5:8188: its page shows the training and steers it, and asks "
+        "there what a person is to rate; POSTTRAIN_PAGE_KEY is set to the same on both sides",
     )
     words.add_argument("--quiet", action="store_true", help="no line of progress")
     chosen, of_comfyui = words.parse_known_args(arguments)

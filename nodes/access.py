@@ -22,6 +22,7 @@ FILE, FOLDERS, ADDRESSES = "posttrain.json", "folders", "addresses"
 EXAMPLE = "D:/pictures"
 VARIABLES = {FOLDERS: "POSTTRAIN_FOLDERS", ADDRESSES: "POSTTRAIN_ADDRESSES"}
 LONGEST = 1000  # characters of a path
+KEY, KEY_VARIABLE, SHORTEST_KEY = "page_key", "POSTTRAIN_PAGE_KEY", 16
 
 
 def settings_file() -> Path:
@@ -32,16 +33,33 @@ def settings_file() -> Path:
 
 def opened(what: str) -> list[str]:
     """The user's own words in the settings file and in the environment. ValueError where the file cannot be read."""
-    file, found = settings_file(), []
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8-sig")).get(what, [])
-            if not (isinstance(found, list) and all(isinstance(each, str) for each in found)):
-                raise ValueError(f'"{what}" is no list of texts')
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{FILE} in ComfyUI's user folder cannot be read ({error}); correct it, or take it away") from None
+    found = _written(what, [])
+    if not (isinstance(found, list) and all(isinstance(each, str) for each in found)):
+        raise _unreadable(f'"{what}" is no list of texts')
     told = os.environ.get(VARIABLES[what], "")
     return found + [part for part in told.split(os.pathsep if what == FOLDERS else None) if part]
+
+
+def page_key() -> str:
+    """What a training elsewhere shows, so that this ComfyUI's page takes it; and what it shows itself. "" where the user has set
+    none. ValueError where it cannot be one."""
+    found = os.environ.get(KEY_VARIABLE) or _written(KEY, "")
+    if found and not (isinstance(found, str) and found.isascii() and found.isprintable() and len(found) >= SHORTEST_KEY):
+        raise ValueError(f"the key ({KEY_VARIABLE}, or {KEY} in {FILE}) has to have {SHORTEST_KEY} letters and digits or more")
+    return found
+
+
+def _written(what: str, otherwise):
+    """What the settings file says; ``otherwise`` where it is silent, or not there. ValueError where it cannot be read."""
+    try:
+        file = settings_file()
+        return json.loads(file.read_text(encoding="utf-8-sig")).get(what, otherwise) if file.is_file() else otherwise
+    except (OSError, ValueError, AttributeError) as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(why: object) -> ValueError:
+    return ValueError(f"{FILE} in ComfyUI's user folder cannot be read ({why}); correct it, or take it away")
 
 
 def allow_address(address: str) -> None:

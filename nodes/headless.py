@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from ..rewards.base import ranks
 from ..rewards.base.words import shown
 from . import machines, meeting
+from .rewards import judging, lending  # noqa: F401  judging is for headless.py
 
 OK, ERROR, WRONG, PAUSED, STOPPED = 0, 1, 2, 3, 130
 CODES = {ranks.DONE: OK, ranks.FAILED: ERROR, ranks.PAUSED: PAUSED, ranks.CANCELLED: STOPPED}
@@ -41,16 +43,21 @@ class Headless:
         again: bool = False,
         stopped: Callable[[], bool] = bool,
         samplers: Mapping[str, Callable] | None = None,
+        judges: Mapping[str, Callable] | None = None,
+        page: str = "",
     ) -> int:
         """Runs a workflow in API format. share_weights: several processes share out the network's weights, and not its work;
         again: a launcher starts it once more; stopped: asked all the time, True is a cancel; samplers: ComfyUIs that only sample
-        for this one, by name (trainers/servers/client.py says how they are asked). -> the exit code."""
+        for this one, by name (trainers/servers/client.py says how they are asked); judges: processes that hold the
+        learned rewards, by name (rewards/lending.py); page: address of a ComfyUI whose page shows the run. -> the exit code."""
         from ..trainers.servers import actors
 
         actors.lend(dict(samplers or {}))
         prompt, fault = read(path)
         start = meeting.join_ranks(again or restarted())
         try:
+            far, unseen = self._far_page(page) if ranks.number() == 0 else (contextlib.nullcontext(), "")
+            fault = fault or ("" if start.again else unseen)
             if words := machines.fault(prompt, fault):
                 print(words, file=sys.stderr)
                 return WRONG
@@ -59,12 +66,26 @@ class Headless:
                 going_on(prompt)
             if share_weights:
                 ranks.share_weights()
-            return self._run(prompt, quiet, stopped)
+            lending.lend(judges or {}, prompt)
+            with far:
+                return self._run(prompt, quiet, stopped)
         finally:
             if ranks.launched():
                 import torch
 
                 torch.distributed.destroy_process_group()
+
+    def _far_page(self, address: str) -> tuple[contextlib.AbstractContextManager, str]:
+        """What shows the run there, and why it cannot at the moment."""
+        from .page.far_page import FarPage
+
+        if not address:
+            return contextlib.nullcontext(), ""
+        try:
+            far = FarPage(address, cancel)
+            return far, far.fault()
+        except ValueError as error:
+            return contextlib.nullcontext(), str(error)
 
     def _run(self, prompt: dict, quiet: bool, stopped: Callable[[], bool]) -> int:
         if not quiet:

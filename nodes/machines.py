@@ -69,6 +69,13 @@ def what_is_here(prompt: dict) -> Found:
     return found | {f"input {shown(name)}": f"{size:,} bytes" for name, size in inputs(prompt)}
 
 
+def model_bytes(prompt: dict) -> int:
+    """Of the model files that widgets name; one that lies in several folders counts once."""
+    return sum(
+        max(places.values()) for places in files_of({name: {"inputs": {}, **node} for name, node in prompt.items()}).values()
+    )
+
+
 def sources_of(kind: str) -> Iterator[str]:
     """The file of a node's class with its bytes; nothing where the node is not there."""
     import nodes

@@ -1,1 +1,1 @@
-"""A run under Ray: the command that starts its processes, and the actors that only sample for it."""
+"""A run under Ray: the command that starts its processes, and the actors that sample and score for it."""

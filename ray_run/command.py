@@ -3,6 +3,7 @@
     python headless.py ray workflow_api.json --workers 4 --address auto      on a cluster that runs
     python headless.py ray workflow_api.json --workers 2                     on this machine alone
     python headless.py ray workflow_api.json --samplers 8 --address auto     one trains, eight sample for it
+    python headless.py ray workflow_api.json --judges 2 --address auto       one trains, two score with its learned rewards
     python headless.py ray workflow_api.json --workers 2 --lowvram           ComfyUI's own options, and those of headless.py
 
 The workflow, this pack and ComfyUI lie at the same place on each machine, and Ray was started there from ComfyUI's Python. Each
@@ -25,11 +26,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import samplers, storage
+from . import judges, memory, samplers, storage
 
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
 NOTES = "ray"  # the folder of Ray's own notes in a storage
+TAKEN_ALONG = ("POSTTRAIN_PAGE_KEY",)  # variables of the command that the processes get, wherever they are
 PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}  # Ray's own minute is too short for a busy machine
 LACKING = (
     "the Python package 'ray' is needed, with its part 'train'; install it into ComfyUI's Python on each machine (the pack's "
@@ -46,7 +48,11 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
     words.add_argument("--workers", type=int, default=1, help="how many processes share the training, a card each")
     words.add_argument("--address", help="of a cluster that runs: auto, or HOST:PORT; else Ray starts on this machine")
     words.add_argument("--samplers", type=int, default=0, help="how many more only sample, for Rollout on Other Computers: ray")
+    words.add_argument("--judges", type=int, default=0, help="how many more hold the workflow's learned rewards and score")
     words.add_argument("--cpus", type=float, default=1.0, help="that each process asks Ray for; less than 1 shares one")
+    words.add_argument(
+        "--memory", type=float, help="GB that each process asks Ray for; else as many as its model files have, and one"
+    )
     words.add_argument("--restarts", type=int, default=3, help="how often all are started again where one has died")
     words.add_argument(
         "--storage",
@@ -54,8 +60,9 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
         "machines reach; its output is kept there, and goes on from there",
     )
     chosen, passed_on = words.parse_known_args(arguments)
-    if chosen.workers < 1 or min(chosen.samplers, chosen.restarts) < 0 or not chosen.cpus > 0:
-        words.error("--workers begins at 1, --samplers and --restarts at 0, and --cpus above 0")
+    above_zero = [chosen.cpus] if chosen.memory is None else [chosen.cpus, chosen.memory]
+    if chosen.workers < 1 or min(chosen.samplers, chosen.judges, chosen.restarts) < 0 or not min(above_zero) > 0:
+        words.error("--workers begins at 1, --samplers, --judges and --restarts at 0, --cpus and --memory above 0")
     if not chosen.workflow.is_file():
         words.error(f"{chosen.workflow} is not there; export a workflow with Export (API)")
     check([str(chosen.workflow), *passed_on])
@@ -65,10 +72,12 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
     except (RuntimeError, ValueError) as error:
         words.error(str(error))
     with _running(ray, chosen.address):
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__package__])  # workers need not find these files
         asked = _asked(ray, chosen, cards="--cpu" not in passed_on)
-        if short := _short_of(ray, chosen, asked):
+        arguments = [str(chosen.workflow.resolve()), *passed_on]
+        if short := _short_of(ray, chosen, asked) or _with_memory(ray, chosen, asked, arguments, pack):
             words.error(short)
-        return _train(ray, chosen, asked, [str(chosen.workflow.resolve()), *passed_on], pack)
+        return _train(ray, chosen, asked, arguments, pack)
 
 
 def imported():
@@ -114,23 +123,35 @@ def _asked(ray, chosen, cards: bool) -> dict[str, float]:
 
 def _short_of(ray, chosen, asked: dict[str, float]) -> str:
     """Why Ray would wait for ever, "" where it would not."""
-    there, count = ray.cluster_resources(), chosen.workers + chosen.samplers
+    there, count = ray.cluster_resources(), _count(chosen)
     for kind, each in asked.items():
         if there.get(kind, 0) < count * each:
             return (
-                f"--workers {chosen.workers}, --samplers {chosen.samplers}: Ray has {there.get(kind, 0):g} {kind} here, and "
-                f"each process asks for {each:g} (--cpus)"
+                f"--workers {chosen.workers}, --samplers {chosen.samplers}, --judges {chosen.judges}: Ray has "
+                f"{there.get(kind, 0):g} {kind} here, and each process asks for {each:g} (--cpus)"
             )
     return ""
+
+
+def _count(chosen) -> int:
+    return chosen.workers + chosen.samplers + chosen.judges
+
+
+def _with_memory(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> str:
+    """Puts the memory into what each process asks for, and says it. -> why Ray would wait for ever, "" where it would not."""
+    models = memory.of_models(ray, arguments, pack) if chosen.memory is None else None
+    asked["memory"] = float(int(memory.ITSELF + models if models is not None else chosen.memory * memory.GB))
+    print(f"PostTrain: {memory.words_of(asked, models)}", file=sys.stderr, flush=True)
+    return memory.short_of(ray.nodes(), _count(chosen), asked["memory"], models)
 
 
 def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> int:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__package__])  # workers need not find these files
     desk = ray.remote(num_cpus=0)(Desk).remote()
     lent = samplers.started(ray, chosen.samplers, asked, arguments, pack)
+    scoring = judges.started(ray, chosen.judges, asked, arguments, pack)
     trainer = TorchTrainer(
         work,
         train_loop_config={
@@ -139,9 +160,12 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
             "desk": desk,
             "samplers": lent,
             "ways": samplers.ways,
+            "judges": scoring,
+            "ways_to_judges": judges.ways,
             "storage": chosen.storage,
             "command": uuid.uuid4().hex,
             "output": storage.output,
+            "environment": {name: os.environ[name] for name in TAKEN_ALONG if name in os.environ},
         },
         torch_config=_place(),
         scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
@@ -153,7 +177,7 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
     try:
         return _until_done(ray, trainer, desk)
     finally:
-        samplers.close(ray, lent)
+        samplers.close(ray, lent | scoring)
 
 
 def _until_done(ray, trainer, desk) -> int:
@@ -239,7 +263,7 @@ def work(settings: dict) -> int:
 
     context, desk = train.get_context(), settings["desk"]
     rank = context.get_world_rank()
-    os.environ |= {
+    os.environ |= settings["environment"] | {
         "RANK": str(rank),
         "WORLD_SIZE": str(context.get_world_size()),
         "LOCAL_RANK": str(context.get_local_rank()),
@@ -255,7 +279,7 @@ def work(settings: dict) -> int:
     threading.Thread(target=listen, daemon=True, name="desk").start()
     sys.argv[0] = str(Path(settings["pack"]) / "headless.py")
     headless = runpy.run_path(sys.argv[0])
-    lent = settings["ways"](settings["samplers"])
+    lent = {"samplers": settings["ways"](settings["samplers"]), "judges": settings["ways_to_judges"](settings["judges"])}
     with settings["output"](settings, rank, again, cancelled.set, headless["lora_folder"]) as (options, again):
         arguments = [*settings["arguments"], *options]
-        return headless["main"](arguments, again=again, stopped=cancelled.is_set, samplers=lent)
+        return headless["main"](arguments, again=again, stopped=cancelled.is_set, **lent)

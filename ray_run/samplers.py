@@ -27,10 +27,15 @@ NOTHING_YET = 200, b"{}"  # what a ComfyUI's history answers
 
 def started(ray, count: int, asked: dict[str, float], arguments: list[str], pack: Path) -> dict[str, Any]:
     """Actors by name, once each has said that it is there. Ray starts one that has died again."""
-    kind = ray.remote(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), max_restarts=-1, max_concurrency=8)(Sampler)
+    kind = ray.remote(**options(asked), max_restarts=-1, max_concurrency=8)(Sampler)
     found = {f"ray {number}": kind.remote(str(pack), arguments, number) for number in range(count)}
     ray.get([sampler.ready.remote() for sampler in found.values()])
     return found
+
+
+def options(asked: dict[str, float]) -> dict[str, float]:
+    """Of an actor that asks for that."""
+    return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0), "memory": asked.get("memory", 0)}
 
 
 def close(ray, samplers: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ export const ZH = {
   steerSample: "立即出样图", steerSampleHint: "保存本次迭代的图像；若有留出提示词，也一并评估",
   steerCheckpoint: "立即存检查点", steerCheckpointHint: "保存本次迭代，并永久保留",
   steerStop: "停止并导出", steerStopHint: "在本次迭代之后结束训练，然后运行工作流的其余部分，例如保存 LoRA",
+  steerCancel: "取消", steerCancelHint: "结束在别处训练的进程，一切都会保存；以后用同样的命令继续",
   steerWaits: "将在本次迭代之后执行。",
   numbers: { "learning rate": "学习率", "KL weight": "KL 权重" },
   weightOf: "权重：{name}",
@@ -93,7 +94,7 @@ export const ZH = {
   metrics: {
     "*parts": "奖励的各部分", "*time": "时间分布",
     seconds_sampling: "采样秒数", seconds_decoding: "解码秒数", seconds_scoring: "评分秒数", seconds_training: "训练秒数",
-    seconds_samplers: "每台其他计算机的工作秒数",
+    seconds_samplers: "每台其他计算机的工作秒数", seconds_judges: "每个评判进程的工作秒数",
     iterations_behind: "图像落后的迭代数",
     vram_gb: "显存峰值（GB）", ram_gb: "ComfyUI 内存（GB）",
     reward_mean: "奖励", accuracy: "准确率",

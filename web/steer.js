@@ -4,7 +4,7 @@ import { element, say, show } from "./dom.js";
 import { number, numberName, words } from "./words.js";
 
 const ORDERS = [["pause", "steerPause"], ["go on", "steerGoOn"], ["sample", "steerSample"], ["checkpoint", "steerCheckpoint"],
-  ["stop", "steerStop"]];
+  ["stop", "steerStop"], ["cancel", "steerCancel"]];
 
 /** A number that can be changed while it trains. change(value) -> a promise. */
 function numberField(name, change) {
@@ -72,6 +72,7 @@ export function createSteering() {
       button.disabled = waits.has(what) && !(paused && what === "stop");
     }
     show(buttons.get("pause"), !paused && !waits.has("pause"));
+    show(buttons.get("cancel"), Boolean(state.far)); // elsewhere ComfyUI's own Cancel reaches nobody
     show(buttons.get("go on"), paused || waits.has("pause"));
     say(asked, waits.size && !paused ? words("steerWaits") : "");
     for (const [name, value] of Object.entries(state.numbers)) {

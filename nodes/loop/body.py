@@ -47,6 +47,19 @@ def links_of(node: dict) -> dict[str, Link]:
     return {key: (value[0], int(value[1])) for key, value in node["inputs"].items() if is_link(value)}
 
 
+def nodes_before(node_of: Callable[[str], dict], names: Iterable[str]) -> dict[str, dict]:
+    """These nodes and all that they hang on, as ComfyUI's API has them. node_of: a node's id -> the node."""
+    found: dict[str, dict] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            content = node_of(name)
+            found[name] = {"class_type": content["class_type"], "inputs": dict(content["inputs"])}
+            waiting += [source for source, _ in links_of(content).values()]
+    return found
+
+
 def find_body(prompt: Graph, end: str, is_output: Callable[[str], bool]) -> Body:
     """The body of the loop that ends at node ``end``. is_output: whether a node class shows or saves something.
 

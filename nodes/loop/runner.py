@@ -157,6 +157,11 @@ def fed(node: dict, slot: int) -> list | None:
     return _values.get(node["inputs"].get("key"), {}).get(slot) if node["class_type"] == FEED else None
 
 
+def sunk(key: str) -> dict[str, list]:
+    """What a PTLoopSink has taken, by its inputs' names; it is told once."""
+    return _values.pop(key, {})
+
+
 def _failed(title: str, node: str, data: dict) -> str:
     return (f"{title} (node {node}) failed inside the loop: {data.get('exception_message', '').strip()} "
             f"[{data.get('exception_type')}]")

@@ -241,7 +241,8 @@ class PTLoopRunner:
                         runner.show(picture)
         except BodyError as error:
             emit("error", run=plan.run_name, node=error.node, text=str(error))
-            raise RuntimeError(f"{error}\n{session.summary}") from None
+            kind = BodyPaused if isinstance(error, BodyPaused) else RuntimeError
+            raise kind(f"{error}\n{session.summary}") from None
         return results_of(session, curve)
 
 

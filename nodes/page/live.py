@@ -14,6 +14,7 @@ import asyncio
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from ..privacy import without_places
@@ -24,6 +25,7 @@ MESSAGES = 20  # sentences kept for a page that is opened later
 
 _lock = threading.Lock()
 _live: dict[str, dict] = {}
+_listeners: list[Callable[[str, dict], None]] = []
 
 
 def emit(kind: str, run: str, node: str | None, **data) -> None:
@@ -36,6 +38,13 @@ def emit(kind: str, run: str, node: str | None, **data) -> None:
     server = page_server()
     if server is not None:
         server.send_sync(f"posttrain.{kind}", event)
+    for hear in _listeners:
+        hear(kind, event)
+
+
+def listen(hear: Callable[[str, dict], None]) -> None:
+    """hear: called with each event's kind and data, by any thread."""
+    _listeners.append(hear)
 
 
 def live_state(run: str) -> dict:

@@ -26,7 +26,7 @@ from ...rewards.base.words import brief
 from ...rewards.person.by_hand import BEST_AND_WORST, Sheet
 from ...trainers.data.again import Returns
 from ...trainers.data.vote_book import VoteBook, together
-from .server import add_routes, answering, body_of, page_server
+from .server import add_routes, answering, body_of, is_seen, page_server
 from .turns import Turns
 
 DONE, PAUSE = "done", "pause"
@@ -151,6 +151,12 @@ class RatingRequest:
             right, left = (self.votes.get(row, 0) for row in self.sheets[number].rows)
             self._returns.note(f"{self.id} {number}", pair, (left, right) == pair.answer)
 
+    def image(self, row: int) -> bytes | None:
+        return self.images.get(row)
+
+    def take(self, client: str, done: int | None = None) -> dict:
+        return self.turns.take(client, done)
+
     def result(self) -> dict[int, int]:
         """1 or -1 by row of the images that were asked about."""
         return {row: vote for row, vote in self.votes.items() if vote and row in self._rows}
@@ -160,6 +166,11 @@ class RatingRequest:
             raise ValueError(f"how: {how!r} is unknown; use {DONE} or {PAUSE}")
         self.how = how
         self.ended.set()
+
+    def finish(self, how: str) -> None:
+        """As whoever rates says it."""
+        self.end(how)
+        self.after()
 
     def plain(self) -> dict:
         """As JSON."""
@@ -193,8 +204,9 @@ def ask(question: RatingRequest, seconds: float, check_cancelled: Callable[[], N
 
 @contextmanager
 def _shown(question: RatingRequest):
-    if page_server() is None:
-        raise RewardUnavailable("rating by hand needs ComfyUI's server: images are shown in its page")
+    if not is_seen():
+        raise RewardUnavailable("rating by hand needs ComfyUI's server: images are shown in its page; headless.py is told the "
+                                "address of one that runs with --page")
     put_up(question)
     try:
         yield
@@ -217,6 +229,17 @@ def is_open(id: str) -> bool:
     return id in _open
 
 
+def open_questions() -> list[RatingRequest]:
+    return list(_open.values())
+
+
+def question_of(id: str) -> RatingRequest:
+    """LookupError where it is not open."""
+    if id not in _open:
+        raise LookupError("this question is not open any more")
+    return _open[id]
+
+
 def _tell(question: RatingRequest, shown: bool) -> None:
     server = page_server()
     if server is not None:
@@ -229,15 +252,12 @@ def register_routes(routes) -> None:
 
     def answer(act):
         async def about(request):
-            question = _open.get(request.match_info["id"])
-            if question is None:
-                raise LookupError("this question is not open any more")
-            return await act(question, request)
+            return await act(question_of(request.match_info["id"]), request)
         return answering(about, "the vote cannot be saved")
 
     async def image(question, request):
         row = int(request.match_info["row"])
-        if (data := question.images.get(row)) is None:
+        if (data := await asyncio.to_thread(question.image, row)) is None:
             raise LookupError(f"there is no image {row} in this question")
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "max-age=86400, immutable"})
 
@@ -259,15 +279,14 @@ def register_routes(routes) -> None:
         done = body.get("done")
         if done is not None and type(done) is not int:
             raise ValueError("done: it is no sheet's number")
-        return question.turns.take(body["client"], done)
+        return await asyncio.to_thread(question.take, body["client"], done)
 
     async def end(question, request):
-        question.end((await body_of(request, how=str))["how"])
-        await asyncio.to_thread(question.after)
+        await asyncio.to_thread(question.finish, (await body_of(request, how=str))["how"])
         return {}
 
     async def all_open(_request):
-        return {"questions": [question.plain() for question in list(_open.values())]}
+        return {"questions": [question.plain() for question in open_questions()]}
 
     routes.get("/posttrain/ratings")(answering(all_open, "the questions cannot be read"))
     routes.get("/posttrain/ratings/{id}/images/{row}")(answer(image))

@@ -141,11 +141,11 @@ def _status(folder: Path, saved: str | None, state: dict) -> str:
     if state.get("status"):
         return state["status"]
     if saved == "running":
-        return "elsewhere" if _held_elsewhere(folder / "lock") else "stopped"
+        return "elsewhere" if held_elsewhere(folder / "lock") else "stopped"
     return saved or "unknown"
 
 
-def _held_elsewhere(lock: Path) -> bool:
+def held_elsewhere(lock: Path) -> bool:
     """Whether a process that is not this one says in the lock file that it trains, and is alive."""
     import psutil
     try:

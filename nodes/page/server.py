@@ -9,12 +9,24 @@ from ...rewards.base.words import shown
 from ..privacy import without_places
 
 LONGEST = 1000  # characters of an error
+_shown_elsewhere = False
 
 
 def page_server():
     """ComfyUI's server, or None where there is none (unit tests, headless use)."""
     # a server that runs is imported already; importing it here would start half of ComfyUI in a headless process
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def is_seen() -> bool:
+    """Whether there is a page: headless.py's server listens nowhere, and may tell another ComfyUI's."""
+    return _shown_elsewhere or getattr(page_server(), "port", None) is not None
+
+
+def show_elsewhere() -> None:
+    """From here on another ComfyUI's page shows what happens here."""
+    global _shown_elsewhere
+    _shown_elsewhere = True
 
 
 def add_routes(register_routes: Callable) -> None:

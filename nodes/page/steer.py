@@ -7,6 +7,8 @@ Null, or 404, where the run is not being trained by this ComfyUI; 400 where the 
 
 from __future__ import annotations
 
+import asyncio
+
 from ...trainers.run.steering import state_of, steering_of
 from .run_reader import run_folder
 from .server import add_routes, answering, body_of
@@ -20,7 +22,7 @@ def register_routes(routes) -> None:
 
     async def order(request):
         body, found = await body_of(request, do=str), steering_of(run_folder(request.match_info["run"]))
-        found.order(body["do"], body.get("value"))
+        await asyncio.to_thread(found.order, body["do"], body.get("value"))  # it may have to be asked for elsewhere
         return found.plain()
 
     routes.get("/posttrain/runs/{run}/steer")(answering(look, "the run cannot be read"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ...rewards.base.words import lines_of
-from ..loop.body import is_link, links_of
+from ..loop.body import links_of, nodes_before
 from ..loop.readers import check_may_be_behind, check_no_steps_are_needed, means_are_read
 from ..loop.runner import FEED
 from ..page.address import check_and_ask
@@ -234,19 +234,9 @@ def made_by(dynprompt, node: str):
     from ...trainers.servers.graph import Source
 
     links = links_of(dynprompt.get_node(node))
-    nodes: dict[str, dict] = {}
-    waiting = [links["model"][0], links["clip"][0]]
-    while waiting:
-        name = waiting.pop()
-        if name in nodes:
-            continue
-        content = dynprompt.get_node(name)
-        if content["class_type"] == FEED:
-            raise ValueError(
-                "computers: Other Computers stands inside the loop; take its model and clip from before Loop Start"
-            )
-        nodes[name] = {"class_type": content["class_type"], "inputs": dict(content["inputs"])}
-        waiting += [value[0] for value in content["inputs"].values() if is_link(value)]
+    nodes = nodes_before(dynprompt.get_node, (links["model"][0], links["clip"][0]))
+    if any(each["class_type"] == FEED for each in nodes.values()):
+        raise ValueError("computers: Other Computers stands inside the loop; take its model and clip from before Loop Start")
     return Source(nodes, links["model"], links["clip"], files_of(nodes))
 
 

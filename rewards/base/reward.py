@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ranks
+from .lent import asked_instead, counts_elsewhere
 from .prompt import Prompt
 from .reweighted import reweighted, told
 from .stopwatch import SCORING, timed
@@ -179,6 +180,8 @@ def evaluate(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: 
 
 
 def _asked(reward: Reward, images: Tensor, prompts: Sequence[Prompt], groups: Tensor) -> Judgement:
+    if (elsewhere := asked_instead(reward, prompts)) is not None:
+        return elsewhere(images, prompts, groups)
     if isinstance(reward, CompositeReward):
         return reward.evaluate(images, prompts, groups)
     values = reward(images, prompts)
@@ -211,7 +214,7 @@ def _counted(reward: Reward) -> dict[str, float]:
 
 def counts_of(reward: Reward) -> dict[str, float]:
     """What a reward counts beside its scores, such as prompts that were too long for it; {} for most."""
-    return reward.counts() if hasattr(reward, "counts") else {}
+    return (reward.counts() if hasattr(reward, "counts") else {}) | counts_elsewhere(reward)
 
 
 def added_up(counted: Sequence[dict[str, float]]) -> dict[str, float]:

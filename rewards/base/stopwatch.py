@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 SAMPLING, DECODING, SCORING, TRAINING = WORK = ("sampling", "decoding", "scoring", "training")
-SAMPLERS = "samplers"  # what others have worked meanwhile
+SAMPLERS, JUDGES = "samplers", "judges"  # what others have worked meanwhile
 
 
 class Stopwatch:

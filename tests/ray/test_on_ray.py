@@ -13,12 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 import safetensors.torch
-from posttrain.nodes.trainers.nft import PTNFT
+from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.tests.host.headless_runs import LONGEST, Headless, difference, until
 from posttrain.tests.host.spine_graph import CLIP, MODEL, spine
+from posttrain.tools.graphs import swap_reward
 from posttrain.tools.host import PACK, Host, comfyui_folder
 
 SAMPLER = re.compile(r"\(Sampler pid=(\d+)\S* PostTrain: sampler (\d) is ready")
+JUDGE = re.compile(r"\(Judge pid=(\d+)\S* PostTrain: judge (\d) is ready")
 WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2")
 
 
@@ -74,16 +76,17 @@ def gone(started: list[psutil.Process], seconds: float = 120) -> bool:
     return True
 
 
+def defaults(kind: str) -> dict:
+    """What the widgets of a node stand at; of a menu the first choice, where it has no other."""
+    inputs = {name: spec for part in NODE_CLASS_MAPPINGS[kind].INPUT_TYPES().values() for name, spec in part.items()}
+    firsts = {name: kind[0] for name, (kind, *_) in inputs.items() if isinstance(kind, (list, tuple))}
+    return firsts | {name: more[0]["default"] for name, (_, *more) in inputs.items() if more and "default" in more[0]}
+
+
 def sampled_elsewhere(run: str, addresses: str) -> dict:
     """A small DiffusionNFT whose images others draw."""
     graph = spine(run, 3, **{"4.transition": "deterministic", "4.prompts_per_iteration": 4})
-    numbers = {
-        name: spec[1]["default"]
-        for part in PTNFT.INPUT_TYPES().values()
-        for name, spec in part.items()
-        if "default" in (spec[1:] or [{}])[0]
-    }
-    graph["5"] = {"class_type": "PTNFT", "inputs": numbers | {"learning_rate": 1e-3, "warmup_steps": 0}}
+    graph["5"] = {"class_type": "PTNFT", "inputs": defaults("PTNFT") | {"learning_rate": 1e-3, "warmup_steps": 0}}
     settings = {"sampler": "euler", "lora_precision": "float32", "longest_wait": 120.0}
     inputs = {"model": MODEL, "clip": CLIP, "addresses": addresses} | settings
     graph["21"] = {"class_type": "PTOtherComputers", "inputs": inputs}
@@ -157,11 +160,37 @@ def test_an_output_in_two_places_is_refused(shared):
     assert "--output-directory has no use" in shared.text() and not (shared.base / "a").exists()
 
 
+def test_the_page_of_a_comfyui_shows_two_processes_and_cancels_them(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_PAGE_KEY", "0123456789abcdef")
+    with Host(tmp_path / "watching") as page:
+        options = ("--workers", "2", "--page", page.url)
+        process = shared.start(small(**{"6.iterations": 500}), first=("ray",), options=options)
+        until(lambda: len(page.get("/posttrain/runs").json()) == 1, process, LONGEST)
+        (name,) = (run["run"] for run in page.get("/posttrain/runs").json())
+        until(lambda: page.get(f"/posttrain/runs/{name}").json()["points"], process, LONGEST)
+        started = started_by(process)
+        assert page.post(f"/posttrain/runs/{name}/steer", {"do": "cancel"}).ok
+        assert process.wait(LONGEST) == 130, shared.text()[-3000:]
+        found = page.get(f"/posttrain/runs/{name}").json()
+        assert found["status"] == "cancelled" and len(found["points"]) == shared.iterations("a")
+    assert name.startswith("spine a @ ") and gone(started)
+
+
 def test_what_cannot_run_ends_in_words(shared):
     assert on_two(shared, "{}", workers=1000).wait(LONGEST) == 2
-    assert "--workers 1000, --samplers 0: Ray has " in shared.text()
+    assert "--workers 1000, --samplers 0, --judges 0: Ray has " in shared.text()
     process = on_two(shared, '{"1": {"class_type": "KSampler", "inputs": {}}}')
     assert process.wait(LONGEST) == 2 and "The workflow is wrong" in shared.text(), shared.text()[-3000:]
+
+
+def test_a_model_that_no_machine_has_the_memory_for_is_refused_with_its_size(shared):
+    lora = shared.base / "models" / "loras" / "large.safetensors"
+    with lora.open("wb") as file:
+        file.truncate(10**12)  # of nothing
+    graph = small() | {"41": {"class_type": "LoraLoaderModelOnly", "inputs": {"lora_name": lora.name}}}
+    assert on_two(shared, graph).wait(LONGEST) == 2, shared.text()[-3000:]
+    assert "Each process asks Ray for 1 CPU and 1001.0 GB of memory; 1000.0 GB are in the model files" in shared.text()
+    assert "--memory: 2 processes ask for 1001.0 GB each" in shared.text()
 
 
 def test_the_workflow_is_looked_for_before_ray_is_started(shared):
@@ -199,6 +228,27 @@ def test_actors_tell_the_likelihoods_that_flow_grpo_learns_from(alone, shared):
     found = points(shared, "a")
     assert len(found) == 3 and all(0 < point["seconds_samplers"] <= point["seconds"] for point in found)
     assert len(started) > 4 and gone(started)
+
+
+def test_judges_score_what_one_process_scores_also_where_one_is_killed(alone, shared):
+    """A sum of a learned reward, which they hold, and a rule, which stays with the training."""
+    graph = small(**{"6.run_name": "spine judged", "12.file_name": "tests/judged"})
+    graph |= {"31": {"class_type": "PTDemoJudge", "inputs": {}}, "32": {"class_type": "PTRewardJPEG", "inputs": {}}}
+    swap_reward(graph, {"class_type": "PTRewardSum", "inputs": {"reward_1": ["31", 0], "reward_2": ["32", 0]}})
+    graph["32"]["inputs"] = defaults("PTRewardJPEG")
+    graph["own reward"]["inputs"] |= defaults("PTRewardSum")
+    assert alone.run(graph) == 0, alone.text()[-3000:]
+    process = shared.start(graph, first=("ray",), options=("--judges", "2", "--cpus", "0.5"))
+    until(lambda: shared.iterations("judged") >= 1, process, LONGEST)
+    started, judges = started_by(process), {number: int(pid) for pid, number in JUDGE.findall(shared.text())}
+    os.kill(judges["0"], signal.SIGKILL)
+    assert process.wait(LONGEST) == 0 and set(judges) == {"0", "1"}, shared.text()[-3000:]
+    assert difference(alone.lora("judged"), shared.lora("judged")) < 1e-6
+    own, found = points(alone, "judged"), points(shared, "judged")
+    assert len(found) == 3 and all(0 < point["seconds_judges"] <= point["seconds_scoring"] for point in found)
+    names = [name for name in own[0] if name.startswith("reward")]
+    assert len(names) > 3 and all(abs(one[name] - two[name]) < 1e-6 for one, two in zip(own, found) for name in names)
+    assert gone(started)
 
 
 def test_a_sampler_that_dies_is_replaced(shared):

@@ -102,3 +102,8 @@ def test_what_cannot_be_looked_at_is_said_and_nobody_waits(second, monkeypatch):
 
 def test_alone_nothing_is_compared():
     assert machines.fault({"no": "workflow"}) == "" and machines.fault({}, "it is wrong") == "it is wrong"
+
+
+def test_a_model_counts_with_its_bytes_once_however_many_folders_have_it(here, monkeypatch):
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(here / "loras")], {".safetensors"}))
+    assert machines.model_bytes(GRAPH) == 1500 and machines.model_bytes({}) == 0

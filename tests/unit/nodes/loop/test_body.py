@@ -6,7 +6,7 @@ import sys
 import types
 
 import pytest
-from posttrain.nodes.loop.body import Body, find_body, fresh, has_end
+from posttrain.nodes.loop.body import Body, find_body, fresh, has_end, nodes_before
 from posttrain.nodes.loop.runner import new_executor
 from posttrain.nodes.loop.settings import plain, settings_of
 
@@ -173,3 +173,15 @@ def test_executor_of_each_host_version_can_be_made(monkeypatch, executor):
     host = types.SimpleNamespace(PromptExecutor=executor, CacheType=types.SimpleNamespace(CLASSIC=0))
     monkeypatch.setitem(sys.modules, "execution", host)
     assert set(new_executor(None).limits.values()) <= {0}
+
+
+def test_the_nodes_before_some_are_all_that_they_hang_on_each_once():
+    graph = {
+        "1": {"class_type": "A", "inputs": {"size": 2}},
+        "2": {"class_type": "B", "inputs": {"a": ["1", 0], "words": ["1", "0"]}},
+        "3": {"class_type": "C", "inputs": {"b": ["2", 1], "a": ["1", 0]}, "_meta": {"title": "mine"}},
+        "4": {"class_type": "D", "inputs": {"c": ["3", 0]}},
+    }
+    found = nodes_before(graph.__getitem__, ["3"])
+    assert found == {"1": graph["1"], "2": graph["2"], "3": {"class_type": "C", "inputs": graph["3"]["inputs"]}}
+    assert nodes_before(graph.__getitem__, []) == {}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from posttrain.nodes.page import address, blind, live, open_folder, own_page, question, rating, shelf, steer
+from posttrain.nodes.page import address, blind, elsewhere, live, open_folder, own_page, question, rating, shelf, steer
 from posttrain.rewards.base.pixels import png_bytes
 from posttrain.rewards.person.by_hand import BEST_AND_WORST, MODES, Sheet
 from posttrain.tests.unit.nodes.page.test_live import make_run
@@ -142,6 +142,7 @@ ROUTES = [
     "/posttrain/runs/{}/workflow",
     "/posttrain/runs/{}/report",
     "/posttrain/runs/{}/blind",
+    *(f"/posttrain/elsewhere/{{}}/{name}" for name in ("say", "file", "hear")),
     *(f"/posttrain/runs/{{}}/{name}" for name in ("rename", "pin", "note", "delete", "export", "open")),
 ]
 
@@ -171,7 +172,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder, blind)):
+def asked(requests, *, register=(live, rating, address, steer, shelf, question, own_page, open_folder, blind, elsewhere)):
     """requests: (method, path, options) -> [(status, headers, body)] of a real server with the pack's routes."""
 
     async def run():

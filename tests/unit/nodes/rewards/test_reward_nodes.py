@@ -240,6 +240,6 @@ def test_no_reward_is_imported_by_the_nodes():
     code = code.replace("from posttrain.nodes", "n = types.ModuleType('posttrain.nodes'); n.__path__ = [sys.argv[1] + '/nodes']; "
                         "sys.modules['posttrain.nodes'] = n\nfrom posttrain.nodes", 1)
     found = subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[4])], capture_output=True, text=True)
-    files = ("prompt", "ranks", "report", "reward", "reweighted", "stopwatch", "untouched", "usable", "weights", "wire", "words")
+    files = ("lent", "prompt", "ranks", "report", "reward", "reweighted", "stopwatch", "untouched", "usable", "weights", "wire", "words")
     expected = ["posttrain.rewards.base", *(f"posttrain.rewards.base.{name}" for name in files)]
     assert found.stdout.strip() == str(expected), found.stdout + found.stderr
