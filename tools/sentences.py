@@ -23,7 +23,7 @@ ROOMS = ("nodes", "rewards", "toy", "trainers", "trainers/data", "trainers/polic
 ANSWERS = ("trainers/run/summary.py", "trainers/run/notices.py", "trainers/run/held_out.py")
 # functions, classes and tables whose words are raised by others, or fill the gaps of what is raised
 ELSEWHERE = {
-    "nodes/access.py": ("AddressNotAllowed",),
+    "nodes/access.py": ("AddressNotAllowed", "_unreadable"),
     "nodes/demo.py": ("run",),
     "nodes/feedback/data.py": ("image",),
     "nodes/feedback/preferences.py": ("run", "failed"),

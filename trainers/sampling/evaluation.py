@@ -28,8 +28,8 @@ HACKED = ("Reward up, FID up: the pictures have moved away from what they are co
 
 @dataclass(frozen=True)
 class Apart:
-    """How far the policy's images lie from other pictures. images, pictures: how many of either; of_folder: whether the latter are
-    the user's, and not the model's before training."""
+    """How far the policy's images lie from other pictures. images, pictures: how many of either; of_folder: whether the latter
+    are the user's, and not the model's before training."""
 
     distances: tuple[Distance, ...]
     images: int

@@ -41,7 +41,8 @@ def test_a_claim_is_a_whole_workflow(name):
     assert all(one["iterations"] == 7 for one in settings) and settings[-1]["run_name"] == f"{name}-1"
     for kind, key in (("PTLoopStart", "run_name"), ("PTSaveLora", "file_name")):
         names = every(graph, kind, key)
-        assert len(names) == len(set(names)) == len(settings), "no run and no LoRA in the place of another"
+        halves = name == "spo_again" and kind == "PTSaveLora"  # one training in two halves
+        assert len(names) == len(set(names)) == len(settings) - halves, "no run and no LoRA in the place of another"
 
 
 def test_a_control_deals_its_rewards_out_before_they_become_feedback():

@@ -13,13 +13,13 @@ from posttrain.trainers.recipes.words import name_of
 
 # what a raise hands on as it came, such as a row's, a file's or another machine's error, whose words are read where it is made
 HANDED_ON = {"why", "str(error)", "shown(str(error), 300)", "text", "errno.ENOSPC", "errno.ENOENT", "OTHER_SIZE",
-             "f'{error}\\n{session.summary}'", "self._refusal(route, error)"}  # fmt: skip
+             "f'{error}\\n{session.summary}'", "self._refusal(route, error)", "OSError(error)"}  # fmt: skip
 COMMAND_LINE = "nodes/headless.py"  # which no page shows
 # what nodes show as words, and where these are read
 SHOWN = {
     "nodes/demo.py": {"[done]": "nodes/demo.py"},
     "nodes/edits.py": {"[report]": "trainers/data/edits.py"},
-    "nodes/feedback/data.py": {"[data.summary()]": "trainers/data/rows.py", "[encoded.summary()]": "trainers/data/encoded.py"},
+    "nodes/feedback/data.py": {"[data.summary()]": "trainers/data/rows.py", "[found.summary()]": "trainers/data/encoded.py"},
     "nodes/feedback/preferences.py": {"[text, *failed(found)]": "nodes/feedback/preferences.py"},
     "nodes/feedback/votes.py": {"[text]": "nodes/feedback/votes.py"},
     "nodes/loop/estimate.py": {"[text]": "trainers/engine/dry_run.py"},
