@@ -174,7 +174,8 @@ def test_a_new_policy_is_as_the_sources_have_it_and_says_so():
     out = created(model_of("sd3"))
     lora = out["result"][0].recipe
     assert (lora.rank, lora.alpha, lora.start) == (32, 64.0, "gaussian")
-    words, table = out["ui"]["text"]
+    *words, table = out["ui"]["text"]
+    words = "\n".join(words)
     assert "SD3.5" in words and "rank 32, alpha 64, start gaussian" in words
     assert "learning rate\t0.0003\tyifan123/flow_grpo @ " in table
 
