@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import sys
 
-from . import chinese, make_docs, make_map, sentences
+from . import chinese, chinese_pages, make_docs, make_map, sentences, template_words
 from .pack import module
 
 
 def main() -> None:
     make_docs.main()
+    chinese_pages.main()
     make_map.main()
-    lacking = chinese.missing(module("nodes", host=True).NODE_CLASS_MAPPINGS, chinese.texts())
+    nodes = module("nodes", host=True).NODE_CLASS_MAPPINGS
+    lacking = chinese.missing(nodes, chinese.texts())
+    lacking += [f"{name}: its help page" for name, node in nodes.items()
+                if not make_docs.internal(node) and not chinese_pages.place(name).is_file()]  # fmt: skip
+    lacking += template_words.lacking()
     print(
         "\n".join(
-            ["No Chinese yet (locales/zh/nodeDefs.json):", *(f"  {line}" for line in lacking)]
+            [
+                "No Chinese yet (locales/zh/nodeDefs.json, web/docs/<node>/zh.md, web/chinese_templates.json):",
+                *(f"  {line}" for line in lacking),
+            ]
             if lacking
-            else ["Every node has its Chinese texts."]
+            else ["Every node, help page and template has its Chinese."]
         )
     )
     print("\n".join(sentences.report(every="--errors" in sys.argv[1:])))

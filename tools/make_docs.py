@@ -47,10 +47,16 @@ def settings(node) -> str:
 
 
 def line(name: str, spec: tuple) -> str:
+    options, default = spec[1] if len(spec) > 1 else {}, default_of(spec)
+    shown = f" ({default})" if default else ""
+    return f"- **{name}**{shown}: {options.get('tooltip', '')}"
+
+
+def default_of(spec: tuple) -> str:
+    """As a page shows it; "" where an input has none, or a long one."""
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
     default = options.get("default", kind[0] if isinstance(kind, (list, tuple)) else None)
-    shown = "" if default in (None, "") or len(str(default)) > LONGEST_DEFAULT else f" ({plain(default)})"
-    return f"- **{name}**{shown}: {options.get('tooltip', '')}"
+    return "" if default in (None, "") or len(str(default)) > LONGEST_DEFAULT else plain(default)
 
 
 def plain(default) -> str:

@@ -10,6 +10,7 @@ import { introduce, loadRunQuestions } from "./question.js";
 import { loadQuestions } from "./rate.js";
 import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./runs.js";
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
+import { sayTemplate } from "./template_words.js";
 import { addTextView } from "./text_view.js";
 import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateGoals, translateNode } from "./translate.js";
 import { loadWords, messageWords, serverWords, words } from "./words.js";
@@ -78,7 +79,10 @@ app.registerExtension({
 
   beforeConfigureGraph: openAsGraphOnEarlyPages,
 
-  afterConfigureGraph: () => introduceApp(app.graph),
+  afterConfigureGraph() {
+    introduceApp(app.graph);
+    return sayTemplate(app.graph);
+  },
 
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("PT")) showAllDecimals(node);

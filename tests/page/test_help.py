@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from posttrain.tests.page.actions import keep_screenshot, wait_until
+from posttrain.tests.page.actions import in_chinese, keep_screenshot, wait_until
 from posttrain.tools.host import ROOT
 
 DOCS = ROOT / "web" / "docs"
@@ -32,6 +32,16 @@ def test_a_trainers_picture_is_in_the_help_panel(page, kind, tmp_path):
     shown = page.evaluate(PICTURE)
     assert shown["seen"] and shown["wide"] == 600 and shown["words"]
     keep_screenshot(page, f"help_of_{kind}", tmp_path)
+
+
+def test_a_page_is_in_chinese_where_comfyui_is(page, tmp_path):
+    with in_chinese(page):
+        page.evaluate(PLACE, "PTFlowGRPO")
+        page.get_by_test_id("info-button").first.dispatch_event("click")
+        wait_until(page, lambda: (page.evaluate(PICTURE) or {}).get("wide", 0) > 0)
+        words = page.locator(".node-help-content").first.inner_text()
+        assert "何时使用" in words and "学习率" in words and "When to use it" not in words
+        keep_screenshot(page, "help_in_chinese", tmp_path)
 
 
 @pytest.mark.parametrize("name", PICTURED)
