@@ -1,5 +1,8 @@
 // Everything that the page says, in Chinese; {name} is replaced. english.js has the same keys.
+import { MENUS } from "./chinese_menus.js";
+
 export const ZH = {
+  menus: MENUS,
   tab: "PostTrain 训练记录：曲线与样图",
   runs: "训练记录", ownPage: "在单独的页面中打开，适合第二块屏幕或手机",
   none: "还没有训练。打开模板“Learn to follow prompts”，然后点击运行。",

@@ -12,7 +12,7 @@ import { askTheSilent, changed, getRun, loadAll, loadAnew, receive } from "./run
 import { destroySidebar, renderSidebar, selectRun } from "./sidebar.js";
 import { sayTemplate } from "./template_words.js";
 import { addTextView } from "./text_view.js";
-import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateGoals, translateNode } from "./translate.js";
+import { addTooltips, introduceApp, introduceBlock, translateDefinitions, translateMenus, translateNode } from "./translate.js";
 import { loadWords, messageWords, serverWords, words } from "./words.js";
 
 const TAB = "posttrain";
@@ -89,7 +89,7 @@ app.registerExtension({
     addTooltips(node);
     introduceBlock(node);
     translateNode(node);
-    translateGoals(node);
+    translateMenus(node);
     if (drivesRun(node)) addRunView(node, openRun);
     else if (node.comfyClass?.startsWith("PT")) addTextView(node);
   },

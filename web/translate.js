@@ -1,10 +1,9 @@
 // The nodes in the user's language, from locales/. ComfyUI does the same by itself, but its pages of early 2026 and before
 // load their own words of a language after those of the packs, over them.
 import { fetchTranslations } from "./api.js";
-import { blockHint, blockLabel, goalName, isBlockLabel, locale } from "./words.js";
+import { blockHint, blockLabel, choiceName, isBlockLabel, locale } from "./words.js";
 
 const OTHER_BLOCKS = ["Before and after", "Before and after training"]; // of nodes of the host alone
-const GOAL = "PTGoal";
 
 let texts = {};
 
@@ -73,7 +72,7 @@ function introduceWidgets(node) {
   for (const input of node.subgraph.inputs) {
     const { inside, widget } = promoted(node, input);
     if (!inside || !widget) continue;
-    if (inside.comfyClass === GOAL && widget.type === "combo") nameGoals(widget);
+    if (inside.comfyClass?.startsWith("PT")) nameChoices(widget);
     nameWidget(node, input, widget);
   }
 }
@@ -106,13 +105,13 @@ function nameWidget(node, input, widget) {
   input.label = slot.label = undefined;
 }
 
-/** Hook nodeCreated: the choices of the node Goal in the user's language; their values stay what workflows know. */
-export function translateGoals(node) {
-  if (node.comfyClass === GOAL) nameGoals(node.widgets.find(({ name }) => name === "goal"));
+/** Hook nodeCreated: what menus offer in the user's language; their values stay what workflows know. */
+export function translateMenus(node) {
+  if (node.comfyClass?.startsWith("PT")) for (const widget of node.widgets ?? []) nameChoices(widget);
 }
 
-function nameGoals(widget) {
-  if (locale().startsWith("zh")) widget.options.getOptionLabel = goalName;
+function nameChoices(widget) {
+  if (widget.type === "combo" && locale().startsWith("zh")) widget.options.getOptionLabel = choiceName;
 }
 
 /** Hook afterConfigureGraph: an app's panel is drawn once, so what it shows is named before. The saved names stay English. */

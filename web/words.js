@@ -25,8 +25,11 @@ export const isBlockLabel = (name, label) => !label || label === name || label =
 /** What an input of a block of nodes of the host alone does. */
 export const blockHint = (name) => language().blockHints[name];
 
-/** A choice of the node Goal in the user's language. */
-export const goalName = (goal) => language().goals?.[goal] ?? goal;
+/** What a menu offers in the user's language; but for goals with the value itself, which help pages and workflows know. */
+export function choiceName(value) {
+  const { goals, menus } = language();
+  return goals?.[value] ?? (menus && Object.hasOwn(menus, value) ? `${menus[value]}（${value}）` : value);
+}
 
 /** What a list of pictures is called: "samples" or "held_out". */
 export const picturesName = (kind) => language().samplesOf[kind];

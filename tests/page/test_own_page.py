@@ -25,7 +25,7 @@ UNLIKE = """async (base) => {
     });
     return unlike(EN, ZH, '');
 }"""
-FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "heads", "looks"}
+FROM_THE_SERVER = {"alarms", "said", "steps", "reasons", "blocks", "goals", "heads", "looks", "menus"}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A template's note, groups and titles in the language of the page, whichever it was saved in."""
+"""A template's note, groups, titles and menus in the language of the page, whichever it was saved in."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def test_they_are_said_in_the_pages_language_and_what_the_user_wrote_stays(page,
     again = opened(page, saved, second)
     assert again["note"] == english["note"] and set(again["groups"]) == {"mine", *english["groups"]} - {first}
     assert faults(page) == []
+
+
+MENU = """() => {
+    const node = app.graph.nodes.find(({ type }) => type === 'PTFlowGRPO');
+    const { options, value } = node.widgets.find(({ name }) => name === 'trust');
+    return [options.getOptionLabel?.(value) ?? value, value];
+}"""
+
+
+def test_menus_are_in_chinese_and_workflows_keep_their_values(page):
+    workflow = json.loads(TEMPLATE.read_text(encoding="utf-8"))
+    page.evaluate(LOAD, workflow)
+    assert page.evaluate(MENU) == ["clipped ratio", "clipped ratio"]
+    with in_chinese(page):
+        page.evaluate(LOAD, workflow)
+        page.wait_for_timeout(500)
+        assert page.evaluate(MENU) == ["裁剪比率（clipped ratio）", "clipped ratio"]
+        output = page.evaluate("async () => (await app.graphToPrompt()).output")
+        (trainer,) = [content for content in output.values() if content["class_type"] == "PTFlowGRPO"]
+        assert trainer["inputs"]["trust"] == "clipped ratio"
 
 
 def test_a_users_own_workflow_is_left_alone(page):

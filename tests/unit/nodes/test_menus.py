@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.nodes.feedback.advantages import PTAdvantages
 from posttrain.nodes.feedback.preferences import PTLabels, PTPreferences
 from posttrain.rewards.base.reward import Scores
+from posttrain.tools.host import ROOT
 
 KNOWN = Path(__file__).with_name("menus.json")
 
@@ -29,6 +31,22 @@ def menus() -> dict[str, list[str]]:
 def test_every_menu_has_the_choices_that_saved_workflows_know():
     """Where a choice was added on purpose, add it to menus.json; one that was there must stay."""
     assert menus() == json.loads(KNOWN.read_text(encoding="utf-8"))
+
+
+NAMES = {  # of models, methods, formats and units, which are the same in every language
+    "8 GB", "12 GB", "16 GB", "24 GB", "48 GB", "CLIP", "CLIPScore", "ComfyUI", "Forge, A1111, InvokeAI (kohya's names)", "HPSv2",
+    "HPSv2.1", "Inception (FID, KID)", "LAION v1", "LAION v2", "LoHa", "LoKr", "LoRA", "OFT", "PickScore", "Qwen-Image-Edit",
+    "Qwen-Image-Edit 2509 and later", "SigLIP", "VQAScore", "ViT (differentiable)", "bfloat16", "dance_sde", "ddim", "float16",
+    "float32", "flow_cps", "flow_sde", "ghuber", "huber", "kB", "kaiming", "open_nsfw (onnx)", "rsLoRA", "v2.5 (SigLIP)"}  # fmt: skip
+
+
+def test_every_choice_has_its_chinese():
+    said = {}
+    for name, start in (("chinese_menus.js", "MENUS = {"), ("chinese.js", "goals: {")):
+        words = (ROOT / "web" / name).read_text(encoding="utf-8").split(start)[1].split("}")[0]
+        said |= {quoted or plain: text for quoted, plain, text in re.findall(r'(?:"([^"]+)"|(\w+)): "([^"]+)"', words)}
+    there = {choice for choices in menus().values() for choice in choices} | {"auto"}
+    assert there - said.keys() == NAMES and said.keys() - there == set()
 
 
 def scores(values, groups) -> Scores:
