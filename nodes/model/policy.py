@@ -102,7 +102,7 @@ def shown(policy) -> list[str]:
     found, lora = recommended(policy.model, policy.method), policy.recipe
     return [
         *([f"{found.why_not}."] if found.why_not else []),
-        f"Your model: {family(policy.model).words}",
+        f"Your model is {family(policy.model).words}",
         f"The LoRA, as {lora.kind}: rank {lora.rank}, alpha {lora.alpha:g}, start {lora.start}",
         f"Recommended for {found.method}, where a node says -1 or recommended:",
         as_table(found),

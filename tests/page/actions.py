@@ -62,14 +62,19 @@ def stop_all(host, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+def load_anew(page) -> None:
+    """The page, once it has brought back what was open."""
+    page.reload()
+    page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
+    page.wait_for_timeout(1500)
+
+
 @contextmanager
 def in_chinese(page):
     """The page, loaded anew in Chinese."""
     page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'zh')")
     try:
-        page.reload()
-        page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
-        page.wait_for_timeout(1500)
+        load_anew(page)
         yield
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")

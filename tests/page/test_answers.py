@@ -66,7 +66,7 @@ def test_answers_are_in_chinese_where_the_page_is(page, tmp_path):
         open_graph(page, graph)
         queue(page)
         notes, made = answered(page, "PTRewardEnsemble"), answered(page, "PTCreatePolicy")
-        assert made["heads"] == ["参数", "推荐值", "来源"] and made["words"][0].startswith("您的模型：")
+        assert made["heads"] == ["参数", "推荐值", "来源"] and made["words"][0].startswith("您的模型是流模型")
         english = [line for shown in (notes, made) for words in shown["words"] for line in words.split("\n")
                    if not re.search("[\u4e00-\u9fff]", line)]  # fmt: skip
         assert len(english) <= 1, english  # the ensemble's members and roles, by name

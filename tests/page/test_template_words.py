@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from posttrain.tests.page.actions import ROOT, faults, fit, in_chinese, keep_screenshot
+from posttrain.tests.page.actions import ROOT, faults, fit, in_chinese, keep_screenshot, load_anew, wait_until
 from posttrain.tools.template_words import chinese
 
 TEMPLATE = ROOT / "workflows" / "Learn to follow prompts (Flow-GRPO).json"
@@ -20,7 +20,7 @@ def opened(page, workflow: dict, group: str) -> dict:
     return page.evaluate(SAID)
 
 
-def test_they_are_said_in_the_pages_language_and_what_the_user_wrote_stays(page, tmp_path):
+def test_they_are_said_in_the_pages_language_and_what_the_user_wrote_stays(page, host, tmp_path):
     workflow, known = json.loads(TEMPLATE.read_text(encoding="utf-8")), chinese()
     first, second, *_ = (group["title"] for group in workflow["groups"])
     english = opened(page, workflow, second)
@@ -33,9 +33,9 @@ def test_they_are_said_in_the_pages_language_and_what_the_user_wrote_stays(page,
         fit(page)
         keep_screenshot(page, "template_in_chinese", tmp_path)
         page.evaluate("(title) => { app.graph.groups.find((group) => group.title === title).title = 'mine'; }", known[first])
-        saved = page.evaluate("app.graph.serialize()")
-    page.reload()
-    page.wait_for_function("() => window.app?.graph && app.extensionManager", timeout=60_000)
+        saved = json.loads(page.evaluate("JSON.stringify(app.graph.serialize())"))
+    wait_until(page, lambda: host.get("/settings/Comfy.Locale").json() == "en")
+    load_anew(page)
     again = opened(page, saved, second)
     assert again["note"] == english["note"] and set(again["groups"]) == {"mine", *english["groups"]} - {first}
     assert faults(page) == []
