@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .chinese import texts
-from .make_docs import DOCS, SECTION, default_of
+from .make_docs import DOCS, SECTION, default_of, inputs_of
 from .pack import module
 
 SETTINGS = re.compile(r"(?<=^## 设置\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -41,9 +41,8 @@ def refreshed(page: str, node: type, known: Mapping) -> str:
 
 
 def settings(node, said: Mapping[str, Mapping[str, str]]) -> str:
-    inputs = node.INPUT_TYPES()
     lines = []
-    for name, spec in ((name, spec) for kind in ("required", "optional") for name, spec in inputs.get(kind, {}).items()):
+    for name, spec in inputs_of(node):
         default, words = default_of(spec), said.get(name, {})
         shown = f"（{default}）" if default else ""
         lines.append(f"- **{words.get('name', name)}**{shown}：{words.get('tooltip', '')}")

@@ -41,9 +41,13 @@ def refreshed(page: str, node) -> str:
 
 
 def settings(node) -> str:
-    inputs = node.INPUT_TYPES()
-    lines = [line(name, spec) for kind in ("required", "optional") for name, spec in inputs.get(kind, {}).items()]
+    lines = [line(name, spec) for name, spec in inputs_of(node)]
     return "\n" + "\n".join(lines or ["It has none."]) + "\n\n"
+
+
+def inputs_of(node) -> list[tuple[str, tuple]]:
+    inputs = node.INPUT_TYPES()
+    return [each for kind in ("required", "optional") for each in inputs.get(kind, {}).items()]
 
 
 def line(name: str, spec: tuple) -> str:

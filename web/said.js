@@ -1,4 +1,6 @@
 // The server's sentences in Chinese: found by their wording, with what fills their gaps. They are fetched once a page is Chinese.
+import { ZH } from "./chinese.js";
+
 const ROOMS = ["nodes", "rewards", "toy", "trainers", "trainers/data", "trainers/policy", "trainers/run", "trainers/servers"];
 const GAP = /\{(\d+)\}/;
 const FILLED = /( ?)\{(\d+)\}( ?)/g;
@@ -11,16 +13,17 @@ let loading;
 
 /** Fetches the sentences. Until this is done they are said as the server says them, and for good where it fails. */
 export function loadChinese() {
-  loading ??= Promise.all(ROOMS.map(fetchRoom)).then((rooms) => {
-    forms = rooms.flatMap(Object.entries).map(formOf).sort((a, b) => b.fixed - a.fixed); // "{1} is missing" takes any text
+  loading ??= Promise.all(ROOMS.map((room) => fetchWords(`./chinese_errors/${room}.json`))).then((rooms) => {
+    forms = [...rooms, ZH.looks].flatMap(Object.entries).map(formOf).sort((a, b) => b.fixed - a.fixed); // "{1} is missing" takes any text
     known.clear();
   });
   return loading;
 }
 
-async function fetchRoom(room) {
+/** English -> Chinese, of a file beside this one; nothing where it cannot be had. */
+export async function fetchWords(file) {
   try {
-    return await (await fetch(new URL(`./chinese_errors/${room}.json`, import.meta.url), { cache: "no-cache" })).json();
+    return await (await fetch(new URL(file, import.meta.url), { cache: "no-cache" })).json();
   } catch {
     return {};
   }

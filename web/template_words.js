@@ -1,4 +1,5 @@
 // The notes, groups and titles of the pack's templates in the user's language, whichever language they were saved in.
+import { fetchWords } from "./said.js";
 import { locale } from "./words.js";
 
 const FILE = "./chinese_templates.json"; // English -> Chinese: a line of a note, a group's title, a node's
@@ -10,7 +11,7 @@ let loading;
 export async function sayTemplate(graph) {
   const chinese = locale().startsWith("zh"), notes = graph.nodes.filter(({ type }) => type === NOTE);
   if (!notes.length || (!chinese && !notes.some((note) => HAN.test(textOf(note))))) return;
-  loading ??= load();
+  loading ??= fetchWords(FILE);
   const pairs = Object.entries(await loading).map((pair) => (chinese ? pair : pair.toReversed()));
   const said = new Map(pairs);
   const ours = notes.filter((note) => textOf(note).split("\n").some((line) => said.has(line)));
@@ -22,11 +23,3 @@ export async function sayTemplate(graph) {
 }
 
 const textOf = (note) => String(note.widgets?.[0]?.value ?? "");
-
-async function load() {
-  try {
-    return await (await fetch(new URL(FILE, import.meta.url), { cache: "no-cache" })).json();
-  } catch {
-    return {};
-  }
-}

@@ -37,7 +37,7 @@ def step_function() -> Callable | None:
 
 
 def network() -> Any:
-    """Diffusers' SD3 in the shape of ``peers.our_sd3``, random, with peft's LoRA where the script has it."""
+    """Diffusers' SD3 in the shape of that of ``peers.our_flow_grpo``, random, with peft's LoRA where the script has it."""
     from diffusers import SD3Transformer2DModel
     from peft import LoraConfig, get_peft_model
 
