@@ -13,7 +13,7 @@
                                         WebKitGTK (Safari's engine), where they are installed, --real-size [template]
                                         templates for models of one's own on files of real size, --screenshots keeps
                                         pictures of the page in build/screenshots
-    python develop.py ray [pytest's]    the tests of a run under Ray, which the whole suite leaves out
+    python develop.py ray [pytest's]    all tests of a run under Ray; the whole suite has two
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
     python develop.py site [folder]     build the documentation as a site; a link that leads nowhere fails
@@ -51,6 +51,9 @@ from tools.gpu import command
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
 # the whole suite: what runs in processes of its own by two at a time, file by file; what shares a server one after the other
 PARTS = (("-n", "2", "--dist", "loadfile", "tests/unit", "tests/simulated"), ("tests/host", "tests/page"))
+# what it runs under Ray, after that; all others there are develop.py ray's
+UNDER_RAY = ("tests/ray/test_on_ray.py::test_a_process_that_is_killed_costs_nothing",
+             "tests/ray/test_on_ray.py::test_actors_tell_the_likelihoods_that_flow_grpo_learns_from")
 NO_TESTS, INTERRUPTED = 5, 2  # pytest's exit codes
 NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's options whose value only looks like a path
 
@@ -77,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
         ("serve", tool("serve"), "open ComfyUI with the pack in it"),
         ("test", test, "run the tests; arguments go to pytest"),
-        ("ray", under_ray, "run the tests of a run under Ray, which the whole suite leaves out"),
+        ("ray", under_ray, "run all tests of a run under Ray; the whole suite has two"),
         ("new", tool("new"), "write the files of a new reward or trainer"),
         ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
         ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
@@ -187,20 +190,26 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
         rest = ["-o", f"cache_dir={env.folder / 'pytest'}", *rest]
     if wants("simulated", rest):
         variables["CXX"] = compiler.ensure()
-    codes = []
-    for part in ((),) if "-n" in rest or names_a_path(rest) else there(PARTS):
+    codes, whole = [], not ("-n" in rest or names_a_path(rest))
+    for part in there(PARTS) if whole else ((),):
         # -P: the repository must not be on sys.path, where its nodes/ would hide ComfyUI's nodes.py
         codes.append(call(env, "-P", "-m", "pytest", *part, *rest, extra=variables, folder=ROOT))
         if codes[-1] == INTERRUPTED:
             break
+    if whole and INTERRUPTED not in codes and not (chosen.comfyui or chosen.python):
+        codes += [with_ray(env, [*part, *rest]) for part in there((UNDER_RAY,))]
     return next((code for code in codes if code not in (0, NO_TESTS)), min(codes))
 
 
 def under_ray(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
-    """Ray is 80 MB and starts slowly, so neither it nor its tests are part of the whole suite."""
+    """Ray is 80 MB and starts slowly, so few of its tests are part of the whole suite."""
     rest = paths_from_repository(rest)
-    return call(env, "-P", "-m", "pytest", *rest, *([] if names_a_path(rest) else ["tests/ray"]), folder=ROOT,
-                extra={"CI": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(overlay.ray(env))})
+    return with_ray(env, [*rest, *([] if names_a_path(rest) else ["tests/ray"])], POSTTRAIN_STORE=str(overlay.store(env)))
+
+
+def with_ray(env: Environment, rest: list[str], **more: str) -> int:
+    variables = {"CI": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(overlay.ray(env)), **more}
+    return call(env, "-P", "-m", "pytest", *rest, folder=ROOT, extra=variables)
 
 
 def paths_from_repository(arguments: list[str]) -> list[str]:
@@ -216,9 +225,13 @@ def from_repository(argument: str) -> str:
 
 
 def there(parts: tuple[tuple[str, ...], ...]) -> list[list[str]]:
-    """Without the folders of tests that a copy of the repository lacks."""
-    kept = [[word for word in part if not word.startswith("tests/") or Path(ROOT, word).is_dir()] for part in parts]
-    return [part for part in kept if any(word.startswith("tests/") for word in part)]
+    """Without the tests that a copy of the repository lacks."""
+    kept = [[word for word in part if not is_test(word) or Path(ROOT, word.split("::")[0]).exists()] for part in parts]
+    return [part for part in kept if any(map(is_test, part))]
+
+
+def is_test(word: str) -> bool:
+    return word.startswith("tests/")
 
 
 def names_a_path(arguments: list[str]) -> bool:

@@ -67,11 +67,12 @@ def judge(arguments: list[str], own: Path):
     return _pack("nodes.rewards.judging").Judging(loop, server)
 
 
-def model_bytes(arguments: list[str], own: Path) -> int:
-    """Of the model files that the workflow names; 0 where it cannot be read, which those say who run it. own: an empty folder."""
+def model_sizes(arguments: list[str], own: Path) -> list[int]:
+    """Bytes of each model file that the workflow names; none where it cannot be read, which those say who run it. own: an empty
+    folder."""
     _, workflow = _beside(arguments, own, "--cpu")  # no card is asked for
     prompt, _ = _pack("nodes.headless").read(workflow)
-    return _pack("nodes.machines").model_bytes(prompt)
+    return _pack("nodes.machines").model_sizes(prompt)
 
 
 def _beside(arguments: list[str], own: Path, *more: str):

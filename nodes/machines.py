@@ -69,11 +69,11 @@ def what_is_here(prompt: dict) -> Found:
     return found | {f"input {shown(name)}": f"{size:,} bytes" for name, size in inputs(prompt)}
 
 
-def model_bytes(prompt: dict) -> int:
-    """Of the model files that widgets name; one that lies in several folders counts once."""
-    return sum(
+def model_sizes(prompt: dict) -> list[int]:
+    """Bytes of each model file that widgets name; one that lies in several folders counts once."""
+    return [
         max(places.values()) for places in files_of({name: {"inputs": {}, **node} for name, node in prompt.items()}).values()
-    )
+    ]
 
 
 def sources_of(kind: str) -> Iterator[str]:

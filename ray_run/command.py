@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import judges, memory, samplers, storage
+from . import demand, judges, samplers, storage
 
 ERROR, WRONG = 1, 2
 LOOK = 0.5  # seconds between looks
@@ -53,6 +53,11 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
     words.add_argument(
         "--memory", type=float, help="GB that each process asks Ray for; else as many as its model files have, and one"
     )
+    words.add_argument(
+        "--card",
+        type=float,
+        help="GB that each process' card must have; else cards that hold the largest model file come first",
+    )
     words.add_argument("--restarts", type=int, default=3, help="how often all are started again where one has died")
     words.add_argument(
         "--storage",
@@ -60,9 +65,9 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
         "machines reach; its output is kept there, and goes on from there",
     )
     chosen, passed_on = words.parse_known_args(arguments)
-    above_zero = [chosen.cpus] if chosen.memory is None else [chosen.cpus, chosen.memory]
+    above_zero = [each for each in (chosen.cpus, chosen.memory, chosen.card) if each is not None]
     if chosen.workers < 1 or min(chosen.samplers, chosen.judges, chosen.restarts) < 0 or not min(above_zero) > 0:
-        words.error("--workers begins at 1, --samplers, --judges and --restarts at 0, --cpus and --memory above 0")
+        words.error("--workers begins at 1, --samplers, --judges and --restarts at 0, --cpus, --memory and --card above 0")
     if not chosen.workflow.is_file():
         words.error(f"{chosen.workflow} is not there; export a workflow with Export (API)")
     check([str(chosen.workflow), *passed_on])
@@ -73,11 +78,12 @@ def main(arguments: list[str], pack: Path, check: Callable[[list[str]], Any]) ->
         words.error(str(error))
     with _running(ray, chosen.address):
         ray.cloudpickle.register_pickle_by_value(sys.modules[__package__])  # workers need not find these files
-        asked = _asked(ray, chosen, cards="--cpu" not in passed_on)
         arguments = [str(chosen.workflow.resolve()), *passed_on]
-        if short := _short_of(ray, chosen, asked) or _with_memory(ray, chosen, asked, arguments, pack):
-            words.error(short)
-        return _train(ray, chosen, asked, arguments, pack)
+        try:
+            asked, where = demand.of(ray, chosen, arguments, pack)
+        except ValueError as short:
+            words.error(str(short))
+        return _train(ray, chosen, asked, where, arguments, pack)
 
 
 def imported():
@@ -116,42 +122,14 @@ def _running(ray, address: str | None):
         ray.shutdown()
 
 
-def _asked(ray, chosen, cards: bool) -> dict[str, float]:
-    """What each process asks Ray for."""
-    return {"CPU": chosen.cpus} | ({"GPU": 1.0} if cards and ray.cluster_resources().get("GPU") else {})
-
-
-def _short_of(ray, chosen, asked: dict[str, float]) -> str:
-    """Why Ray would wait for ever, "" where it would not."""
-    there, count = ray.cluster_resources(), _count(chosen)
-    for kind, each in asked.items():
-        if there.get(kind, 0) < count * each:
-            return (
-                f"--workers {chosen.workers}, --samplers {chosen.samplers}, --judges {chosen.judges}: Ray has "
-                f"{there.get(kind, 0):g} {kind} here, and each process asks for {each:g} (--cpus)"
-            )
-    return ""
-
-
-def _count(chosen) -> int:
-    return chosen.workers + chosen.samplers + chosen.judges
-
-
-def _with_memory(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> str:
-    """Puts the memory into what each process asks for, and says it. -> why Ray would wait for ever, "" where it would not."""
-    models = memory.of_models(ray, arguments, pack) if chosen.memory is None else None
-    asked["memory"] = float(int(memory.ITSELF + models if models is not None else chosen.memory * memory.GB))
-    print(f"PostTrain: {memory.words_of(asked, models)}", file=sys.stderr, flush=True)
-    return memory.short_of(ray.nodes(), _count(chosen), asked["memory"], models)
-
-
-def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Path) -> int:
+def _train(ray, chosen, asked: dict[str, float], where: demand.Selector | None, arguments: list[str], pack: Path) -> int:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     desk = ray.remote(num_cpus=0)(Desk).remote()
-    lent = samplers.started(ray, chosen.samplers, asked, arguments, pack)
-    scoring = judges.started(ray, chosen.judges, asked, arguments, pack)
+    each = samplers.options(asked, where)
+    lent = samplers.started(ray, chosen.samplers, each, arguments, pack)
+    scoring = judges.started(ray, chosen.judges, each, arguments, pack)
     trainer = TorchTrainer(
         work,
         train_loop_config={
@@ -168,9 +146,11 @@ def _train(ray, chosen, asked: dict[str, float], arguments: list[str], pack: Pat
             "environment": {name: os.environ[name] for name in TAKEN_ALONG if name in os.environ},
         },
         torch_config=_place(),
-        scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked),
+        scaling_config=ScalingConfig(
+            num_workers=chosen.workers, use_gpu="GPU" in asked, resources_per_worker=asked, label_selector=where
+        ),
         run_config=RunConfig(
-            storage_path=f"{chosen.storage}/{NOTES}" if chosen.storage else None,
+            storage_path=storage.below(chosen.storage, NOTES) if chosen.storage else None,
             failure_config=FailureConfig(max_failures=chosen.restarts),
         ),
     )

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .samplers import options
-
 LISTEN = 0.2  # seconds
 
 
-def started(ray, count: int, asked: dict[str, float], arguments: list[str], pack: Path) -> dict[str, Any]:
-    """Actors by name, once each has said that it is there. Ray starts one that has died again."""
-    kind = ray.remote(**options(asked), max_restarts=-1)(Judge)
+def started(ray, count: int, each: dict[str, Any], arguments: list[str], pack: Path) -> dict[str, Any]:
+    """Actors by name, once each has said that it is there. Ray starts one that has died again. each: ``samplers.options``."""
+    kind = ray.remote(**each, max_restarts=-1)(Judge)
     found = {f"judge {number}": kind.remote(str(pack), arguments, number) for number in range(count)}
     ray.get([judge.ready.remote() for judge in found.values()])
     return found

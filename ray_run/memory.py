@@ -11,18 +11,18 @@ from typing import Any
 GB, ITSELF = 1e9, 1e9  # bytes; for what is no model
 
 
-def of_models(ray, arguments: list[str], pack: Path) -> float:
-    """Bytes of the model files that the workflow names, as a ComfyUI of the cluster finds them."""
+def of_models(ray, arguments: list[str], pack: Path) -> list[int]:
+    """Bytes of each model file that the workflow names, as a ComfyUI of the cluster finds them."""
     kind = ray.remote(num_cpus=0, max_calls=1)(_found)  # its process ends with it
-    return float(ray.get(kind.remote(arguments, str(pack))))
+    return ray.get(kind.remote(arguments, str(pack)))
 
 
-def _found(arguments: list[str], pack: str) -> int:
+def _found(arguments: list[str], pack: str) -> list[int]:
     sys.argv[0] = str(Path(pack) / "headless.py")
     streams = sys.stdout, sys.stderr
     with tempfile.TemporaryDirectory(prefix="posttrain-files-", ignore_cleanup_errors=True) as own:
         try:
-            return runpy.run_path(sys.argv[0])["model_bytes"](arguments, Path(own))
+            return runpy.run_path(sys.argv[0])["model_sizes"](arguments, Path(own))
         finally:
             sys.stdout, sys.stderr = streams
 

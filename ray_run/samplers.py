@@ -25,17 +25,18 @@ REST, GLANCE, LISTEN, LONGEST_CLOSE = 0.5, 0.1, 0.5, 5  # seconds
 NOTHING_YET = 200, b"{}"  # what a ComfyUI's history answers
 
 
-def started(ray, count: int, asked: dict[str, float], arguments: list[str], pack: Path) -> dict[str, Any]:
-    """Actors by name, once each has said that it is there. Ray starts one that has died again."""
-    kind = ray.remote(**options(asked), max_restarts=-1, max_concurrency=8)(Sampler)
+def started(ray, count: int, each: dict[str, Any], arguments: list[str], pack: Path) -> dict[str, Any]:
+    """Actors by name, once each has said that it is there. Ray starts one that has died again. each: ``options`` of one."""
+    kind = ray.remote(**each, max_restarts=-1, max_concurrency=8)(Sampler)
     found = {f"ray {number}": kind.remote(str(pack), arguments, number) for number in range(count)}
     ray.get([sampler.ready.remote() for sampler in found.values()])
     return found
 
 
-def options(asked: dict[str, float]) -> dict[str, float]:
-    """Of an actor that asks for that."""
-    return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0), "memory": asked.get("memory", 0)}
+def options(asked: dict[str, float], where: dict[str, str] | None = None) -> dict[str, Any]:
+    """Of an actor that asks for that, on a machine with these labels."""
+    placed = {"label_selector": where} if where else {}
+    return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0), "memory": asked.get("memory", 0)} | placed
 
 
 def close(ray, samplers: dict[str, Any]) -> None:

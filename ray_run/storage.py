@@ -171,6 +171,12 @@ def is_whole(path: Path) -> bool:
     return path.name not in SKIPPED_NAMES and not any(part.endswith(SKIPPED) or part.startswith(".tmp") for part in path.parts)
 
 
+def below(where: str, name: str) -> str:
+    """The address of something in a storage; what stands behind a question mark is how to reach it."""
+    address, mark, how = where.partition("?") if "://" in where else (where, "", "")
+    return f"{address.rstrip('/')}/{name}{mark}{how}"
+
+
 def opened(where: str):
     """The file system and the folder in it. ValueError, in words, where there is none."""
     from pyarrow import fs

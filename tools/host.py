@@ -46,7 +46,7 @@ class Result:
     bytes: int = 0  # of the text messages
     seconds: float = 0.0
     cancel_seconds: float | None = None  # from Cancel to the end of the run
-    rss_before: float = 0.0  # resident memory of the server in MB
+    rss_before: float = 0.0  # memory of the server in MB, see Host.rss
     rss_after: float = 0.0
     rss_peak: float = 0.0
     messages: list[tuple[float, Message]] = field(default_factory=list)  # (seconds, message), where asked for
@@ -124,8 +124,8 @@ class Host:
         return "\n".join(self.log_text().splitlines()[-lines:])
 
     def rss(self) -> float:
-        """Resident memory in MB."""
-        return self.status.memory_info().rss / 1e6
+        """Memory in MB, resident or swapped out."""
+        return (self.status.memory_info().rss + swapped(self.process.pid)) / 1e6
 
     def get(self, path: str, **parameters: Any) -> requests.Response:
         return requests.get(self.url + path, params=parameters, timeout=60)
@@ -280,3 +280,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def swapped(pid: int) -> int:
+    """Bytes of a process that are in swap space; 0 where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmSwap:"))

@@ -52,6 +52,18 @@ def ray(env: Environment) -> Path:
     return laid(env, "ray", "Ray", RAY, lambda step: RAY)
 
 
+# an object store of this machine, and what it imports that neither of the two has
+STORE = ("moto==5.2.5", "boto3==1.44.8", "botocore==1.44.8", "s3transfer==0.19.3", "jmespath==1.1.0", "flask==3.1.3",
+         "flask-cors==6.0.5", "werkzeug==3.1.9", "itsdangerous==2.2.0", "blinker==1.9.0", "click==8.5.1", "xmltodict==1.0.4",
+         "responses==0.26.3", "py-partiql-parser==0.6.3", "python-dateutil==2.9.0.post0", "six==1.17.0", "cryptography==50.0.2",
+         "cffi==2.1.1", "pycparser==3.12")
+
+
+def store(env: Environment) -> Path:
+    """The folder to put on PYTHONPATH for the object store that tests/ray starts."""
+    return laid(env, "store", "an object store", STORE, lambda step: STORE)
+
+
 def libraries(env: Environment, which: str) -> Path:
     """The folder to put on PYTHONPATH for the optional packages of pyproject.toml, at their lower bounds or the newest."""
     if which == LOWEST:

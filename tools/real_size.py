@@ -26,14 +26,16 @@ from .host import Host, HostError
 from .training import clock, load_workflow, only, with_defaults
 
 GB = 1e9
-ROOM = 3.0  # GB of the host, PyTorch, the training and what is read of a file at a time, besides the weights
+ROOM = 5.0  # GB of the host, PyTorch, the training and layers in float32, besides the weights
 SPARE = 2.0  # GB of the disk that are left alone
+TRAINED = 0.6  # of the network's bytes: a training's float32 weights, two moments, gradients and its LoRA; less of it is saved
 # what a loader's file is called, and where the host looks for it
 FOLDERS = {"CheckpointLoaderSimple": ("ckpt_name", "checkpoints"), "UNETLoader": ("unet_name", "diffusion_models"),
            "CLIPLoader": ("clip_name", "text_encoders"), "VAELoader": ("vae_name", "vae")}  # fmt: skip
-CHANGES = {"PTSampling.width": 128, "PTSampling.height": 128, "PTSampling.steps": 4, "PTSampling.prompts_per_iteration": 1,
-           "PTSampling.images_per_prompt": 2, "PTSampling.batch_size": 1, "PTTrain.iterations": 1, "KSampler.steps": 2,
-           "PTTrain.when_run_exists": "start over",
+CHANGES = {"PTSampling.width": 128, "PTSampling.height": 128, "PTSampling.steps": 2, "PTSampling.guidance": 1.0,
+           "PTSampling.noise_level": 0.7, "PTSampling.prompts_per_iteration": 1, "PTSampling.images_per_prompt": 2,
+           "PTSampling.batch_size": 1, "PTTrain.iterations": 1, "PTTrain.when_run_exists": "start over",
+           "KSampler.steps": 1, "KSampler.cfg": 1.0,
            "PTPromptList.text": "a lighthouse on a cliff at dusk\na bowl of ramen on a wooden table"}  # fmt: skip
 REWARD = {"class_type": "PTRewardColour", "inputs": {"statistic": "colourfulness", "aim": "more"}}  # needs no file
 
@@ -83,8 +85,9 @@ def outcome(name: str, real_files, at_most: float | None) -> Outcome:
     held = real_files.parts_of(family)
     files = {Path(FOLDERS[kind][1]) / node["inputs"][FOLDERS[kind][0]]: held[kind]
              for node in graph.values() if (kind := node["class_type"]) in FOLDERS}  # fmt: skip
-    weights = sum(map(real_files.size_of, files.values())) / GB
-    if words := too_large(weights, free_memory() if at_most is None else min(at_most, free_memory()), free_disk()):
+    weights, network = sum(map(real_files.size_of, files.values())) / GB, real_files.size_of(held["UNETLoader"]) / GB
+    memory = free_memory() if at_most is None else min(at_most, free_memory())
+    if words := too_large(weights, network, memory, free_disk()):
         return Outcome(name, family.name, weights, words=f"not run: {words}")
     with folder() as base:
         for place, state in files.items():
@@ -96,12 +99,15 @@ def outcome(name: str, real_files, at_most: float | None) -> Outcome:
     return Outcome(name, family.name, weights, peak, seconds)
 
 
-def too_large(weights: float, memory: float, disk: float) -> str:
-    """Why a model whose files have so many GB is not tried; "" where it fits."""
-    if weights + ROOM > memory:
-        return f"it needs about {weights + ROOM:.0f} GB of memory, and may take {memory:.1f}"
-    if weights + SPARE > disk:
-        return f"its files need {weights + SPARE:.0f} GB of the disk, of which {disk:.1f} are free"
+def too_large(weights: float, network: float, memory: float, disk: float) -> str:
+    """Why a model is not tried whose files have so many GB, its network so many of them; "" where it fits. The picture after
+    training is drawn with the network's weights twice in memory: the host keeps those without the LoRA, too."""
+    needed = weights + network + TRAINED * network + ROOM
+    if needed > memory:
+        return f"it needs about {needed:.0f} GB of memory, and may take {memory:.1f}"
+    written = weights + TRAINED * network + SPARE
+    if written > disk:
+        return f"its files and what is trained need {written:.0f} GB of the disk, of which {disk:.1f} are free"
     return ""
 
 

@@ -80,8 +80,8 @@ ELSEWHERE = {
     "trainers/sampling/evaluation.py": ("HACKED", "lines", "summary"),
     "trainers/sampling/need.py": ("words",),
     "trainers/servers/client.py": ("refusal",),
+    "trainers/servers/computers.py": ("_look_at",),
     "trainers/servers/drawing.py": ("_read",),
-    "trainers/servers/rollout.py": ("_look_at",),
     "trainers/servers/share.py": ("words", "_take_from_the_slow"),
 }
 GAP, HAN, LETTER = re.compile(r"\{\d+\}"), re.compile(r"[\u4e00-\u9fff]"), re.compile("[a-z]")

@@ -15,6 +15,16 @@ export function say(target, text) {
 
 export const show = (target, yes) => target.classList.toggle("pt-hidden", !yes);
 
+/** Gives a menu its choices, [value, words] each; what is chosen stays chosen while it is among them. */
+export function offer(select, choices) {
+  const wanted = choices.map((choice) => choice.map(String));
+  const there = [...select.options].map((option) => [option.value, option.textContent]);
+  if (JSON.stringify(there) === JSON.stringify(wanted)) return;
+  const chosen = select.value;
+  select.replaceChildren(...wanted.map(([value, text]) => Object.assign(element("option", "", text), { value })));
+  if (wanted.some(([value]) => value === chosen)) select.value = chosen;
+}
+
 /** Calls back when the size of `target` has changed; returns a function that stops it. */
 export function onResize(target, callback) {
   const observer = new ResizeObserver(() => target.clientWidth > 0 && callback());

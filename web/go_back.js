@@ -1,7 +1,7 @@
 // Back to an earlier iteration of a run: its number is set on the node that trains the run, and the next Run goes on from there.
 import { app } from "../../scripts/app.js";
 import { toast } from "./dialogs.js";
-import { element, say, show } from "./dom.js";
+import { element, offer, say, show } from "./dom.js";
 import { words } from "./words.js";
 
 const STARTS = new Set(["PTLoopStart", "PTTrain"]);
@@ -37,7 +37,6 @@ function setBack(run, iteration) {
 /** -> {root, set(run)}. Seen where there is more than the newest checkpoint, and nobody trains the run. */
 export function createGoBack() {
   let run = null;
-  let offered = "";
   const select = element("select", "pt-iterations");
   const button = element("button", "pt-act");
   const root = element("div", "pt-row pt-wrap pt-back", button, select);
@@ -49,15 +48,13 @@ export function createGoBack() {
   return {
     root,
     set(next) {
+      if (run?.run !== next.run) select.replaceChildren();
       run = next;
       const kept = (run.kept ?? []).slice(0, -1).toReversed();
       show(root, kept.length > 0 && !["running", "paused", "elsewhere"].includes(run.status));
       say(button, words("goBack"));
       select.setAttribute("aria-label", words("goBack"));
-      const key = `${run.run} ${kept.join()}`;
-      if (key === offered) return;
-      offered = key;
-      select.replaceChildren(...kept.map((iteration) => Object.assign(element("option", "", String(iteration)), { value: iteration })));
+      offer(select, kept.map((iteration) => [iteration, iteration]));
     },
   };
 }

@@ -1,7 +1,7 @@
 // What a run came to: held-out before and after, rewards, variety, distances, blind comparisons; and a new blind comparison.
 import { compareBlind, fetchReport, listenForQuestions } from "./api.js";
 import { toast } from "./dialogs.js";
-import { element, say, show } from "./dom.js";
+import { element, offer, say, show } from "./dom.js";
 import { bringBack } from "./rate.js";
 import { metricName, number, words } from "./words.js";
 
@@ -52,15 +52,6 @@ function content(report) {
   return parts;
 }
 
-/** Which run to compare with. */
-function offer(select, report) {
-  const before = select.value;
-  select.replaceChildren(...report.others.map((name) => Object.assign(
-    element("option", "", name === report.run ? words("blindBase") : name), { value: name })));
-  if (report.others.includes(before)) select.value = before;
-  select.setAttribute("aria-label", words("blindAgainst"));
-}
-
 /** -> {root, set(run)}. It is read when it is opened, and again when the run has gone on. */
 export function createReport() {
   let run = null;
@@ -87,7 +78,8 @@ export function createReport() {
       const report = await fetchReport(asked);
       if (asked !== run.run) return;
       lines.replaceChildren(...content(report));
-      offer(against, report);
+      offer(against, report.others.map((name) => [name, name === report.run ? words("blindBase") : name]));
+      against.setAttribute("aria-label", words("blindAgainst"));
       show(asking, report.others.length > 0);
       say(hint, words(report.others.length ? "blindHint" : "blindNothing"));
     } catch (error) {

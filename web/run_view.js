@@ -1,7 +1,7 @@
 // What is shown of one run, on its node and in the side bar alike: words, reward curve, further curves of choice.
 import { createChart, lineOf, LINE_COLOURS, meanOf, METRIC_COLOUR, REWARD_COLOUR } from "./charts.js";
 import { HELD_OUT, MOST_SMOOTHING, choicesOf, further, gaugeWords, linesOf, logarithmic, mainOf, smoothing, smoothingOf } from "./choices.js";
-import { element, say, show, themeColour } from "./dom.js";
+import { element, offer, say, show, themeColour } from "./dom.js";
 import { duration, messageWords, metricName, number, serverWords, statusWords, words } from "./words.js";
 
 const CHOICE = "posttrain.metric";
@@ -39,17 +39,12 @@ function metricChart(className, chosen, choose, hover) {
   const legend = element("div", "pt-legend");
   const root = element("div", "pt-metric-box", element("div", "pt-row", select, value), place, legend);
   const chart = createChart(place, hover);
-  let offered = "";
   place.setAttribute("role", "img");
   select.addEventListener("change", () => choose(select.value));
   return {
     root, chart, select,
     offer(keys) {
-      const names = keys.map(metricName);
-      if (offered !== names.join()) {
-        offered = names.join();
-        select.replaceChildren(...keys.map((key, i) => Object.assign(element("option", "", names[i]), { value: key })));
-      }
+      offer(select, keys.map((key) => [key, metricName(key)]));
       select.value = keys.includes(chosen()) ? chosen() : keys[0] ?? "";
       select.setAttribute("aria-label", words("chooseCurve"));
     },

@@ -11,14 +11,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from . import Measure
 
-MOST, A_CORE, A_PROCESS = 256, 16, 60e6  # actors; for each core; bytes of one: more would starve each other
-EACH, ITERATIONS = 4, 3  # tasks of an actor
-SECONDS = 16.0  # of a task: four images of 10 steps, .4 s an evaluation (docs/scale.md, On paper)
+SAMPLERS = 256  # that draw
+A_CORE, A_PROCESS = 16, 60e6  # actors of Ray for each core; bytes of one: more would starve each other
+EACH, ITERATIONS = 4, 3  # tasks of a sampler
+AT_ONCE = 8  # actors that start
+CALLS = 2  # that a sampler answers at once
+SECONDS = 60.0  # of a task: four images of 20 steps, .75 s an evaluation
 IMAGES = 4  # of a task
 TIMED = 64  # rollouts
 # two cores stand for a cluster: actors wake as seldom as Ray lets them, are served like any other process, and end where the
@@ -32,21 +37,21 @@ QUIET = {
 
 
 def measure() -> list[Measure]:
-    actors = served(os.cpu_count() or 1, free_bytes())
-    tasks = EACH * actors
-    found = replayed(actors, tasks, SECONDS, ITERATIONS)
+    actors, tasks = served(os.cpu_count() or 1, free_bytes()), EACH * SAMPLERS
+    found = replayed(SAMPLERS, actors, tasks, SECONDS, ITERATIONS)
     each = ", ".join(f"{100 * share:.2f} %" for share in found["overhead"])
+    who = f"{SAMPLERS} samplers in {actors} actors"
     return [
         Measure(
-            f"{actors} actors, time beyond the work",
+            f"{who}, time beyond the work",
             100 * max(found["overhead"]),
             "%",
             2,
             f"of an iteration of {max(found['ideal']):.0f} s with {tasks} tasks; in {ITERATIONS} iterations {each}",
         ),
-        Measure(f"{actors} actors, processor time of the driver", 1000 * found["processor"], "ms", None, "a task"),
+        Measure(f"{who}, processor time of the driver", 1000 * found["processor"], "ms", None, "a task"),
         Measure(
-            f"{actors} actors, memory that an iteration leaves in the driver",
+            f"{who}, memory that an iteration leaves in the driver",
             found["grown"],
             "MB",
             2,
@@ -63,12 +68,13 @@ def free_bytes() -> int:
 
 def served(cores: int, free: float) -> int:
     """As many actors as a machine has processors and room for, half of it for others."""
-    return max(1, int(min(MOST, A_CORE * cores, free / 2 // A_PROCESS)))
+    return max(1, int(min(SAMPLERS, A_CORE * cores, free / 2 // A_PROCESS)))
 
 
-def replayed(actors: int, tasks: int, seconds: float, iterations: int) -> dict[str, Any]:
-    """Of each iteration: overhead, wall time beside that of the same work without anybody who deals it out; ideal, that.
-    processor: seconds a task; memory, grown: MB of the driver, and what an iteration adds. seconds: of a task, on average."""
+def replayed(samplers: int, actors: int, tasks: int, seconds: float, iterations: int) -> dict[str, Any]:
+    """Samplers in so many actors of Ray; seconds: of a task, on average. -> of each iteration, overhead: wall time beside that of
+    the same work without anybody who deals it out; ideal: that. processor: seconds a task; memory, grown: MB of the driver, and
+    what an iteration adds."""
     import psutil
 
     from tools import pack
@@ -79,26 +85,26 @@ def replayed(actors: int, tasks: int, seconds: float, iterations: int) -> dict[s
     times, drawing = rollout_times(made, seconds), drawings(made, tasks)
     ideal, overhead, memory, this = [], [], [], psutil.Process()
     with _ray() as ray:
-        lent, lost = started(ray, actors, times, latents()), noted_losses()
+        lent = started(ray, samplers, actors, times, latents())
         pack.module("trainers.servers.actors").lend(lent)
         before = time.process_time()
         for iteration in range(iterations):
             drawn = drawing(list(lent), iteration)
-            ideal.append(ideal_seconds(actors, [times[int(number) % len(times)] for number in drawn.samples.index[::IMAGES]]))
+            ideal.append(ideal_seconds(samplers, [times[int(number) % len(times)] for number in drawn.samples.index[::IMAGES]]))
             begun = time.perf_counter()
-            drawn.drawn(lambda: None, lambda *_: None)
+            lost = drawn.drawn(lambda: None, lambda *_: None).lost
             overhead.append((time.perf_counter() - begun) / ideal[-1] - 1)
             memory.append(this.memory_info().rss / 1e6)
             if lost:
-                raise RuntimeError(f"{len(lost)} actors were lost: {lost[0]}")
+                raise RuntimeError(f"{len(lost)} samplers were lost: {lost[0]}")
         processor = (time.process_time() - before) / tasks / iterations
     grown = (memory[-1] - memory[1]) / max(iterations - 2, 1)
     return {"overhead": overhead, "ideal": ideal, "processor": processor, "memory": memory[-1], "grown": grown}
 
 
-def ideal_seconds(actors: int, times: list[float]) -> float:
+def ideal_seconds(samplers: int, times: list[float]) -> float:
     """Until the last task is done where whoever is free takes the next one, in their order."""
-    free = [0.0] * actors
+    free = [0.0] * samplers
     for seconds in times:
         heapq.heapreplace(free, free[0] + seconds)
     return max(free)
@@ -129,7 +135,8 @@ def drawings(made, tasks: int):
 
     from tools import pack
 
-    servers, graph = pack.module("trainers.servers.rollout"), pack.module("trainers.servers.graph")
+    servers, graph = pack.module("trainers.servers.computers"), pack.module("trainers.servers.graph")
+    draw = pack.module("trainers.servers.drawing")
     texts = pack.module("trainers.prompts").Texts("")
     numbered = tuple(pack.module("rewards.base.prompt").Prompt(str(number)) for number in range(tasks))
     prompts = replace(made.prompts, prompts=numbered, positive=(made.prompts.positive[0],) * tasks, texts=texts)
@@ -137,19 +144,9 @@ def drawings(made, tasks: int):
 
     def drawing(addresses: list[str], iteration: int):
         computers = servers.Computers(tuple(addresses), made.policy.model, source)
-        return servers.Drawing(made.policy, made.policy.bank, prompts, made.sampling, computers, (3, 24, 24), iteration)
+        return draw.Drawing(made.policy, made.policy.bank, prompts, made.sampling, computers, (3, 24, 24), iteration)
 
     return drawing
-
-
-def noted_losses() -> list[str]:
-    """Fills with the words of each actor that is lost from here on."""
-    from tools import pack
-
-    share, words = pack.module("trainers.servers.share").Share, []
-    inner = share._lose
-    share._lose = lambda self, worker, why: (words.append(f"{worker.name}: {why}"), inner(self, worker, why))[1]
-    return words
 
 
 def latents() -> bytes:
@@ -178,15 +175,41 @@ def _ray() -> Iterator[Any]:
             ray.shutdown()
 
 
-def started(ray, actors: int, times: list[float], content: bytes) -> dict[str, Any]:
-    """Ways to actors that are there, by name."""
+def started(ray, samplers: int, actors: int, times: list[float], content: bytes) -> dict[str, Any]:
+    """Ways to samplers that are there, by name. Each is asked by itself; that some share an actor spares this machine processes
+    of Ray that would be on others."""
     from tools import pack
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    kind = ray.remote(num_cpus=0, max_concurrency=4)(Replayer)
-    made = {f"ray {number}": kind.remote(times, content) for number in range(actors)}
-    ray.get([actor.ask.remote("/features", None, "", 1.0) for actor in made.values()])
-    return pack.module("ray_run.samplers").ways(made)
+    each = -(-samplers // actors)
+    kind = ray.remote(num_cpus=0, max_concurrency=CALLS * each)(Replayers)
+    made: list[Any] = []
+    for first in range(0, actors, AT_ONCE):  # all at once they would starve each other
+        wave = [kind.remote(each, times, content) for _ in range(first, min(first + AT_ONCE, actors))]
+        ray.get([actor.ask.remote(0, "/features", None, "", 1.0) for actor in wave])
+        made += wave
+    return pack.module("ray_run.samplers").ways(
+        {f"ray {number}": seat(made[number % actors], number // actors) for number in range(samplers)}
+    )
+
+
+def seat(actor, number: int) -> SimpleNamespace:
+    """One sampler of an actor, called as if it were one."""
+    calls = {name: partial(getattr(actor, name).remote, number) for name in ("ask", "finished")}
+    return SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in calls.items()})
+
+
+class Replayers:
+    """Samplers of one process."""
+
+    def __init__(self, count: int, times: list[float], content: bytes):
+        self._all = [Replayer(times, content) for _ in range(count)]
+
+    def ask(self, number: int, *asked) -> tuple[int, bytes]:
+        return self._all[number].ask(*asked)
+
+    def finished(self, number: int, *asked) -> tuple[int, bytes]:
+        return self._all[number].finished(*asked)
 
 
 class Replayer:
@@ -208,6 +231,8 @@ class Replayer:
         if name == "/upload/image":
             self._files.append(re.search(rb'filename="([^"]+)"', body)[1].decode())
             return {"name": self._files[-1]}
+        if name == "/queue":  # asked of a task that takes long
+            return {"queue_running": [[0, job] for job in self._ends], "queue_pending": []}
         return self._files if name == "/models/loras" else {}
 
     def _begun(self, number: int) -> str:

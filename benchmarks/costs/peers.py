@@ -1,17 +1,19 @@
 """A train step beside what people would use instead, on the same network, layers and data: ComfyUI's own Train LoRA,
-Diffusion-DPO written with diffusers and peft, TRL's DDPO trainer, and flow_grpo where the variable FLOW_GRPO names a checkout."""
+Diffusion-DPO written with diffusers and peft, TRL's DDPO trainer, and flow_grpo and Flow-Factory where the variables FLOW_GRPO and
+FLOW_FACTORY name a checkout."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from tools import pack
 
 from . import Measure
-from . import _flow_grpo as flow
+from . import _flow_scripts as flow
 from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
 from ._network import LATENT, TEXT, most_kept, patcher, policy, prompts, ratios
@@ -32,7 +34,7 @@ def measure() -> list[Measure]:
         found += [Measure(f"a step of reward-weighted regression {what}", ratio, "x", 1.0,
                           f"{1000 * seconds / STEPS:.0f} ms; {layers} layers, theirs {their_layers}"),
                   Measure(f"what it keeps for its backward {what}", held, "x", 1.0)]  # fmt: skip
-    return [*found, *preference_step(), *iteration_by_likelihood(), *iteration_of_flow_grpo()]
+    return [*found, *preference_step(), *iteration_by_likelihood(), *iterations_of_flow_grpo()]
 
 
 def preference_step() -> list[Measure]:
@@ -57,15 +59,28 @@ def iteration_by_likelihood() -> list[Measure]:
     made = policy(trl.RANK, "attention")
     own, theirs = made.model.model.diffusion_model, unet(made.model.model.diffusion_model)
     trainer = trl.trainer(theirs, BATCH, BATCHES, DRAWN_STEPS)
-    their_update = trl.update(trainer, BATCH, BATCHES)
-    roll, update = our_ddpo(made)
-    rolled, seconds = ratios(lambda: trainer._generate_samples(BATCHES, BATCH), {"ours": roll}, 5)["ours"]
-    updated, more_seconds = ratios(their_update, {"ours": update}, 5)["ours"]
-    held = most_kept(own, update) / most_kept(theirs, their_update)
+    peer = Iteration(theirs, lambda: trainer._generate_samples(BATCHES, BATCH), trl.update(trainer, BATCH, BATCHES))
     what = f"against TRL's DDPO, {BATCH * BATCHES} images of {DRAWN_STEPS} steps"
-    return [Measure(f"a rollout {what}", rolled, "x", 1.1, f"{1000 * seconds:.0f} ms, decoding included"),
-            Measure(f"an update of DDPO {what}", updated, "x", 1.05, f"{1000 * more_seconds:.0f} ms"),
-            Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+    return beside(peer, Iteration(own, *our_ddpo(made)), "DDPO", what, (1.1, 1.05, 1.05))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """network: of the model; roll: a rollout; update: one on it."""
+
+    network: torch.nn.Module
+    roll: Callable
+    update: Callable
+
+
+def beside(peer: Iteration, own: Iteration, name: str, what: str, limits: tuple[float, float, float]) -> list[Measure]:
+    """limits: of the ratios of a rollout, an update, and what it keeps."""
+    rolled, seconds = ratios(peer.roll, {"ours": own.roll}, 5)["ours"]
+    updated, more_seconds = ratios(peer.update, {"ours": own.update}, 5)["ours"]
+    held = most_kept(own.network, own.update) / most_kept(peer.network, peer.update)
+    return [Measure(f"a rollout {what}", rolled, "x", limits[0], f"{1000 * seconds:.0f} ms, decoding included"),
+            Measure(f"an update of {name} {what}", updated, "x", limits[1], f"{1000 * more_seconds:.0f} ms"),
+            Measure(f"what it keeps for its backward {what}", held, "x", limits[2])]  # fmt: skip
 
 
 def our_ddpo(made) -> tuple[Callable, Callable]:
@@ -74,42 +89,37 @@ def our_ddpo(made) -> tuple[Callable, Callable]:
     sampling = pack.module("trainers.sampling.settings").Sampling(
         width=8 * LATENT, height=8 * LATENT, steps=DRAWN_STEPS, guidance=1.0, prompts_per_iteration=BATCH,
         images_per_prompt=BATCHES, batch_size=BATCH, transition="ddim", noise_level=1.0)  # fmt: skip
-    return likelihood_iteration(made, prompts(BATCH), vae, sampling, "ddpo", pack.module("trainers.ddpo").DDPO(watch_kl=False))
+    return likelihood_iteration(made, prompts(BATCH), vae, sampling, pack.module("trainers.ddpo").DDPO(watch_kl=False))
 
 
-def likelihood_iteration(made, texts, vae, sampling, trainer: str, settings) -> tuple[Callable, Callable]:
+def likelihood_iteration(made, texts, vae, sampling, method) -> tuple[Callable, Callable]:
     """(a rollout, an update on it, with advantages at random)."""
-    rollouts, train = pack.module("trainers.sampling.rollout"), getattr(pack.module(f"trainers.{trainer}"), f"train_{trainer}")
+    rollouts, methods = pack.module("trainers.sampling.rollout"), pack.module("trainers.methods")
     drawn = rollouts.rollout(made, texts, vae, sampling)
     count = len(drawn.index)
     feedback = pack.module("trainers.feedback.advantages").Advantages(
         values=torch.randn(count, generator=torch.Generator().manual_seed(1)).double(), used=torch.ones(count, dtype=torch.bool),
         groups=drawn.index, stats={}, memory=None)  # fmt: skip
-    optimizer = pack.module("trainers.engine.update").Optimizer(updates=1)
+    trainer = methods.Trainer(method, pack.module("trainers.engine.update").Optimizer(updates=1))
     return (
         lambda: rollouts.rollout(made, texts, vae, sampling),
-        lambda: train(made, drawn, feedback, settings, optimizer),
+        lambda: methods.train_step(made, drawn, feedback, trainer),
     )
 
 
-def iteration_of_flow_grpo() -> list[Measure]:
-    """A rollout with its decoding, which theirs leaves out here, and an update of all random steps; nothing without a checkout."""
-    step = flow.step_function()
-    if step is None:
-        return []
-    script = flow.Script(step, flow.network())
-    own, roll, update = our_flow_grpo()
-    rolled, seconds = ratios(script.roll, {"ours": roll}, 5)["ours"]
-    updated, more_seconds = ratios(script.update, {"ours": update}, 5)["ours"]
-    held = most_kept(own, update) / most_kept(script.transformer, script.update)
-    what = f"against flow_grpo, {flow.BATCH * flow.BATCHES} images of {flow.STEPS} steps"
-    return [Measure(f"a rollout {what}", rolled, "x", 1.2, f"{1000 * seconds:.0f} ms, decoding included"),
-            Measure(f"an update of Flow-GRPO {what}", updated, "x", 1.05, f"{1000 * more_seconds:.0f} ms"),
-            Measure(f"what it keeps for its backward {what}", held, "x", 1.1)]  # fmt: skip
+def iterations_of_flow_grpo() -> list[Measure]:
+    """A rollout with its decoding, which theirs leave out here, and an update of all random steps; nothing without a checkout."""
+    found = []
+    for name, steps in flow.peers():
+        script = flow.Script(steps, flow.network())
+        what = f"against {name}, {flow.BATCH * flow.BATCHES} images of {flow.STEPS} steps"
+        peer = Iteration(script.transformer, script.roll, script.update)
+        found += beside(peer, our_flow_grpo(), "Flow-GRPO", what, (1.2, 1.05, 1.1))
+    return found
 
 
-def our_flow_grpo() -> tuple[torch.nn.Module, Callable, Callable]:
-    """(an SD3 of the host in the same shape, a rollout, an update on it)."""
+def our_flow_grpo() -> Iteration:
+    """Of an SD3 of the host in the same shape."""
     policies, models = pack.module("trainers.policy", host=True), pack.module("tests.unit.trainers.policy.small_models")
     import comfy.model_patcher
     import comfy.supported_models
@@ -129,8 +139,10 @@ def our_flow_grpo() -> tuple[torch.nn.Module, Callable, Callable]:
         width=8 * flow.SIDE, height=8 * flow.SIDE, steps=flow.STEPS, guidance=1.0, prompts_per_iteration=flow.BATCH,
         images_per_prompt=flow.BATCHES, batch_size=flow.BATCH, transition="flow_sde", noise_level=flow.NOISE,
         noisy_steps=0, window="fixed")  # fmt: skip
-    return (model.diffusion_model, *likelihood_iteration(made, prompts(flow.BATCH), models.PlainVAE(), sampling, "flow_grpo",
-                                                         pack.module("trainers.flow_grpo").FlowGRPO(watch_kl=False)))  # fmt: skip
+    method = pack.module("trainers.flow_grpo").FlowGRPO(watch_kl=False)
+    return Iteration(
+        model.diffusion_model, *likelihood_iteration(made, prompts(flow.BATCH), models.PlainVAE(), sampling, method)
+    )
 
 
 def our_dpo(made, latents: torch.Tensor) -> Callable:

@@ -93,6 +93,10 @@ PROOFS = {
                  feedback=node("PTPreferences")),
     "kto": Proof("Online Diffusion-KTO", gains(25), iterations(40) | NO_NOISE, trainer=fast("PTKTO", decay_steps=80),
                  feedback=node("PTLabels")),
+    # more prompts with fewer images each: sooner at 90 %
+    "kto_quick": Proof("Online Diffusion-KTO, twice the prompts with half the images each", gains(25), iterations(
+        28, **{"PTSampling.prompts_per_iteration": 32, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
+        trainer=fast("PTKTO", learning_rate=6e-4, decay_steps=48), feedback=node("PTLabels")),
     "taste": Proof("Diffusion-DPO, 60 prompts rated by hand (by a simulated person)", rises(), workflow="teach_it_your_taste"),
     "mapo": Proof("MaPO", rises(), workflow="preferences_without_a_reference_mapo"),
     "d3po": Proof("D3PO", rises(), iterations(30), trainer=fast("PTD3PO"), feedback=node("PTPreferences")),

@@ -114,8 +114,9 @@ class Lending:
             except RewardUnavailable:
                 look()
                 if time.monotonic() > end:
-                    lost = "; ".join(f"{worker.name}: {worker.lost}" for worker in workers)
-                    raise RewardUnavailable(f"judges: none of them is left. {lost}. Start the run again: it goes on") from None
+                    raise RewardUnavailable(
+                        f"judges: none of them is left. {share.reasons()}. Start the run again: it goes on"
+                    ) from None
                 time.sleep(REST)
 
 

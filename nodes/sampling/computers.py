@@ -7,6 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from ...rewards.base.words import lines_of
+from ...trainers.run import say_once
 from ..loop.body import links_of, nodes_before
 from ..loop.readers import check_may_be_behind, check_no_steps_are_needed, means_are_read
 from ..loop.runner import FEED
@@ -27,7 +28,7 @@ def samplers():
 
 
 def drawn_when() -> tuple:
-    from ...trainers.servers.rollout import AFTER, DURING, Computers
+    from ...trainers.servers.computers import AFTER, DURING, Computers
 
     words = (
         "after each update: by the policy as it is then; the computers wait while it is trained. during the update: the next "
@@ -50,7 +51,7 @@ class PTOtherComputers:
     @classmethod
     def INPUT_TYPES(cls):
         from ...trainers.policy.interchange import PRECISIONS
-        from ...trainers.servers.rollout import OWN_STEPS, Computers
+        from ...trainers.servers.computers import OWN_STEPS, Computers
 
         return {
             "required": {
@@ -118,7 +119,7 @@ class PTOtherComputers:
         dynprompt=None,
     ):
         from ...trainers.servers import actors
-        from ...trainers.servers.rollout import Computers
+        from ...trainers.servers.computers import Computers
 
         found = addresses_of(addresses)
         for each in found:
@@ -174,7 +175,8 @@ class PTRolloutOnComputers:
     def run(self, policy, prompts, vae, sampling, computers, iteration=None, unique_id=None, dynprompt=None):
         from ...trainers.policy.latents import to_latent_socket
         from ...trainers.run.steering import asked_weights
-        from ...trainers.servers.rollout import DURING, OWN_STEPS, rollout_by_computers
+        from ...trainers.servers.computers import DURING, OWN_STEPS
+        from ...trainers.servers.rollout import rollout_by_computers
 
         if computers.sampler != OWN_STEPS:
             check_no_steps_are_needed(dynprompt, unique_id, "a KSampler on another computer")
@@ -190,10 +192,16 @@ class PTRolloutOnComputers:
             iteration,
             keep_means=means_are_read(dynprompt, unique_id),
             tell=say_need,
+            missed=say_missed,
             progress=node_progress(unique_id, policy.model),
         )
         made = replace(made, reward_weights=asked_weights(policy))
         return (made, made.images, to_latent_socket(policy.model, made.latents))
+
+
+def say_missed(name: str, why: str) -> None:
+    """Once in a training for each computer."""
+    say_once(f"missed {name}", f"{name} could not draw its images, and the other computers have drawn them. {why}")
 
 
 def addresses_of(text: str) -> tuple[str, ...]:

@@ -147,8 +147,9 @@ class Server:
 
 
 class Turns:
-    """Which of several servers is asked next: another one at each turn. One that answers as many questions as it may has others
-    go before, so that a slow one holds up only those; one that has failed a moment ago comes last.
+    """Which of several servers is asked next: another one at each turn, one on this machine before all others. One that answers
+    as many questions as it may has others go before, so that a slow one holds up only those; one that has failed a moment ago
+    comes last.
 
     failed: when a server has failed last.
     """
@@ -173,7 +174,8 @@ class Turns:
     def _next(self, turn: int, tried: set[str]) -> str:
         first, now = turn % len(self._urls), time.monotonic()
         left = [url for url in (*self._urls[first:], *self._urls[:first]) if url not in tried]
-        return min(left, key=lambda url: (now - self.failed.get(url, -math.inf) < REST, self._busy[url] >= self._at_once))
+        failed = {url for url in left if now - self.failed.get(url, -math.inf) < REST}
+        return min(left, key=lambda url: (url in failed, self._busy[url] >= self._at_once, not is_here(url)))
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -31,8 +31,10 @@ class Headless:
         options: tuple = (),
         launcher: tuple = (),
         first: tuple = (),
+        cpu: bool = True,
     ) -> subprocess.Popen:
-        """launcher: options of torchrun, in the place of ``ranks`` on this machine alone; first: words before the workflow."""
+        """launcher: options of torchrun, in the place of ``ranks`` on this machine alone; first: words before the workflow;
+        cpu: whether cards are left alone."""
         file = self.base / "workflow.json"
         file.write_text(graph if isinstance(graph, str) else json.dumps(graph), encoding="utf-8")
         if ranks > 1:
@@ -45,7 +47,7 @@ class Headless:
             str(file),
             "--comfyui",
             str(comfyui_folder()),
-            "--cpu",
+            *(("--cpu",) if cpu else ()),
             "--base-directory",
             str(self.base),
             *options,

@@ -26,8 +26,9 @@ from posttrain.trainers.policy import Recipe, create_policy
 from posttrain.trainers.policy.export import policy_as_model
 from posttrain.trainers.policy.latents import from_latent_socket
 from posttrain.trainers.sampling.settings import Sampling
+from posttrain.trainers.servers.computers import Computers
 from posttrain.trainers.servers.graph import Source, noise_seed
-from posttrain.trainers.servers.rollout import Computers, rollout_by_computers
+from posttrain.trainers.servers.rollout import rollout_by_computers
 
 from nodes import KSampler
 
@@ -221,9 +222,11 @@ def test_who_takes_no_image_of_one_iteration_before_is_refused_before_anything_i
 
 def test_one_that_is_killed_costs_no_image(host, others):
     """The run of the first test once more: the same LoRA, to the last bit."""
-    before, killed = asked(others[1]), []
+    before, killed, said = asked(others[1]), [], []
 
-    def kill(_) -> None:
+    def kill(message) -> None:
+        if message["type"] == "posttrain.message":
+            said.append(message["data"]["text"])
         if not killed and asked(others[1]) > before + 1:
             killed.append(asked(others[0]))
             others[1].kill()
@@ -233,6 +236,10 @@ def test_one_that_is_killed_costs_no_image(host, others):
     for drawn, expected in zip(latents(host, "killed"), latents(host, "shared"), strict=True):
         assert torch.equal(drawn, expected)
     assert same(weights(host, "killed"), weights(host, "shared"))
+    missed = [
+        words for words in said if words.startswith(f"{others[1].url} could not draw its images, and the other computers")
+    ]
+    assert len(missed) == 1, said
 
 
 def test_a_trainer_of_likelihoods_is_refused_by_name_before_anything_is_drawn(host, others):

@@ -1,6 +1,7 @@
 """A real Chromium on the page of a real ComfyUI server."""
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def chromium():
 @pytest.fixture
 def page(chromium, host):
     """The page, loaded and without dialogs. ``page.faults`` lists its JavaScript errors and console errors."""
+    with loaded(chromium, host) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def lasting_page(chromium, host):
+    """The same for all tests of a file, for those that do nothing but load a graph."""
+    with loaded(chromium, host) as opened:
+        yield opened
+
+
+@contextmanager
+def loaded(chromium, host):
     context = chromium.new_context(viewport={"width": 1400, "height": 850})
     opened = context.new_page()
     opened.faults = []

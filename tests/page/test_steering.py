@@ -6,6 +6,7 @@ import json
 import math
 
 from posttrain.tests.page.actions import (
+    EXTENSION,
     TOASTS,
     drawing,
     faults,
@@ -162,6 +163,27 @@ def test_a_run_goes_back_to_an_earlier_iteration_from_the_side_bar(page, host, t
     page.evaluate("app.graph.clear()")
     press(page, "Go back to iteration")
     page.locator(TOASTS, has_text="No node on the page trains").first.wait_for()
+    assert faults(page) == []
+
+
+def test_what_is_chosen_stays_while_there_is_more_to_choose(page, host):
+    put_run(host, "grows", 3)
+    kept = host.base / "output/posttrain/grows/checkpoints"
+    kept.mkdir()
+
+    def written(*iterations):
+        for iteration in iterations:
+            (kept / f"state_{iteration:06d}.safetensors").touch()
+        page.evaluate("async ([base, run]) => (await import(`${base}/runs.js`)).load(run)", [EXTENSION, "grows"])
+
+    open_side_bar(page, "grows")
+    page.locator(f"{SIDE} .pt-summary").click()
+    written(1, 2)
+    menu = page.locator(f"{SIDE} .pt-back .pt-iterations")
+    menu.select_option("1")
+    written(3)
+    wait_until(page, lambda: menu.locator("option").all_inner_texts() == ["2", "1"])
+    assert menu.input_value() == "1"
     assert faults(page) == []
 
 

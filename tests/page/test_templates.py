@@ -3,25 +3,20 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import combinations
 
-import pytest
 from posttrain.tests.page.actions import (
-    DIALOGS,
-    ISSUES,
     ROOT,
-    TOASTS,
     faults,
     fit,
     iterations_known,
     keep_screenshot,
-    nodes_2,
     queue,
     source,
     wait_status,
     wait_until,
 )
 from posttrain.tests.page.app_mode import is_app
+from posttrain.tests.page.templates import EACH, NO_COMPLAINT, complaints_of, keep_apart, opened, shipped
 from posttrain.tools.make_templates import TEMPLATES, convert
 from posttrain.tools.template_links import BORDER_IN, BORDER_OUT, graphs, links_of
 from posttrain.tools.template_links import boxes as boxes_of
@@ -29,15 +24,6 @@ from posttrain.tools.template_places import HEADER
 from posttrain.tools.template_view import BEGINNING
 
 PACK = "ComfyUI-PostTrain"
-EACH = pytest.mark.parametrize("template", TEMPLATES, ids=[template.source for template in TEMPLATES])
-COMPLAINTS = """([toasts, dialogs, issues]) => ({
-    toasts: [...document.querySelectorAll(toasts)].map((toast) => toast.innerText),
-    dialogs: [...document.querySelectorAll(dialogs)].map((dialog) => dialog.innerText.slice(0, 200)),
-    issues: [...document.querySelectorAll(issues)].map((panel) => panel.innerText.slice(0, 200)),
-    missing: app.graph._nodes.map((node) => node.type)
-        .filter((type) => !LiteGraph.registered_node_types[type] && type !== 'MarkdownNote'),
-})"""
-
 # corners and middles of these nodes at which the page shows something else than the graph or what the nodes hold
 HIDDEN = """(nodes) => {
     const canvas = app.canvas.canvas, view = app.canvas.ds, at = canvas.getBoundingClientRect();
@@ -54,40 +40,6 @@ HIDDEN = """(nodes) => {
     });
 }"""
 SMALL_SCREEN = {"width": 1280, "height": 800}
-NO_COMPLAINT = {"toasts": [], "dialogs": [], "issues": [], "missing": []}
-# [id, left, top, right, bottom] of the nodes as the browser has laid them out, and the groups, in units of the graph
-DRAWN = """async () => {
-    for (let frame = 0; frame < 4; frame++) await new Promise(requestAnimationFrame);  // a busy machine draws seldom
-    const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
-    const place = (x, y) => [(x - canvas.x) / scale - offset[0], (y - canvas.y) / scale - offset[1]].map(Math.round);
-    const boxes = [...document.querySelectorAll('[data-node-id]')].map((element) => {
-        const box = element.getBoundingClientRect();
-        return [element.dataset.nodeId, ...place(box.left, box.top), ...place(box.right, box.bottom)];
-    });
-    return [boxes, app.graph._groups.map(({ pos, size }) => [pos[0], pos[1], pos[0] + size[0], pos[1] + size[1]])];
-}"""
-
-
-def shipped(template) -> str:
-    return (ROOT / "workflows" / f"{template.name}.json").read_text(encoding="utf-8")
-
-
-def opened(page, template, as_graph: bool = False) -> dict:
-    """Loads the file as the template browser does, and returns the page's complaints. as_graph: also where it is an app.
-
-    Newer pages greet the first app with a tour, and say which file of a template for one's own model is missing: neither is a fault.
-    """
-    workflow = json.loads(shipped(template))
-    if as_graph:
-        workflow["extra"].pop("linearMode", None)
-    page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
-    page.wait_for_timeout(700)
-    found = page.evaluate(COMPLAINTS, [TOASTS, DIALOGS, ISSUES])
-    found["dialogs"] = [words for words in found["dialogs"] if not words.startswith("Welcome to Apps")]
-    if template.app:
-        missing = tuple(f"{file} is missing" for file in wanted_files(template))
-        found["issues"] = [words for words in found["issues"] if not words.startswith(missing)]
-    return found
 
 
 def unfolded(output: dict) -> dict:
@@ -99,20 +51,6 @@ def unfolded(output: dict) -> dict:
              for node, content in output.items()}
     assert len(found) == len(output), "two nodes of one number"
     return found
-
-
-def complaints_of(found: dict, template) -> dict:
-    """But for the newest page's word of files that are not there yet, which the template's note says how to get: one is named,
-    more are counted."""
-    files = wanted_files(template)
-    expected = (*files, *[f"{len(files)} issues found"] * (len(files) > 1))
-    return {**found, "issues": [issue for issue in found["issues"] if not any(words in issue for words in expected)]}
-
-
-def wanted_files(template) -> list[str]:
-    """Of a user's own model, which this machine does not have."""
-    nodes = source(template.source).values() if template.source.startswith("own_") else ()
-    return [value for node in nodes for value in node["inputs"].values() if str(value).endswith((".safetensors", ".gguf"))]
 
 
 def default_of(node: dict, name: str):
@@ -176,9 +114,9 @@ def test_it_opens_as_its_source(page, host, template, tmp_path):
 
 
 @EACH
-def test_it_is_up_to_date(page, template):
+def test_it_is_up_to_date(lasting_page, template):
     """Made anew from its source it is the same file: python -m tools.make_templates."""
-    anew = convert(page, template)
+    anew = convert(lasting_page, template)
     if "POSTTRAIN_OTHER_HOST" not in os.environ:
         assert anew == shipped(template)
     found, expected = without_other_sockets(anew, shipped(template))
@@ -204,38 +142,10 @@ def test_links_name_both_ends(template):
 def test_nodes_are_laid_out_neatly(template):
     for name, graph in graphs(json.loads(shipped(template))).items():
         boxes = boxes_of(graph)
-        for (one, a), (other, b) in combinations(boxes.items(), 2):
-            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
+        keep_apart(boxes)
         for one, a in boxes.items():
             assert name or any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[0] + g[2] and a[3] <= g[1] + g[3] for g in
                                (group["bounding"] for group in graph["groups"])), f"node {one} is in no group"
-
-
-def drawn_at_rest(page) -> list:
-    """What is drawn, once it has stopped moving: a busy machine lays the nodes out late."""
-    last, found = None, page.evaluate(DRAWN)
-    for _ in range(30):
-        page.wait_for_timeout(800)
-        last, found = found, page.evaluate(DRAWN)
-        if found == last:
-            break
-    assert found == last, "the page never comes to rest"
-    return found
-
-
-@EACH
-def test_nodes_keep_apart_as_nodes_2_draws_them(page, template, tmp_path):
-    """They are higher there than on the canvas: each stays clear of the others, and inside its group."""
-    with nodes_2(page):
-        assert complaints_of(opened(page, template, as_graph=True), template) == NO_COMPLAINT
-        fit(page)
-        boxes, groups = drawn_at_rest(page)
-        keep_screenshot(page, f"nodes_2_{template.source}", tmp_path)
-    assert len(boxes) == len(json.loads(shipped(template))["nodes"]) and all(right > left for _, left, _, right, _ in boxes)
-    for i, (one, *a) in enumerate(boxes):
-        for other, *b in boxes[i + 1:]:
-            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"nodes {one} and {other} overlap"
-        assert any(g[0] <= a[0] and g[1] <= a[1] and a[2] <= g[2] and a[3] <= g[3] for g in groups), f"node {one} leaves its group"
 
 
 def test_it_is_found_in_the_template_browser(page, tmp_path):

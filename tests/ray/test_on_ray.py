@@ -6,74 +6,20 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import safetensors.torch
 from posttrain.nodes import NODE_CLASS_MAPPINGS
 from posttrain.tests.host.headless_runs import LONGEST, Headless, difference, until
 from posttrain.tests.host.spine_graph import CLIP, MODEL, spine
+from posttrain.tests.ray.runs import gone, on_two, processes, small, started_by
 from posttrain.tools.graphs import swap_reward
 from posttrain.tools.host import PACK, Host, comfyui_folder
 
 SAMPLER = re.compile(r"\(Sampler pid=(\d+)\S* PostTrain: sampler (\d) is ready")
 JUDGE = re.compile(r"\(Judge pid=(\d+)\S* PostTrain: judge (\d) is ready")
-WORKER = re.compile(r"\(RayTrainWorker pid=(\d+)\S* .*PostTrain: rank (\d) of 2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def every_line(tmp_path_factory):
-    """Ray leaves out lines that several processes write, and has its processes wait for all others of the machine, unless told."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_DEDUP_LOGS", "0")
-        patch.setenv("RAY_COLOR_PREFIX", "0")
-        patch.setenv("RAY_worker_niceness", "0")
-        yield
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Headless:
-    """A run of three iterations in one process, without Ray."""
-    made = Headless(tmp_path_factory.mktemp("alone"))
-    assert made.run(small()) == 0, made.text()[-3000:]
-    return made
-
-
-@pytest.fixture
-def shared(tmp_path) -> Headless:
-    return Headless(tmp_path)
-
-
-def small(**changes) -> dict:
-    """Of two batches, so that two processes have something to share."""
-    return spine("a", 3, **{"4.batch_size": 4} | changes)
-
-
-def on_two(of: Headless, graph: dict | str, workers: int = 2) -> subprocess.Popen:
-    return of.start(graph, first=("ray",), options=("--workers", str(workers)))
-
-
-def processes(of: Headless) -> dict[str, int]:
-    """The numbers, by rank, of those that have met last."""
-    return {rank: int(number) for number, rank in WORKER.findall(of.text())}
-
-
-def started_by(process: subprocess.Popen) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-def gone(started: list[psutil.Process], seconds: float = 120) -> bool:
-    """Whether all have ended. A process that waits to be read off by its parent has."""
-    end = time.monotonic() + seconds
-    while left := [each for each in started if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
-        if time.monotonic() > end:
-            print(*left, sep="\n")
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def defaults(kind: str) -> dict:
@@ -135,29 +81,6 @@ def test_a_cancel_saves_and_a_killed_driver_leaves_nothing_and_the_same_command_
 
     assert on_two(shared, small()).wait(LONGEST) == 0, shared.text()[-3000:]
     assert difference(alone.lora("a"), shared.lora("a")) < 1e-6 and names_of_runs(shared) == ["spine a"]
-
-
-def test_a_storage_has_the_run_of_processes_that_share_no_folder(alone, shared):
-    """The first process is killed, starts anew in an empty folder of its own, and goes on from the storage."""
-    storage = shared.base / "far away"
-    run = storage / "output" / "posttrain" / "spine a"
-    graph = small(**{"6.when_run_exists": "start over", "6.save_every": 1})
-    process = shared.start(graph, first=("ray",), options=("--workers", "2", "--storage", str(storage)))
-    until(lambda: any(run.glob("checkpoints/*")), process, LONGEST)
-    before = processes(shared)
-    os.kill(before["0"], signal.SIGKILL)
-    assert process.wait(LONGEST) == 0, shared.text()[-3000:]
-    assert before.keys() == {"0", "1"} and processes(shared) != before
-    assert not (shared.base / "output" / "posttrain").exists() and [path.name for path in run.parent.iterdir()] == ["spine a"]
-    assert [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
-    lora = safetensors.torch.load_file(storage / "loras" / "tests" / "a.safetensors")
-    assert difference(alone.lora("a"), lora) < 1e-6
-
-
-def test_an_output_in_two_places_is_refused(shared):
-    options = ("--storage", str(shared.base / "a"), "--output-directory", str(shared.base / "b"))
-    assert shared.start("{}", first=("ray",), options=options).wait(LONGEST) == 2
-    assert "--output-directory has no use" in shared.text() and not (shared.base / "a").exists()
 
 
 def test_the_page_of_a_comfyui_shows_two_processes_and_cancels_them(shared, tmp_path, monkeypatch):
@@ -259,7 +182,7 @@ def test_a_sampler_that_dies_is_replaced(shared):
     try:
         ray.cloudpickle.register_pickle_by_value(actors)
         arguments = ["workflow.json", "--comfyui", str(comfyui_folder()), "--cpu", "--base-directory", str(shared.base)]
-        samplers = actors.started(ray, 1, {"CPU": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
+        samplers = actors.started(ray, 1, {"num_cpus": 1.0}, arguments, shared.base / "custom_nodes" / PACK)
         ask = actors.ways(samplers)["ray 0"]
         assert ask("/system_stats", None, "", 30.0)[0] == 200 and ask("/nowhere", None, "", 30.0)[0] == 404
         (before,) = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Sampler")]

@@ -188,6 +188,14 @@ def test_every_row_about_the_page_names_a_test_that_is_there():
     assert not [f"{name}::{test}" for name, test in rows if not re.search(rf"^def {test}\(", read(name), re.MULTILINE)]
 
 
+def test_what_the_suite_runs_under_ray_names_a_test_that_is_there():
+    (named,) = re.findall(r"^UNDER_RAY = \((.*?)\)$", (ROOT / "develop.py").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    tests = ast.literal_eval(f"[{named}]")
+    assert len(tests) > 1
+    for file, test in (each.split("::") for each in tests):
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_only_the_adapters_know_the_host():
     faults = [f"{name}:{line} imports {module}" for name in python_files() if not name.startswith(KNOWS_HOST)
               for line, module in imports(name) if module.split(".")[0] in HOST_MODULES]

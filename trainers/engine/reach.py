@@ -17,7 +17,8 @@ def check_reach(bank: Bank, loss_of: Callable[[], torch.Tensor]) -> None:
 
     bank: leaves after a backward pass, "<layer>.lora_B" still zero; loss_of(): the same loss again, without gradient. A layer
     that never reaches the model's answer (the last block of some networks has such ones) can have none and is no fault.
-    Costs nothing where every layer has a gradient, else two evaluations of the loss and one for each layer without.
+    Costs nothing where every layer has a gradient, else two evaluations of the loss; and where these differ one more, and one
+    for each layer without.
     """
     outputs = [key for key in bank if key.endswith(".lora_B")]
     gradients = {key: bank[key].grad for key in outputs}
@@ -39,14 +40,20 @@ def check_reach(bank: Bank, loss_of: Callable[[], torch.Tensor]) -> None:
 @torch.no_grad()
 def _cut_off(bank: Bank, without: list[str], loss_of: Callable[[], torch.Tensor]) -> list[str]:
     """Those of the layers whose weights move the loss by more than it moves by itself."""
-    first, again = float(loss_of()), float(loss_of())
-    least = 1e-6 * max(1.0, abs(first)) + 10 * abs(again - first)
-    random = torch.Generator().manual_seed(0)
-    cut = []
-    for key in without:
-        before = bank[key].clone()
-        bank[key].copy_(PROBE * torch.randn(before.shape, generator=random))
-        if not abs(float(loss_of()) - first) <= least:
-            cut.append(key)
-        bank[key].copy_(before)
-    return cut
+    first = float(loss_of())
+    if _with_others(bank, without, loss_of) == first:
+        return []
+    least = 1e-6 * max(1.0, abs(first)) + 10 * abs(float(loss_of()) - first)
+    return [key for key in without if not abs(_with_others(bank, [key], loss_of) - first) <= least]
+
+
+def _with_others(bank: Bank, keys: list[str], loss_of: Callable[[], torch.Tensor]) -> float:
+    """The loss with other weights in these layers."""
+    before = {key: bank[key].clone() for key in keys}
+    for key in keys:
+        bank[key].copy_(PROBE * torch.randn(bank[key].shape, generator=torch.Generator().manual_seed(0)))
+    try:
+        return float(loss_of())
+    finally:
+        for key, weight in before.items():
+            bank[key].copy_(weight)

@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
+import safetensors.torch
+
 from ...rewards.base.words import brief, shown
 from ...rewards.vlm.server import LARGEST, opener, read_before
 
+EMPTY = safetensors.torch.save({})  # the file of a LoRA without weights
 LORAS = "loras"  # in the output folder: main.py of every ComfyUI adds it to where LoRAs are found
 NEEDED = ("LoraLoaderModelOnly", "KSampler", "CLIPTextEncode", "LoadLatent", "LatentBatch", "SaveLatent")
 SLOWEST = 2**20  # bytes in a second that an upload may take

@@ -8,7 +8,6 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
 
 import safetensors.torch
 import torch
@@ -22,29 +21,18 @@ from ..sampling.draws import chosen_samples
 from ..sampling.settings import Sampling
 from . import client as api
 from .actors import client_of
-from .client import Client, Form, Lost, Unfit
+from .client import EMPTY, Client, Form, Lost, Unfit
+from .computers import Computers, Drawn, Part
 from .graph import SAVED, Graph, Settings, group_graph
 from .share import Share, Worker
 from .work import run
 
-if TYPE_CHECKING:
-    from .rollout import Computers
-
 LATENT, VERSION = "latent_tensor", "latent_format_version_0"  # as the host's SaveLatent and LoadLatent call them
 HEADER = 8 << 20  # bytes of a latent's file beside its numbers: SaveLatent writes the graph there
 KEPT = 2  # LoRAs that stay on a server: one that it may still hold open, and the one before
-EMPTY = safetensors.torch.save({})
 LATENTS = "latents"  # among what comes back: [images, C, H, W], of the model's own space
 
-Part = dict[str, torch.Tensor]  # what a task has given, by name, an image to a row
 Told = Callable[[int, int, torch.Tensor], None]  # images there, all, the newest one's latent [1, C, H, W]
-
-
-class Drawn(NamedTuple):
-    """Of all images. busy: seconds that a computer has worked, the mean of all."""
-
-    values: Part
-    busy: float
 
 
 class Drawing:
@@ -81,8 +69,10 @@ class Drawing:
         content = safetensors.torch.save(lora_state_dict(replace(policy, bank=bank), False, computers.precision))
         self.name = f"posttrain_{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         self.form = api.lora_form(self.name, content)
-        self.empty_name = f"posttrain_{'x'.join(map(str, self.socket))}.latent"
-        self.settings = Settings(computers.sampler, sampling.scheduler, sampling.steps, sampling.guidance, self.empty_name)
+        empty = safetensors.torch.save({LATENT: torch.zeros(self.socket), VERSION: torch.tensor([])})
+        empty_name = f"posttrain_{'x'.join(map(str, self.socket))}.latent"
+        self.empty = Form(empty_name, empty, "input")
+        self.settings = Settings(computers.sampler, sampling.scheduler, sampling.steps, sampling.guidance, empty_name)
 
     def same_as(self, other: Drawing) -> bool:
         """Whether both give the same images."""
@@ -97,10 +87,13 @@ class Drawing:
         workers = [self._worker(client_of(address)) for address in self.computers.addresses]
         share = Share(workers, math.ceil(len(self.samples) / self.each), self.computers.seconds)
         parts = share.results(look, lambda done: told(*self._news(done)))
-        return Drawn({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, share.busy())
+        return Drawn(
+            {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, share.busy(), tuple(share.lost().items())
+        )
 
     def _news(self, done: dict[int, Part]) -> tuple[int, int, torch.Tensor]:
-        return sum(len(part[LATENTS]) for part in done.values()), len(self.samples), list(done.values())[-1][LATENTS][:1]
+        newest = next(reversed(done.values()))
+        return min(len(done) * self.each, len(self.samples)), len(self.samples), newest[LATENTS][:1]
 
     def _worker(self, client: Client) -> Worker[Part]:
         stored: dict[str, str] = {}
@@ -115,11 +108,14 @@ class Drawing:
 
     def _ready(self, client: Client) -> dict[str, str]:
         """Sends what all tasks need. -> the names that it has there."""
-        empty = safetensors.torch.save({LATENT: torch.zeros(self.socket), VERSION: torch.tensor([])})
-        stored = {"latent": client.upload(Form(self.empty_name, empty, "input"))}
-        stored["lora"] = api.send_lora(client, self.form)
+        stored = {"latent": client.upload(self.empty)}
+        stored["lora"] = client.upload(self.form) if self._known(client) else api.send_lora(client, self.form)
         self._clear(client, stored["lora"], "output", api.LORAS)
         return stored
+
+    def _known(self, client: Client) -> bool:
+        """Whether it has had weights of ours: it was looked at then, and what it has lost since it says of the graph."""
+        return bool(self.computers.sent.get(client.url))
 
     def _clear(self, client: Client, newest: str, kind: str, folder: str = "") -> None:
         """Older weights of ours become empty files: no route of a ComfyUI takes one away."""

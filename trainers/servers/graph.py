@@ -14,6 +14,7 @@ Graph = dict[str, dict[str, Any]]
 OWN = "posttrain "  # our nodes' ids; the user's are numbers
 SAVED = f"{OWN}saved"
 MARK = "posttrain_latents"  # the folder in a server's output folder
+STEPS_NODE = "PTDrawSteps"  # of this pack, for random steps
 GUIDED = "FluxGuidance"  # for models with guidance built in
 
 

@@ -6,17 +6,13 @@ with random steps and their likelihoods.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from ...rewards.base import beside, ranks
 from ...rewards.base.stopwatch import SAMPLERS, SAMPLING, note, timed
-from ...rewards.base.words import brief
 from ...rewards.learned.holder import cancel_point
 from ..policy.latents import image_bytes, latent_shape
 from ..policy.levels import ModelLevels
@@ -28,67 +24,11 @@ from ..sampling.plan import plan_of
 from ..sampling.recommended import settled_sampling
 from ..sampling.rollout import Behind, Progress, Rollout, pictures, say_and_check
 from ..sampling.settings import AUTO, Sampling
-from . import client as api
-from .actors import client_of
-from .ahead import Ahead
-from .client import Lost, Unfit
-from .drawing import EMPTY, LATENTS, Drawing, Drawn
-from .graph import Source
-from .steps import EVALUATIONS, NODE, StepsDrawing, random_steps
+from .computers import AFTER, DURING, OWN_STEPS, Computers, Drawn
+from .drawing import LATENTS, Drawing
+from .steps import EVALUATIONS, StepsDrawing, random_steps
 
 QUIET = "deterministic"
-AFTER, DURING = "after each update", "during the update"  # when they draw
-OWN_STEPS = "as Rollout, with random steps"  # in the place of a sampler's name
-
-
-@dataclass(frozen=True)
-class Computers:
-    """Other ComfyUIs. addresses: of each, up to the first route; model: the MODEL that they make, too, as ``source`` says;
-    sampler: of KSampler, or OWN_STEPS; precision: of the LoRA that they get; seconds: for which one may sit on a task; when:
-    AFTER an update, by the policy as it is then, or DURING it, one iteration behind."""
-
-    addresses: tuple[str, ...]
-    model: Any
-    source: Source
-    sampler: str = "euler"
-    precision: str = "float32"
-    seconds: float = 600.0
-    when: str = AFTER
-    sent: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)  # LoRAs on each, the newest last
-    ahead: Ahead[Drawn] = field(default_factory=Ahead, compare=False, repr=False)
-    __repr__ = brief
-
-    def ready(self) -> list[str]:
-        """A line for each, once they have been looked at. ValueError where one lacks something, or none is there."""
-        pool = ThreadPoolExecutor(len(self.addresses))
-        try:
-            jobs = [pool.submit(self._look_at, address) for address in self.addresses]
-            while not all(job.done() for job in jobs):
-                cancel_point()
-                time.sleep(0.02)
-            found = [job.result() for job in jobs]
-        finally:  # after Cancel nobody waits for the answers
-            pool.shutdown(wait=False, cancel_futures=True)
-        lines = [f"{address}: {words}" for address, (_, words) in zip(self.addresses, found)]
-        unfit = [line for line, (state, _) in zip(lines, found) if state is Unfit]
-        if unfit:
-            raise ValueError(f"addresses: {'; '.join(unfit)}. Mend that, or take the address out")
-        if all(state is Lost for state, _ in found):
-            raise ValueError(
-                f"addresses: no ComfyUI is there. {'; '.join(lines)}. Start one with --listen, or correct the address"
-            )
-        return lines
-
-    def _look_at(self, address: str) -> tuple[type | None, str]:
-        client = client_of(address, 10.0)
-        try:
-            version = api.version_of(client)
-            api.check_nodes(client, self.source.kinds() | ({NODE} if self.sampler == OWN_STEPS else set()))
-            api.check_files(client, self.source.files)
-            api.send_lora(client, api.lora_form("posttrain.safetensors", EMPTY))
-        except (Lost, Unfit) as error:
-            return type(error), str(error)
-        return None, f"ComfyUI {version}, ready"
 
 
 @timed(SAMPLING)
@@ -105,33 +45,32 @@ def rollout_by_computers(
     keep_means: bool = True,
     progress: Progress | None = None,
     tell: Callable[[Need], None] | None = None,
+    missed: Callable[[str, str], None] | None = None,
 ) -> Rollout:
     """Prompts, images and first noise of ``sampling.rollout.rollout``, without random steps and by KSampler, or as there.
 
-    progress: called with (images there, all, the last task's first one [1, C, H, W]). Raises ValueError naming the input that
-    does not fit, RewardUnavailable where every computer is lost.
+    progress: called with (images there, all, the last task's first one [1, C, H, W]); missed: with a computer whose images others
+    drew, and why. ValueError names the input that does not fit; RewardUnavailable where every computer is lost.
     """
-    left_open, own, settled = sampling.open, computers.sampler == OWN_STEPS, settled_sampling(policy, sampling)
-    sampling = settled if own else checked(sampling, settled)
+    left_open, own = sampling.open, computers.sampler == OWN_STEPS
+    sampling = settled_sampling(policy, sampling) if own else checked(sampling, settled_sampling(policy, sampling))
     check_wires(policy, prompts, computers)
     samples = chosen_samples(len(prompts), sampling, iteration)
     shape = latent_shape(policy.model, vae, sampling.width, sampling.height)
     plan = plan_of(ModelLevels(policy.model), sampling, iteration)
-    random = plan.noisy[1] - plan.noisy[0]
-    say_and_check(rollout_need(shape, sampling, len(prompts), random, keep_means, image_bytes(vae, (1, *shape))), tell)
+    room = image_bytes(vae, (1, *shape))
+    say_and_check(rollout_need(shape, sampling, len(prompts), plan.noisy[1] - plan.noisy[0], keep_means, room), tell)
 
     def drawing(bank: Bank, iteration: int) -> Drawing:
         given = (policy, bank, prompts, sampling, computers, shape, iteration)
         return StepsDrawing(*given, keep_means=keep_means) if own else Drawing(*given)
 
-    now: Bank = policy.chosen("behaviour") or policy.bank
-    behind = None if computers.when == AFTER else behind_of(policy, now)
-    sampler = now if behind is None else behind.bank
+    now, sampler, behind = who_samples(policy, computers.when)
     drawn = ranks.of_first(
         "latents of other computers",
-        lambda: computers.ahead.result(drawing(sampler, iteration), cancel_point, progress or (lambda *_: None)),
+        lambda: computers.ahead.result(drawing(sampler, iteration), cancel_point, progress or nothing),
     )
-    note(SAMPLERS, drawn.busy)
+    told_of(drawn, missed or nothing)
     if computers.when == DURING and beside.comes(iteration + 1) and ranks.number() == 0:
         beside.ends_with_the_run(computers.ahead.end)
         computers.ahead.begin(drawing(now, iteration + 1))
@@ -148,12 +87,22 @@ def rollout_by_computers(
         trajectory=trajectory,
         batch_size=sampling.batch_size,
         iteration=iteration,
-        evaluations=int(counted.sum()) if counted is not None else evaluations_of(sampling, len(samples)),
+        evaluations=evaluations_of(sampling, len(samples)) if counted is None else int(counted.sum()),
         left_out=left_out,
         sampling=sampling,
         recommended=left_open,
         behind=behind,
     )
+
+
+def told_of(drawn: Drawn, missed: Callable[[str, str], None]) -> None:
+    note(SAMPLERS, drawn.busy)
+    for name, why in drawn.lost:
+        missed(name, why)
+
+
+def nothing(*_: object) -> None:
+    """For who is not told."""
 
 
 def check_wires(policy: Policy, prompts: PromptSet, computers: Computers) -> None:
@@ -177,10 +126,15 @@ def evaluations_of(sampling: Sampling, images: int) -> int:
     return images * sampling.steps * (1 if sampling.guidance == 1 else 2)
 
 
-def behind_of(policy: Policy, now: Bank) -> Behind:
-    """What samples for this policy where others draw while it is trained: in the first iteration ``now``, itself."""
+def who_samples(policy: Policy, when: str) -> tuple[Bank, Bank, Behind | None]:
+    """-> the newest weights, those that sample, and how far these are behind: where others draw while the policy is trained they
+    are those before the last train step, in the first iteration the newest themselves."""
+    now: Bank = policy.chosen("behaviour") or policy.bank
+    if when == AFTER:
+        return now, now, None
     before = policy.anchors.get(BEFORE)
-    return Behind(0, now) if before is None else Behind(1, before)
+    behind = Behind(0, now) if before is None else Behind(1, before)
+    return now, behind.bank, behind
 
 
 def checked(given: Sampling, settled: Sampling) -> Sampling:

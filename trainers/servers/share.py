@@ -19,6 +19,7 @@ from ...rewards.base.reward import RewardUnavailable
 T = TypeVar("T")
 GETTING_READY = -1
 REST = 0.05  # seconds
+NAMED = 3  # servers that are named of those that are lost for one reason
 
 
 @dataclass(eq=False)
@@ -75,11 +76,20 @@ class Share(Generic[T]):
         return [self.done[task] for task in range(self.count)]
 
     def words(self) -> str:
-        each = "; ".join(f"{worker.name}: {worker.lost}" for worker in self.workers if worker.lost)
         return (
-            f"computers: none of the other computers is left, after {len(self.done)} of {self.count} prompts' images. {each}. "
-            "Start one of them, then queue again: a training goes on from its saved state"
+            f"computers: none of the other computers is left, after {len(self.done)} of {self.count} prompts' images. "
+            f"{self.reasons()}. Start one of them, then queue again: a training goes on from its saved state"
         )
+
+    def reasons(self) -> str:
+        """Who is lost, and why: those of one reason in one breath."""
+        lost = self.lost()
+        by_reason = {why: [name for name in lost if lost[name] == why] for why in lost.values()}
+        return "; ".join(f"{several(names)}: {why}" for why, names in by_reason.items())
+
+    def lost(self) -> dict[str, str]:
+        """Why a server could not go on, by name."""
+        return {worker.name: worker.lost for worker in self.workers if worker.lost}
 
     def busy(self) -> float:
         """Seconds for which a server was at work, the mean of all, lost ones included."""
@@ -141,6 +151,11 @@ class Share(Generic[T]):
                     f"it took longer than {self.seconds:g} seconds "
                     f"{'to get ready' if getting_ready else 'for the images of a prompt'}",
                 )
+
+
+def several(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextlib.contextmanager

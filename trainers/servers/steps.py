@@ -34,10 +34,10 @@ from ..sampling.settings import Sampling, own_steps
 from ..sampling.trajectory import StepsKept, Trajectory
 from . import client as api
 from .client import Client, Form, Lost
-from .drawing import HEADER, LATENTS, Drawing, Part
-from .graph import SAVED, Graph
+from .computers import Part
+from .drawing import HEADER, LATENTS, Drawing
+from .graph import SAVED, STEPS_NODE, Graph
 
-NODE = "PTDrawSteps"
 STATES, LIKELIHOODS, MEANS, EVALUATIONS = "states", "log_probs", "means", "evaluations"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 HELD = "posttrain_weights"  # the name of a policy's weights in an input folder begins so
@@ -64,7 +64,8 @@ class StepsDrawing(Drawing):
         self.largest = 4 * self.each * (2 * steps + 2) * math.prod(shape) + HEADER
 
     def _ready(self, client: Client) -> dict[str, str]:
-        api.check_upload(client, self.form.size)
+        if not self._known(client):
+            api.check_upload(client, self.form.size)
         stored = client.upload(self.form)
         self._clear(client, stored, "input")
         return {"weights": stored}
@@ -93,7 +94,7 @@ class StepsDrawing(Drawing):
             "job": json.dumps(job),
             "prefix": uuid.uuid4().hex,
         }
-        return source.nodes | {SAVED: {"class_type": NODE, "inputs": inputs}}
+        return source.nodes | {SAVED: {"class_type": STEPS_NODE, "inputs": inputs}}
 
     def _read(self, content: bytes, task: int) -> Part:
         count, steps = (

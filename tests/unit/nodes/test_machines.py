@@ -106,4 +106,4 @@ def test_alone_nothing_is_compared():
 
 def test_a_model_counts_with_its_bytes_once_however_many_folders_have_it(here, monkeypatch):
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([str(here / "loras")], {".safetensors"}))
-    assert machines.model_bytes(GRAPH) == 1500 and machines.model_bytes({}) == 0
+    assert machines.model_sizes(GRAPH) == [1500] and machines.model_sizes({}) == []

@@ -67,14 +67,14 @@ def test_what_is_written_is_read_again_with_numbers_that_neither_grow_nor_vanish
 
 
 def test_what_does_not_fit_is_said_with_its_numbers_and_before_anything_is_written(monkeypatch, capsys):
-    assert too_large(2.1, 20, 50) == ""
-    assert too_large(17.2, 12, 50) == "it needs about 20 GB of memory, and may take 12.0"
-    assert too_large(17.2, 60, 10) == "its files need 19 GB of the disk, of which 10.0 are free"
+    assert too_large(2.1, 1.7, 20, 50) == ""
+    assert too_large(17.2, 11.9, 12, 50) == "it needs about 41 GB of memory, and may take 12.0"
+    assert too_large(17.2, 11.9, 60, 10) == "its files and what is trained need 26 GB of the disk, of which 10.0 are free"
     monkeypatch.setattr(real_size, "folder", lambda: pytest.fail("it must not be begun"))
     assert real_size.main(["own_qwen", "own_sd15", "--at-most", "4"]) == 0
     said = capsys.readouterr().out
-    assert "own_qwen     Qwen-Image, fp8  files  29.0 GB   not run: it needs about 32 GB of memory, and may take 4.0" in said
-    assert "own_sd15     SD1.5            files   2.1 GB   not run: it needs about 5 GB" in said
+    assert "own_qwen     Qwen-Image, fp8  files  29.0 GB   not run: it needs about 67 GB of memory, and may take 4.0" in said
+    assert "own_sd15     SD1.5            files   2.1 GB   not run: it needs about 10 GB" in said
 
 
 def test_an_unknown_template_is_named(capsys):

@@ -45,7 +45,7 @@ SHOWN = {
         "parts": "rewards/person/agreement.py",
     },
     "nodes/sampling/audit.py": {"[text]": "trainers/run/audit.py"},
-    "nodes/sampling/computers.py": {"computers.ready()": "trainers/servers/rollout.py"},
+    "nodes/sampling/computers.py": {"computers.ready()": "trainers/servers/computers.py"},
     "nodes/sampling/evaluate.py": {"[result.summary()]": "trainers/sampling/evaluation.py"},
 }
 

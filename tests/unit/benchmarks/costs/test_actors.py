@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from posttrain.tools.host import ROOT
@@ -24,16 +25,17 @@ def test_a_machine_gets_as_many_actors_as_it_can_serve():
 
 
 class Direct:
-    """Asks a Replayer in this process."""
+    """Asks one of several samplers of an actor, which is in this process."""
 
-    def __init__(self, replayer):
-        self._replayer = replayer
+    def __init__(self, replayers, number):
+        actor = SimpleNamespace(**{name: SimpleNamespace(remote=getattr(replayers, name)) for name in ("ask", "finished")})
+        self._seat = actors.seat(actor, number)
 
     def __call__(self, route, body, kind, seconds):
-        return self._replayer.ask(route, body, kind, seconds)
+        return self._seat.ask.remote(route, body, kind, seconds)
 
     def finished(self, route, stopped, seconds):
-        return self._replayer.finished(route, seconds)
+        return self._seat.finished.remote(route, seconds)
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ def lend():
 def test_all_images_are_drawn_by_actors_that_take_their_time(lend):
     tasks, times = 12, [0.1, 0.2]
     made = world(prompts_per_iteration=tasks, images_per_prompt=actors.IMAGES, transition="deterministic", noise_level=0.0)
-    lend({f"ray {number}": Direct(actors.Replayer(times, actors.latents())) for number in range(3)})
+    replayers = actors.Replayers(3, times, actors.latents())
+    lend({f"ray {number}": Direct(replayers, number) for number in range(3)})
     begun = time.monotonic()
     drawn = actors.drawings(made, tasks)(list(lent.names()), 0).drawn(lambda: None, lambda *_: None)
     assert drawn.values["latents"].shape == (tasks * actors.IMAGES, 3, 24, 24)

@@ -15,7 +15,7 @@ from PIL import Image
 from posttrain.rewards.base.reward import Prompt, RewardUnavailable, score
 from posttrain.rewards.composite.combine import WeightedSum
 from posttrain.rewards.vlm import judge
-from posttrain.rewards.vlm.server import KEY_URL_VARIABLE, KEY_VARIABLE, Server
+from posttrain.rewards.vlm.server import KEY_URL_VARIABLE, KEY_VARIABLE, Server, Turns
 
 IMAGES = torch.stack([torch.full((8, 12, 3), v) for v in (0.2, 0.4, 0.8)])
 PROMPTS = [Prompt("a cat")] * 3
@@ -127,6 +127,18 @@ def test_several_servers_share_the_questions(start):
     hosts = [start(logprob_answer) for _ in range(3)]
     assert torch.allclose(of_all(hosts)(IMAGES.repeat(4, 1, 1, 1), PROMPTS * 4), torch.tensor([0.2, 0.4, 0.8] * 4), atol=0.003)
     assert [len(host.requests) for host in hosts] == [4, 4, 4]
+
+
+def test_the_server_of_this_machine_is_asked_first_as_long_as_it_has_room():
+    far, near = "http://10.0.0.2:8000/v1", "http://127.0.0.1:8000/v1"
+    turns = Turns([far, near], 2)
+    with turns.taken(0, set()) as first, turns.taken(1, set()) as second, turns.taken(2, set()) as third:
+        assert [first, second, third] == [near, near, far]
+    with turns.taken(0, {near}) as another:
+        assert another == far
+    turns.failed[near] = time.monotonic()
+    with turns.taken(1, set()) as after:
+        assert after == far
 
 
 @pytest.mark.parametrize("broken", [lambda host, body: (500, b"down"), lambda host, body: (404, b"no such model"),

@@ -124,7 +124,12 @@ def test_a_layer_counts_where_it_moves_the_loss_by_more_than_rounding_and_chance
 def test_the_first_three_are_named_and_small_weights_are_tried_one_layer_at_a_time():
     layers = Layers(1.0, dict.fromkeys("abcd", 0.1))
     assert layers.cut() == "a, b, c ..." and Layers(1.0, dict.fromkeys("abc", 0.1)).cut() == "a, b, c"
-    assert layers.tried == pytest.approx([0.05] * 4, rel=0.1) and layers.calls == 2 + 4
+    assert layers.tried == pytest.approx([0.05] * (4 + 4), rel=0.1) and layers.calls == 3 + 4, "all at once, then each alone"
+
+
+def test_layers_that_never_reach_the_answer_cost_two_evaluations_however_many_they_are():
+    layers = Layers(1.0, dict.fromkeys("abcdefgh", 0.0))
+    assert layers.cut() == "" and layers.calls == 2 and len(layers.tried) == 8
 
 
 def test_nothing_is_tried_where_every_layer_has_a_gradient_or_none_has():

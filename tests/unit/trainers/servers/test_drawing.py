@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 from posttrain.trainers.servers import client as api
-from posttrain.trainers.servers.client import Client, Form, Lost
-from posttrain.trainers.servers.drawing import EMPTY, KEPT, LATENT, Drawing, place_of, read_latents
+from posttrain.trainers.servers.client import EMPTY, Client, Form, Lost
+from posttrain.trainers.servers.computers import Computers
+from posttrain.trainers.servers.drawing import KEPT, LATENT, Drawing, place_of, read_latents
 from posttrain.trainers.servers.graph import SAVED, Source
-from posttrain.trainers.servers.rollout import Computers
 from safetensors.torch import save
 
 
@@ -68,3 +68,21 @@ def test_older_loras_become_empty_and_one_that_is_in_use_the_next_time(monkeypat
     refused.clear()
     drawing._clear(client, "d", "output", "loras")
     assert emptied == ["a", "b"] and drawing.computers.sent == {client.url: ["c", "d"]}
+
+
+def test_a_computer_that_has_had_weights_is_not_looked_at_again(monkeypatch):
+    asked = []
+
+    def ask(self, route, body=None, largest=0):
+        asked.append(route)
+        return {"max_upload_size": 1e9} if route == "/features" else ["a.safetensors"]
+
+    monkeypatch.setattr(api.Client, "upload", lambda self, form: asked.append(form.size) or "a.safetensors")
+    monkeypatch.setattr(api.Client, "ask", ask)
+    drawing = object.__new__(Drawing)
+    drawing.computers = Computers(("http://127.0.0.1:9",), None, Source({}, ("1", 0), ("1", 1)))
+    drawing.empty, drawing.form = Form("empty.latent", b"", "input"), api.lora_form("a.safetensors", EMPTY)
+    for expected in (["/features", len(EMPTY), "/models/loras"], [len(EMPTY)]):
+        asked.clear()
+        assert drawing._ready(Client("http://127.0.0.1:9"))["lora"] == "a.safetensors"
+        assert asked[1:] == expected  # after the latent, which one that was started again has not kept

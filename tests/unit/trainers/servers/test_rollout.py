@@ -20,10 +20,11 @@ from posttrain.trainers.methods import METHODS, OWN_IMAGES, TRAJECTORY, Trainer,
 from posttrain.trainers.prompts import Texts
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import Sampling
-from posttrain.trainers.servers import rollout as module
-from posttrain.trainers.servers.drawing import LATENTS, Drawn
+from posttrain.trainers.servers import computers as module
+from posttrain.trainers.servers.computers import Computers, Drawn
+from posttrain.trainers.servers.drawing import LATENTS
 from posttrain.trainers.servers.graph import Source
-from posttrain.trainers.servers.rollout import Computers, checked, rollout_by_computers
+from posttrain.trainers.servers.rollout import checked, rollout_by_computers
 from small_models import PlainVAE, prompts_for, trained_policy
 
 SMALL = Sampling(steps=2, width=64, height=64, prompts_per_iteration=2, images_per_prompt=2)
@@ -34,9 +35,9 @@ def nobody(model) -> Computers:
     return Computers(("http://127.0.0.1:9",), model, SOURCE, seconds=5.0)
 
 
-def asked(policy, computers=None, prompts=None, **settings):
-    prompts = prompts or replace(prompts_for("sd3"), texts=Texts(""))
-    return rollout_by_computers(policy, prompts, PlainVAE(), replace(SMALL, **settings), computers or nobody(policy.model))
+def asked(policy, computers=None, prompts=None, missed=None, **settings):
+    prompts, sampling = prompts or replace(prompts_for("sd3"), texts=Texts("")), replace(SMALL, **settings)
+    return rollout_by_computers(policy, prompts, PlainVAE(), sampling, computers or nobody(policy.model), missed=missed)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,13 @@ def test_of_several_processes_the_first_one_asks_and_the_others_are_handed_its_l
     for name in ("index", "seeds", "sigmas"):
         assert torch.equal(getattr(made, name), getattr(here, name)), name
     assert (made.guidance, made.batch_size, made.evaluations) == (here.guidance, here.batch_size, here.evaluations)
+
+
+def test_a_computer_whose_images_others_drew_is_told_of(monkeypatch):
+    drawn, told = Drawn({LATENTS: torch.randn(4, 16, 8, 8)}, 1.0, (("http://a", "it does not answer"),)), []
+    monkeypatch.setattr(ranks, "of_first", lambda what, make: drawn)
+    asked(trained_policy("sd3"), missed=lambda *words: told.append(words))
+    assert told == [("http://a", "it does not answer")]
 
 
 FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, None: lambda scores: None}

@@ -141,3 +141,16 @@ def test_how_long_each_was_at_work_is_counted_also_of_one_that_is_lost():
     first, second = shared.workers
     assert first.busy >= 4 * 0.05 - 0.06 and second.busy >= 0.1 - 0.01  # by then the other one may have done all
     assert shared.busy() == (first.busy + second.busy) / 2
+
+
+def test_many_that_are_lost_for_one_reason_are_said_in_one_breath():
+    def dies(task, stopped):
+        raise OSError("it does not answer")
+
+    def refuses(stopped):
+        raise ValueError("it lacks a node")
+
+    gone = [worker(f"computer {number}", dies) for number in range(9)]
+    with pytest.raises(RewardUnavailable, match="after 0 of 12") as said:
+        results(*gone, worker("b", dies), worker("c", squares, refuses))
+    assert "computer 0, computer 1, computer 2 and 7 more: it does not answer; c: it lacks a node. Start" in str(said.value)

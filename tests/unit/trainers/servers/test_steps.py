@@ -13,12 +13,12 @@ from posttrain.trainers.prompts import Texts
 from posttrain.trainers.sampling.rollout import rollout
 from posttrain.trainers.sampling.settings import BRANCHES, EACH_PROMPT, Sampling
 from posttrain.trainers.servers.client import Lost
+from posttrain.trainers.servers.computers import OWN_STEPS, Computers
 from posttrain.trainers.servers.graph import SAVED, Source
-from posttrain.trainers.servers.rollout import OWN_STEPS, Computers
 from posttrain.trainers.servers.steps import (
     EVALUATIONS,
     LATENTS,
-    NODE,
+    STEPS_NODE,
     StepsDrawing,
     drawn_steps,
     random_steps,
@@ -50,7 +50,7 @@ def drawn(given: StepsDrawing, task: int, tmp_path) -> dict:
     graph = given._graph({"weights": "w.safetensors"}, task)
     inputs = graph[SAVED]["inputs"]
     assert graph["1"] == SOURCE.nodes["1"] and (graph[SAVED]["class_type"], inputs["model"], inputs["clip"]) == (
-        NODE,
+        STEPS_NODE,
         ["1", 0],
         ["1", 1],
     )
