@@ -19,6 +19,7 @@ import torch
 from ...rewards.base.words import brief
 from .checkpoint import checkpointed
 from .frozen import casts, restore_forward, through_frozen
+from .joined import joined, joins
 from .kinds import HOSTS, KINDS, LORA, RS_LORA, Member, first_weights, laid_over, member_of
 from .layers import CONVOLUTION, LINEAR, kind_of, lora_shapes, weight_kinds
 
@@ -248,19 +249,20 @@ class Overlay:
         return block
 
     def _layer_forward(self, name: str, layer: torch.nn.Module, base):
-        laid = [([guest_key(number, f"{name}.{part}") for part in guest[name].parts], laid_over(layer, guest[name], base))
-                for number, guest in enumerate(self.guests) if name in guest]
+        own = [(guest[name], [guest_key(number, f"{name}.{part}") for part in guest[name].parts])
+               for number, guest in enumerate(self.guests) if name in guest]
         if name in self.members:
-            laid.append((self._keys(name), laid_over(layer, self.members[name], base)))
+            own.append((self.members[name], self._keys(name)))
+        laid = [(keys, laid_over(layer, member, base), member.scale if joins(layer, member) else None) for member, keys in own]
 
         def adapted(x, *args, **kwargs):
-            y, bank = base(x, *args, **kwargs), self.active or self.reference
-            if bank is None:
-                return y
-            for keys, over in laid:
+            bank = self.active or self.reference or {}
+            for keys, over, scale in laid:
                 if keys[0] in bank:  # a guest's bank, or the policy's own, which need not have all layers of the other
-                    return over(x, y, *(bank[key] for key in keys))
-            return y
+                    weights = [bank[key] for key in keys]
+                    at_once = None if scale is None or args or kwargs else joined(layer, scale, x, *weights)
+                    return over(x, base(x, *args, **kwargs), *weights) if at_once is None else at_once
+            return base(x, *args, **kwargs)
 
         return adapted
 
