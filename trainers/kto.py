@@ -40,7 +40,7 @@ class KTO:
 class ReferencePoints:
     """z of each optimizer step, over all of its micro-batches together, and the reference's answers on the way.
 
-    Where a step has several micro-batches, z costs one evaluation without gradient more per image and level.
+    Where a step has several micro-batches, z costs one evaluation without gradient more of all but the first.
     """
 
     def __init__(self, rollout: Rollout, steps: list[list[Noised]]):
@@ -59,7 +59,7 @@ class ReferencePoints:
                 renoised = Renoised(net, self._rollout, mate)
                 self._references[id(mate)] = renoised.ask_quietly(None)
                 reference_errors.append(renoised.error(self._references[id(mate)]))
-                errors.append(error.detach() if len(micros) == 1 else renoised.error(renoised.ask_quietly(bank)))
+                errors.append(error.detach() if mate is micro else renoised.error(renoised.ask_quietly(bank)))
             self._z = reference_point(torch.cat(errors), torch.cat(reference_errors))
             self._step = micros  # not before here: a pass that memory does not suffice for begins anew
         return self._z, self._references[id(micro)]
@@ -113,6 +113,6 @@ def _numbers(out, good: torch.Tensor, error: torch.Tensor, reference_error: torc
 
 
 def kto_cost(settings: KTO, work: Work) -> Train:
-    """With several micro-batches in an update its reference point takes one evaluation more of each, see ReferencePoints."""
-    alone = settings.levels == 1 and work.images <= work.batch * work.updates
-    return work.noised(settings.levels, 1 if alone else 2)
+    """The reference of each, and for the reference point the policy once more of all micro-batches but an update's first."""
+    gradient, further = work.noised(settings.levels, 2)
+    return gradient, further - work.first_batches

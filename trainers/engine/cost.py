@@ -45,6 +45,11 @@ class Work:
         skipped = self.skipped or self.images * self.shared
         return self.branches * (self.prompts * self.shared + self.images * self.steps - skipped)
 
+    @property
+    def first_batches(self) -> int:
+        """Images in the first micro-batch of each update."""
+        return sum(_sizes(self.images, self.batch)[: self.updates])
+
     def replayed(self, reference: bool, watched: bool = False) -> Train:
         """Every random step of every image. reference: asked for each of them too; watched: for one batch of each update."""
         once = self.branches * self.images * (self.replays or self.random)

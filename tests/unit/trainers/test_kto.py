@@ -23,6 +23,15 @@ def test_a_kto_step_of_one_micro_batch_needs_no_second_pass():
     assert train_step(policy, whole, labels(scores), Trainer(KTO(levels=1), ONE)).metrics["update_evaluations"] == 16
 
 
+def test_the_reference_point_asks_the_policy_once_more_of_all_micro_batches_but_an_updates_first():
+    policy, run, scores = made("sd3")
+    for size, levels, updates in ((3, 1, 1), (2, 2, 2), (8, 3, 1)):
+        optimizer = Optimizer(updates=updates)
+        step = train_step(policy, replace(run, batch_size=size), labels(scores), Trainer(KTO(levels=levels), optimizer))
+        first = size * updates
+        assert step.metrics["update_evaluations"] == 3 * 8 * levels - first
+
+
 def test_ktos_reference_point_is_the_whole_batchs():
     policy, run, scores = made("sd3")
     thumbs = labels(scores)
