@@ -70,7 +70,8 @@ def test_what_wants_no_gradient_gets_none():
 
 
 @pytest.mark.parametrize(
-    "what", ["few rows", "half precision", "a half LoRA", "less precise multiplications", "the host casts it", "moved elsewhere"]
+    "what",
+    ["few rows", "half precision", "a half LoRA", "less precise multiplications", "the host casts it", "moved elsewhere"],
 )
 def test_beside_its_layer_where_it_does_not_pay_or_is_not_exact(what):
     layer, (a, b), x = layer_of(), weights_of(), torch.randn(ROWS, INS)
@@ -146,7 +147,9 @@ def test_a_network_answers_and_learns_as_with_the_lora_beside_its_layers(which, 
     assert taken > 0 and never == 0
     torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda words, name=name: f"{name}: {words}")
+        torch.testing.assert_close(
+            gradient, wanted[name], rtol=1e-3, atol=1e-5, msg=lambda words, name=name: f"{name}: {words}"
+        )
 
 
 def inputs_shape(which: str) -> tuple[int, ...]:
