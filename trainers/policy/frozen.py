@@ -136,7 +136,7 @@ class _Frozen(torch.autograd.Function):
         if not affine:
             ctx.save_for_backward(x)
         # a copy: the host's kernels for quantised types clamp their input in place
-        return _no_view(base(_copied(x) if affine and _low_precision(layer) else x), x)
+        return no_view(base(_copied(x) if affine and _low_precision(layer) else x), x)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -151,7 +151,7 @@ class _Frozen(torch.autograd.Function):
         return torch.autograd.grad(y, x, gradient)[0], None, None, None
 
 
-def _no_view(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def no_view(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The same answer as no view of anything: autograd lets a network change what a function of ours hands out, but no view."""
     if not y._is_view():
         return y

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from .frozen import is_simply_there
+from .frozen import is_simply_there, no_view
 from .kinds import LORA, PAIR, RS_LORA, Member
 from .layers import LINEAR, kind_of
 
@@ -41,9 +41,7 @@ def joined(layer: Any, scale: float, x: torch.Tensor, a: torch.Tensor, b: torch.
     rows, (outs, ins) = x.numel() // x.shape[-1], weight.shape
     if rows * (ins + outs) < PAYS * ins * outs or not is_simply_there(layer, x):
         return None
-    if torch.is_grad_enabled() and (x.requires_grad or a.requires_grad or b.requires_grad):
-        return _Joined.apply(x, a, b, weight, layer._parameters["bias"], scale)
-    return F.linear(x, _sum(weight, a, b, scale), layer._parameters["bias"])
+    return _Joined.apply(x, a, b, weight, layer._parameters["bias"], scale)
 
 
 def _sum(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
@@ -57,9 +55,7 @@ class _Joined(torch.autograd.Function):
     def forward(ctx, x, a, b, weight, bias, scale):
         ctx.save_for_backward(x, a, b, weight)
         ctx.scale = scale
-        # of two dimensions, so that what comes out is no view: autograd lets a network change it then
-        y = F.linear(x.reshape(-1, x.shape[-1]), _sum(weight, a, b, scale), bias)
-        return y if x.dim() == 2 else torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
+        return no_view(F.linear(x, _sum(weight, a, b, scale), bias), x)
 
     @staticmethod
     @once_differentiable
