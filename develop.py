@@ -39,6 +39,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -55,6 +56,8 @@ PARTS = (("-n", "2", "--dist", "loadfile", "tests/unit", "tests/simulated"), ("t
 UNDER_RAY = ("tests/ray/test_on_ray.py::test_a_process_that_is_killed_costs_nothing",
              "tests/ray/test_on_ray.py::test_actors_tell_the_likelihoods_that_flow_grpo_learns_from")
 NO_TESTS, INTERRUPTED = 5, 2  # pytest's exit codes
+HELP = {"-h", "--help"}  # neither sets up nor installs anything
+HELP_HERE = ("test", "ray", "site", "docs", "release", "scale")  # commands whose modules have no help of their own
 NO_PATH = ("-k", "-m", "-n", "-o", "-p", "-r", "-W", "--deselect")  # pytest's options whose value only looks like a path
 
 
@@ -75,29 +78,10 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="develop.py", description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(required=True, metavar="command")
-    for name, run, words in (
-        ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
-        ("serve", tool("serve"), "open ComfyUI with the pack in it"),
-        ("test", test, "run the tests; arguments go to pytest"),
-        ("ray", under_ray, "run all tests of a run under Ray; the whole suite has two"),
-        ("new", tool("new"), "write the files of a new reward or trainer"),
-        ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
-        ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
-        ("release", publish, "build the archive for ComfyUI's registry; --install [COMFYUI ...] tries it in fresh hosts"),
-        ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
-        ("bench", bench, "measure costs, as ratios"),
-        ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
-        ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
-        ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
-        ("trial", tool("fdfo", "benchmarks.trials"), "FDFO, not a trainer here, beside two that are (docs/proof.md)"),
-        ("behind", tool("behind", "benchmarks.scale"), "train one iteration behind beside on policy, into docs/scale.md"),
-        ("scale", tool("page", "benchmarks.scale"), "reckon what an iteration moves on 1 to 1,024 cards, into docs/scale.md"),
-        ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
-        ("pretrain", tool("pretrain"), "make the shipped small models anew"),
-    ):
+    subparsers = top.add_subparsers(required=True, metavar="command")
+    for name, run, words in commands():
         # each command reads its own arguments, inside the environment
-        command = commands.add_parser(name, help=words, add_help=False, allow_abbrev=False)
+        command = subparsers.add_parser(name, help=words, description=words, add_help=name in HELP_HERE, allow_abbrev=False)
         command.set_defaults(run=run)
         if run is test:
             command.add_argument("--transformers", metavar="RELEASE", help="with this older release of transformers, 4.57")
@@ -117,6 +101,30 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def commands() -> list[tuple[str, Callable, str]]:
+    """Name, what runs it, and what it does."""
+    return [
+        ("demo", tool("demo"), "train the small model in a real ComfyUI, before and after"),
+        ("serve", tool("serve"), "open ComfyUI with the pack in it"),
+        ("test", test, "run the tests; arguments go to pytest"),
+        ("ray", under_ray, "run all tests of a run under Ray; the whole suite has two"),
+        ("new", tool("new"), "write the files of a new reward or trainer"),
+        ("docs", tool("docs"), "refresh what is written by the program; list what has no Chinese yet"),
+        ("site", build_site, "build the documentation as a site; a link that leads nowhere fails"),
+        ("release", publish, "build the archive for ComfyUI's registry; --install [COMFYUI ...] tries it in fresh hosts"),
+        ("lint", tool("lint"), "ruff and mypy, against a baseline that may only shrink"),
+        ("bench", bench, "measure costs, as ratios"),
+        ("gpu", gpu, "what only an NVIDIA card can show, within ten minutes (docs/gpu.md)"),
+        ("prove", tool("prove", "benchmarks.proofs"), "train from the shipped base and write docs/proof.md"),
+        ("target", tool("target", "benchmarks.proofs"), "processor time until a trainer draws what the prompts say"),
+        ("trial", tool("fdfo", "benchmarks.trials"), "FDFO, not a trainer here, beside two that are (docs/proof.md)"),
+        ("behind", tool("behind", "benchmarks.scale"), "train one iteration behind beside on policy, into docs/scale.md"),
+        ("scale", tool("page", "benchmarks.scale"), "reckon what an iteration moves on 1 to 1,024 cards, into docs/scale.md"),
+        ("mutate", tool("mutate"), "change one sign, order or number at a time; list what no test notices"),
+        ("pretrain", tool("pretrain"), "make the shipped small models anew"),
+    ]
+
+
 def gpu() -> None:
     """Stands for ``command.main``, which comes before the environment: a machine without network cannot set one up."""
 
@@ -130,7 +138,8 @@ def tool(name: str, package: str = "tools"):
 
 def bench(env: Environment, _: argparse.Namespace, rest: list[str]) -> int:
     names = [each for each in rest if not each.startswith("-")]
-    laid = [make(env) for name, make in (("peers", overlay.peers), ("actors", overlay.ray)) if not names or name in names]
+    laid = [make(env) for name, make in (("peers", overlay.peers), ("actors", overlay.ray))
+            if (not names or name in names) and not HELP & {*rest}]
     extra = {"PYTHONPATH": os.pathsep.join(map(str, laid))} if laid else None
     return call(env, "-c", MODULE, str(ROOT), "benchmarks.bench", *rest, extra=extra)
 

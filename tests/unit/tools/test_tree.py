@@ -109,6 +109,21 @@ def develop():
     return module
 
 
+@pytest.mark.parametrize("name", [name for name, _, _ in develop().commands()])
+def test_the_help_of_a_command_installs_nothing(name, monkeypatch, capsys):
+    """It is the command's own, in the environment that is there, or develop.py's."""
+    module, called = develop(), []
+    monkeypatch.setattr(module, "environment", lambda: None)
+    monkeypatch.setattr(module, "call", lambda env, *command, **_: called.append(command) or 0)
+    monkeypatch.setattr(module.overlay, "laid", lambda *_: pytest.fail("installs something"))
+    try:
+        assert module.main([name, "--help"]) == 0
+    except SystemExit as end:
+        assert end.code == 0 and f"develop.py {name}" in capsys.readouterr().out and not called
+    else:
+        assert [command[-1] for command in called] == ["--help"]
+
+
 def test_the_other_commands_start_too_and_write_where_the_user_stands(tmp_path):
     tree.copy(tmp_path / NAMES[-1])
     program = Path(NAMES[-1], "develop.py")
