@@ -12,7 +12,8 @@
                                         packs in this folder installed as well, --browsers the page in Firefox and
                                         WebKitGTK (Safari's engine), where they are installed, --real-size [template]
                                         templates for models of one's own on files of real size, --screenshots keeps
-                                        pictures of the page in build/screenshots
+                                        pictures of the page in build/screenshots, --sweeps runs every case of the tests
+                                        of which the whole suite runs a few (CONTRIBUTING.md)
     python develop.py ray [pytest's]    all tests of a run under Ray; the whole suite has two
     python develop.py new reward NAME   write the files of a new reward, or of a new trainer
     python develop.py docs              refresh what is written by the program; list what has no Chinese yet
@@ -50,8 +51,9 @@ from tools.gpu import command
 
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
-# the whole suite: what runs in processes of its own by two at a time, file by file; what shares a server one after the other
-PARTS = (("-n", "2", "--dist", "loadfile", "tests/unit", "tests/simulated"), ("tests/host", "tests/page"))
+# the whole suite, by two processes, file by file; in each of them the tests of a folder share a server
+PARTS = tuple(("-n", "2", "--dist", "loadfile", "-m", "not rest_of_sweep", *folders)
+              for folders in (("tests/unit", "tests/simulated"), ("tests/host", "tests/page")))
 # what it runs under Ray, after that; all others there are develop.py ray's
 UNDER_RAY = ("tests/ray/test_on_ray.py::test_a_process_that_is_killed_costs_nothing",
              "tests/ray/test_on_ray.py::test_actors_tell_the_likelihoods_that_flow_grpo_learns_from")
@@ -94,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--browsers", action="store_true", help="the page in Firefox and WebKitGTK too, where they are")
             command.add_argument("--real-size", action="store_true", help="templates on files of real size; --at-most GB of memory")
             command.add_argument("--screenshots", action="store_true", help=f"keep pictures of the page in {browser.SCREENSHOTS}")
+            command.add_argument("--sweeps", action="store_true", help="every case of the tests of which the suite runs a few")
             command.add_argument("--python", metavar="PY", help="with --comfyui: in that ComfyUI's own Python")
         if run is publish:
             command.add_argument("folder", nargs="?", default=str(ROOT / "build" / "release"))
@@ -195,6 +198,8 @@ def test(env: Environment, chosen: argparse.Namespace, rest: list[str]) -> int:
                     extra={"PYTHONPATH": os.pathsep.join(map(str, paths))})
     if wants("page", rest):
         variables["CHROMIUM"] = browser.ensure(env.python, env.variables())
+    if chosen.sweeps:
+        rest = ["-m", "", *rest]
     if not os.access(ROOT, os.W_OK):
         rest = ["-o", f"cache_dir={env.folder / 'pytest'}", *rest]
     if wants("simulated", rest):

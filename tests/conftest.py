@@ -48,6 +48,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    from posttrain.tests.sweeps import mark_the_rest
+
+    mark_the_rest(items)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # as a plugin of its own: pytest asks a conftest only about what lies below it, and the root lies above
     config.pluginmanager.register(NoPackages())

@@ -128,6 +128,7 @@ def write() -> None:
     TABLE.write_text(HEAD + "".join(lines), encoding="utf-8")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("row", rows(), ids="-".join)
 def test_the_table_is_true(table, row):
     plain, low, weights = table[row]

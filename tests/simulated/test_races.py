@@ -12,6 +12,7 @@ from world import RAW, TRAINERS, World, placed
 NAMES = ("DDPO", "NFT", "DiffusionDPO", "DRaFT")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind, dtype", [("sd15", "fp32"), ("sd3", "fp8"), ("flux", "fp32")])
 @pytest.mark.parametrize("low", [False, True], ids=["", "low"])
 @pytest.mark.parametrize("name", NAMES)

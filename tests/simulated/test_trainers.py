@@ -61,6 +61,7 @@ def assert_equal_to_the_cpus(new, kind, trainer, dtype):
     assert error < TOLERANCE[dtype], f"relative error {error:.1e}"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", cases(), ids=named)
 def test_a_step_is_the_cpus(case):
     kind, trainer, placement, dtype, low = case
@@ -74,6 +75,7 @@ def test_every_trainer_is_there():
     assert {case[0] for case in cases()} == set(world.small_models.ARCHITECTURES)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("flag, trainer, dtype", [
     pytest.param(flag, trainer, list(TYPES)[(number + turn) % 4], marks=pytest.mark.card(flag), id=f"{flag[2:]}-{trainer.__name__}")
     for turn, flag in enumerate(FLAGS) for number, trainer in enumerate(TRAINERS)])
@@ -113,6 +115,7 @@ def test_a_step_after_the_hosts_own_sampling_is_the_cpus(name, placement, low):
     assert_equal_to_the_cpus(new, "sd3", trainer, "fp32")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", world.small_models.ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS[1:])
 def test_a_gradient_passes_layers_in_ram_that_are_not_trained(kind, placement):
@@ -128,6 +131,7 @@ def test_a_gradient_passes_layers_in_ram_that_are_not_trained(kind, placement):
     assert float((found[1] - found[0]).norm() / found[0].norm()) < TOLERANCE["fp32"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", world.small_models.ARCHITECTURES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_first_ratio_is_exactly_one(kind, placement):

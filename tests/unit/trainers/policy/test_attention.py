@@ -101,6 +101,7 @@ def distance(found: dict, expected: dict) -> float:
 
 
 @needs_override
+@pytest.mark.sweep
 @pytest.mark.parametrize("way", ["plain", "recompute", "blocks"])
 @pytest.mark.parametrize("install", [by_flag, by_node])
 @pytest.mark.parametrize("kind", ARCHITECTURES)

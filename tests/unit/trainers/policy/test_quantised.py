@@ -153,6 +153,7 @@ def test_the_backward_keeps_no_dequantised_copy(model):
         assert out.requires_grad and kept == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("settings", [FlowGRPO(), NFT(levels=2, kl_weight=0)], ids=lambda s: type(s).__name__)
 def test_a_rollout_and_its_steps_make_better_images_likelier(model, format, settings):
     policy, optimizer = trained(model), Optimizer(learning_rate=RATE[kind_of(model)])
@@ -177,6 +178,7 @@ def brightness(policy, sampling) -> float:
     return float(rollout(policy, prompts_of(policy), PlainVAE(), sampling, 9).images.mean())
 
 
+@pytest.mark.sweep
 def test_the_first_ratio_is_one(model, format):
     policy = trained(model)
     with torch.inference_mode():
@@ -186,6 +188,7 @@ def test_the_first_ratio_is_one(model, format):
     assert new.metrics["ratio_largest_change"] == 0
 
 
+@pytest.mark.sweep
 def test_draft_raises_its_reward(model):
     policy, vae = trained(model), small_vae("sd3")
     sampling = Sampling(steps=3, width=64, height=64, prompts_per_iteration=2, images_per_prompt=1, batch_size=2)
