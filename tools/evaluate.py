@@ -22,6 +22,14 @@ SHOWN = 4  # images of each prompt kept for the picture
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """How the stock sampler draws, before and after alike. guidance: KSampler's cfg."""
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+
+
+@dataclass(frozen=True)
 class Few:
     """A model that was made faster: what it is compared with. teacher: the LoRA that lies under its own; steps, sampler:
     how both are sampled before and after. Beside that, base and teacher are measured at the usual STEPS."""
@@ -99,7 +107,8 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: int = 10_000,
-             own: dict | None = None, few: Few | None = None, merged: Merged | None = None) -> Evaluation:
+             own: dict | None = None, few: Few | None = None, merged: Merged | None = None,
+             drawing: Drawing = Drawing()) -> Evaluation:
     """At least ``images`` images of the held-out prompts without and with the LoRA, from the same noise.
 
     lora: its name as LoraLoader lists it. which_model: an option of the demo world node. own: a reward node that was
@@ -108,7 +117,7 @@ def evaluate(host: Host, lora: str, which_model: str, images: int = 306, seed: i
     """
     prompts = held_out_prompts()
     each = math.ceil(images / len(prompts))
-    graph = workflow(prompts, lora, which_model, each, seed, own, few, merged)
+    graph = workflow(prompts, lora, which_model, each, seed, own, few, merged, drawing)
     result = finished(host, graph, "evaluation", timeout=1800)
     return Evaluation([read(result.outputs, number, prompt, host.base) for number, prompt in enumerate(prompts)], merged)
 
@@ -118,9 +127,9 @@ def held_out_prompts() -> list[str]:
 
 
 def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: int, own: dict | None,
-             few: Few | None = None, merged: Merged | None = None) -> dict:
+             few: Few | None = None, merged: Merged | None = None, drawing: Drawing = Drawing()) -> dict:
     """The evaluation as a workflow in API format."""
-    usual = {}
+    usual = dict(steps=drawing.steps, guidance=drawing.guidance)
     shots = {"before": ("world", usual), "after": ("lora", usual)}  # model and sampling of each
     if few:
         quick = dict(steps=few.steps, sampler_name=few.sampler)
@@ -157,10 +166,10 @@ def workflow(prompts: list[str], lora: str, which_model: str, each: int, seed: i
 
 
 def sampled(model: str, text: str, seed: int, steps: int = STEPS, sampler_name: str = SAMPLER,
-            negative: tuple[str, int] = ("empty", 0)) -> dict:
+            negative: tuple[str, int] = ("empty", 0), guidance: float = GUIDANCE) -> dict:
     """The stock sampler, from the node "latent"."""
     return node("KSampler", model=[model, 0], positive=[text, 0], negative=list(negative), latent_image=["latent", 0], denoise=1.0,
-                seed=seed, steps=steps, sampler_name=sampler_name, cfg=GUIDANCE, scheduler=SCHEDULER)
+                seed=seed, steps=steps, sampler_name=sampler_name, cfg=guidance, scheduler=SCHEDULER)
 
 
 def node(kind: str, **inputs: object) -> dict:

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Callable
 
-from tools.evaluate import Evaluation
+from tools.evaluate import Drawing, Evaluation
 from tools.graphs import set_names, shuffle_rewards, swap_feedback, swap_reward, swap_trainer
 from tools.training import load_workflow
 
@@ -80,7 +80,7 @@ class Proof:
     not the reward itself; wiring: what else is wired in another way; shuffled: rewards dealt out at random;
     merged_words: the last LoRA was made of one for each of evaluate.SKILLS, and prompts that hold one of these are the first's;
     few_steps: the last LoRA is a student's, held against the LoRA before it in so many steps; of_teacher: whether what that one had gained
-    in many steps is what the student shall keep; images: held-out ones, before and
+    in many steps is what the student shall keep; drawing: how the held-out images are drawn; images: held-out ones, before and
     after each, more of them where a small gain is to be told from none. What the workflow asks a person, a simulated one
     answers."""
 
@@ -96,6 +96,7 @@ class Proof:
     few_steps: int = 0
     of_teacher: bool = True
     merged_words: tuple[str, ...] = ()
+    drawing: Drawing = Drawing()
     images: int = 306
     workflow: str = "learn_to_follow_prompts_flow_grpo"
 
@@ -126,5 +127,6 @@ class Proof:
         """Short name of what is trained, the same for all seeds: runs of another recipe say nothing about this claim."""
         graph = self.graph("any run", 0, {})
         wired = {name: [content["class_type"], content["inputs"]] for name, content in graph.items()}  # titles do not count
-        text = json.dumps([wired, self.own()], sort_keys=True)
+        drawn = [] if self.drawing == Drawing() else [astuple(self.drawing)]
+        text = json.dumps([wired, self.own(), *drawn], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tools.evaluate import node
+from tools.evaluate import Drawing, node
 from tools.graphs import compare_steps, edit_pictures, judge_again, learn_through_reward, merge_skills, tune_student
 
 from .claim import Proof, beats_teacher, gains, keeps, keeps_skills, reaches, rises, stays
@@ -69,6 +69,9 @@ PROOFS = {
     # RL on flow models, without likelihoods
     "nft": Proof("DiffusionNFT", gains(25), iterations(50, **{"PTSampling.prompts_per_iteration": 32}) | NO_NOISE,
                  trainer=fast("PTNFT", decay_steps=100)),
+    "nft_guided": Proof("DiffusionNFT, drawn in 30 steps with guidance 1.5", reaches(0.97),
+                        iterations(50, **{"PTSampling.prompts_per_iteration": 32}) | NO_NOISE,
+                        trainer=fast("PTNFT", decay_steps=100), drawing=Drawing(steps=30, guidance=1.5)),
     "nft_shuffled": Proof("DiffusionNFT with shuffled rewards (control)", stays(), iterations(20) | NO_NOISE,
                           trainer=fast("PTNFT"), shuffled=True),
     "awm": Proof("AWM", gains(25), iterations(36) | NO_NOISE, trainer=fast("PTAWM", levels=4, decay_steps=72)),

@@ -113,7 +113,7 @@ def prove(name: str, seed: int, changes: dict[str, object], images: int | None) 
             found = evaluate_edits(host, training.lora, images or proof.images, seed=10_000)
         else:
             found = evaluate(host, training.lora, training.which_model, images or proof.images, own=proof.own(), few=few,
-                             merged=merged)
+                             merged=merged, drawing=proof.drawing)
         picture(found, base / "output" / "before_after.png")
         metrics = lines_of(base / "output" / "posttrain" / label / "metrics.jsonl")
         kl = metrics[-1].get("kl")

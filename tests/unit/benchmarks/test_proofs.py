@@ -87,6 +87,15 @@ def test_a_student_is_held_against_its_teacher_in_as_few_steps():
                      "after": (["student", "teacher"], 2)}
 
 
+def test_both_are_drawn_as_the_claim_says_and_the_recipe_knows_it():
+    usual, fine = PROOFS["nft"], PROOFS["nft_guided"]
+    for proof, expected in ((usual, (15, 1.0)), (fine, (30, 1.5))):
+        graph = workflow(["a ball"], "nft.safetensors", "flow (tiny SD3)", 4, 1, None, drawing=proof.drawing)
+        samplers = [graph[f"sample-{when}-0"]["inputs"] for when in ("before", "after")]
+        assert [(sampler["steps"], sampler["cfg"]) for sampler in samplers] == [expected, expected]
+    assert usual.graph("a run", 0, {}) == fine.graph("a run", 0, {}) and usual.recipe() != fine.recipe()
+
+
 def test_the_share_of_the_gain_that_is_kept():
     scores = {(when, "strict"): [float(i < 10 * rate) for i in range(10)]
               for when, rate in dict(base=0.4, teacher=0.9, before=0.2, after=0.8).items()}
