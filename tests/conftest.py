@@ -50,7 +50,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    from posttrain.tests.sweeps import mark_the_rest
+    from posttrain.tools.sweeps import mark_the_rest
 
     mark_the_rest(items)
 

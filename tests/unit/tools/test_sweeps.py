@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from posttrain.tests.sweeps import covering
+from posttrain.tools.sweeps import covering
 
 
 @pytest.mark.parametrize("sizes", [(3, 4), (22, 3, 4), (1, 1), (5,), (2, 3, 5, 7)])
