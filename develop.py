@@ -52,8 +52,8 @@ from tools.gpu import command
 # runs a module of the repository without standing in it: relative paths in its arguments mean the user's directory
 MODULE = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
 # the whole suite, by two processes, file by file; in each of them the tests of a folder share a server
-PARTS = tuple(("-n", "2", "--dist", "loadfile", "-m", "not rest_of_sweep", *folders)
-              for folders in (("tests/unit", "tests/simulated"), ("tests/host", "tests/page")))
+TWO = ("-n", "2", "--dist", "loadfile", "-m", "not rest_of_sweep")
+PARTS = ((*TWO, "tests/unit", "tests/simulated"), (*TWO, "--no-loadscope-reorder", "tests/host", "tests/page"))
 # what it runs under Ray, after that; all others there are develop.py ray's
 UNDER_RAY = ("tests/ray/test_on_ray.py::test_a_process_that_is_killed_costs_nothing",
              "tests/ray/test_on_ray.py::test_actors_tell_the_likelihoods_that_flow_grpo_learns_from")

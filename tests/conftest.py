@@ -30,6 +30,10 @@ if "COMFYUI_DIR" not in os.environ:  # pytest was called without develop.py, as 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# files that take minutes: they come first, so that in the end no process is left alone with one
+LONG = ("test_other_hosts.py", "test_live.py", "test_elsewhere.py", "test_headless.py", "test_templates.py")
+
+
 class NoPackages:
     """Every folder is a plain one to pytest.
 
@@ -53,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from posttrain.tools.sweeps import mark_the_rest
 
     mark_the_rest(items)
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_configure(config: pytest.Config) -> None:
