@@ -53,8 +53,7 @@ class Work:
     def replayed(self, reference: bool, watched: bool = False) -> Train:
         """Every random step of every image. reference: asked for each of them too; watched: for one batch of each update."""
         once = self.branches * self.images * (self.replays or self.random)
-        parts = min(self.updates, -(-self.images // self.batch))
-        some = self.branches * parts * min(self.batch, self.images) if watched and self.random else 0
+        some = self.branches * self.first_batches if watched and self.random else 0
         return once, once if reference else some
 
     def noised(self, levels: int, each: int = 0, later: int = 0) -> Train:

@@ -18,7 +18,8 @@ from small_models import trained_policy
 
 # what a method draws is taken at its dearest, so nothing is left to draw here
 SET = {DRTune: {"early_stop": 0}, ReFL: {"earliest": 0.6, "latest": 0.6}, LCM: {"teacher_steps": 4, "student_steps": 2}}
-SAMPLINGS = {"two updates": (SMALL, 2, 1), "parts and levels": (replace(SMALL, batch_size=2, guidance=1.0), 1, 2)}
+SAMPLINGS = {"two updates": (SMALL, 2, 1), "parts and levels": (replace(SMALL, batch_size=2, guidance=1.0), 1, 2),
+             "a smaller last part": (replace(SMALL, batch_size=3), 2, 1)}  # fmt: skip
 
 
 def case(kind: type, name: str, policy):
