@@ -98,6 +98,8 @@ def update(policy: Policy, steps: Sequence[Sequence[Micro]], evaluate: Evaluate,
             "grad_norm": sum(norms) / len(norms) if norms else float("nan"), "updates": len(norms),
             "skipped_updates": skipped, SKIPPED: in_a_row, "learning_rate": optimizer.rate(max(0, own.step - 1)),
             "update_evaluations": ranks.total("evaluations", net.evaluations)}
+        if 0 < len(steps) < optimizer.updates:
+            metrics |= {"updates_left_out": optimizer.updates - len(steps)}
         if net.dtype in HALF and policy.step < FIRST:
             metrics |= {"lora_shows": net.share_shown(own.bank)}
         kept = {} if beside is None else _kept(beside.name, learners[1])

@@ -6,7 +6,7 @@ import math
 
 from .alarms import Alarm, Series
 
-LEFT_OUT, SHOWS = "steps_left_out", "lora_shows"
+LEFT_OUT, FEWER, SHOWS = "steps_left_out", "updates_left_out", "lora_shows"
 LITTLE = 0.5  # of a LoRA's effect
 PATIENCE = 5  # iterations in which a LoRA may be too small to show
 GUESSING = 0.55  # a share of pairs told apart that a guess reaches as well
@@ -20,6 +20,14 @@ def _left_out(steps: float) -> str:
     )
 
 
+def _fewer_updates(updates: float) -> str:
+    return (
+        f"{updates:.0f} of the updates per rollout that were asked for are not made: each takes at least one batch, and what "
+        "there is to learn from fills fewer batches. Nothing is lost; for more updates choose a smaller batch size or more "
+        "images."
+    )
+
+
 def _too_small(shown: float) -> str:
     return (
         f"After {PATIENCE} iterations the LoRA is still so small that only about {100 * shown:.0f} % of its effect shows: "
@@ -28,7 +36,7 @@ def _too_small(shown: float) -> str:
     )
 
 
-SENTENCES = {LEFT_OUT: _left_out, SHOWS: _too_small}
+SENTENCES = {LEFT_OUT: _left_out, FEWER: _fewer_updates, SHOWS: _too_small}
 
 
 class Notices:

@@ -58,6 +58,16 @@ def test_pictures_that_stay_the_same_are_noised_anew_in_each_step(kind):
     assert any(not torch.equal(first[key], later[key]) for key in first)
 
 
+@pytest.mark.parametrize("kind", FROM_LATENTS, ids=lambda kind: kind.__name__)
+def test_more_updates_than_what_is_learned_from_fills_are_said(kind):
+    policy = trained_policy("sd3")
+    made = rollout_from_latents(policy, torch.randn(4, 16, 8, 8), prompts_for("sd3"), PlainVAE(), 0)
+    feedback = FEEDBACK[METHODS[kind].learns_from](Scores(torch.arange(4.0).double(), made.index, {}, {}))
+    told = train_step(policy, made, feedback, Trainer(usual(kind, policy), Optimizer(updates=9))).metrics
+    left_out = told.get("updates_left_out", 0)
+    assert told["updates"] >= 1 and told["updates"] + left_out == 9 and (left_out > 0 or kind is D3PO)  # a step a batch
+
+
 LEARN_EMPTY = [kind for kind in FROM_LATENTS if hasattr(kind(), "empty_prompts")]
 
 

@@ -50,6 +50,12 @@ def test_skipped_updates_are_counted_over_train_steps_until_one_is_made():
     assert third.metrics[SKIPPED] == 1 and third.metrics["skipped_updates"] == 1 and third.metrics["updates"] == 3
 
 
+@pytest.mark.parametrize("asked, left_out", [(1, None), (3, None), (4, 1), (16, 13)])
+def test_updates_that_the_images_do_not_fill_are_counted(asked, left_out):
+    new = update(trained_policy("sd3"), STEPS, pull, Optimizer(updates=asked))
+    assert new.metrics.get("updates_left_out") == left_out
+
+
 def test_a_report_is_a_mean_over_the_samples_and_the_rate_is_that_of_the_last_step():
     policy = trained_policy("sd3")
     settings = Optimizer(learning_rate=1e-9, warmup=4, max_grad_norm=0.0)
