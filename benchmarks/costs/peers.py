@@ -16,6 +16,7 @@ from . import Measure
 from . import _flow_scripts as flow
 from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
+from ._least import least_of_dpo, least_of_rollout
 from ._network import LATENT, TEXT, most_kept, patcher, policy, prompts, ratios
 from ._regression import regression as updates
 
@@ -45,13 +46,20 @@ def preference_step() -> list[Measure]:
     texts = torch.cat([each[0][0] for each in prompts().positive])[:PAIRS]
     their_step, their_layers = dpo(theirs, latents, texts, RANK)
     ours = our_dpo(made, latents)
-    ratio, seconds = ratios(their_step, {"ours": ours})["ours"]
+    taken = ratios(their_step, {"ours": ours, "least": least_of_dpo(made, latents, texts)})
+    ratio, seconds = taken["ours"]
     own = made.model.model.diffusion_model
     held = most_kept(own, ours) / most_kept(theirs, their_step)
     what = f"against diffusers and peft, {PAIRS} pairs at once"
     return [Measure(f"an update of Diffusion-DPO {what}", ratio, "x", 1.15,
                     f"{1000 * seconds:.0f} ms; {len(made.bank) // 2} layers, theirs {their_layers}"),
-            Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+            least(taken, what), Measure(f"what it keeps for its backward {what}", held, "x", 1.05)]  # fmt: skip
+
+
+def least(taken: dict[str, tuple[float, float]], what: str) -> Measure:
+    """What no exact implementation can do without, of the peer's time."""
+    ratio, seconds = taken["least"]
+    return Measure(f"the same evaluations of the bare network {what}", ratio, "x", None, f"{1000 * seconds:.0f} ms")
 
 
 def iteration_by_likelihood() -> list[Measure]:
@@ -61,7 +69,9 @@ def iteration_by_likelihood() -> list[Measure]:
     trainer = trl.trainer(theirs, BATCH, BATCHES, DRAWN_STEPS)
     peer = Iteration(theirs, lambda: trainer._generate_samples(BATCHES, BATCH), trl.update(trainer, BATCH, BATCHES))
     what = f"against TRL's DDPO, {BATCH * BATCHES} images of {DRAWN_STEPS} steps"
-    return beside(peer, Iteration(own, *our_ddpo(made)), "DDPO", what, (1.1, 1.05, 1.05))
+    nothing_else = least_of_rollout(made, vae(), DRAWN_STEPS, BATCHES, torch.zeros(BATCH, 4, LATENT, LATENT))
+    return [*beside(peer, Iteration(own, *our_ddpo(made)), "DDPO", what, (1.1, 1.05, 1.05)),
+            least(ratios(peer.roll, {"least": nothing_else}, 5), f"in a rollout {what}")]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,14 @@ def beside(peer: Iteration, own: Iteration, name: str, what: str, limits: tuple[
 
 def our_ddpo(made) -> tuple[Callable, Callable]:
     """(a rollout, an update on it), as TRL's trainer samples and trains."""
-    vae = pack.module("tests.unit.trainers.policy.small_models").small_vae("sd15")
     sampling = pack.module("trainers.sampling.settings").Sampling(
         width=8 * LATENT, height=8 * LATENT, steps=DRAWN_STEPS, guidance=1.0, prompts_per_iteration=BATCH,
         images_per_prompt=BATCHES, batch_size=BATCH, transition="ddim", noise_level=1.0)  # fmt: skip
-    return likelihood_iteration(made, prompts(BATCH), vae, sampling, pack.module("trainers.ddpo").DDPO(watch_kl=False))
+    return likelihood_iteration(made, prompts(BATCH), vae(), sampling, pack.module("trainers.ddpo").DDPO(watch_kl=False))
+
+
+def vae():
+    return pack.module("tests.unit.trainers.policy.small_models").small_vae("sd15")
 
 
 def likelihood_iteration(made, texts, vae, sampling, method) -> tuple[Callable, Callable]:
