@@ -129,8 +129,10 @@ PROOFS = {
                   measured=node("PTRewardColour", statistic="brightness", aim="more")),
     # one LoRA made of two, each of which was trained for one skill
     "opd": Proof("DiffusionOPD: a LoRA for the number of balls and one for their colours, merged", keeps_skills(2),
-                 iterations(60, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8}) | NO_NOISE,
-                 trainer=fast("PTDiffusionOPD", learning_rate=2e-3, decay_steps=120), images=612, merged_words=("two", "three"),
+                 iterations(60, **{"PTSampling.prompts_per_iteration": 16, "PTSampling.images_per_prompt": 8,
+                                   "PTSampling.batch_size": 16}) | NO_NOISE,
+                 trainer=fast("PTDiffusionOPD", learning_rate=1e-3, updates_per_rollout=8, decay_steps=480),
+                 images=612, merged_words=("two", "three"),
                  wiring=partial(merge_skills, trainer=fast("PTNFT", decay_steps=120), words="two, three")),
     # of a model of few steps
     "rtdmd": Proof("RTDMD on a distilled model, 4 steps, a small CLIP at the last", beats_teacher(), images=612,
