@@ -153,12 +153,17 @@ def moved(content: dict, names: dict[str, str]) -> dict:
 
 def images_seen(graph: dict, iterations: int) -> int:
     """How many images the last loop trained on; those that were made once before it count once."""
-    inputs = source_of_images(graph)["inputs"]
-    if "pairs_per_iteration" in inputs:
-        return iterations * inputs["pairs_per_iteration"] * (1 if of_thumbs(graph) else 2)
-    sampling = graph[inputs["sampling"][0]]["inputs"]
-    each = sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
+    each = images_at_once(graph, source_of_images(graph))
     return each if made_once(graph) else each * iterations
+
+
+def images_at_once(graph: dict, source: dict) -> int:
+    """How many images a train step's source gives it."""
+    inputs = source["inputs"]
+    if "pairs_per_iteration" in inputs:
+        return inputs["pairs_per_iteration"] * (1 if of_thumbs(graph) else 2)
+    sampling = graph[inputs["sampling"][0]]["inputs"]
+    return sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
 
 
 def made_once(graph: dict) -> bool:
@@ -166,10 +171,14 @@ def made_once(graph: dict) -> bool:
     return "iteration" not in source_of_images(graph)["inputs"]
 
 
-def source_of_images(graph: dict) -> dict:
-    """The node that gives the last loop its images."""
-    step = [content for content in graph.values() if content["class_type"] in ("PTTrainStep", "PTBackpropStep")][-1]
+def source_of_images(graph: dict, step: dict | None = None) -> dict:
+    """The node that gives a train step its images, the last one unless told."""
+    step = step or train_steps(graph)[-1]
     return graph[step["inputs"]["rollout"][0]] if "rollout" in step["inputs"] else step
+
+
+def train_steps(graph: dict) -> list[dict]:
+    return [content for content in graph.values() if content["class_type"] in ("PTTrainStep", "PTBackpropStep")]
 
 
 def of_thumbs(graph: dict) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ._network import TOKENS, patcher, prompts
+from ._network import patcher
 from ._world import bare_network
 
 SIGMA = 5.0
@@ -40,11 +40,11 @@ def least_of_dpo(policy: Any, pairs: torch.Tensor, texts: torch.Tensor) -> Calla
     return run
 
 
-def least_of_rollout(policy: Any, vae: Any, steps: int, batches: int, x: torch.Tensor) -> Callable[[], None]:
-    """Forward with the LoRA at so many steps of each batch x, and its decoding."""
+def least_of_rollout(
+    policy: Any, vae: Any, steps: int, batches: int, x: torch.Tensor, texts: torch.Tensor
+) -> Callable[[], None]:
+    """Forward with the LoRA at so many steps of each batch x, and its decoding. texts: [N, T, D]."""
     drawing, _ = bare_network(patcher().model, policy)
-    texts = torch.cat([each[0][0] for each in prompts().positive])[: len(x)]
-    assert texts.shape[:2] == (len(x), TOKENS)
 
     @torch.no_grad()
     def run() -> None:

@@ -66,6 +66,11 @@ def prompts(count: int = 8, tokens: Sequence[int] = (TOKENS,)) -> Any:
     )
 
 
+def texts(count: int) -> torch.Tensor:
+    """[N, T, D], the encodings of so many prompts."""
+    return torch.cat([each[0][0] for each in prompts(count).positive])
+
+
 class Asked:
     """One question to an opened policy, with and without a gradient: what benchmarks repeat."""
 

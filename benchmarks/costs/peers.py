@@ -17,7 +17,7 @@ from . import _flow_scripts as flow
 from . import _trl_ddpo as trl
 from ._diffusers_dpo import dpo, unet
 from ._least import least_of_dpo, least_of_rollout
-from ._network import LATENT, TEXT, most_kept, patcher, policy, prompts, ratios
+from ._network import LATENT, TEXT, most_kept, patcher, policy, prompts, ratios, texts
 from ._regression import regression as updates
 
 STEPS, RANK, EVERYWHERE = 2, 8, "all linear layers and convolutions"
@@ -43,10 +43,10 @@ def preference_step() -> list[Measure]:
     made = policy(RANK, "attention")
     latents = torch.randn(2, PAIRS, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(4))
     theirs = unet(made.model.model.diffusion_model)
-    texts = torch.cat([each[0][0] for each in prompts().positive])[:PAIRS]
-    their_step, their_layers = dpo(theirs, latents, texts, RANK)
+    words = texts(PAIRS)
+    their_step, their_layers = dpo(theirs, latents, words, RANK)
     ours = our_dpo(made, latents)
-    taken = ratios(their_step, {"ours": ours, "least": least_of_dpo(made, latents, texts)})
+    taken = ratios(their_step, {"ours": ours, "least": least_of_dpo(made, latents, words)})
     ratio, seconds = taken["ours"]
     own = made.model.model.diffusion_model
     held = most_kept(own, ours) / most_kept(theirs, their_step)
@@ -69,9 +69,9 @@ def iteration_by_likelihood() -> list[Measure]:
     trainer = trl.trainer(theirs, BATCH, BATCHES, DRAWN_STEPS)
     peer = Iteration(theirs, lambda: trainer._generate_samples(BATCHES, BATCH), trl.update(trainer, BATCH, BATCHES))
     what = f"against TRL's DDPO, {BATCH * BATCHES} images of {DRAWN_STEPS} steps"
-    nothing_else = least_of_rollout(made, vae(), DRAWN_STEPS, BATCHES, torch.zeros(BATCH, 4, LATENT, LATENT))
-    return [*beside(peer, Iteration(own, *our_ddpo(made)), "DDPO", what, (1.1, 1.05, 1.05)),
-            least(ratios(peer.roll, {"least": nothing_else}, 5), f"in a rollout {what}")]  # fmt: skip
+    noise = torch.zeros(BATCH, 4, LATENT, LATENT)
+    bare = least_of_rollout(made, vae(), DRAWN_STEPS, BATCHES, noise, texts(BATCH))
+    return beside(peer, Iteration(own, *our_ddpo(made)), "DDPO", what, (1.1, 1.05, 1.05), bare)
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,17 @@ class Iteration:
     update: Callable
 
 
-def beside(peer: Iteration, own: Iteration, name: str, what: str, limits: tuple[float, float, float]) -> list[Measure]:
-    """limits: of the ratios of a rollout, an update, and what it keeps."""
-    rolled, seconds = ratios(peer.roll, {"ours": own.roll}, 5)["ours"]
+def beside(
+    peer: Iteration, own: Iteration, name: str, what: str, limits: tuple[float, float, float], bare: Callable | None = None
+) -> list[Measure]:
+    """limits: of the ratios of a rollout, an update, and what it keeps; bare: the evaluations of a rollout alone, measured as well."""
+    rolls = ratios(peer.roll, {"ours": own.roll} | ({"least": bare} if bare else {}), 5)
+    rolled, seconds = rolls["ours"]
     updated, more_seconds = ratios(peer.update, {"ours": own.update}, 5)["ours"]
     held = most_kept(own.network, own.update) / most_kept(peer.network, peer.update)
     return [Measure(f"a rollout {what}", rolled, "x", limits[0], f"{1000 * seconds:.0f} ms, decoding included"),
             Measure(f"an update of {name} {what}", updated, "x", limits[1], f"{1000 * more_seconds:.0f} ms"),
+            *([least(rolls, f"in a rollout {what}")] if bare else []),
             Measure(f"what it keeps for its backward {what}", held, "x", limits[2])]  # fmt: skip
 
 

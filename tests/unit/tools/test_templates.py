@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
+from collections.abc import Iterator
 
-import posttrain
 import pytest
+from posttrain.tools.graphs import images_at_once, source_of_images, train_steps
+from posttrain.tools.training import WORKFLOWS, load_workflow
 
-SHIPPED = sorted((Path(posttrain.__path__[0]) / "workflows" / "api").glob("*.json"))
-PAIRS_OF_STEPS, AS_RECOMMENDED = ("PTStepRollout",), -1
-
-
-def source(graph: dict, node: dict, key: str) -> dict:
-    return graph[node["inputs"][key][0]]
+SHIPPED = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+AS_RECOMMENDED = -1
 
 
-def pairs_from(rule: dict, sampling: dict) -> int:
-    """Of an iteration, where every score differs."""
-    each = sampling["images_per_prompt"]
-    return sampling["prompts_per_iteration"] * (1 if rule["pairs"] == "best and worst" else each * (each - 1) // 2)
+def updates_and_batches(graph: dict) -> Iterator[tuple[int, int]]:
+    """(updates asked for, batches that there are) of each train step that says both; pairs inside the steps are far more."""
+    for step in train_steps(graph):
+        asked = graph[step["inputs"]["trainer"][0]]["inputs"]["updates_per_rollout"]
+        source = source_of_images(graph, step)
+        if asked != AS_RECOMMENDED and source["class_type"] != "PTStepRollout":
+            sizes = source["inputs"] if "batch_size" in source["inputs"] else sampling_of(graph, source)
+            yield asked, math.ceil(images_to_learn_from(graph, step) / sizes["batch_size"])
 
 
-def steps(graph: dict):
-    """(updates asked for, batches that there are) of each train step that says both."""
-    for node in graph.values():
-        if node["class_type"] not in ("PTTrainStep", "PTBackpropStep"):
-            continue
-        asked = source(graph, node, "trainer")["inputs"]["updates_per_rollout"]
-        images = source(graph, node, "rollout") if "rollout" in node["inputs"] else node
-        feedback = source(graph, node, "feedback") if "feedback" in node["inputs"] else None
-        if asked == AS_RECOMMENDED or images["class_type"] in PAIRS_OF_STEPS:
-            continue
-        if images["class_type"] == "PTPairBatch":
-            yield asked, math.ceil(2 * images["inputs"]["pairs_per_iteration"] / images["inputs"]["batch_size"])
-            continue
-        sampling = source(graph, images, "sampling")["inputs"]
-        if feedback is not None and feedback["class_type"] == "PTPreferences":
-            yield asked, math.ceil(pairs_from(feedback["inputs"], sampling) / max(1, sampling["batch_size"] // 2))
-        else:
-            made = sampling["prompts_per_iteration"] * sampling["images_per_prompt"]
-            yield asked, math.ceil(made / sampling["batch_size"])
+def sampling_of(graph: dict, source: dict) -> dict:
+    return graph[source["inputs"]["sampling"][0]]["inputs"]
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_update_has_a_batch(file):
-    for asked, batches in steps(json.loads(file.read_text(encoding="utf-8"))):
+def images_to_learn_from(graph: dict, step: dict) -> int:
+    """Where every score differs; an image counts in each of its pairs."""
+    source = source_of_images(graph, step)
+    feedback = graph[step["inputs"]["feedback"][0]] if "feedback" in step["inputs"] else source
+    if feedback["class_type"] != "PTPreferences":
+        return images_at_once(graph, source)
+    sampling = sampling_of(graph, source)
+    pairs = {"best and worst": 1, "all pairs": math.comb(sampling["images_per_prompt"], 2)}
+    return 2 * sampling["prompts_per_iteration"] * pairs[feedback["inputs"]["pairs"]]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_update_has_a_batch(name):
+    for asked, batches in updates_and_batches(load_workflow(name)):
         assert asked <= batches
 
 
 def test_most_workflows_say_both():
-    assert sum(bool(list(steps(json.loads(file.read_text(encoding="utf-8"))))) for file in SHIPPED) >= 10
+    assert sum(bool(list(updates_and_batches(load_workflow(name)))) for name in SHIPPED) >= 10

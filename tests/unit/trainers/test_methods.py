@@ -41,11 +41,14 @@ FROM_LATENTS = [kind for kind, method in METHODS.items() if method.needs == LATE
 FEEDBACK = {Advantages: advantages, Preferences: preferences, Labels: labels, None: lambda scores: None}
 
 
+def feedback_for(kind: type, made: Rollout):
+    """Of four images, each better than the one before."""
+    return FEEDBACK[METHODS[kind].learns_from](Scores(torch.arange(4.0).double(), made.index, {}, {}))
+
+
 def stepped(policy: Policy, made: Rollout, kind: type, iteration: int) -> dict[str, torch.Tensor]:
-    scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
-    feedback = FEEDBACK[METHODS[kind].learns_from](scores)
     trainer = Trainer(usual(kind, policy), Optimizer(learning_rate=1e-3))
-    return train_step(replace(policy, iteration=iteration), made, feedback, trainer).bank
+    return train_step(replace(policy, iteration=iteration), made, feedback_for(kind, made), trainer).bank
 
 
 @pytest.mark.parametrize("kind", FROM_LATENTS, ids=lambda kind: kind.__name__)
@@ -62,8 +65,8 @@ def test_pictures_that_stay_the_same_are_noised_anew_in_each_step(kind):
 def test_more_updates_than_what_is_learned_from_fills_are_said(kind):
     policy = trained_policy("sd3")
     made = rollout_from_latents(policy, torch.randn(4, 16, 8, 8), prompts_for("sd3"), PlainVAE(), 0)
-    feedback = FEEDBACK[METHODS[kind].learns_from](Scores(torch.arange(4.0).double(), made.index, {}, {}))
-    told = train_step(policy, made, feedback, Trainer(usual(kind, policy), Optimizer(updates=9))).metrics
+    trainer = Trainer(usual(kind, policy), Optimizer(updates=9))
+    told = train_step(policy, made, feedback_for(kind, made), trainer).metrics
     left_out = told.get("updates_left_out", 0)
     assert told["updates"] >= 1 and told["updates"] + left_out == 9 and (left_out > 0 or kind is D3PO)  # a step a batch
 
@@ -79,9 +82,8 @@ def test_a_share_of_the_images_is_learned_with_the_negative_prompt(kind):
     only_negative = replace(made, prompts=replace(prompts, positive=(prompts.negative,) * len(prompts)))
 
     def bank(made, **settings):
-        scores = Scores(torch.arange(4.0).double(), made.index, {}, {})
         trainer = Trainer(kind(**settings), Optimizer(learning_rate=1e-3))
-        return train_step(policy, made, FEEDBACK[METHODS[kind].learns_from](scores), trainer).bank
+        return train_step(policy, made, feedback_for(kind, made), trainer).bank
 
     def same(first, second):
         return all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
